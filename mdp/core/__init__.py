@@ -1,0 +1,1 @@
+"""Pure numerics of multi-dataset pretraining."""

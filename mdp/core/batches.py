@@ -1,0 +1,28 @@
+"""The tensors of a training step.
+
+Shape legend of mdp.core: B images, C classes, D embedding channels, H x W image, h x w feature grid, N pixels,
+K targets a pixel, T batches in the bank.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Images and their label maps under the same geometry."""
+
+    images: Tensor  # (B, 3, H, W) float32, normalised
+    labels: Tensor  # (B, H, W) int64, classes of the union; -1 where a pixel is ignored
+
+
+class Blend(NamedTuple):
+    """Images in which each pixel has two labels, the first with weight `share`, the second with the rest.
+
+    A region-mixed or plain image is the case share = 1.
+    """
+
+    images: Tensor  # (B, 3, H, W) float32
+    first: Tensor  # (B, H, W) int64
+    second: Tensor  # (B, H, W) int64
+    share: Tensor  # (B,) float32 in [0, 1]

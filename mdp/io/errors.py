@@ -1,0 +1,46 @@
+"""Errors that are the user's to mend: each is one clear line and carries the exit code of the process.
+
+Anything that is not an `MdpError` is a bug of ours and shows its traceback (exit code 1).
+"""
+
+
+class MdpError(Exception):
+    """Something outside the program has to change; the message says what was expected, what came, what to do."""
+
+    exit_code = 2
+
+
+class RecipeError(MdpError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+    exit_code = 2
+
+
+class DatasetError(MdpError):
+    """Files of a dataset are missing, damaged or disagree with its label space."""
+
+    exit_code = 3
+
+
+class Diverged(MdpError):
+    """The loss or the gradients stopped being finite numbers."""
+
+    exit_code = 4
+
+
+class CheckpointError(MdpError):
+    """A checkpoint is missing, damaged or does not fit the network."""
+
+    exit_code = 5
+
+
+class ResourceError(MdpError):
+    """Disk, memory, permission, device or worker process gave out."""
+
+    exit_code = 6
+
+
+class Preempted(MdpError):
+    """Stopped by a signal after writing a checkpoint; the same command with --resume goes on."""
+
+    exit_code = 75
