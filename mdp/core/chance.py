@@ -4,8 +4,6 @@ A generator is made afresh from a key such as (seed, epoch, index), so that a dr
 not on the number of workers, not on what was drawn before, not on where a run was resumed.
 """
 
-import zlib
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +18,7 @@ def generator(*key: int | str) -> torch.Generator:
     >>> torch.rand(1, generator=generator(0, "crop", 7)) == torch.rand(1, generator=generator(0, "crop", 7))
     tensor([True])
     """
-    numbers = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+    numbers = [int.from_bytes(part.encode()) if isinstance(part, str) else part for part in key]
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
 

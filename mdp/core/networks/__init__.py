@@ -1,0 +1,29 @@
+"""Networks: functions of parameters and input.
+
+In training mode a forward pass updates BatchNorm's running statistics; that, and nothing else, it writes.
+"""
+
+from mdp.core.networks.pair import EncoderPair, follow_, make_pair
+from mdp.core.networks.segmentor import (
+    EmbeddingNetwork,
+    NetworkSettings,
+    Segmentor,
+    build_embedding_network,
+    build_segmentor,
+    upsample,
+)
+from mdp.core.networks.transfer import Match, match
+
+__all__ = [
+    "EmbeddingNetwork",
+    "EncoderPair",
+    "Match",
+    "NetworkSettings",
+    "Segmentor",
+    "build_embedding_network",
+    "build_segmentor",
+    "follow_",
+    "make_pair",
+    "match",
+    "upsample",
+]

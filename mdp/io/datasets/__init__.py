@@ -1,0 +1,194 @@
+"""Datasets: one file each, found by its file name; or a YAML file of your own (`mdp.io.own_data`).
+
+A module has `LABELS`, `SPLITS` (official counts), `TRAIN` and `VAL` (splits used by default), `HOME` (where to get
+it), `samples(root, split)` and `read(sample)`.  What the rest of mdp sees is a `Dataset`, whichever it came from.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdp.core.labels import LabelSpace, LabelUnion, UnknownLabels
+from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.images import read_labels, read_rgb
+
+Pair = tuple[NDArray[np.uint8], NDArray[np.integer]]  # photo (H, W, 3), raw label values (H, W)
+
+
+class Sample(NamedTuple):
+    """One labelled image: where it is, and whose it is.  Generated datasets put made-up names."""
+
+    image: str
+    labels: str
+    dataset: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset ready to be looked for under a root folder."""
+
+    name: str
+    labels: LabelSpace
+    splits: Mapping[str, int | None]  # official number of images; None where there is none
+    train: tuple[str, ...]  # training splits in order of preference: the first that is there is taken
+    val: str | None
+    home: str  # where to get it
+    source: str  # what error messages tell people to edit
+    samples: Callable[[Path, str], list[Sample]]
+    read: Callable[[Sample], Pair]
+    detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
+
+
+def names() -> list[str]:
+    """The built-in datasets, by file name; nothing is imported."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") if name.startswith("shapes") else name for name in found)
+
+
+def load(name: str) -> Dataset:
+    """The dataset of that name, or described by the YAML file at that path.
+
+    Raises RecipeError, with a suggestion, for an unknown name; DatasetError or RecipeError for a bad YAML file.
+    """
+    if name.endswith((".yaml", ".yml")):
+        from mdp.io.own_data import load_own  # noqa: PLC0415 - it builds on this module
+
+        return load_own(Path(name))
+    if name not in names():
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names())}"
+        raise RecipeError(f"unknown dataset {name!r}; {hint} (your own: give the path of its .yaml file)")
+    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    return Dataset(
+        name=name,
+        labels=module.LABELS,
+        splits=module.SPLITS,
+        train=module.TRAIN,
+        val=module.VAL,
+        home=module.HOME,
+        source=module.__file__ or name,
+        samples=module.samples,
+        read=module.read,
+        detail=getattr(module, "detail", None),
+    )
+
+
+def open_split(dataset: Dataset, root: Path, split: str) -> tuple[list[Sample], str]:
+    """The samples of a split, and one line that says how many there are against the official count.
+
+    Raises RecipeError for an unknown split, DatasetError when files are missing or there are none.
+    """
+    if split not in dataset.splits:
+        hint = ", ".join(dataset.splits)
+        raise RecipeError(f"{dataset.name}: unknown split {split!r}; it has {hint}")
+    samples = dataset.samples(root, split)
+    if not samples:
+        raise DatasetError(f"{dataset.name}: split {split} is empty under {root}; {dataset.home}")
+    official = dataset.splits[split]
+    count = f"{len(samples):,} images" if official is None else f"{len(samples):,} of {official:,} images"
+    detail = f" ({dataset.detail(samples)})" if dataset.detail else ""
+    return samples, f"{dataset.name} {split}: {count}{detail}"
+
+
+def open_training(dataset: Dataset, root: Path, split: str | None = None) -> tuple[list[Sample], str]:
+    """The samples of the training split: the one asked for, or the first of the dataset's own that is there.
+
+    Raises what `open_split` raises, for the last split tried.
+    """
+    tried = [split] if split else list(dataset.train)
+    passed: list[str] = []
+    for name in tried[:-1]:
+        try:
+            samples, line = open_split(dataset, root, name)
+        except DatasetError:
+            passed.append(name)
+        else:
+            return samples, line
+    samples, line = open_split(dataset, root, tried[-1])
+    return samples, f"{line} (no {', '.join(passed)} under {root})" if passed else line
+
+
+def labels_of(union: LabelUnion, sample: Sample, raw: NDArray[np.integer], source: str) -> Tensor:
+    """Union classes (H, W) of a raw label map.
+
+    Raises DatasetError naming the file, the values that are no class, how often they occur, and the line to add.
+    """
+    try:
+        return union.to_union(raw, sample.dataset)
+    except UnknownLabels as error:
+        values = sorted(error.counts)
+        raise DatasetError(
+            f"{sample.labels}: {error}; if they are never a class, add to {source}: ignore: {values}; "
+            f"otherwise name them under classes, such as {values[0]}: NAME"
+        ) from error
+
+
+# What the modules build on
+
+
+def read_pair(sample: Sample) -> Pair:
+    """Photo and label map of a sample whose files hold them as they are.
+
+    Raises DatasetError when a file cannot be read or their sizes differ, naming both.
+    """
+    return same_size(sample, read_rgb(sample.image), read_labels(sample.labels))
+
+
+def same_size(sample: Sample, rgb: NDArray[np.uint8], raw: NDArray[np.integer]) -> Pair:
+    """The pair, unless the sizes differ.  Raises DatasetError naming both files and sizes."""
+    if rgb.shape[:2] != raw.shape:
+        photo, labels = (f"{size[1]} x {size[0]}" for size in (rgb.shape, raw.shape))
+        turned = " (one of them turned: is it an EXIF-rotated photo?)" if rgb.shape[1::-1] == raw.shape else ""
+        raise DatasetError(
+            f"{sample.labels}: the label map is {labels} pixels, its photo {sample.image} {photo}{turned}; "
+            "they must be of one size"
+        )
+    return rgb, raw
+
+
+def home_of(name: str, root: Path, places: Sequence[str], marker: str, home: str) -> Path:
+    """The folder, among `places` under `root`, that holds `marker`.  Raises DatasetError naming all of them."""
+    for place in places:
+        if (root / place / marker).exists():
+            return root / place
+    looked = ", ".join(str(root / place / marker) for place in places)
+    missing_root = "" if root.is_dir() else f" (there is no folder {root}: set --root or MDP_DATA)"
+    raise DatasetError(f"{name}: not found; looked for {looked}{missing_root}; {home}")
+
+
+def paired(name: str, pairs: Sequence[tuple[Path, Path]], home: str) -> list[Sample]:
+    """Samples of the pairs of files.  Raises DatasetError listing the first files that are missing."""
+    missing = [str(path) for pair in pairs for path in pair if not path.is_file()]
+    if missing:
+        listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise DatasetError(f"{name}: {len(missing)} of {2 * len(pairs)} files are missing: {listed}; {home}")
+    return [Sample(str(image), str(labels), name) for image, labels in pairs]
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a list file, stripped, blank ones left out.  Raises DatasetError when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: the list file cannot be read: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def files_in(folder: Path, *suffixes: str) -> list[Path]:
+    """The files of a folder with one of the suffixes (any case), sorted, hidden ones left out.
+
+    Raises DatasetError when the folder is missing.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: the folder is missing")
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )

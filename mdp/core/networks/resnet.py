@@ -1,0 +1,137 @@
+"""ResNet feature extractors with torchvision's parameter names (He et al. 2016), dilated for dense prediction.
+
+`output_stride` 8 or 16 trades the stride of the last stages for dilation; the first block of a dilated stage keeps
+the dilation before it, as torchvision and MMSegmentation have it.  Shape legend: B images, H x W image, s stride.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Layout(NamedTuple):
+    """Blocks in each stage, and whether they are bottlenecks."""
+
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool
+
+
+LAYOUTS = {
+    "resnet18": Layout((2, 2, 2, 2), False),
+    "resnet34": Layout((3, 4, 6, 3), False),
+    "resnet50": Layout((3, 4, 6, 3), True),
+    "resnet101": Layout((3, 4, 23, 3), True),
+}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, dilation, dilation, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, dilation, dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        out: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return out
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 and a shortcut, the stride on the 3x3 (ResNet-50 and deeper)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        outputs = planes * self.expansion
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, dilation, dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        out: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return out
+
+
+def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """A projection where the shape changes, nothing where it does not."""
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResNet(nn.Module):
+    """Stage-4 features of a residual network; no pooling, no classifier.
+
+    `width` is the number of channels of the first stage: 64 in the published networks, less for small machines.
+    Raises ValueError for an unknown name or stride.
+    """
+
+    def __init__(self, name: str, width: int = 64, output_stride: int = 8) -> None:
+        super().__init__()
+        if name not in LAYOUTS:
+            raise ValueError(f"backbone: expected one of {', '.join(LAYOUTS)}, got {name!r}")
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
+        layout = LAYOUTS[name]
+        block = Bottleneck if layout.bottleneck else BasicBlock
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs, reached, dilation = width, 4, 1
+        stages = []
+        for stage, count in enumerate(layout.blocks):
+            planes, stride, first_dilation = width * 2**stage, 1 if stage == 0 else 2, dilation
+            if stride == 2 and reached == output_stride:
+                stride, dilation = 1, dilation * 2
+            reached *= stride
+            blocks = [block(inputs, planes, stride, first_dilation)]
+            inputs = planes * block.expansion
+            blocks += [block(inputs, planes, 1, dilation) for _ in range(count - 1)]
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.channels = inputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, channels, ceil(H / s), ceil(W / s))."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, width, ceil(H / 4), ceil(W / 4))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, channels, ceil(H / s), ceil(W / s))
+
+
+def initialise_(network: nn.Module, rng: torch.Generator) -> None:
+    """Kaiming-normal convolutions (fan out, ReLU), unit BatchNorm, zero biases; every residual branch starts at zero.
+
+    All draws come from `rng`, in the order of the modules.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=rng)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
+        elif isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)

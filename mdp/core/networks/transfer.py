@@ -1,0 +1,45 @@
+"""Which weights of a file fit a network: matched by name and shape, with a report of what does not."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+_WRAPPERS = ("module.", "_orig_mod.")  # left in names by DistributedDataParallel and torch.compile
+
+
+class Match(NamedTuple):
+    """The tensors that fit, and the names of those that do not."""
+
+    tensors: dict[str, Tensor]  # by the network's own names
+    missing: list[str]  # the network has it, the file does not
+    unexpected: list[str]  # the file has it, the network does not
+    wrong_shape: list[str]  # both have it, with different shapes
+
+
+def match(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Sequence[str]) -> Match:
+    """Matches a file's weights to a network's `state_dict`, looking at the named parts of the network only.
+
+    Wrapper prefixes are stripped.  A file of a bare backbone (`conv1.weight`, ...) counts as `backbone.*`.
+
+    >>> import torch
+    >>> found = match({"conv1.weight": torch.ones(2)}, {"backbone.conv1.weight": torch.zeros(2)}, ["backbone"])
+    >>> list(found.tensors), found.missing
+    (['backbone.conv1.weight'], [])
+    """
+    named = {_strip(name): tensor for name, tensor in weights.items()}
+    if not any(name.startswith("backbone.") for name in named):
+        named = {f"backbone.{name}": tensor for name, tensor in named.items()}
+    wanted = {name: tensor for name, tensor in own.items() if name.split(".")[0] in parts}
+    return Match(
+        tensors={n: named[n] for n, t in wanted.items() if n in named and named[n].shape == t.shape},
+        missing=[n for n in wanted if n not in named],
+        unexpected=[n for n in named if n not in wanted],
+        wrong_shape=[n for n, t in wanted.items() if n in named and named[n].shape != t.shape],
+    )
+
+
+def _strip(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name

@@ -1,0 +1,158 @@
+"""Class prototypes and the bank that keeps them current (paper, sections 3.2 and 3.3, eq. 3).
+
+A prototype is the mean, over the images that contain a class, of the class's mean pixel embedding in the image:
+every image counts once, whatever the area of the class.  The bank keeps, for the last T batches, the sum of those
+image means and the number of images, and a running total that does not drift.
+Shape legend: B images, C classes, D embedding channels, h x w feature grid, T batches in the bank.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mdp.core.labels import IGNORE
+
+
+class ClassSums(NamedTuple):
+    """Sums of image-level class embeddings; adds across batches, shards and processes."""
+
+    sums: Tensor  # (C, D) float: sum over images of the class's mean embedding in the image
+    counts: Tensor  # (C,) int64: number of images that contain the class
+
+
+class PrototypeBank(NamedTuple):
+    """The class sums of the last `size` batches, oldest first, and their total.
+
+    A tuple of small entries and a running float64 total push in the time of two additions whatever T is, where a
+    copied (T, C, D) ring takes hundreds of milliseconds at the paper's largest size.
+    """
+
+    window: tuple[ClassSums, ...]  # at most `size` entries
+    total: ClassSums  # float64 sums: adding and taking away the same float32 rows leaves no drift to speak of
+    size: int  # T
+
+
+class Prototypes(NamedTuple):
+    """One vector a class, and which classes have been seen at all."""
+
+    vectors: Tensor  # (C, D) float32; zeros where the class is absent
+    present: Tensor  # (C,) bool
+
+
+def class_sums(embeddings: Tensor, labels: Tensor, classes: int) -> ClassSums:
+    """Sums over images of each class's mean embedding (the numerator and denominator of eq. 3).
+
+    `embeddings` (B, D, h, w), `labels` (B, h, w) in -1 .. classes - 1; pixels labelled -1 enter nothing.
+
+    Raises ValueError when the grids differ.
+
+    >>> sums = class_sums(torch.ones(1, 2, 1, 3), torch.tensor([[[0, 0, -1]]]), classes=2)
+    >>> sums.sums.tolist(), sums.counts.tolist()
+    ([[1.0, 1.0], [0.0, 0.0]], [1, 0])
+    """
+    count, channels = embeddings.shape[:2]
+    if labels.shape != (count, *embeddings.shape[2:]):
+        raise ValueError(f"embeddings {tuple(embeddings.shape)} and labels {tuple(labels.shape)} differ in grid")
+    flat = embeddings.detach().float().flatten(2).transpose(1, 2).reshape(-1, channels)  # (B h w, D)
+    row = torch.where(labels == IGNORE, classes, labels.long()).flatten(1)  # (B, h w); row C collects ignored pixels
+    row = row + (classes + 1) * torch.arange(count, device=row.device)[:, None]  # (B, h w): own rows for each image
+    rows = count * (classes + 1)
+    sums = flat.new_zeros(rows, channels).index_add_(0, row.flatten(), flat)  # (B (C+1), D)
+    pixels = torch.bincount(row.flatten(), minlength=rows)  # (B (C+1),)
+    means = sums / pixels.clamp(min=1)[:, None]  # (B (C+1), D): e_{i,k}
+    means = means.view(count, classes + 1, channels)[:, :classes]  # (B, C, D)
+    images = (pixels.view(count, classes + 1)[:, :classes] > 0).sum(0)  # (C,)
+    return ClassSums(means.sum(0), images)
+
+
+def add(a: ClassSums, b: ClassSums) -> ClassSums:
+    """The class sums of both batches together."""
+    return ClassSums(a.sums + b.sums, a.counts + b.counts)
+
+
+def empty_bank(classes: int, channels: int, size: int, device: torch.device | str = "cpu") -> PrototypeBank:
+    """A bank that has seen nothing.  Raises ValueError unless it has room for a batch."""
+    if size < 1:
+        raise ValueError(f"bank size: expected at least 1 batch, got {size}")
+    sums = torch.zeros(classes, channels, dtype=torch.float64, device=device)
+    return PrototypeBank((), ClassSums(sums, torch.zeros(classes, dtype=torch.int64, device=device)), size)
+
+
+def push(bank: PrototypeBank, sums: ClassSums) -> PrototypeBank:
+    """The bank with one more batch; the oldest batch leaves when the bank is full.
+
+    Classes absent from a batch are stored as zeros: they age like the others.
+    """
+    total = ClassSums(bank.total.sums + sums.sums, bank.total.counts + sums.counts)
+    if len(bank.window) < bank.size:
+        return PrototypeBank((*bank.window, sums), total, bank.size)
+    oldest = bank.window[0]
+    total = ClassSums(total.sums - oldest.sums, total.counts - oldest.counts)
+    return PrototypeBank((*bank.window[1:], sums), total, bank.size)
+
+
+def prototypes(bank: PrototypeBank, normalise: bool = True) -> Prototypes:
+    """Every class's prototype (eq. 3), of unit length unless told otherwise; without gradient."""
+    counts = bank.total.counts
+    vectors = (bank.total.sums / counts.clamp(min=1)[:, None]).float()  # (C, D)
+    # the total of a class that left the bank is a rounding residue, not a direction
+    vectors = torch.where(counts[:, None] > 0, vectors, 0.0)
+    if normalise:
+        vectors = F.normalize(vectors, dim=1)
+    return Prototypes(vectors, counts > 0)
+
+
+def nearest_class(embeddings: Tensor, known: Prototypes, among: slice) -> Tensor:
+    """The union class, out of `among`, whose prototype is most similar to each pixel embedding.
+
+    `embeddings` (B, D, h, w) -> (B, h, w) int64.  Classes without a prototype are never chosen.
+
+    Raises ValueError when none of the classes has a prototype.
+    """
+    present = known.present[among]
+    if not bool(present.any()):
+        raise ValueError(f"no class of {among} has a prototype yet")
+    similarity = torch.einsum("bdhw,cd->bchw", embeddings.float(), known.vectors[among])  # (B, c, h, w)
+    similarity = similarity.masked_fill(~present[None, :, None, None], -torch.inf)
+    nearest: Tensor = similarity.argmax(1) + among.start  # (B, h, w)
+    return nearest
+
+
+def mean_cosine(known: Prototypes) -> float:
+    """Mean cosine between different prototypes: near 1 means collapse.  NaN below two classes."""
+    vectors = F.normalize(known.vectors[known.present].double(), dim=1)
+    count = len(vectors)
+    if count < 2:
+        return float("nan")
+    return float((vectors.sum(0).square().sum() - vectors.square().sum()) / (count * (count - 1)))
+
+
+def effective_rank(known: Prototypes) -> float:
+    """exp(entropy of the normalised singular values) of the prototypes (Roy and Vetterli, EUSIPCO 2007).
+
+    From 1 (all prototypes on a line: collapse) to min(C, D).  0 when there is no prototype.
+    """
+    values = torch.linalg.svdvals(known.vectors[known.present].double().cpu())
+    if len(values) == 0 or values.sum() == 0:
+        return 0.0
+    shares = values / values.sum()
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def pack_bank(bank: PrototypeBank) -> dict[str, Tensor]:
+    """The bank as named tensors, for a checkpoint."""
+    empty = bank.total.sums.new_zeros(0, *bank.total.sums.shape).float()
+    sums = torch.stack([entry.sums for entry in bank.window]) if bank.window else empty  # (T, C, D)
+    counts = torch.stack([entry.counts for entry in bank.window]) if bank.window else empty[..., 0].long()  # (T, C)
+    return {"sums": sums, "counts": counts, "total_sums": bank.total.sums, "total_counts": bank.total.counts}
+
+
+def unpack_bank(tensors: dict[str, Tensor], size: int) -> PrototypeBank:
+    """The bank that `pack_bank` packed, with room for `size` batches; the newest entries are kept."""
+    total = ClassSums(tensors["total_sums"], tensors["total_counts"])
+    entries = [ClassSums(sums, counts) for sums, counts in zip(tensors["sums"], tensors["counts"], strict=True)]
+    for old in entries[: max(0, len(entries) - size)]:
+        total = ClassSums(total.sums - old.sums, total.counts - old.counts)
+    return PrototypeBank(tuple(entries[-size:]), total, size)

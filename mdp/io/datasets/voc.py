@@ -1,0 +1,74 @@
+"""PASCAL VOC 2012 segmentation, with SBD's extra annotations (the usual "trainaug") where they are.
+
+Layout: `VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}`; palette PNGs, 255 is the void rim.
+trainaug = (SBD train + SBD val + VOC train) - VOC val: VOC's own labels for VOC train, SBD's for the rest, read from
+`SegmentationClassAug/*.png` or from SBD's own `benchmark_RELEASE/dataset/cls/*.mat`.  SBD's labels have no void rim.
+"""
+
+from pathlib import Path
+
+from mdp.core.labels import LabelSpace
+from mdp.io.datasets import Sample, home_of, lines_of, paired
+from mdp.io.datasets import read_pair as read
+from mdp.io.errors import DatasetError
+from mdp.io.images import voc_colormap
+
+__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "detail", "read", "samples"]
+
+# fmt: off
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
+LABELS = LabelSpace(name="voc", classes=CLASSES, ignore_index=255, colors=voc_colormap(len(CLASSES)))
+SPLITS = {"trainaug": 10582, "train": 1464, "val": 1449}
+TRAIN = ("trainaug", "train")
+VAL = "val"
+HOME = (
+    "get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 site, and for trainaug benchmark.tgz (SBD) from the "
+    "Semantic Boundaries page of Berkeley, and unpack both under the root"
+)
+_SBD = ("benchmark_RELEASE/dataset", "sbd", "SBD", "VOCdevkit/benchmark_RELEASE/dataset")
+
+
+def samples(root: Path, split: str) -> list[Sample]:
+    """The images of train, val or trainaug.  Raises DatasetError saying what is missing."""
+    voc = home_of("voc", root, ("VOCdevkit/VOC2012", "VOC2012", "."), "JPEGImages", HOME)
+    lists = voc / "ImageSets" / "Segmentation"
+    if split != "trainaug":
+        return _listed(voc, lines_of(lists / f"{split}.txt"), "SegmentationClass")
+    if (voc / "SegmentationClassAug").is_dir():
+        return _augmented(voc, lists)
+    return _with_sbd(root, voc, lists)
+
+
+def _listed(voc: Path, ids: list[str], folder: str) -> list[Sample]:
+    pairs = [(voc / "JPEGImages" / f"{name}.jpg", voc / folder / f"{name}.png") for name in ids]
+    return paired("voc", pairs, HOME)
+
+
+def _augmented(voc: Path, lists: Path) -> list[Sample]:
+    """MMSegmentation's layout: all labels of trainaug as PNGs in one folder, and a list."""
+    names = ("trainaug.txt", "train_aug.txt")
+    found = next((lists / name for name in names if (lists / name).is_file()), None)
+    if found is None:
+        raise DatasetError(f"voc: SegmentationClassAug is there but not its list {lists / names[0]}")
+    return _listed(voc, [Path(line.split()[0]).stem for line in lines_of(found)], "SegmentationClassAug")
+
+
+def _with_sbd(root: Path, voc: Path, lists: Path) -> list[Sample]:
+    """VOC's own labels where VOC has them, SBD's `.mat` files for the other training images."""
+    sbd = home_of("voc trainaug (SBD)", root, _SBD, "cls", HOME)
+    own = lines_of(lists / "train.txt")
+    extra = set(lines_of(sbd / "train.txt")) | set(lines_of(sbd / "val.txt"))
+    extra -= set(own) | set(lines_of(lists / "val.txt"))
+    pairs = [(voc / "JPEGImages" / f"{name}.jpg", sbd / "cls" / f"{name}.mat") for name in sorted(extra)]
+    return _listed(voc, own, "SegmentationClass") + paired("voc", pairs, HOME)
+
+
+def detail(found: list[Sample]) -> str:
+    """Whose annotations were found."""
+    if any(sample.labels.endswith(".mat") for sample in found):
+        return "VOC's labels and SBD's .mat files"
+    return "labels of " + Path(found[0].labels).parent.name

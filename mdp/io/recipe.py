@@ -1,0 +1,357 @@
+"""Recipes: every setting of a run, from YAML, environment and flags to frozen dataclasses.
+
+One recipe serves pretrain, finetune and eval: each reads its own section and shares the others.  Layers, later ones
+win: defaults, the target's published fine-tuning schedule, the recipe of the run that is continued from, `--config`,
+flags (or their MDP_* environment variables), `--set`.  Unknown keys are errors.
+"""
+
+import difflib
+import importlib
+import pkgutil
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+
+import yaml
+
+import mdp.core.methods
+from mdp.core.methods import Method
+from mdp.core.methods.multi_dataset import Settings as MultiDatasetSettings
+from mdp.core.networks import NetworkSettings
+from mdp.core.photometry import DistortionSettings, PhotometrySettings
+from mdp.io.errors import RecipeError
+from mdp.io.strict_yaml import load_yaml, parse_yaml
+
+Layer = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How and where it runs; nothing here changes what is learnt, except the seed."""
+
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    workers: int = 2  # loader processes; 0 loads in the main process
+    threads: int | None = None  # CPU threads of torch; part of exact reproduction on a CPU; None: torch's choice
+    log_seconds: float = 10.0  # a log line every so often when stderr is not a terminal
+    checkpoint_minutes: float = 10.0  # time between checkpoints, besides those after each validation
+
+    def __post_init__(self) -> None:
+        at_least("workers", self.workers, 0)
+        at_least("seed", self.seed, 0)
+        if self.threads is not None:
+            at_least("threads", self.threads, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where the datasets lie."""
+
+    root: str = "data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """The pretraining schedule; see mdp.core.methods for what the method itself sets."""
+
+    datasets: tuple[str, ...] = ()
+    epochs: int = 100  # stated; 200 in the longer runs
+    steps: int | None = None  # instead of epochs
+    batch_size: int = 64  # inferred: the only larger power of two that explains the paper's bank sizes
+    crop: int = 224  # inferred: MoCo-v2's
+    crop_area: tuple[float, float] = (0.2, 1.0)  # stated: MoCo-v2's augmentation
+    balance: bool = False  # stated: uniform over the union; true gives every dataset an equal share
+    lr: float = 0.03  # chosen; sweep 0.01, 0.03, 0.1
+    momentum: float = 0.9  # chosen: MoCo-v2's
+    weight_decay: float = 1e-4  # chosen: MoCo-v2's; on all parameters
+    warmup_steps: int = 0  # raise it when the loss diverges in the first epochs
+    photometry: PhotometrySettings = field(default_factory=PhotometrySettings)
+    validate_epochs: int = 5  # epochs between nearest-prototype scores; 0: only at the end
+    validate_images: int = 64  # validation images of each dataset that are scored
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "crop"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("lr", "momentum", "weight_decay", "warmup_steps", "validate_epochs", "validate_images"):
+            at_least(name, getattr(self, name), 0)
+        if self.steps is not None:
+            at_least("steps", self.steps, 1)
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area: expected 0 < low <= high <= 1, got {list(self.crop_area)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """Supervised fine-tuning; the defaults are MMSegmentation's general ones, `SCHEDULES` has those of the targets."""
+
+    target: str = ""
+    split: str | None = None  # training split; None: the dataset's own choice
+    images: int | None = None  # train on this many images only, drawn by the seed; None: all
+    steps: int = 20000
+    batch_size: int = 16
+    crop: tuple[int, int] = (512, 512)  # height, width
+    scale: tuple[int, int] | None = None  # (long, short) side that images are fitted to first; None: as they are
+    ratio: tuple[float, float] = (0.5, 2.0)  # random factor on the scale
+    largest_share: float = 0.75  # crops are redrawn while one class covers more of them
+    flip: float = 0.5
+    distortion: DistortionSettings = field(default_factory=DistortionSettings)
+    lr: float = 0.01
+    min_lr: float = 1e-4
+    power: float = 0.9
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_steps: int = 0
+    avg_non_ignore: bool = False  # false: the loss is averaged over ignored pixels too (MMSegmentation before 0.23)
+    load: tuple[str, ...] = ("backbone", "decode_head")  # inferred: the paper transfers backbone and ASPP
+    validate_steps: int = 2000  # steps between validations; 0: only at the end
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("lr", "min_lr", "momentum", "weight_decay", "warmup_steps", "validate_steps"):
+            at_least(name, getattr(self, name), 0)
+        if min(self.crop) < 1:
+            raise ValueError(f"crop: expected height and width of 1 or more, got {list(self.crop)}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio: expected 0 < low <= high, got {list(self.ratio)}")
+        if self.images is not None:
+            at_least("images", self.images, 1)
+        unknown = sorted(set(self.load) - {"backbone", "decode_head"})
+        if unknown or "backbone" not in self.load:
+            raise ValueError(f"load: expected [backbone] or [backbone, decode_head], got {list(self.load)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """Inference at evaluation; predictions are scored at the label map's own resolution."""
+
+    split: str | None = None  # None: the dataset's validation split
+    mode: str = "whole"  # whole | slide
+    window: tuple[int, int] | None = None  # slide: window height and width; None: the fine-tuning crop
+    stride: tuple[int, int] | None = None  # slide: step between windows; None: two thirds of the window
+    scale: tuple[int, int] | None = None  # (long, short) side images are fitted to; None: as they are
+    images: int | None = None  # score the first so many only
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("whole", "slide"):
+            raise ValueError(f"mode: expected whole or slide, got {self.mode!r}")
+        for name in ("window", "stride"):
+            value = getattr(self, name)
+            if value is not None and min(value) < 1:
+                raise ValueError(f"{name}: expected height and width of 1 or more, got {list(value)}")
+
+
+# MMSegmentation's schedules for DeepLab-v3 (0.11 to 0.30); steps of VOC and COCO-Stuff are the authors', the others
+# are the first schedule of the model zoo. Batches are GPUs x images: 4 x 4, Cityscapes 4 x 2.
+_GENERAL: Layer = {"finetune": {}, "eval": {}}
+SCHEDULES: dict[str, Layer] = {
+    "voc": {"finetune": {"steps": 40000, "scale": [2048, 512], "validate_steps": 4000}, "eval": {"scale": [2048, 512]}},
+    "ade20k": {
+        "finetune": {"steps": 80000, "scale": [2048, 512], "validate_steps": 8000},
+        "eval": {"scale": [2048, 512]},
+    },
+    "cityscapes": {
+        "finetune": {
+            "steps": 40000,
+            "batch_size": 8,
+            "crop": [512, 1024],
+            "scale": [2048, 1024],
+            "validate_steps": 4000,
+        },
+        "eval": {"scale": [2048, 1024]},
+    },
+    "coco_stuff": {
+        "finetune": {"steps": 80000, "scale": [2048, 512], "validate_steps": 8000},
+        "eval": {"scale": [2048, 512]},
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRecipe:
+    """A pretraining method by name, and its settings."""
+
+    name: str = "multi_dataset"
+    settings: Any = field(default_factory=MultiDatasetSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every setting of a run."""
+
+    run: RunSettings = field(default_factory=RunSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    model: NetworkSettings = field(default_factory=NetworkSettings)
+    method: MethodRecipe = field(default_factory=MethodRecipe)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    eval: EvalSettings = field(default_factory=EvalSettings)
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Raises ValueError, naming the setting, when `value` is below `least` or not finite."""
+    if not least <= value < float("inf"):
+        raise ValueError(f"{name}: expected {least} or more, got {value}")
+
+
+# Methods, by file name
+
+
+def method_names() -> list[str]:
+    """The pretraining methods, one file each in mdp/core/methods."""
+    return sorted(module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__))
+
+
+def find_method(name: str) -> Method:
+    """The method of that name.  Raises RecipeError, with a suggestion, when there is none."""
+    if name not in method_names():
+        raise RecipeError(f"method.name: unknown method {name!r}{suggestion(name, method_names())}")
+    return cast(Method, importlib.import_module(f"mdp.core.methods.{name}"))
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """`; did you mean X?` or the list of what there is."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+# Layers
+
+
+def merge(*layers: Mapping[str, Any]) -> Layer:
+    """The layers on top of each other, later ones winning, section by section."""
+    merged: Layer = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def config_layer(path: Path | None) -> Layer:
+    """The layer of a YAML file; empty without one."""
+    return load_yaml(path) if path else {}
+
+
+def set_layer(assignments: tuple[str, ...]) -> Layer:
+    """The layer of `--set a.b=c` options; values are YAML.  Raises RecipeError for a missing `=`."""
+    layer: Layer = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {assignment}: expected KEY=VALUE, such as pretrain.lr=0.1")
+        value = parse_yaml(f"value: {text}", f"--set {assignment}").get("value")
+        layer = merge(layer, nest(key, value))
+    return layer
+
+
+def nest(key: str, value: Any) -> Layer:
+    """`a.b.c`, v -> {a: {b: {c: v}}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return cast(Layer, value)
+
+
+def schedule_layer(target: str) -> Layer:
+    """The published fine-tuning schedule of a built-in target; the general one otherwise."""
+    return SCHEDULES.get(target, _GENERAL)
+
+
+def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """The recipe that the layers make.
+
+    Raises RecipeError, naming the full key, for unknown keys, wrong types and values out of range.
+    """
+    merged = merge(*layers)
+    method = dict(_section(merged.pop("method", {}), "method", source))
+    name = method.pop("name", "multi_dataset")
+    known = [f.name for f in fields(Recipe)]
+    _refuse_unknown(merged, known, "", source)
+    settings = _build(find_method(str(name)).Settings, method, "method", source)
+    sections = {
+        key: _build(get_type_hints(Recipe)[key], _section(value, key, source), key, source)
+        for key, value in merged.items()
+    }
+    return Recipe(method=MethodRecipe(name=str(name), settings=settings), **sections)
+
+
+def _section(value: Any, key: str, source: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{source}: {key}: expected a section of settings, got {value!r}")
+    return value
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str, source: str) -> None:
+    for key in values:
+        if key not in known:
+            raise RecipeError(f"{source}: unknown setting {prefix}{key}{suggestion(str(key), known)}")
+
+
+def _build(kind: type, values: Mapping[str, Any], where: str, source: str) -> Any:
+    """A settings dataclass from a mapping, every value checked against its field's type."""
+    hints = get_type_hints(kind)
+    _refuse_unknown(values, list(hints), f"{where}.", source)
+    arguments = {key: coerce(hints[key], value, f"{where}.{key}", source) for key, value in values.items()}
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise RecipeError(f"{source}: {where}.{error}") from error
+
+
+def coerce(kind: Any, value: Any, where: str, source: str) -> Any:
+    """`value` as the type that a field asks for.  Raises RecipeError naming the key, the wanted type, what came."""
+    if is_dataclass(kind):
+        return _build(cast(type, kind), _section(value, where, source), where, source)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return coerce(next(a for a in arguments if a is not type(None)), value, where, source)
+    if origin is tuple:
+        return _coerce_tuple(arguments, value, where, source)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
+    raise RecipeError(f"{source}: {where}: expected {wanted}, got {value!r}")
+
+
+def _coerce_tuple(kinds: tuple[Any, ...], value: Any, where: str, source: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise RecipeError(f"{source}: {where}: expected a list, got {value!r}")
+    if kinds[-1] is Ellipsis:
+        return tuple(coerce(kinds[0], item, where, source) for item in value)
+    if len(value) != len(kinds):
+        raise RecipeError(f"{source}: {where}: expected {len(kinds)} values, got {list(value)}")
+    return tuple(coerce(kind, item, where, source) for kind, item in zip(kinds, value, strict=True))
+
+
+# Back to YAML
+
+
+def as_layer(recipe: Recipe) -> Layer:
+    """The recipe as plain lists and mappings; `resolve(as_layer(recipe)) == recipe`."""
+    layer = cast(Layer, _plain(asdict(recipe)))
+    method = layer.pop("method")
+    layer["method"] = {"name": method["name"], **method["settings"]}
+    return {key: layer[key] for key in ("run", "data", "model", "method", "pretrain", "finetune", "eval")}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def as_yaml(recipe: Recipe, sections: tuple[str, ...] = ()) -> str:
+    """The recipe, or some of its sections, as YAML that gives the same recipe back."""
+    layer = as_layer(recipe)
+    chosen = {key: layer[key] for key in sections or layer}
+    return yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None, allow_unicode=True)

@@ -1,0 +1,123 @@
+"""Run folders: where a run keeps what it was, what it did and what came out.
+
+`runs/pretrain/2026-11-20_1432_voc+ade20k/` holds config.yaml (resolved), command.txt, env.json, labels.json,
+metrics.jsonl, status.json, log.txt and checkpoints/.  A folder that is not empty is never written into silently.
+"""
+
+import json
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+
+import mdp
+from mdp.core.labels import LabelSpace
+from mdp.io.checkpoint import write_atomically
+from mdp.io.errors import CheckpointError, RecipeError, ResourceError
+from mdp.io.recipe import Recipe, as_yaml
+
+BASE = Path("runs")
+
+
+def create(kind: str, name: str, out: Path | None, overwrite: bool) -> Path:
+    """A fresh folder for a run, `runs/KIND/DATE_NAME` unless `out` says otherwise.
+
+    Raises RecipeError when `out` is not empty and may not be overwritten, ResourceError when it cannot be made.
+    """
+    try:
+        if out is not None:
+            _clear(out, overwrite)
+            (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+            return out
+        stem = f"{time.strftime('%Y-%m-%d_%H%M')}_{name}"
+        for number in range(1, 1000):
+            folder = BASE / kind / (stem if number == 1 else f"{stem}-{number}")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir()  # atomic: of two runs started at once, one takes the next number
+            except FileExistsError:
+                continue
+            (folder / "checkpoints").mkdir()
+            return folder
+    except OSError as error:
+        raise ResourceError(f"{error.filename or out}: cannot make the run folder: {error.strerror}") from error
+    raise ResourceError(f"{BASE / kind}: a thousand runs in one minute; use --out")
+
+
+def _clear(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise RecipeError(f"--out {out}: expected a folder, found a file")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise RecipeError(f"--out {out}: the folder is not empty; choose another or add --overwrite")
+    if not (out / "status.json").is_file():
+        raise RecipeError(f"--out {out}: --overwrite replaces runs of mdp only, and this folder holds something else")
+    shutil.rmtree(out)
+
+
+def newest(kind: str) -> Path | None:
+    """The most recently started run of that kind under ./runs that has a checkpoint; None without one."""
+    with_checkpoint = [path.parent.parent for path in BASE.glob(f"{kind}/*/checkpoints/last.safetensors")]
+    return max(with_checkpoint, key=lambda folder: (folder / "command.txt").stat().st_mtime, default=None)
+
+
+def checkpoint_of(path: Path, which: str = "last") -> Path:
+    """The checkpoint file that a run folder, or a path to the file itself, stands for.
+
+    Raises CheckpointError naming what was looked for.
+    """
+    if path.is_dir():
+        for name in (which, "last"):
+            if (path / "checkpoints" / f"{name}.safetensors").is_file():
+                return path / "checkpoints" / f"{name}.safetensors"
+        raise CheckpointError(f"{path}: no checkpoints/{which}.safetensors in it; is it a run folder of mdp?")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a run folder or a weights file, found nothing")
+    return path
+
+
+def describe(folder: Path, recipe: Recipe, spaces: Sequence[LabelSpace], counts: dict[str, int]) -> None:
+    """Writes what the run is: config.yaml, command.txt, env.json, labels.json."""
+    command = shlex.join(["mdp", *sys.argv[1:]]) + "\n"
+    environment = {
+        "mdp": mdp.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    write_text(folder / "config.yaml", as_yaml(recipe))
+    write_text(folder / "command.txt", command)
+    write_text(folder / "env.json", json.dumps(environment, indent=2) + "\n")
+    labels = [{**space_json(space), "images": counts.get(space.name)} for space in spaces]
+    write_text(folder / "labels.json", json.dumps(labels, indent=1) + "\n")
+
+
+def space_json(space: LabelSpace) -> dict[str, Any]:
+    """A label space as JSON: enough to compare and to draw, without the files."""
+    lookup = None if space.lookup is None else {str(raw): target for raw, target in space.lookup.items()}
+    return {
+        "name": space.name,
+        "classes": list(space.classes),
+        "ignore_index": space.ignore_index,
+        "lookup": lookup,
+        "colors": [list(color) for color in space.colors],
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small text file whole or not at all."""
+    write_atomically(path, [text.encode()])

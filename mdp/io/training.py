@@ -1,0 +1,135 @@
+"""Pretraining: builds what the loop needs and says what one step, one validation and one checkpoint are.
+
+The shell owns everything that changes; the method owns nothing.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdp.core.chance import generator
+from mdp.core.networks.pair import follow_
+from mdp.core.schedules import cosine, warm_up
+from mdp.io.checkpoint import Checkpoint, save
+from mdp.io.engine import (
+    Schedule,
+    Work,
+    loop,
+    momentum_of,
+    optimize_,
+    prefixed,
+    restore_,
+    restore_momentum_,
+    section,
+    sgd,
+)
+from mdp.io.errors import DatasetError
+from mdp.io.journal import Journal
+from mdp.io.loading import Pool, PretrainItems, epoch_batches, load, view_batches
+from mdp.io.probing import probe
+from mdp.io.recipe import Recipe, as_layer, find_method
+from mdp.io.runs import space_json
+from mdp.io.signals import Stop
+
+
+def schedule_of(recipe: Recipe, images: int) -> tuple[Schedule, int]:
+    """The schedule of pretraining on so many images, and the number of steps an epoch.
+
+    Raises DatasetError when the images do not fill one batch.
+    """
+    settings = recipe.pretrain
+    length = images // settings.batch_size
+    if length == 0:
+        raise DatasetError(
+            f"{images} training images do not fill one batch of {settings.batch_size}; "
+            f"use --batch-size {images} or less"
+        )
+    steps = settings.steps or settings.epochs * length
+    return Schedule(
+        steps, settings.batch_size, settings.validate_epochs * length, 60 * recipe.run.checkpoint_minutes
+    ), length
+
+
+def pretrain(
+    recipe: Recipe,
+    pool: Pool,
+    validation: Pool,
+    folder: Path,
+    journal: Journal,
+    device: torch.device,
+    resume: Checkpoint | None,
+    weights: dict[str, Tensor],
+) -> None:
+    """Pretrains on `pool`, scoring on `validation`; checkpoints and journal go to `folder`.
+
+    Goes on from `resume`, or starts from random weights with `weights` in their place where there are any.
+
+    Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
+    """
+    settings, seed = recipe.pretrain, recipe.run.seed
+    method, chosen = find_method(recipe.method.name), recipe.method.settings
+    schedule, length = schedule_of(recipe, len(pool.samples))
+    pair = method.build(chosen, recipe.model, generator(seed, "weights"))
+    for network in pair:
+        network.load_state_dict(weights, strict=False)  # what fits was decided, and reported, before
+        network.to(device).train()
+    optimizer = sgd(pair.query, settings.lr, settings.momentum, settings.weight_decay)
+    state = method.initial_state(chosen, pool.union.size, length, device)
+    step, best = 0, -math.inf
+    if resume:
+        restore_(pair.query, section(resume.tensors, "query"), "query encoder")
+        restore_(pair.key, section(resume.tensors, "key"), "key encoder")
+        restore_momentum_(optimizer, pair.query, section(resume.tensors, "momentum"))
+        state = method.unpack(section(resume.tensors, "state", device), chosen, length)
+        step, best = resume.about["step"], _score(resume.about["best"])
+
+    def advance(items: list[Any], step: int) -> dict[str, float]:
+        nonlocal state
+        views = view_batches(items, device)
+        outcome = method.step(pair, state, views, chosen, generator(seed, "step", step), all_sum=alone)
+        lr = settings.lr * cosine(step / schedule.steps) * warm_up(step, settings.warmup_steps)
+        loss = optimize_(pair.query, optimizer, outcome.loss, lr, f"step {step + 1}")
+        follow_(pair, method.key_momentum(chosen))
+        state = outcome.state
+        metrics = {name: value.item() for name, value in outcome.metrics.items()}
+        return {"epoch": step // length, **metrics, "loss": loss, "lr": lr}
+
+    def validate(step: int, stop: Stop) -> float:
+        known = method.known_prototypes(state, chosen)
+        scores = probe(pair.query, known, validation, settings, device, stop)
+        if not stop:
+            journal.record("validate", step, **scores.as_json(pool.union.names))
+            journal.say(f"step {step}: {scores.sentence(pool.union.size)}")
+        return scores.mean_iou
+
+    def checkpoint(name: str, step: int, best: float) -> None:
+        tensors = {
+            **prefixed("query", pair.query.state_dict()),
+            **prefixed("key", pair.key.state_dict()),
+            **prefixed("momentum", momentum_of(optimizer, pair.query)),
+            **prefixed("state", method.pack(state)),
+        }
+        about = {
+            "kind": "pretrain",
+            "step": step,
+            "best": best if math.isfinite(best) else None,
+            "recipe": as_layer(recipe),
+            "labels": [space_json(space) for space in pool.union.spaces],
+        }
+        save(folder / "checkpoints" / f"{name}.safetensors", tensors, about)
+
+    keys = epoch_batches(seed, list(pool.sizes().values()), settings.batch_size, settings.balance, step, schedule.steps)
+    items = load(PretrainItems(pool, settings, seed), keys, recipe.run.workers)
+    loop(Work(items, advance, validate, checkpoint), schedule, journal, step, best)
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The sum over all processes when there is one."""
+    return tensor
+
+
+def _score(best: float | None) -> float:
+    return -math.inf if best is None else best
