@@ -1,1 +1,159 @@
-"""Pure numerics of multi-dataset pretraining."""
+"""Pure numerics of multi-dataset pretraining: the table of contents.
+
+The rule: nothing in `mdp.core` reads a file, talks to another process, looks at a clock or the environment, prints,
+or draws from a global generator; and no function writes to its arguments unless its name ends in an underscore.
+What must come from outside is an argument: `rng` for chance, `all_sum` for other processes.  The one exception is
+torch's: a network in training mode updates its BatchNorm statistics, and its dropout draws from the global generator.
+
+Shape legend: B images, C classes, D embedding channels, H x W image, h x w feature grid, N pixels, K targets a pixel,
+T batches in the bank.
+"""
+
+from mdp.core.batches import Batch, Blend
+from mdp.core.chance import beta, generator
+from mdp.core.contrast import WeightedLoss, class_logits, nce, pixel_rows, prototype_nce
+from mdp.core.geometry import (
+    Box,
+    View,
+    cut_image,
+    cut_labels,
+    downsample_labels,
+    draw_crop,
+    draw_view,
+    draw_window,
+    fitted_size,
+)
+from mdp.core.labels import IGNORE, LabelSpace, LabelUnion, UnknownLabels
+from mdp.core.metrics import (
+    class_accuracy,
+    class_iou,
+    confusion_matrix,
+    mean_accuracy,
+    mean_iou,
+    pixel_accuracy,
+)
+from mdp.core.mixing import MixPlan, MixSettings, draw_box, draw_plan, mix, mix_pixels, mix_regions
+from mdp.core.networks import (
+    EmbeddingNetwork,
+    EncoderPair,
+    NetworkSettings,
+    Segmentor,
+    build_embedding_network,
+    build_segmentor,
+    follow_,
+    make_pair,
+    match,
+    upsample,
+)
+from mdp.core.photometry import (
+    DistortionSettings,
+    PhotometrySettings,
+    apply_distortion,
+    apply_photometry,
+    denormalise,
+    draw_distortion,
+    draw_photometry,
+    normalise,
+    stack_draws,
+)
+from mdp.core.prototypes import (
+    ClassSums,
+    PrototypeBank,
+    Prototypes,
+    add,
+    class_sums,
+    effective_rank,
+    empty_bank,
+    mean_cosine,
+    nearest_class,
+    prototypes,
+    push,
+)
+from mdp.core.schedules import cosine, polynomial, warm_up
+from mdp.core.targets import (
+    Targets,
+    hard_targets,
+    mixed_targets,
+    pixel_similarity,
+    prototype_similarity,
+    relaxed_targets,
+    sparse_targets,
+)
+
+__all__ = [
+    "IGNORE",
+    "Batch",
+    "Blend",
+    "Box",
+    "ClassSums",
+    "DistortionSettings",
+    "EmbeddingNetwork",
+    "EncoderPair",
+    "LabelSpace",
+    "LabelUnion",
+    "MixPlan",
+    "MixSettings",
+    "NetworkSettings",
+    "PhotometrySettings",
+    "PrototypeBank",
+    "Prototypes",
+    "Segmentor",
+    "Targets",
+    "UnknownLabels",
+    "View",
+    "WeightedLoss",
+    "add",
+    "apply_distortion",
+    "apply_photometry",
+    "beta",
+    "build_embedding_network",
+    "build_segmentor",
+    "class_accuracy",
+    "class_iou",
+    "class_logits",
+    "class_sums",
+    "confusion_matrix",
+    "cosine",
+    "cut_image",
+    "cut_labels",
+    "denormalise",
+    "downsample_labels",
+    "draw_box",
+    "draw_crop",
+    "draw_distortion",
+    "draw_photometry",
+    "draw_plan",
+    "draw_view",
+    "draw_window",
+    "effective_rank",
+    "empty_bank",
+    "fitted_size",
+    "follow_",
+    "generator",
+    "hard_targets",
+    "make_pair",
+    "match",
+    "mean_accuracy",
+    "mean_cosine",
+    "mean_iou",
+    "mix",
+    "mix_pixels",
+    "mix_regions",
+    "mixed_targets",
+    "nce",
+    "nearest_class",
+    "normalise",
+    "pixel_accuracy",
+    "pixel_rows",
+    "pixel_similarity",
+    "polynomial",
+    "prototype_nce",
+    "prototype_similarity",
+    "prototypes",
+    "push",
+    "relaxed_targets",
+    "sparse_targets",
+    "stack_draws",
+    "upsample",
+    "warm_up",
+]

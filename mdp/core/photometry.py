@@ -20,7 +20,7 @@ MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as MoCo, torchvision and MM
 STD = (0.229, 0.224, 0.225)
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma, as Pillow's convert("L")
 
-Draw = TypeVar("Draw", bound=NamedTuple)
+Draw = TypeVar("Draw", "PhotometryDraw", "DistortionDraw")
 
 
 def normalise(images: Tensor) -> Tensor:

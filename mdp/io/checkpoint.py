@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +58,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
     texts = {"format": "mdp", "version": str(VERSION), "about": json.dumps(about), "crc32": json.dumps(checksums)}
     header = _dump({**entries, "__metadata__": {**texts, "header_sha256": _digest(entries, texts)}})
     header += b" " * (-len(header) % 8)
-    write_atomically(path, [len(header).to_bytes(8, "little"), header, *(_bytes(part) for part in parts.values())])
+    chunks: list[bytes | memoryview] = [len(header).to_bytes(8, "little"), header, *map(_bytes, parts.values())]
+    write_atomically(path, chunks)
 
 
 def load(path: Path) -> Checkpoint:
@@ -131,7 +132,8 @@ def _unpack(header: dict[str, Any], payload: bytearray) -> dict[str, Tensor]:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()).cast("B")
+    array: Any = tensor.reshape(-1).view(torch.uint8).numpy()  # a buffer, whatever the stubs say
+    return memoryview(array)
 
 
 def _dump(value: Any) -> bytes:
@@ -142,7 +144,7 @@ def _digest(entries: Mapping[str, Any], texts: Mapping[str, str]) -> str:
     return hashlib.sha256(_dump({**entries, "__metadata__": dict(texts)})).hexdigest()
 
 
-def write_atomically(path: Path, chunks: list[bytes] | list[bytes | memoryview]) -> None:
+def write_atomically(path: Path, chunks: Sequence[bytes | memoryview]) -> None:
     """Writes a file so that it is there whole or not at all, also after a power cut.
 
     Raises ResourceError naming the file when the disk is full or the folder cannot be written.

@@ -5,7 +5,8 @@ A run is three functions (`Work`): one training step, one validation, one checkp
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import torch
@@ -25,49 +26,64 @@ class Schedule(NamedTuple):
     checkpoint_seconds: float  # at most, between checkpoints
 
 
+class Position(NamedTuple):
+    """Where a run is; all of it is in every checkpoint."""
+
+    step: int = 0  # steps done
+    validated: int = 0  # the step of the last finished validation
+    best: float = -math.inf  # the best validation score
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self._asdict(), "best": self.best if math.isfinite(self.best) else None}
+
+
 class Work(NamedTuple):
     """What a run does."""
 
-    items: Iterator[list[Any]]  # one list of loaded samples a step
+    items: Generator[list[Any], None, None]  # one list of loaded samples a step
     advance: Callable[[list[Any], int], dict[str, float]]  # (items, step) -> metrics, "loss" and "lr" among them
-    validate: Callable[[int, Stop], float]  # steps done -> score, higher is better
-    checkpoint: Callable[[str, int, float], None]  # (name, steps done, best score)
+    validate: Callable[[int, Stop], float]  # (steps done, stop) -> score, higher is better
+    checkpoint: Callable[[str, Position], None]
 
 
-def loop(work: Work, schedule: Schedule, journal: Journal, step: int, best: float) -> None:
-    """Runs steps `step` .. `schedule.steps` - 1.
+def position_of(about: Mapping[str, Any]) -> Position:
+    """The position that a checkpoint describes."""
+    best = about["best"]
+    return Position(about["step"], about["validated"], -math.inf if best is None else best)
+
+
+def loop(work: Work, schedule: Schedule, journal: Journal, start: Position) -> None:
+    """Runs from `start` to the end of the schedule.
 
     Raises Preempted, after the checkpoint, when a signal asked to stop.
     """
+    step, validated, best = start
     saved_at = time.monotonic()
-    with stop_on_signals() as stop:
-        try:
-            while step < schedule.steps:
-                began = time.perf_counter()
-                items = next(work.items)
-                waited = time.perf_counter() - began
-                metrics = work.advance(items, step)
-                took = time.perf_counter() - began
-                step += 1
-                speed, waiting = schedule.batch / took, waited / took
-                journal.record("train", step, **metrics, images_per_second=speed, data_wait=waiting)
-                journal.progress(step, metrics["loss"], metrics["lr"], speed, waiting)
-
-                if not stop and _due(step, schedule):
-                    score = work.validate(step, stop)
-                    if not stop and score >= best:  # a validation cut short by a signal is run again on resume
+    with stop_on_signals() as stop, closing(work.items):
+        while True:
+            if step > validated and _due(step, schedule):
+                score = work.validate(step, stop)
+                if not stop:  # a validation that a signal cut short is run again on resume
+                    validated, saved_at = step, -math.inf
+                    if score >= best:
                         best = score
-                        work.checkpoint("best", step, best)
-                    saved_at = -math.inf
-                if stop or step == schedule.steps or time.monotonic() - saved_at > schedule.checkpoint_seconds:
-                    work.checkpoint("last", step, best)
-                    saved_at = time.monotonic()
-                if stop:
-                    raise Preempted(f"stopped by {stop.name} after step {step} of {schedule.steps}")
-        finally:
-            close = getattr(work.items, "close", None)
-            if close:
-                close()
+                        work.checkpoint("best", Position(step, validated, best))
+            if stop or time.monotonic() - saved_at > schedule.checkpoint_seconds:
+                work.checkpoint("last", Position(step, validated, best))
+                saved_at = time.monotonic()
+            if stop:
+                raise Preempted(f"stopped by {stop.name} after step {step} of {schedule.steps}")
+            if step == schedule.steps:
+                return
+            began = time.perf_counter()
+            items = next(work.items)
+            waited = time.perf_counter() - began
+            metrics = work.advance(items, step)
+            took = time.perf_counter() - began
+            step += 1
+            speed, waiting = schedule.batch / took, waited / took
+            journal.record("train", step, **metrics, images_per_second=speed, data_wait=waiting)
+            journal.progress(step, metrics["loss"], metrics["lr"], speed, waiting)
 
 
 def _due(step: int, schedule: Schedule) -> bool:

@@ -4,6 +4,7 @@ A label map is never converted by luminance, resampled, or guessed at: palette f
 ids, colour files through a table or not at all.  EXIF orientation is applied to neither of a pair.
 """
 
+import io
 import struct
 import zlib
 from collections.abc import Mapping
@@ -11,29 +12,53 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from mdp.core.labels import IGNORE, RGB
 from mdp.io.errors import DatasetError, ResourceError
+from mdp.io.files import read_bytes
 from mdp.io.matlab import read_label_mat
 
 _PHOTOS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 _LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
-_PIXELS = 2**28  # a 16k x 16k photo; larger claims are refused before anything is allocated
+_PIXELS = 2**26  # an 8k x 8k photo; larger claims are refused before anything is allocated
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 274  # of EXIF and TIFF
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262  # of TIFF
+# what Pillow's decoders were seen to raise on damaged files
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    Warning,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 def read_rgb(path: str) -> NDArray[np.uint8]:
     """A photo as (H, W, 3) uint8.
 
-    Grey becomes three equal channels, transparency is dropped, CMYK is converted.  Raises DatasetError naming the
-    file when it is missing, damaged or of another format.
+    Grey becomes three equal channels, transparency is dropped, CMYK is converted; of 16 bits a channel the upper 8
+    are kept in colour, grey is refused (its white point is unknown).  Raises DatasetError naming the file when it is
+    missing, damaged or of another format.
     """
-    with _open(path, _PHOTOS, "photo") as image:
-        if image.mode.startswith(("I", "F")):
-            raise DatasetError(f"{path}: {image.mode} pixels; photos must have 8 bits a channel")
+    image = _open(path, read_bytes(path, "photo"), _PHOTOS, "photo")
+    if image.mode.startswith(("I", "F")):
+        raise DatasetError(f"{path}: {image.mode} pixels; photos must have 8 bits a channel")
+    try:
         if image.mode in ("P", "PA"):
-            image = image.convert("RGBA")  # noqa: PLW2901
+            image = image.convert("RGBA")
         return np.array(image.convert("RGB"))
+    except ValueError as error:
+        raise DatasetError(f"{path}: a photo of mode {image.mode}; expected RGB, grey, palette or CMYK") from error
 
 
 def read_labels(path: str, colors: Mapping[RGB, int] | None = None) -> NDArray[np.integer]:
@@ -43,78 +68,126 @@ def read_labels(path: str, colors: Mapping[RGB, int] | None = None) -> NDArray[n
     """
     if path.lower().endswith(".mat"):
         return read_label_mat(path)
-    with _open(path, _LOSSLESS, "label map") as image:
-        if image.format == "PNG":
-            _check_png(path)
-        tile = image.tile[0][3] if image.tile else None
-        packed = tile[0] if isinstance(tile, tuple) else tile
-        if image.mode == "L" and isinstance(packed, str) and packed in ("L;2", "L;4"):
-            # Pillow stretches 2 and 4 bit grey to 0..255: undo it, the ids are what was stored
-            return np.array(image) // (85 if packed == "L;2" else 17)
-        if image.mode in ("P", "L"):
-            values = np.array(image)
-        elif image.mode == "1":
-            values = np.array(image).astype(np.uint8)
-        elif image.mode.startswith("I"):
-            values = np.array(image)
-            if values.min() < 0 or values.max() > 65535:
-                raise DatasetError(f"{path}: label values {values.min()}..{values.max()}; expected 0..65535")
-            values = values.astype(np.uint16)
-        elif image.mode in ("RGB", "RGBA"):
-            values = _from_colors(path, np.array(image)[..., :3], colors)
-        else:
-            raise DatasetError(f"{path}: label map of mode {image.mode}; expected palette, grey or RGB")
-        return values
+    data = read_bytes(path, "label map")
+    if data.startswith(b"\xff\xd8\xff"):
+        raise DatasetError(f"{path}: a JPEG file: lossy, so its values are not labels; use the original PNG")
+    image = _open(path, data, _LOSSLESS, "label map")
+    depth, grey = _stored(path, image, data)
+    if image.mode == "L" and grey and depth < 8:
+        # Pillow stretches 2 and 4 bit grey to 0..255: undo it, the ids are what was stored
+        return np.array(image) // np.uint8(255 // (2**depth - 1))
+    if image.mode in ("P", "L"):
+        return np.array(image)
+    if image.mode in ("PA", "LA") and depth == 8:
+        return np.array(image)[..., 0]
+    if image.mode == "1":
+        return np.array(image).astype(np.uint8)
+    if image.mode.startswith("I"):
+        values = np.array(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise DatasetError(f"{path}: label values {values.min()}..{values.max()}; expected 0..65535")
+        return values.astype(np.uint16)
+    if image.mode in ("RGB", "RGBA") and depth == 8:
+        return _from_colors(path, np.array(image)[..., :3], colors)
+    raise DatasetError(f"{path}: label map of mode {image.mode}, {depth} bits; expected palette, grey or 8-bit RGB")
 
 
-def _from_colors(path: str, pixels: NDArray[np.uint8], table: Mapping[RGB, int] | None) -> NDArray[np.integer]:
+def read_orientation(path: str) -> int:
+    """The EXIF orientation of a photo, 1 (upright) to 8.  It is never applied: a check compares it with the labels.
+
+    Raises DatasetError when the file cannot be read.
+    """
+    image = _open(path, read_bytes(path, "photo"), _PHOTOS, "photo")
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1  # damaged metadata say nothing
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _stored(path: str, image: Image.Image, data: bytes) -> tuple[int, bool]:
+    """Bits a channel in the file, and whether the file is grey: Pillow's modes no longer tell.
+
+    Raises DatasetError for kinds of TIFF whose numbers Pillow does not give as they are stored.
+    """
+    if image.format == "PNG":
+        return data[24], data[25] in (0, 4)  # IHDR, which comes first
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits = tags.get(_BITS_PER_SAMPLE, 1)
+        depth = max(bits) if isinstance(bits, tuple) else int(bits)
+        # grey below 8 bits is stretched, white-is-zero inverted
+        if depth not in (8, 16) or tags.get(_PHOTOMETRIC) == 0 or tags.get(_COMPRESSION) in (6, 7):
+            raise DatasetError(f"{path}: a TIFF label map must have 8 or 16 bits, black as 0 and no JPEG inside")
+        return depth, image.mode == "L"
+    return 8, False
+
+
+def _from_colors(path: str, pixels: NDArray[np.uint8], table: Mapping[RGB, int] | None) -> NDArray[np.uint16]:
     """Raw values of a colour-coded label map.  Raises DatasetError for colours outside the table, or without one."""
     code = pixels.astype(np.int32) @ np.array([65536, 256, 1], dtype=np.int32)  # (H, W)
-    found, inverse, counts = np.unique(code, return_inverse=True, return_counts=True)
     known = {(r << 16) + (g << 8) + b: value for (r, g, b), value in (table or {}).items()}
-    unknown = [(int(color), int(count)) for color, count in zip(found, counts, strict=True) if int(color) not in known]
-    if unknown:
-        names = [f'{{name: class_{i}, colors: ["#{color:06x}"]}}' for i, (color, _) in enumerate(unknown[:12])]
-        lines = "".join(f"\n  {i}: {name}  # {unknown[i][1]} pixels" for i, name in enumerate(names))
-        what = "an RGB label map needs a colour table" if not table else f"{len(unknown)} colours are in no class"
-        more = f"\n  # and {len(unknown) - 12} colours more" if len(unknown) > 12 else ""
-        raise DatasetError(f"{path}: {what}; add to the dataset's YAML, with your names:\nclasses:{lines}{more}")
-    values = np.array([known[int(color)] for color in found], dtype=np.uint16)
-    return values[inverse].reshape(code.shape)
+    keys = np.array(sorted(known), dtype=np.int32)
+    # a search in the short table: sorting all pixels takes ten times as long
+    place = np.searchsorted(keys, code).clip(max=max(len(keys) - 1, 0))
+    outside = keys[place] != code if len(keys) else np.ones(code.shape, dtype=bool)
+    if outside.any():
+        _refuse_colors(path, code[outside], bool(table))
+    values = np.array([known[key] for key in keys.tolist()], dtype=np.uint16)
+    raw: NDArray[np.uint16] = values[place]
+    return raw
 
 
-def _open(path: str, formats: tuple[str, ...], what: str) -> Image.Image:
-    """The decoded image.  Raises DatasetError with one line, ResourceError when permission or memory is short."""
+def _refuse_colors(path: str, code: NDArray[np.int32], has_table: bool) -> None:
+    found, counts = np.unique(code, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    entries = [
+        f'\n  {i}: {{name: class_{i}, colors: ["#{found[k]:06x}"]}}  # {counts[k]} pixels'
+        for i, k in enumerate(order[:12].tolist())
+    ]
+    what = f"{len(found)} colours are in no class" if has_table else "an RGB label map needs a colour table"
+    more = f"\n  # and {len(found) - 12} colours more: was it resized or saved as JPEG?" if len(found) > 12 else ""
+    raise DatasetError(
+        f"{path}: {what}; add to the dataset's YAML, with your names (or to its `ignore:` list):"
+        f"\nclasses:{''.join(entries)}{more}"
+    )
+
+
+def _open(path: str, data: bytes, formats: tuple[str, ...], what: str) -> Image.Image:
+    """The decoded image.  Raises DatasetError with one line, ResourceError when memory is short."""
+    _refuse_stand_ins(path, data, what)
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # other libraries switch it on; half a mask would turn into labels
     try:
-        image = Image.open(path, formats=formats)
+        image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > _PIXELS:
-            image.close()
             raise DatasetError(f"{path}: {image.width} x {image.height} pixels; at most {_PIXELS} are read")
-        try:
-            image.load()
-        except BaseException:
-            image.close()
-            raise
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path}: the {what} is missing") from error
-    except IsADirectoryError as error:
-        raise DatasetError(f"{path}: expected a {what}, found a folder") from error
-    except (PermissionError, MemoryError) as error:
+        if image.format == "TIFF" and image.tag_v2.get(_ORIENTATION, 1) != 1:  # type: ignore[attr-defined]
+            # Pillow would turn it, and so away from its partner
+            raise DatasetError(f"{path}: a TIFF with an orientation tag; save it upright, without the tag")
+        image.load()
+    except MemoryError as error:
         raise ResourceError(f"{path}: cannot be read: {error}") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except _DAMAGE as error:
         allowed = ", ".join(formats)
         raise DatasetError(
             f"{path}: damaged or not a {what} ({_one_line(error)}); replace or remove it (formats read: {allowed})"
         ) from error
+    if image.format == "PNG":
+        _check_png(path, data)
     return image
+
+
+def _refuse_stand_ins(path: str, data: bytes, what: str) -> None:
+    """Raises DatasetError for what lies in the place of images after a copy or download went wrong."""
+    if not data:
+        raise DatasetError(f"{path}: the {what} is empty; replace it")
+    if data.startswith(b"version https://git-lfs"):
+        raise DatasetError(f"{path}: a Git LFS pointer, not the {what} itself; run `git lfs pull`")
+    if data[:64].lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise DatasetError(f"{path}: a web page, not a {what}: the download failed; fetch it again")
+    if data.endswith(bytes(16)) and data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        # libjpeg paints the missing rows grey without an error
+        raise DatasetError(f"{path}: damaged: the end of the {what} is zeros; copy it again")
 
 
 def _one_line(error: Exception) -> str:
@@ -122,17 +195,19 @@ def _one_line(error: Exception) -> str:
     return "not an image" if "cannot identify" in text else text
 
 
-def _check_png(path: str) -> None:
+def _check_png(path: str, data: bytes) -> None:
     """Checks every chunk's CRC, which decoding skips: a flipped bit would be a legal but wrong label."""
-    data = memoryview(Path(path).read_bytes())
-    place = 8
+    place = len(_PNG)
     while place + 12 <= len(data):
-        length = int.from_bytes(data[place : place + 4])
-        end = place + 8 + length
-        if zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4]):
-            kind = bytes(data[place + 4 : place + 8]).decode("latin-1")
-            raise DatasetError(f"{path}: damaged: the checksum of its {kind} chunk is wrong; replace the file")
+        end = place + 8 + int.from_bytes(data[place : place + 4])
+        kind = data[place + 4 : place + 8]
+        if zlib.crc32(memoryview(data)[place + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            name = kind.decode("ascii", "replace")
+            raise DatasetError(f"{path}: damaged: the checksum of its {name} chunk is wrong; replace the file")
+        if kind == b"IEND":
+            return
         place = end + 4
+    raise DatasetError(f"{path}: damaged: the file ends before its IEND chunk; replace the file")
 
 
 # Writing
@@ -161,7 +236,9 @@ def write_labels(path: Path, classes: NDArray[np.integer], colors: tuple[RGB, ..
         image = Image.fromarray(np.where(classes == IGNORE, 65535, classes).astype(np.uint16))
     else:
         image = Image.fromarray(np.where(classes == IGNORE, 255, classes).astype(np.uint8))
-        image.putpalette([channel for color in colors for channel in color])
+        # all 256 entries: with a short palette Pillow packs indices into 1, 2 or 4 bits, and 255 becomes a class
+        palette = (*colors, *voc_colormap(256)[len(colors) :])
+        image.putpalette([channel for color in palette for channel in color])
     _save(image, path)
 
 

@@ -23,6 +23,7 @@ class Journal:
         self.folder, self.steps, self.seconds, self.quiet = folder, steps, seconds, quiet
         self.terminal = sys.stderr.isatty()
         self.started = self.shown = time.monotonic()
+        self.step = 0  # steps done
         self.first_step: int | None = None
         self.line_open = False
 
@@ -39,7 +40,7 @@ class Journal:
 
     def progress(self, step: int, loss: float, lr: float, images_per_second: float, waiting: float) -> None:
         """The running line after `step` steps; `waiting` is the share of time spent waiting for data."""
-        now = time.monotonic()
+        now, self.step = time.monotonic(), step
         if self.first_step is None:
             self.first_step, self.started = step - 1, now
         last = step == self.steps
@@ -59,12 +60,12 @@ class Journal:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def status(self, state: str, step: int, message: str = "", exit_code: int | None = None) -> None:
+    def status(self, state: str, message: str = "", exit_code: int | None = None) -> None:
         """status.json: running, done, preempted or failed, and why; launchers lose exit codes, files do not."""
         self._clear()
         status = {
             "state": state,
-            "step": step,
+            "step": self.step,
             "steps": self.steps,
             "message": message,
             "exit_code": exit_code,
@@ -83,6 +84,23 @@ class Journal:
                 file.write(line + "\n")
         except OSError as error:
             raise ResourceError(f"{self.folder / name}: cannot be written: {error.strerror}") from error
+
+
+class Counter:
+    """Images done, out of so many, on stderr: redrawn on a terminal, silent otherwise but for lines of `say`."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet, self.terminal = quiet, sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def tell(self, done: int, count: int) -> None:
+        """The running count."""
+        if self.terminal and not self.quiet:
+            print(f"\r{done}/{count} images", end="\n" if done == count else "", file=sys.stderr, flush=True)
 
 
 def rewind(folder: Path, step: int) -> None:

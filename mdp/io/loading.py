@@ -6,7 +6,7 @@ Images stay uint8 until the batch is on the training device; photometry and norm
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,7 +85,7 @@ def epoch_batches(
 ) -> Iterator[list[Key]]:
     """The keys of steps start .. steps - 1 in epochs of whole batches; an epoch's last incomplete batch is dropped."""
     length = sum(sizes) // batch
-    order, current = np.empty(0), -1
+    order, current = np.empty(0, dtype=np.int64), -1
     for step in range(start, steps):
         epoch, place = divmod(step, length)
         if epoch != current:
@@ -134,7 +134,8 @@ class PretrainItems:
             image, labels = self.pool.read(key[1])
         except MdpError as error:
             return error  # raised in the main process: a worker would wrap it in a traceback
-        views = [draw_view(rng, *labels.shape, area=self.settings.crop_area) for _ in range(self.views)]
+        height, width = labels.shape
+        views = [draw_view(rng, height, width, self.settings.crop_area) for _ in range(self.views)]
         return ViewsItem(
             torch.stack([cut_image(image, view, size) for view in views]),
             torch.stack([cut_labels(labels, view, size) for view in views]),
@@ -213,7 +214,7 @@ def crop_batch(items: list[CropItem], device: torch.device) -> Batch:
 class WholeItem(NamedTuple):
     """An image as it is, and its labels."""
 
-    index: int
+    place: int  # index of the sample
     image: Tensor  # (3, H, W) uint8
     labels: Tensor  # (H, W) int16
 
@@ -239,7 +240,7 @@ def normalised(image: Tensor, device: torch.device) -> Tensor:
 # The loader
 
 
-def load(dataset: Any, batches: Iterator[list[Key]], workers: int) -> Iterator[list[Any]]:
+def load(dataset: Any, batches: Iterator[list[Key]], workers: int) -> Generator[list[Any], None, None]:
     """Lists of items, one list for each list of keys, made ahead by `workers` processes.
 
     Raises the MdpError that a sample gave, or ResourceError when a worker died.  Close the iterator when leaving
@@ -247,7 +248,7 @@ def load(dataset: Any, batches: Iterator[list[Key]], workers: int) -> Iterator[l
     """
     loader: DataLoader[list[Any]] = DataLoader(
         dataset,
-        batch_sampler=_Batches(batches),  # type: ignore[arg-type]
+        batch_sampler=_Batches(batches),
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=_quiet_worker if workers else None,

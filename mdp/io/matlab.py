@@ -7,13 +7,13 @@ numeric matrices, nested in structs and cells.
 
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdp.io.errors import DatasetError
+from mdp.io.files import read_bytes
 
 _LIMIT = 2**28  # bytes, packed or unpacked
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -27,10 +27,9 @@ def read_mat(path: str) -> dict[str, Any]:
 
     Raises DatasetError naming the file when it is missing, damaged or holds what is not read here.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+    data = read_bytes(path, "label map")
+    if data.startswith((b"MATLAB 7.3", b"\x89HDF")):
+        raise DatasetError(f"{path}: a MATLAB 7.3 (HDF5) file; save it with `-v7`")
     try:
         if len(data) > _LIMIT or data[:6] != b"MATLAB" or data[126:128] not in (b"IM", b"MI"):
             raise ValueError("not a MATLAB 5 file")
@@ -40,8 +39,8 @@ def read_mat(path: str) -> dict[str, Any]:
             if kind == _COMPRESSED:
                 unpacker = zlib.decompressobj()
                 inner = unpacker.decompress(body, _LIMIT)
-                if unpacker.unconsumed_tail:
-                    raise ValueError("a compressed element is too large")
+                if not unpacker.eof:  # the checksum at its end has not been seen
+                    raise ValueError("a compressed element is cut short or too large")
                 kind, body = _elements(inner, order)[0]  # noqa: PLW2901
             if kind == _MATRIX:
                 name, value = _matrix(body, order, 0)
@@ -114,7 +113,7 @@ def _matrix(body: bytes, order: str, depth: int) -> tuple[str, Any]:
     if kind < 6:  # characters, objects, sparse matrices: nothing a label map needs
         return name, None
     stored, numbers = parts[3]
-    values = np.frombuffer(numbers, order + _NUMBERS[stored])
-    if len(values) != count or count < 0:
-        raise ValueError(f"matrix {name!r}: {len(values)} numbers for a shape of {shape}")
-    return name, values.reshape(shape, order="F")
+    flat = np.frombuffer(numbers, order + _NUMBERS[stored])
+    if len(flat) != count or count < 0:
+        raise ValueError(f"matrix {name!r}: {len(flat)} numbers for a shape of {shape}")
+    return name, flat.reshape(shape, order="F")

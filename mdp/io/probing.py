@@ -8,11 +8,11 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from mdp.core.geometry import Box, View, cut_image, cut_labels, downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.metrics import confusion_matrix, mean_iou
+from mdp.core.networks import EmbeddingNetwork
 from mdp.core.photometry import normalise
 from mdp.core.prototypes import Prototypes, effective_rank, mean_cosine, nearest_class
 from mdp.io.errors import MdpError
@@ -57,7 +57,12 @@ class Probe(NamedTuple):
 
 
 def probe(
-    network: nn.Module, known: Prototypes, pool: Pool, settings: PretrainSettings, device: torch.device, stop: Stop
+    network: EmbeddingNetwork,
+    known: Prototypes,
+    pool: Pool,
+    settings: PretrainSettings,
+    device: torch.device,
+    stop: Stop,
 ) -> Probe:
     """Scores the query encoder against the prototypes; the network is back in training mode afterwards.
 
@@ -79,7 +84,7 @@ def probe(
 
 
 def _confusion(
-    network: nn.Module,
+    network: EmbeddingNetwork,
     known: Prototypes,
     pool: Pool,
     name: str,

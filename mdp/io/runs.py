@@ -64,6 +64,15 @@ def _clear(out: Path, overwrite: bool) -> None:
     shutil.rmtree(out)
 
 
+def make(folder: Path) -> Path:
+    """The folder, made if need be.  Raises ResourceError when it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot make the folder: {error.strerror}") from error
+    return folder
+
+
 def newest(kind: str) -> Path | None:
     """The most recently started run of that kind under ./runs that has a checkpoint; None without one."""
     with_checkpoint = [path.parent.parent for path in BASE.glob(f"{kind}/*/checkpoints/last.safetensors")]

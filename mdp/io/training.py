@@ -3,7 +3,6 @@
 The shell owns everything that changes; the method owns nothing.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ from mdp.core.networks.pair import follow_
 from mdp.core.schedules import cosine, warm_up
 from mdp.io.checkpoint import Checkpoint, save
 from mdp.io.engine import (
+    Position,
     Schedule,
     Work,
     loop,
     momentum_of,
     optimize_,
+    position_of,
     prefixed,
     restore_,
     restore_momentum_,
@@ -78,13 +79,13 @@ def pretrain(
         network.to(device).train()
     optimizer = sgd(pair.query, settings.lr, settings.momentum, settings.weight_decay)
     state = method.initial_state(chosen, pool.union.size, length, device)
-    step, best = 0, -math.inf
+    start = Position()
     if resume:
         restore_(pair.query, section(resume.tensors, "query"), "query encoder")
         restore_(pair.key, section(resume.tensors, "key"), "key encoder")
         restore_momentum_(optimizer, pair.query, section(resume.tensors, "momentum"))
         state = method.unpack(section(resume.tensors, "state", device), chosen, length)
-        step, best = resume.about["step"], _score(resume.about["best"])
+        start = position_of(resume.about)
 
     def advance(items: list[Any], step: int) -> dict[str, float]:
         nonlocal state
@@ -105,7 +106,7 @@ def pretrain(
             journal.say(f"step {step}: {scores.sentence(pool.union.size)}")
         return scores.mean_iou
 
-    def checkpoint(name: str, step: int, best: float) -> None:
+    def checkpoint(name: str, position: Position) -> None:
         tensors = {
             **prefixed("query", pair.query.state_dict()),
             **prefixed("key", pair.key.state_dict()),
@@ -114,22 +115,19 @@ def pretrain(
         }
         about = {
             "kind": "pretrain",
-            "step": step,
-            "best": best if math.isfinite(best) else None,
+            **position.as_json(),
             "recipe": as_layer(recipe),
             "labels": [space_json(space) for space in pool.union.spaces],
         }
         save(folder / "checkpoints" / f"{name}.safetensors", tensors, about)
 
-    keys = epoch_batches(seed, list(pool.sizes().values()), settings.batch_size, settings.balance, step, schedule.steps)
+    keys = epoch_batches(
+        seed, list(pool.sizes().values()), settings.batch_size, settings.balance, start.step, schedule.steps
+    )
     items = load(PretrainItems(pool, settings, seed), keys, recipe.run.workers)
-    loop(Work(items, advance, validate, checkpoint), schedule, journal, step, best)
+    loop(Work(items, advance, validate, checkpoint), schedule, journal, start)
 
 
 def alone(tensor: Tensor) -> Tensor:
     """The sum over all processes when there is one."""
     return tensor
-
-
-def _score(best: float | None) -> float:
-    return -math.inf if best is None else best

@@ -114,7 +114,10 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, channels, ceil(H / s), ceil(W / s))."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, width, ceil(H / 4), ceil(W / 4))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, channels, ceil(H / s), ceil(W / s))
+        features: Tensor = self.layer4(
+            self.layer3(self.layer2(self.layer1(x)))
+        )  # (B, channels, ceil(H / s), ceil(W / s))
+        return features
 
 
 def initialise_(network: nn.Module, rng: torch.Generator) -> None:

@@ -37,6 +37,8 @@ class NetworkSettings:
 class EmbeddingNetwork(nn.Module):
     """Images -> unit-length pixel embeddings."""
 
+    output_stride: int
+
     def __init__(self, settings: NetworkSettings, embedding: int, hidden: int) -> None:
         super().__init__()
         self.backbone = ResNet(settings.backbone, settings.width, settings.output_stride)

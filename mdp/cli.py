@@ -1,0 +1,385 @@
+"""The command line: parse, one call into mdp.io, print.
+
+stdout is data, stderr is progress.  torch is imported inside the commands, so that `--help` answers at once.
+"""
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from mdp import __version__
+
+if TYPE_CHECKING:
+    from mdp.io.jobs import Request
+
+Command = TypeVar("Command", bound=Callable[..., None])
+_HERE = Path(__file__).parent
+
+
+class Group(click.Group):
+    """A group that lists its commands in order of use and suggests the nearest one for a typo."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], self.commands, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"commands: {', '.join(self.commands)}"
+            raise click.UsageError(f"no such command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Group,
+    context_settings={"auto_envvar_prefix": "MDP", "help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="mdp")
+def cli() -> None:
+    """Pretrain semantic segmentation on several labelled datasets at once.
+
+    \b
+      mdp demo                                          three minutes, no data needed
+      mdp pretrain --datasets voc,ade20k --epochs 200   datasets under ./data
+      mdp finetune --target cityscapes                  from the newest pretraining run
+      mdp eval                                          the newest fine-tuning run
+    """
+
+
+# Options that several commands share
+
+
+def _complete_datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    done, comma, last = incomplete.rpartition(",")
+    files = sorted((_HERE / "io" / "datasets").glob("[a-z]*.py"))
+    names = [path.stem.replace("_", "-") if path.stem.startswith("shapes") else path.stem for path in files]
+    return [CompletionItem(done + comma + name) for name in names if name.startswith(last)]
+
+
+def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    found = sorted(str(path) for path in Path("runs").glob("*/*") if path.is_dir())
+    return [CompletionItem(path) for path in found if path.startswith(incomplete)]
+
+
+def shared(command: Command) -> Command:
+    """The options that every job has."""
+    options = [
+        click.option("--root", envvar=["MDP_ROOT", "MDP_DATA"], help="Folder of the datasets [default: ./data]."),
+        click.option("--device", help="auto, cpu, cuda or cuda:N."),
+        click.option("--workers", type=int, help="Loader processes; 0 loads in the main process."),
+        click.option("--out", type=click.Path(path_type=Path), help="Folder to write to, instead of one under ./runs."),
+        click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; see `mdp recipe show`."),
+        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting: run.seed=1."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def training(command: Command) -> Command:
+    """The options that pretrain and finetune have besides."""
+    options = [
+        click.option("--steps", type=int, help="Steps in all."),
+        click.option("--batch-size", type=int, help="Images a step."),
+        click.option("--lr", type=float, help="Learning rate at the start."),
+        click.option("--seed", type=int, help="Seed of weights, order and augmentation."),
+        click.option("--overwrite", is_flag=True, help="Replace the run in --out."),
+        click.option("--resume", is_flag=False, flag_value="", metavar="[RUN]", shell_complete=_complete_runs,
+                     help="Go on with an interrupted run (the newest one)."),
+        click.option("--print-config", is_flag=True, help="Print the YAML that reproduces the call, and stop."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _request(
+    flags: dict[str, Any],
+    *,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    out: Path | None,
+    quiet: bool,
+    **others: Any,
+) -> "Request":
+    """The layers, in order of precedence, as the jobs want them; flags that were not given are left out."""
+    from mdp.io.jobs import Request
+    from mdp.io.recipe import config_layer, merge, nest, set_layer
+
+    given = merge(*(nest(key, value) for key, value in flags.items() if value is not None))
+    layers = (config_layer(config), given, set_layer(assignments))
+    return Request(layers=layers, out=out, quiet=quiet, **others)
+
+
+def _finish(folder: Path, as_json: bool) -> None:
+    """The result of a training command: its run folder."""
+    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    click.echo(json.dumps({"run": str(folder), **status}) if as_json else str(folder))
+
+
+# Commands
+
+
+@cli.command()
+@click.option("--datasets", multiple=True, metavar="A,B,C.yaml", shell_complete=_complete_datasets,
+              help="Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a split.")  # fmt: skip
+@click.option("--epochs", type=int, help="Passes over the union of all images.")
+@click.option("--method", help="Pretraining method; see `mdp methods`.")
+@click.option("--backbone", help="resnet18, resnet34, resnet50 or resnet101.")
+@click.option("--mix", type=click.Choice(["none", "region", "pixel", "both"]), help="Mix images across datasets.")
+@click.option("--sparse", type=click.Choice(["off", "csc1", "csc2"]), help="Cross-class sparse coding.")
+@click.option("--balance/--no-balance", default=None, help="Give every dataset an equal share of the images.")
+@click.option("--init", metavar="RUN|FILE", shell_complete=_complete_runs, help="Start a fresh run from these weights.")
+@click.option("--dry-run", is_flag=True, help="Say what the run would need, and stop.")
+@training
+@shared
+def pretrain(
+    datasets: tuple[str, ...],
+    epochs: int | None,
+    method: str | None,
+    backbone: str | None,
+    mix: str | None,
+    sparse: str | None,
+    balance: bool | None,
+    dry_run: bool,
+    steps: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    seed: int | None,
+    root: str | None,
+    device: str | None,
+    workers: int | None,
+    print_config: bool,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Pretrain one backbone on the union of several datasets.
+
+    \b
+      mdp pretrain --datasets voc,ade20k --epochs 200
+      mdp pretrain --datasets voc,my_site.yaml --mix both --batch-size 32
+      mdp pretrain --resume
+      mdp pretrain --datasets shapes-coarse,shapes-fine --config examples/recipes/tiny.yaml
+    """
+    names = [name.strip() for text in datasets for name in text.split(",") if name.strip()]
+    flags = {
+        "pretrain.datasets": names or None,
+        "pretrain.epochs": epochs,
+        "pretrain.steps": steps,
+        "pretrain.batch_size": batch_size,
+        "pretrain.balance": balance,
+        "pretrain.lr": lr,
+        "method.name": method,
+        "method.mix.region": None if mix is None else mix in ("region", "both"),
+        "method.mix.pixel": None if mix is None else mix in ("pixel", "both"),
+        "method.sparse.variant": sparse,
+        "model.backbone": backbone,
+        **_where(seed, root, device, workers),
+    }
+    request = _request(flags, **others)
+    from mdp.io import jobs
+    from mdp.io.recipe import as_yaml
+
+    if print_config:
+        click.echo(as_yaml(jobs.pretrain_recipe(request), ("run", "data", "model", "method", "pretrain")), nl=False)
+    elif dry_run:
+        click.echo(json.dumps(jobs.describe_pretraining(request), indent=2))
+    else:
+        _finish(jobs.run_pretraining(request), as_json)
+
+
+@cli.command()
+@click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets, help="Dataset to fine-tune on.")
+@click.option("--init", metavar="RUN|FILE|scratch", shell_complete=_complete_runs,
+              help="Weights to start from [default: the newest pretraining run].")  # fmt: skip
+@click.option("--images", type=int, help="Train on so many images only, drawn by the seed.")
+@click.option("--backbone-only", is_flag=True, help="Load the backbone but not the ASPP head.")
+@training
+@shared
+def finetune(
+    target: str | None,
+    images: int | None,
+    backbone_only: bool,
+    steps: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    seed: int | None,
+    root: str | None,
+    device: str | None,
+    workers: int | None,
+    print_config: bool,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Fine-tune a segmentor on a target dataset.
+
+    \b
+      mdp finetune --target cityscapes
+      mdp finetune --target my_site.yaml --init runs/pretrain/2026-11-20_1432_voc+ade20k --steps 5000
+      mdp finetune --target voc --init scratch
+    """
+    flags = {
+        "finetune.target": target,
+        "finetune.images": images,
+        "finetune.steps": steps,
+        "finetune.batch_size": batch_size,
+        "finetune.lr": lr,
+        "finetune.load": ["backbone"] if backbone_only else None,
+        **_where(seed, root, device, workers),
+    }
+    request = _request(flags, **others)
+    from mdp.io import jobs
+    from mdp.io.recipe import as_yaml
+
+    if print_config:
+        click.echo(as_yaml(jobs.finetune_recipe(request)[0], ("run", "data", "model", "finetune", "eval")), nl=False)
+    else:
+        _finish(jobs.run_finetuning(request), as_json)
+
+
+@cli.command("eval")
+@click.argument("run", required=False, shell_complete=_complete_runs)
+@click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets,
+              help="Another dataset with the same classes.")  # fmt: skip
+@click.option("--split", help="Split to score [default: the dataset's validation split].")
+@click.option("--which", type=click.Choice(["last", "best"]), default="last", show_default=True,
+              help="Checkpoint to score; best was chosen by the validation split.")  # fmt: skip
+@click.option("--mode", type=click.Choice(["whole", "slide"]), help="Whole images or sliding windows.")
+@click.option("--images", type=int, help="Score the first so many images only.")
+@click.option("--save", is_flag=True, help="Keep label PNGs and overlays of the predictions.")
+@shared
+def evaluate(
+    run: str | None,
+    target: str | None,
+    split: str | None,
+    which: str,
+    mode: str | None,
+    images: int | None,
+    save: bool,
+    root: str | None,
+    device: str | None,
+    workers: int | None,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Score a fine-tuned segmentor at the labels' own resolution.
+
+    Without RUN the newest fine-tuning run is scored.  Of a --config, the sections run, data and eval are read: the
+    network is the run's.
+
+    \b
+      mdp eval
+      mdp eval runs/finetune/2026-11-20_1432_cityscapes --mode slide --save
+      mdp eval --split test --json > scores.json
+    """
+    flags = {
+        "eval.split": split,
+        "eval.mode": mode,
+        "eval.images": images,
+        **_where(None, root, device, workers),
+    }
+    request = _request(flags, init=run, target=target or "", **others)
+    from mdp.io.evaluation import table
+    from mdp.io.jobs import run_evaluation
+
+    scores, folder = run_evaluation(request, which, save)
+    click.echo(json.dumps(scores) if as_json else table(scores))
+    click.echo(f"written to {folder}", err=True)
+
+
+def _where(seed: int | None, root: str | None, device: str | None, workers: int | None) -> dict[str, Any]:
+    return {"run.seed": seed, "data.root": root, "run.device": device, "run.workers": workers}
+
+
+@cli.command()
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the three runs, instead of one under ./runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def demo(seed: int, out: Path | None, as_json: bool) -> None:
+    """Pretrain on two generated datasets, fine-tune a third with and without, compare.  Needs no files."""
+    from mdp.io.demo import run_demo, sentence
+
+    result = run_demo(seed, out)
+    click.echo(json.dumps(result) if as_json else sentence(result))
+
+
+@cli.command()
+@click.option(
+    "--root", envvar=["MDP_ROOT", "MDP_DATA"], default="data", show_default=True, help="Folder of the datasets."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def datasets(root: str, as_json: bool) -> None:
+    """List the built-in datasets and what of them is under --root."""
+    from mdp.io.catalogue import dataset_rows, dataset_table
+
+    rows = dataset_rows(Path(root))
+    click.echo(json.dumps(rows, indent=1) if as_json else dataset_table(rows))
+
+
+@cli.command()
+def methods() -> None:
+    """List the pretraining methods."""
+    from mdp.io.catalogue import method_lines
+
+    click.echo("\n".join(method_lines()))
+
+
+@cli.group(cls=Group)
+def recipe() -> None:
+    """Settings and where they come from."""
+
+
+@recipe.command("show")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--target", default="", help="With the published fine-tuning schedule of this dataset.")
+def recipe_show(file: Path | None, target: str) -> None:
+    """Print every setting with its default, or with the values of a recipe FILE.
+
+    \b
+      mdp recipe show
+      mdp recipe show --target cityscapes
+      mdp recipe show examples/recipes/tiny.yaml
+    """
+    from mdp.io.recipe import as_yaml, config_layer, nest, resolve, schedule_layer
+
+    chosen = nest("finetune.target", target) if target else {}
+    click.echo(as_yaml(resolve(schedule_layer(target), config_layer(file), chosen)), nl=False)
+
+
+def main() -> None:
+    """The entry point: an `MdpError` becomes one clean line and its exit code; anything else is our bug."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _fail("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        from mdp.io.errors import MdpError
+
+        if not isinstance(error, MdpError):
+            raise
+        code = _fail(f"error: {error}", error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(text: str, code: int) -> int:
+    click.echo(text, err=True)
+    return code

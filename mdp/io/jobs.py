@@ -1,0 +1,432 @@
+"""The three jobs behind `mdp pretrain`, `mdp finetune` and `mdp eval`: from layers of settings to a finished run.
+
+A job resolves the recipe, opens the data, makes or reopens the run folder, trains or scores, and says in status.json
+how it ended.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mdp.core.labels import LabelUnion
+from mdp.core.networks import EncoderPair
+from mdp.io import runs
+from mdp.io.checkpoint import Checkpoint, load
+from mdp.io.datasets import Dataset, Sample, open_split, open_training
+from mdp.io.datasets import load as load_dataset
+from mdp.io.engine import pick_device, restore_, section
+from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, RecipeError, ResourceError
+from mdp.io.evaluation import prepare_keep, score, summary
+from mdp.io.finetuning import finetune, new_segmentor
+from mdp.io.journal import Counter, Journal, rewind
+from mdp.io.loading import Pool
+from mdp.io.recipe import Layer, Recipe, as_layer, find_method, merge, resolve, schedule_layer
+from mdp.io.training import pretrain, schedule_of
+from mdp.io.weights import fit, read_weights
+
+# What may differ between a run and its resumption; everything else decides what is learnt
+MAY_CHANGE = ("run.device", "run.workers", "run.log_seconds", "run.checkpoint_minutes", "data.root")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a command line asks for, besides the recipe's settings."""
+
+    layers: tuple[Layer, ...] = ()  # config, flags, --set; later ones win
+    out: Path | None = None
+    overwrite: bool = False
+    init: str | None = None  # weights to start from (finetune: also "scratch"), or the run to score
+    target: str = ""  # eval: another dataset of the same classes
+    resume: str | None = None  # a run folder, or "" for the newest
+    quiet: bool = False
+
+    @property
+    def asked(self) -> Layer:
+        """The layers as one."""
+        return merge(*self.layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A job that is ready to run."""
+
+    recipe: Recipe
+    pool: Pool
+    validation: Pool | None
+    lines: list[str] = field(default_factory=list)  # what was found, for people
+
+
+# Opening the data
+
+
+class Named(NamedTuple):
+    """A dataset and the split asked for, as written: `voc`, `voc:train`, `my.yaml:all`."""
+
+    dataset: Dataset
+    split: str | None
+
+
+def named(text: str) -> Named:
+    """Splits `name:split`.  Raises RecipeError for an unknown dataset or a YAML file that says something wrong."""
+    name, colon, split = text.rpartition(":")
+    if not colon or "/" in split:
+        name, split = text, ""
+    return Named(load_dataset(name), split or None)
+
+
+def _pool(parts: list[tuple[Dataset, list[Sample]]]) -> Pool:
+    datasets = {dataset.name: dataset for dataset, _ in parts}
+    if len(datasets) != len(parts):
+        names = [dataset.name for dataset, _ in parts]
+        raise RecipeError(f"two datasets have the same name: {', '.join(names)}; set `name:` in the YAML file of one")
+    samples = [sample for _, found in parts for sample in found]
+    return Pool(samples, datasets, LabelUnion([dataset.labels for dataset in datasets.values()]))
+
+
+def plan_pretraining(recipe: Recipe) -> Plan:
+    """Opens the union's training images, and the validation images of those datasets that have some.
+
+    Raises RecipeError or DatasetError saying what is missing.
+    """
+    root = Path(recipe.data.root)
+    if not recipe.pretrain.datasets:
+        raise RecipeError("no datasets: give --datasets a,b (see `mdp datasets`), or pretrain.datasets in the config")
+    lines, train, validation = [], [], []
+    for dataset, split in [named(text) for text in recipe.pretrain.datasets]:
+        samples, line = open_training(dataset, root, split)
+        train.append((dataset, samples))
+        lines.append(line)
+        try:
+            scored = open_split(dataset, root, dataset.val)[0] if dataset.val else []
+        except DatasetError as error:
+            scored = []
+            lines.append(f"note: {dataset.name} is not scored while pretraining: {error}")
+        validation.append((dataset, scored))
+    pool = _pool(train)
+    images, batch = len(pool.samples), recipe.pretrain.batch_size
+    if images < batch:
+        lines.append(f"note: {images} images are fewer than a batch of {batch}; batches have {images}")
+        recipe = replace(recipe, pretrain=replace(recipe.pretrain, batch_size=images))
+    if min(images, batch) < 2:
+        raise DatasetError(f"a batch of {min(images, batch)} image: BatchNorm needs two or more")
+    return Plan(recipe=recipe, pool=pool, validation=_pool(validation), lines=lines)
+
+
+def plan_finetuning(recipe: Recipe) -> Plan:
+    """Opens the target's training and validation images.  Raises RecipeError or DatasetError saying what is missing."""
+    root, settings = Path(recipe.data.root), recipe.finetune
+    if not settings.target:
+        raise RecipeError("no target: give --target NAME or a .yaml file, or finetune.target in the config")
+    dataset, split = named(settings.target)
+    samples, line = open_training(dataset, root, settings.split or split)
+    lines = [line]
+    if settings.images is not None and settings.images < len(samples):
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.run.seed))
+        samples = [samples[i] for i in sorted(order[: settings.images].tolist())]
+        lines.append(f"training on {len(samples)} of them, drawn by seed {recipe.run.seed}")
+    if settings.batch_size < 2:
+        raise RecipeError(f"finetune.batch_size: BatchNorm needs 2 or more, got {settings.batch_size}")
+    validation = None
+    if dataset.val:
+        scored, line = open_split(dataset, root, dataset.val)
+        validation = _pool([(dataset, scored)])
+        lines.append(line)
+    else:
+        lines.append(f"note: {dataset.name} has no split `val`; nothing is scored while training")
+    return Plan(recipe=recipe, pool=_pool([(dataset, samples)]), validation=validation, lines=lines)
+
+
+# Resuming
+
+
+def _reopen(kind: str, request: Request) -> tuple[Path, Checkpoint, Recipe]:
+    """The run to go on with, its last checkpoint, and its recipe with what may change changed.
+
+    Raises RecipeError when a setting that decides what is learnt was asked to change, CheckpointError without a run.
+    """
+    folder = Path(request.resume) if request.resume else runs.newest(kind)
+    if folder is None:
+        raise CheckpointError(f"--resume: no run with a checkpoint under {runs.BASE / kind}")
+    start = load(runs.checkpoint_of(folder))
+    if start.about["kind"] != kind:
+        raise CheckpointError(f"{folder}: a {start.about['kind']} run; resume it with `mdp {start.about['kind']}`")
+    own = start.about["recipe"]
+    recipe = resolve(own, request.asked)
+    changed = [key for key in _changed(own, as_layer(recipe)) if key not in MAY_CHANGE]
+    if changed:
+        raise RecipeError(
+            f"--resume {folder}: {', '.join(changed)} differ from the run's; only {', '.join(MAY_CHANGE)} may change. "
+            "To start a new run from its weights use --init"
+        )
+    return folder, start, recipe
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The full keys whose values differ."""
+    for key in after:
+        old, new = before.get(key), after[key]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _changed(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key}"
+
+
+def _same_labels(about: Mapping[str, Any], pool: Pool, where: Path) -> None:
+    """Raises CheckpointError when the checkpoint's classes are not those of the data."""
+    theirs = {space["name"]: space["classes"] for space in about["labels"]}
+    ours = {space.name: list(space.classes) for space in pool.union.spaces}
+    if theirs != ours:
+        differ = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+        counts = ", ".join(f"{n}: {len(theirs.get(n, []))} there, {len(ours.get(n, []))} here" for n in differ)
+        raise CheckpointError(f"{where}: trained on other classes than the data has ({counts})")
+
+
+# Running
+
+
+@contextmanager
+def _recorded(journal: Journal) -> Iterator[None]:
+    """Writes status.json whatever happens, and turns a shortage of memory into one line."""
+    journal.status("running")
+    try:
+        with _memory_in_one_line():
+            yield
+    except MdpError as error:
+        journal.status("preempted" if error.exit_code == Preempted.exit_code else "failed", str(error), error.exit_code)
+        raise
+    except KeyboardInterrupt:
+        journal.status("interrupted", "second Ctrl-C", 130)
+        raise
+    except BaseException as error:
+        journal.status("failed", repr(error), 1)
+        raise
+    journal.status("done", "", 0)
+
+
+@contextmanager
+def _memory_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error) or "MemoryError"
+        if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+            raise
+        raise ResourceError(
+            f"out of memory ({text.splitlines()[0]}); try a smaller --batch-size or crop, or model.output_stride=16"
+        ) from error
+
+
+def _start(recipe: Recipe) -> torch.device:
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    return pick_device(recipe.run.device)
+
+
+def pretrain_recipe(request: Request) -> Recipe:
+    """The recipe that a `pretrain` command line resolves to."""
+    return _with_paths(resolve(request.asked))
+
+
+def run_pretraining(request: Request) -> Path:
+    """Runs, or resumes, pretraining and returns the run folder.
+
+    Raises an MdpError, with the exit code, for anything the user has to mend.
+    """
+    resume, folder = None, None
+    if request.resume is not None:
+        folder, resume, recipe = _reopen("pretrain", request)
+    else:
+        recipe = pretrain_recipe(request)
+    device = _start(recipe)
+    plan = plan_pretraining(recipe)
+    recipe = plan.recipe
+    assert plan.validation is not None
+    weights, report = {}, ""
+    if resume and folder:
+        _same_labels(resume.about, plan.pool, folder)
+    elif request.init:
+        path = runs.checkpoint_of(Path(request.init))
+        network = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, torch.Generator()).query
+        found, report = fit(read_weights(path)[0], network, ("backbone", "decode_head", "projection_head"), path)
+        weights = found.tensors
+    if folder is None:
+        folder = runs.create("pretrain", "+".join(plan.pool.datasets), request.out, request.overwrite)
+        runs.describe(folder, recipe, plan.pool.union.spaces, plan.pool.sizes())
+    schedule, length = schedule_of(recipe, len(plan.pool.samples))
+    journal = Journal(folder, schedule.steps, recipe.run.log_seconds, request.quiet)
+    with _recorded(journal):
+        _announce(journal, plan.lines, folder, resume)
+        union = plan.pool.union
+        journal.say(
+            f"{len(plan.pool.samples):,} images, {union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
+            f"images ({length:,} an epoch) on {device}"
+        )
+        if report:
+            journal.say(report)
+        pretrain(recipe, plan.pool, plan.validation, folder, journal, device, resume, weights)
+    return folder
+
+
+def describe_pretraining(request: Request) -> dict[str, Any]:
+    """What a pretraining run would need, without running it (`--dry-run`)."""
+    plan = plan_pretraining(pretrain_recipe(request))
+    recipe = plan.recipe
+    schedule, length = schedule_of(recipe, len(plan.pool.samples))
+    method = find_method(recipe.method.name)
+    pair: EncoderPair = method.build(recipe.method.settings, recipe.model, torch.Generator())
+    state = method.initial_state(recipe.method.settings, plan.pool.union.size, length, torch.device("cpu"))
+    bank = state.size * plan.pool.union.size * (4 * recipe.method.settings.embedding + 8)
+    return {
+        "found": plan.lines,
+        "images": plan.pool.sizes(),
+        "classes": plan.pool.union.size,
+        "steps": schedule.steps,
+        "steps_an_epoch": length,
+        "batch_size": schedule.batch,
+        "parameters": sum(parameter.numel() for parameter in pair.query.parameters()),
+        "bank_bytes": bank,
+    }
+
+
+def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
+    """The recipe that a `finetune` command line resolves to, and the weights it starts from (None: scratch).
+
+    The model's settings are those of the run that the weights come from.  Raises CheckpointError without any weights.
+    """
+    asked = request.asked
+    target = str((asked.get("finetune") or {}).get("target", ""))
+    weights = None
+    if request.init != "scratch":
+        source = Path(request.init) if request.init else runs.newest("pretrain")
+        if source is None:
+            raise CheckpointError(
+                f"no pretraining run under {runs.BASE / 'pretrain'}; run `mdp pretrain` first, or give --init FILE, "
+                "or --init scratch for random weights"
+            )
+        weights = runs.checkpoint_of(source)
+    model: Layer = {}
+    if weights:
+        about = read_weights(weights)[1]
+        model = {"model": about["recipe"]["model"]} if about else {}
+    return _with_paths(resolve(schedule_layer(target.partition(":")[0]), model, asked)), weights
+
+
+def run_finetuning(request: Request) -> Path:
+    """Runs, or resumes, fine-tuning and returns the run folder.
+
+    Raises an MdpError, with the exit code, for anything the user has to mend.
+    """
+    resume, folder, weights = None, None, None
+    if request.resume is not None:
+        folder, resume, recipe = _reopen("finetune", request)
+    else:
+        recipe, weights = finetune_recipe(request)
+    device = _start(recipe)
+    plan = plan_finetuning(recipe)
+    network = new_segmentor(recipe, plan.pool.union.size)
+    report = "starting from random weights"
+    if resume and folder:
+        _same_labels(resume.about, plan.pool, folder)
+    elif weights:
+        found, report = fit(read_weights(weights)[0], network, recipe.finetune.load, weights)
+        network.load_state_dict(found.tensors, strict=False)
+    if folder is None:
+        folder = runs.create("finetune", next(iter(plan.pool.datasets)), request.out, request.overwrite)
+        runs.describe(folder, recipe, plan.pool.union.spaces, plan.pool.sizes())
+    journal = Journal(folder, recipe.finetune.steps, recipe.run.log_seconds, request.quiet)
+    with _recorded(journal):
+        _announce(journal, plan.lines, folder, resume)
+        if not resume:
+            journal.say(report)
+        journal.say(f"{recipe.finetune.steps:,} steps of {recipe.finetune.batch_size} crops on {device}")
+        finetune(recipe, network, plan.pool, plan.validation, folder, journal, device, resume)
+    return folder
+
+
+def _announce(journal: Journal, lines: list[str], folder: Path, resume: Checkpoint | None) -> None:
+    for line in lines:
+        journal.say(line)
+    if resume:
+        rewind(folder, resume.about["step"])
+        journal.step = resume.about["step"]
+        journal.say(f"resuming {folder} after step {journal.step}")
+    else:
+        journal.say(f"run folder: {folder}")
+
+
+def evaluation_recipe(request: Request, about: Mapping[str, Any]) -> Recipe:
+    """The recipe that an `eval` command line resolves to, on top of the run's own.
+
+    The network is the run's: of what is asked for, only the sections run, data and eval, and a target, count.
+    """
+    asked = {key: value for key, value in request.asked.items() if key in ("run", "data", "eval")}
+    target = {"finetune": {"target": request.target}} if request.target else {}
+    return _with_paths(resolve(about["recipe"], asked, target))
+
+
+def run_evaluation(request: Request, which: str, keep: bool) -> tuple[dict[str, Any], Path]:
+    """Scores a fine-tuning run (`request.init`, or the newest) and returns the scores and the folder that has them.
+
+    Raises an MdpError, with the exit code, for anything the user has to mend.
+    """
+    source = Path(request.init) if request.init else runs.newest("finetune")
+    if source is None:
+        raise CheckpointError(f"no fine-tuning run under {runs.BASE / 'finetune'}; run `mdp finetune` first")
+    path = runs.checkpoint_of(source, which)
+    start = load(path)
+    if start.about["kind"] != "finetune":
+        raise CheckpointError(f"{path}: a {start.about['kind']} checkpoint has no classifier; fine-tune it first")
+    recipe = evaluation_recipe(request, start.about)
+    device = _start(recipe)
+    dataset, _ = named(recipe.finetune.target)
+    split = recipe.eval.split or dataset.val
+    if split is None:
+        raise RecipeError(f"{dataset.name} has no split `val`; give --split, one of {', '.join(dataset.splits)}")
+    samples, line = open_split(dataset, Path(recipe.data.root), split)
+    pool = _pool([(dataset, samples)])
+    _same_labels(start.about, pool, path)
+    home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = runs.make(request.out or home / "eval" / f"{dataset.name}-{split}")
+    settings = replace(recipe.eval, window=recipe.eval.window or recipe.finetune.crop)
+    count = min(len(samples), settings.images or len(samples))
+    progress = Counter(request.quiet)
+    progress.say(f"scoring {path} (step {start.about['step']})")
+    progress.say(line)
+    network = new_segmentor(recipe, pool.union.size)
+    restore_(network, section(start.tensors, "network"), str(path))
+    place = prepare_keep(folder, pool) if keep else None
+    with _memory_in_one_line():
+        confusion = score(
+            network.to(device), pool, settings, device, recipe.run.workers, tell=progress.tell, keep=place
+        )
+    scores = {
+        "dataset": dataset.name,
+        "split": split,
+        "images": count,
+        "checkpoint": str(path),
+        "step": start.about["step"],
+        "mode": settings.mode,
+        "scale": settings.scale,
+        **summary(confusion, dataset.labels),
+        "confusion": confusion.tolist(),
+    }
+    runs.write_text(folder / "scores.json", json.dumps(scores) + "\n")
+    return scores, folder
+
+
+def _with_paths(recipe: Recipe) -> Recipe:
+    """The recipe with dataset files as absolute paths, so that a run can be resumed and scored from anywhere."""
+    return replace(
+        recipe,
+        pretrain=replace(recipe.pretrain, datasets=tuple(_absolute(text) for text in recipe.pretrain.datasets)),
+        finetune=replace(recipe.finetune, target=_absolute(recipe.finetune.target)),
+    )
+
+
+def _absolute(text: str) -> str:
+    return str(Path(text).resolve()) if text.partition(":")[0].endswith((".yaml", ".yml")) else text

@@ -1,0 +1,261 @@
+"""A dataset of your own, described by a YAML file.
+
+name: site_a
+root: site_a                 # optional: under --root; without it paths are relative to the YAML file
+splits:
+  train: {images: images/train, labels: labels/train}
+  val:   {images: images/val, labels: labels/val, label: "{stem}_gt.png"}
+  test:  {images: images, labels: labels, list: test.txt}   # a line each: id, image path, or "image labels"
+ignore_index: 255
+ignore: [0, "#000000"]       # raw values, or colours, that are never a class
+classes:
+  1: road                                      # raw value 1
+  2: {name: vehicle, values: [2, 7]}           # several raw values
+  3: {name: tree, colors: ["#008000"]}         # a colour-coded label map
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from mdp.core.labels import IGNORE, RGB, LabelSpace
+from mdp.io.datasets import Dataset, Pair, Sample, files_in, lines_of, paired, same_size
+from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.images import read_labels, read_rgb, voc_colormap
+from mdp.io.strict_yaml import load_yaml
+
+_PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_LABELS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".mat")
+_KEYS = ("name", "root", "splits", "ignore_index", "ignore", "classes", "home")
+_SPLIT_KEYS = ("images", "labels", "label", "list")
+_CLASS_KEYS = ("name", "values", "colors", "color")
+_IGNORED_COLOR = 65535  # the raw value that stands for ignored colours
+_HOME = "see the paths in its YAML file"
+
+
+class Split(NamedTuple):
+    """Where the files of a split are, relative to the dataset's folder."""
+
+    images: str
+    labels: str
+    label: str | None  # template of a label file's name, with {stem}; None: the image's stem, any suffix
+    list: str | None
+
+
+def load_own(path: Path) -> Dataset:
+    """The dataset that the YAML file describes.
+
+    Raises RecipeError, naming file and key, for anything that is not as described above.
+    """
+    path = path.resolve()
+    values = load_yaml(path)
+    _refuse_unknown(values, _KEYS, "", path)
+    name = values.get("name", path.stem)
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", name)):
+        raise RecipeError(f"{path}: name: expected a word of letters, digits, - and _, got {name!r}")
+    splits = {str(key): _split(value, f"splits.{key}", path) for key, value in _mapping(values, "splits", path).items()}
+    labels, colors = _label_space(name, values, path)
+    folder = values.get("root")
+    if folder is not None and not isinstance(folder, str):
+        raise RecipeError(f"{path}: root: expected a folder name, got {folder!r}")
+    home = str(values.get("home", _HOME))
+    return Dataset(
+        name=name,
+        labels=labels,
+        splits=dict.fromkeys(splits),
+        train=("train",) if "train" in splits else (next(iter(splits)),),
+        val="val" if "val" in splits else None,
+        home=home,
+        source=str(path),
+        samples=partial(_samples, name=name, splits=splits, folder=folder, yaml=path, home=home),
+        read=partial(_read, colors=colors),
+    )
+
+
+# Reading the description
+
+
+def _refuse_unknown(values: Mapping[Any, Any], known: Sequence[str], prefix: str, path: Path) -> None:
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise RecipeError(f"{path}: unknown key {prefix}{key}; {hint}")
+
+
+def _mapping(values: Mapping[Any, Any], key: str, path: Path) -> Mapping[Any, Any]:
+    value = values.get(key)
+    if not isinstance(value, Mapping) or not value:
+        raise RecipeError(f"{path}: {key}: expected `key: value` lines, got {value!r}")
+    return value
+
+
+def _split(value: Any, where: str, path: Path) -> Split:
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{path}: {where}: expected {{images: FOLDER, labels: FOLDER}}, got {value!r}")
+    _refuse_unknown(value, _SPLIT_KEYS, f"{where}.", path)
+    for key, item in value.items():
+        if not isinstance(item, str):
+            raise RecipeError(f"{path}: {where}.{key}: expected text, got {item!r}")
+    if "list" not in value and not {"images", "labels"} <= set(value):
+        raise RecipeError(f"{path}: {where}: expected images and labels (folders), or list (a file)")
+    label = value.get("label")
+    if label is not None and "{stem}" not in label:
+        raise RecipeError(f'{path}: {where}.label: expected a template such as "{{stem}}_gt.png", got {label!r}')
+    return Split(value.get("images", "."), value.get("labels", "."), label, value.get("list"))
+
+
+def _label_space(name: str, values: Mapping[str, Any], path: Path) -> tuple[LabelSpace, dict[RGB, int] | None]:
+    """The label space, and the table of a colour-coded one (raw value = class number)."""
+    names: list[str] = []
+    lookup: dict[int, int] = {}
+    colors: dict[RGB, int] = {}
+    shown: dict[int, RGB] = {}
+    for label, (key, value) in enumerate(_mapping(values, "classes", path).items()):
+        where = f"classes.{key}"
+        entry = {"name": value} if isinstance(value, str) else value
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+            raise RecipeError(f"{path}: {where}: expected a name or {{name: ..., values: [...]}}, got {value!r}")
+        _refuse_unknown(entry, _CLASS_KEYS, f"{where}.", path)
+        names.append(entry["name"])
+        for text in _listed(entry.get("colors", []), f"{where}.colors", path):
+            _put(colors, _color(text, f"{where}.colors", path), label, where, path)
+        if "colors" not in entry:
+            for raw in _listed(entry.get("values", [key]), f"{where}.values", path):
+                _put(lookup, _raw(raw, f"{where}.values", path), label, where, path)
+        if "color" in entry:
+            shown[label] = _color(entry["color"], f"{where}.color", path)
+    for item in _listed(values.get("ignore", []), "ignore", path):
+        if isinstance(item, str):
+            _put(colors, _color(item, "ignore", path), _IGNORED_COLOR, "ignore", path)
+        else:
+            _put(lookup, _raw(item, "ignore", path), IGNORE, "ignore", path)
+    if colors:
+        if lookup:
+            raise RecipeError(f"{path}: classes: some are given by colour and some by value; use one for all of them")
+        lookup = {**{label: label for label in range(len(names))}, _IGNORED_COLOR: IGNORE}
+        shown = {**{label: color for color, label in colors.items() if label != _IGNORED_COLOR}, **shown}
+    ignore_index = values.get("ignore_index", 255)
+    if ignore_index is not None:
+        ignore_index = _raw(ignore_index, "ignore_index", path)
+        if not colors and lookup.get(ignore_index, IGNORE) != IGNORE:
+            raise RecipeError(
+                f"{path}: ignore_index: {ignore_index} is also a value of class {names[lookup[ignore_index]]!r}; "
+                "use `ignore_index: null` if nothing is ignored"
+            )
+    palette = voc_colormap(len(names) + 1)[1:]
+    try:
+        space = LabelSpace(
+            name=name,
+            classes=tuple(names),
+            ignore_index=None if colors else ignore_index,
+            lookup=lookup,
+            colors=tuple(shown.get(label, palette[label]) for label in range(len(names))),
+        )
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    return space, colors or None
+
+
+def _listed(value: Any, where: str, path: Path) -> list[Any]:
+    if not isinstance(value, list):
+        raise RecipeError(f"{path}: {where}: expected a list, got {value!r}")
+    return value
+
+
+def _put(table: dict[Any, int], key: Any, label: int, where: str, path: Path) -> None:
+    if key in table:
+        raise RecipeError(f"{path}: {where}: {key} is already taken by another class or by ignore")
+    table[key] = label
+
+
+def _raw(value: Any, where: str, path: Path) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _IGNORED_COLOR:
+        raise RecipeError(f"{path}: {where}: expected a whole number 0..65535, got {value!r}")
+    return value
+
+
+def _color(value: Any, where: str, path: Path) -> RGB:
+    if not (isinstance(value, str) and re.fullmatch(r"#[0-9A-Fa-f]{6}", value)):
+        raise RecipeError(f'{path}: {where}: expected a colour such as "#804080", got {value!r}')
+    return int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)
+
+
+# Finding the files
+
+
+def _samples(
+    root: Path, split: str, *, name: str, splits: Mapping[str, Split], folder: str | None, yaml: Path, home: str
+) -> list[Sample]:
+    base = yaml.parent if folder is None else root / folder
+    if not base.is_dir():
+        hint = "" if folder is None else f" ({yaml.name} says root: {folder}, under --root {root})"
+        raise DatasetError(f"{name}: the folder {base} is missing{hint}; {home}")
+    entry = splits[split]
+    if entry.list is None:
+        images = files_in(base / entry.images, *_PHOTOS)
+        _refuse_twins(images, f"{name} {split}")
+        labels = _label_files(base, entry)
+        return paired(name, [(image, _label_of(image.stem, base, entry, labels)) for image in images], home)
+    listed = _inside(base, entry.list, yaml)
+    lines = lines_of(listed)
+    if len(set(lines)) != len(lines):
+        raise DatasetError(f"{listed}: {len(lines) - len(set(lines))} lines are there twice; remove them")
+    photos: dict[str, Path] = {}
+    if any(len(line.split()) == 1 for line in lines):
+        images = files_in(base / entry.images, *_PHOTOS)
+        _refuse_twins(images, f"{name} {split}")
+        photos = {image.stem: image for image in images}
+    labels = _label_files(base, entry)
+    return paired(name, [_pair(line, base, entry, photos, labels, listed) for line in lines], home)
+
+
+def _pair(
+    line: str, base: Path, entry: Split, photos: Mapping[str, Path], labels: Mapping[str, Path], listed: Path
+) -> tuple[Path, Path]:
+    """The files of a line: `image labels`, or an id or image path that names the photo by its stem."""
+    words = line.split()
+    if len(words) == 2:
+        return _inside(base, words[0], listed), _inside(base, words[1], listed)
+    if len(words) != 1:
+        raise DatasetError(f"{listed}: expected `id`, `image` or `image labels` a line, got {line!r}")
+    plain = PurePosixPath(line).name
+    # an id may hold dots: only a suffix of a photo is cut off
+    stem = PurePosixPath(plain).stem if PurePosixPath(plain).suffix.lower() in _PHOTOS else plain
+    return photos.get(stem, base / entry.images / plain), _label_of(stem, base, entry, labels)
+
+
+def _label_files(base: Path, entry: Split) -> dict[str, Path]:
+    """Label files by stem, where no template names them."""
+    if entry.label is not None or not (base / entry.labels).is_dir():
+        return {}
+    return {path.stem: path for path in files_in(base / entry.labels, *_LABELS)}
+
+
+def _label_of(stem: str, base: Path, entry: Split, labels: Mapping[str, Path]) -> Path:
+    if entry.label is not None:
+        return base / entry.labels / entry.label.replace("{stem}", stem)
+    return labels.get(stem, base / entry.labels / f"{stem}.png")
+
+
+def _refuse_twins(images: Sequence[Path], what: str) -> None:
+    stems: dict[str, Path] = {}
+    for image in images:
+        if image.stem in stems:
+            raise DatasetError(f"{what}: {stems[image.stem]} and {image} share a stem; which one is it?")
+        stems[image.stem] = image
+
+
+def _inside(base: Path, entry: str, source: Path) -> Path:
+    """The path, unless it leads out of the dataset's folder."""
+    path = base / entry
+    if not path.resolve().is_relative_to(base.resolve()):
+        raise DatasetError(f"{source}: {entry} leads out of the dataset's folder {base}; paths must stay inside")
+    return path
+
+
+def _read(sample: Sample, *, colors: Mapping[RGB, int] | None) -> Pair:
+    return same_size(sample, read_rgb(sample.image), read_labels(sample.labels, colors))

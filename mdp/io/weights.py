@@ -1,0 +1,93 @@
+"""Starting weights: from a run of mdp or a plain weights file into a network, with a report of what was loaded."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdp.core.networks import Match, match
+from mdp.io.checkpoint import load, read_tensors
+from mdp.io.engine import section
+from mdp.io.errors import CheckpointError
+
+_LIMIT = 4 * 2**30  # bytes; larger files are no segmentation network
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a checkpoint file and what it says about itself (empty for foreign files).
+
+    A pretraining run gives its query encoder, a fine-tuning run its network.  `.pth` and `.pt` files are read without
+    executing anything in them.  Raises CheckpointError naming the file.
+    """
+    if path.suffix in (".pth", ".pt", ".bin"):
+        return _foreign(path), {}
+    tensors, texts = read_tensors(path)
+    if texts.get("format") != "mdp":
+        return tensors, {}
+    whole = load(path)
+    kind = whole.about["kind"]
+    return section(whole.tensors, "query" if kind == "pretrain" else "network"), whole.about
+
+
+def _foreign(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a weights file, found nothing")
+    if path.stat().st_size > _LIMIT:
+        raise CheckpointError(f"{path}: {path.stat().st_size} bytes; weights files of up to {_LIMIT} are read")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: cannot be read as plain weights ({reason}); files that run code when loaded are refused: "
+            "save the bare state_dict"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: expected a state_dict, found {type(loaded).__name__}")
+    weights = {name: tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
+    if not weights:
+        raise CheckpointError(f"{path}: no tensors in it")
+    return weights
+
+
+def fit(weights: dict[str, Tensor], network: nn.Module, parts: tuple[str, ...], path: Path) -> tuple[Match, str]:
+    """What of `weights` fits the named parts of the network, and the report for people.
+
+    Raises CheckpointError, saying which tensors, unless all of the backbone fits and no shape differs.
+    """
+    own = network.state_dict()
+    found = match(weights, own, parts)
+    backbone = [name for name in own if name.startswith("backbone.")]
+    loaded = sum(name in found.tensors for name in backbone)
+    if found.wrong_shape:
+        name = found.wrong_shape[0]
+        theirs = next(t for n, t in weights.items() if name.endswith(n) or n.endswith(name))
+        raise CheckpointError(
+            f"{path}: {len(found.wrong_shape)} tensors have another shape, such as {name}: {list(theirs.shape)} in the "
+            f"file, {list(own[name].shape)} in the network; set model.backbone, model.width and model.channels to the "
+            "file's"
+        )
+    if loaded < len(backbone):
+        first = [name for name in backbone if name not in found.tensors][:3]
+        raise CheckpointError(
+            f"{path}: only {loaded} of the {len(backbone)} backbone tensors are in the file (missing: "
+            f"{', '.join(first)}, ...); is it a {type(network).__name__} of another backbone?"
+        )
+    lines = [f"{part} {sum(n.startswith(part + '.') for n in found.tensors)} tensors" for part in parts]
+    new = sorted({name.split(".")[0] for name in own} - set(parts)) + sorted({_group(name) for name in found.missing})
+    unused = sorted({_group(name) for name in found.unexpected})
+    report = f"loaded {', '.join(lines)} from {path}"
+    report += f"; not in the file, starts at random: {', '.join(new)}" if new else ""
+    report += f"; in the file, not used: {', '.join(unused)}" if unused else ""
+    return found, report
+
+
+def _group(name: str) -> str:
+    """`decode_head.conv_seg.weight` -> `decode_head.conv_seg`: enough to recognise it by."""
+    return ".".join(name.split(".")[:2])
