@@ -360,7 +360,7 @@ def recipe_show(file: Path | None, target: str) -> None:
 def main() -> None:
     """The entry point: an `MdpError` becomes one clean line and its exit code; anything else is our bug."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="mdp", standalone_mode=False)
     except click.exceptions.Abort:
         code = _fail("interrupted", 130)
     except click.ClickException as error:
@@ -372,11 +372,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        from mdp.io.errors import MdpError
+        from mdp.io.errors import MdpError, Preempted
 
         if not isinstance(error, MdpError):
             raise
-        code = _fail(f"error: {error}", error.exit_code)
+        code = _fail(str(error) if isinstance(error, Preempted) else f"error: {error}", error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -3,7 +3,8 @@
 Two recipes: MoCo-v2's jitter, grey and blur for pretraining, MMSegmentation's photometric distortion for fine-tuning.
 Draws are made one image at a time on the CPU (`draw_*`) and applied to the batch (`apply_*`): the order of each
 image's operations is known on the CPU, so nothing waits for the device.
-Images are float in [0, 1], (B, 3, H, W), RGB; strengths are (B,).
+Images are float in [0, 1], (B, 3, H, W), RGB; strengths are (B,).  Every operation clips to [0, 1], as 8-bit
+pipelines do; unlike them it does not round in between.  Call outside autocast.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,19 +25,27 @@ Draw = TypeVar("Draw", "PhotometryDraw", "DistortionDraw")
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Images in [0, 1] as network input: minus the mean, over the standard deviation of each channel."""
-    mean, std = images.new_tensor(MEAN).view(3, 1, 1), images.new_tensor(STD).view(3, 1, 1)
-    return (images - mean) / std
+    """Images in [0, 1] as network input: minus the mean, over the standard deviation of each channel.
+
+    >>> denormalise(normalise(torch.full((1, 3, 2, 2), 0.25)))[0, :, 0, 0]
+    tensor([0.2500, 0.2500, 0.2500])
+    """
+    return (images - _channels(MEAN, images)) / _channels(STD, images)
 
 
 def denormalise(images: Tensor) -> Tensor:
     """The inverse of `normalise`."""
-    return images * images.new_tensor(STD).view(3, 1, 1) + images.new_tensor(MEAN).view(3, 1, 1)
+    return images * _channels(STD, images) + _channels(MEAN, images)
 
 
 def grey(images: Tensor) -> Tensor:
     """Luma, (B, 1, H, W)."""
-    return (images * images.new_tensor(_GREY).view(3, 1, 1)).sum(1, keepdim=True)
+    return (images * _channels(_GREY, images)).sum(1, keepdim=True)
+
+
+def _channels(values: tuple[float, float, float], images: Tensor) -> Tensor:
+    """One number a channel, (3, 1, 1), on the images' device; `images.new_tensor` would wait for a GPU."""
+    return torch.tensor(values, dtype=images.dtype).view(3, 1, 1).to(images.device, non_blocking=True)
 
 
 def _each(strength: Tensor, images: Tensor) -> Tensor:
@@ -64,42 +73,37 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     return _blend(images, grey(images).expand_as(images), factor)
 
 
-def rgb_to_hsv(images: Tensor) -> Tensor:
-    """Hue in turns [0, 1), saturation and value in [0, 1]; grey pixels have hue 0."""
-    value, _ = images.max(1)  # (B, H, W)
-    span = value - images.min(1).values  # (B, H, W)
-    safe = torch.where(span > 0, span, 1)
-    red, green, blue = images.unbind(1)
-    hue = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = torch.where(span > 0, (hue / 6) % 1, 0)
-    saturation = span / torch.where(value > 0, value, 1)
-    return torch.stack([hue, saturation, value], 1)  # (B, 3, H, W)
-
-
-def hsv_to_rgb(images: Tensor) -> Tensor:
-    """The inverse of `rgb_to_hsv`."""
-    hue, saturation, value = images[:, 0:1], images[:, 1:2], images[:, 2:3]
-    offset = images.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1)
-    k = (offset + hue * 6) % 6  # (B, 3, H, W)
-    return value * (1 - saturation * torch.minimum(k, 4 - k).clamp(0, 1))
-
-
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by `shift` turns."""
-    hsv = rgb_to_hsv(images)
-    hue = (hsv[:, :1] + _each(shift, images)) % 1
-    return hsv_to_rgb(torch.cat([hue, hsv[:, 1:]], 1)).clamp(0, 1)
+    """Add `shift` turns to the H of HSV; grey pixels stay as they are.
+
+    >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    >>> adjust_hue(red, torch.tensor([1 / 3])).flatten().round()
+    tensor([0., 1., 0.])
+    """
+    red, green, blue = images.unbind(1)  # each (B, H, W)
+    value = images.amax(1)  # (B, H, W)
+    span = value - images.amin(1)  # (B, H, W)
+    # Hue in sixths of a turn: which channel is largest gives the third, the difference of the others the place in it.
+    third = torch.where(value == red, 0.0, torch.where(value == green, 2.0, 4.0))  # (B, H, W)
+    place = torch.where(value == red, green - blue, torch.where(value == green, blue - red, red - green))  # (B, H, W)
+    turns = (third + place / torch.where(span > 0, span, 1)) / 6 + _each(shift, images)[:, 0]  # (B, H, W)
+    channels = []
+    for start in (5 / 6, 3 / 6, 1 / 6):
+        angle = turns + start
+        angle = 6 * (angle - angle.floor())  # seven times faster than % on a CPU
+        channels.append(value - span * (2 - (angle - 2).abs()).clamp(0, 1))
+    return torch.stack(channels, 1).clamp(0, 1)  # (B, 3, H, W)
 
 
 def scale_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply the S of HSV, as OpenCV-based pipelines do."""
-    hsv = rgb_to_hsv(images)
-    saturation = (hsv[:, 1:2] * _each(factor, images)).clamp(0, 1)
-    return hsv_to_rgb(torch.cat([hsv[:, :1], saturation, hsv[:, 2:]], 1)).clamp(0, 1)
+    """Multiply the S of HSV, as OpenCV-based pipelines do.
+
+    H and V stay, so each channel's distance from V grows with S = span / V, until S is 1: no hue is needed.
+    """
+    value = images.amax(1, keepdim=True)  # (B, 1, H, W)
+    span = value - images.amin(1, keepdim=True)  # (B, 1, H, W)
+    gain = torch.minimum(_each(factor, images), value / torch.where(span > 0, span, 1))  # (B, 1, H, W)
+    return (value - (value - images) * gain).clamp(0, 1)
 
 
 def shift_brightness(images: Tensor, delta: Tensor) -> Tensor:
@@ -115,7 +119,8 @@ def to_grey(images: Tensor) -> Tensor:
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur with a standard deviation of `sigma` pixels for each image; the edge pixels extend outwards.
 
-    A true Gaussian, cut at three of the largest standard deviation (Pillow's is three box blurs that approach it).
+    A true Gaussian, cut at three of the largest standard deviation (Pillow's is three box blurs that approach it);
+    0 leaves an image as it is.  `sigma` lies on the CPU: the number of taps is read from it.
     """
     count, channels, height, width = images.shape
     reach = max(1, int(torch.ceil(3 * sigma.max())))
@@ -124,9 +129,9 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     weights = (weights / weights.sum(1, keepdim=True)).to(images.device, images.dtype, non_blocking=True)
     weights = weights.repeat_interleave(channels, 0)[:, None]  # (B 3, 1, 2 reach + 1)
     planes = images.reshape(1, count * channels, height, width)  # (1, B 3, H, W): each plane its own group
-    planes = F.pad(planes, (reach, reach, reach, reach), mode="replicate")
-    planes = F.conv2d(planes, weights[:, :, None, :], groups=count * channels)
-    planes = F.conv2d(planes, weights[:, :, :, None], groups=count * channels)
+    planes = F.pad(planes, (reach, reach, reach, reach), mode="replicate")  # (1, B 3, H + 2 reach, W + 2 reach)
+    planes = F.conv2d(planes, weights[:, :, None, :], groups=count * channels)  # (1, B 3, H + 2 reach, W)
+    planes = F.conv2d(planes, weights[:, :, :, None], groups=count * channels)  # (1, B 3, H, W)
     return planes.view(count, channels, height, width)
 
 
@@ -236,6 +241,10 @@ class DistortionSettings:
             raise ValueError(f"probability: expected a number in [0, 1], got {self.probability}")
         if min(*self.contrast, *self.saturation, self.brightness, self.hue) < 0:
             raise ValueError("brightness, contrast, saturation and hue: expected numbers of 0 or more")
+        for name in ("contrast", "saturation"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: expected low <= high, got {[low, high]}")
 
 
 class DistortionDraw(NamedTuple):

@@ -72,10 +72,6 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a checkpoint of mdp; give a plain weights file to --init instead")
     if texts.get("version") != str(VERSION):
         raise CheckpointError(f"{path}: format version {texts.get('version')}, this mdp reads version {VERSION}")
-    checksums = json.loads(texts["crc32"])
-    for name, tensor in tensors.items():
-        if zlib.crc32(_bytes(tensor)) != checksums.get(name):
-            raise CheckpointError(f"{path}: damaged: tensor {name} does not match its checksum")
     return Checkpoint(tensors, json.loads(texts["about"]))
 
 
@@ -102,16 +98,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path}: damaged or not a checkpoint: the header is not JSON") from error
     try:
         texts = header.pop("__metadata__", {})
-        if "header_sha256" in texts:
-            digest = texts.pop("header_sha256")
-            if _digest(header, texts) != digest:
-                raise CheckpointError(f"{path}: damaged: the header does not match its checksum")
-        return _unpack(header, payload), texts
+        digest = texts.pop("header_sha256", None)
+        if (digest or texts.get("format") == "mdp") and digest != _digest(header, texts):
+            raise CheckpointError(f"{path}: damaged: the header does not match its checksum")
+        return _unpack(header, payload, json.loads(texts.get("crc32", "{}"))), texts
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
-def _unpack(header: dict[str, Any], payload: bytearray) -> dict[str, Tensor]:
+def _unpack(header: dict[str, Any], payload: bytearray, checksums: dict[str, int]) -> dict[str, Tensor]:
+    """The tensors that the header describes.  Raises ValueError unless they fill the payload and match their sums."""
     tensors, expected = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
         dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
@@ -120,6 +116,8 @@ def _unpack(header: dict[str, Any], payload: bytearray) -> dict[str, Tensor]:
             count *= side
         if start != expected or end - start != count * dtype.itemsize or end > len(payload):
             raise ValueError(f"tensor {name} does not fit its place")
+        if checksums and zlib.crc32(memoryview(payload)[start:end]) != checksums[name]:
+            raise ValueError(f"tensor {name} does not match its checksum")
         tensors[name] = (
             torch.frombuffer(payload, dtype=dtype, count=count, offset=start).clone().view(shape)
             if count

@@ -20,7 +20,7 @@ from mdp.io.files import read_bytes
 from mdp.io.matlab import read_label_mat
 
 _PHOTOS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
-_LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
+_LOSSLESS = ("PNG", "BMP", "TIFF", "PPM")  # no GIF: whoever writes one may renumber its palette
 _PIXELS = 2**26  # an 8k x 8k photo; larger claims are refused before anything is allocated
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 274  # of EXIF and TIFF
@@ -87,9 +87,9 @@ def read_labels(path: str, colors: Mapping[RGB, int] | None = None) -> NDArray[n
         if values.min() < 0 or values.max() > 65535:
             raise DatasetError(f"{path}: label values {values.min()}..{values.max()}; expected 0..65535")
         return values.astype(np.uint16)
-    if image.mode in ("RGB", "RGBA") and depth == 8:
+    if image.mode in ("RGB", "RGBA"):  # of 16 bits a channel Pillow keeps the upper 8: the same colour
         return _from_colors(path, np.array(image)[..., :3], colors)
-    raise DatasetError(f"{path}: label map of mode {image.mode}, {depth} bits; expected palette, grey or 8-bit RGB")
+    raise DatasetError(f"{path}: label map of mode {image.mode}, {depth} bits; expected palette, grey or RGB")
 
 
 def read_orientation(path: str) -> int:

@@ -190,14 +190,17 @@ def _same_labels(about: Mapping[str, Any], pool: Pool, where: Path) -> None:
 
 
 @contextmanager
-def _recorded(journal: Journal) -> Iterator[None]:
+def _recorded(journal: Journal, kind: str) -> Iterator[None]:
     """Writes status.json whatever happens, and turns a shortage of memory into one line."""
     journal.status("running")
     try:
         with _memory_in_one_line():
             yield
+    except Preempted as error:
+        journal.status("preempted", str(error), error.exit_code)
+        raise Preempted(f"{error}; go on with: mdp {kind} --resume {journal.folder}") from error
     except MdpError as error:
-        journal.status("preempted" if error.exit_code == Preempted.exit_code else "failed", str(error), error.exit_code)
+        journal.status("failed", str(error), error.exit_code)
         raise
     except KeyboardInterrupt:
         journal.status("interrupted", "second Ctrl-C", 130)
@@ -259,7 +262,7 @@ def run_pretraining(request: Request) -> Path:
         runs.describe(folder, recipe, plan.pool.union.spaces, plan.pool.sizes())
     schedule, length = schedule_of(recipe, len(plan.pool.samples))
     journal = Journal(folder, schedule.steps, recipe.run.log_seconds, request.quiet)
-    with _recorded(journal):
+    with _recorded(journal, "pretrain"):
         _announce(journal, plan.lines, folder, resume)
         union = plan.pool.union
         journal.say(
@@ -339,7 +342,7 @@ def run_finetuning(request: Request) -> Path:
         folder = runs.create("finetune", next(iter(plan.pool.datasets)), request.out, request.overwrite)
         runs.describe(folder, recipe, plan.pool.union.spaces, plan.pool.sizes())
     journal = Journal(folder, recipe.finetune.steps, recipe.run.log_seconds, request.quiet)
-    with _recorded(journal):
+    with _recorded(journal, "finetune"):
         _announce(journal, plan.lines, folder, resume)
         if not resume:
             journal.say(report)

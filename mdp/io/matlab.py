@@ -57,7 +57,7 @@ def read_label_mat(path: str) -> NDArray[np.integer]:
     """
     variables = read_mat(path)
     if isinstance(variables.get("GTcls"), dict):
-        variables = {"GTcls.Segmentation": variables["GTcls"].get("Segmentation", [None])[0]}
+        variables = {"GTcls.Segmentation": next(iter(variables["GTcls"].get("Segmentation", [])), None)}
     maps = {
         name: value
         for name, value in variables.items()
@@ -66,10 +66,9 @@ def read_label_mat(path: str) -> NDArray[np.integer]:
     if len(maps) != 1:
         raise DatasetError(f"{path}: expected one label matrix, found {', '.join(variables) or 'nothing'}")
     ((name, values),) = maps.items()
-    whole = values.astype(np.int64)
-    if not np.array_equal(whole, values) or whole.min() < 0 or whole.max() > 65535:
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 65535 and (values % 1 == 0).all()):
         raise DatasetError(f"{path}: {name} holds numbers that are not labels (0..65535)")
-    return whole.astype(np.uint16)
+    return values.astype(np.uint16)
 
 
 def _elements(data: bytes, order: str) -> list[tuple[int, bytes]]:

@@ -7,7 +7,7 @@ splits:
   val:   {images: images/val, labels: labels/val, label: "{stem}_gt.png"}
   test:  {images: images, labels: labels, list: test.txt}   # a line each: id, image path, or "image labels"
 ignore_index: 255
-ignore: [0, "#000000"]       # raw values, or colours, that are never a class
+ignore: [0, "#000000"]       # raw values, or colours, that are never a class, even if named below
 classes:
   1: road                                      # raw value 1
   2: {name: vehicle, values: [2, 7]}           # several raw values
@@ -16,6 +16,7 @@ classes:
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -28,10 +29,11 @@ from mdp.io.images import read_labels, read_rgb, voc_colormap
 from mdp.io.strict_yaml import load_yaml
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_LABELS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".mat")
+_LABELS = (".png", ".bmp", ".tif", ".tiff", ".mat", ".jpg", ".jpeg")  # JPEG is refused when it is read
 _KEYS = ("name", "root", "splits", "ignore_index", "ignore", "classes", "home")
 _SPLIT_KEYS = ("images", "labels", "label", "list")
 _CLASS_KEYS = ("name", "values", "colors", "color")
+_COLORED = 60000  # class i of a colour-coded label map has raw value 60000 + i: no grey file has such ids by chance
 _IGNORED_COLOR = 65535  # the raw value that stands for ignored colours
 _HOME = "see the paths in its YAML file"
 
@@ -43,6 +45,16 @@ class Split(NamedTuple):
     labels: str
     label: str | None  # template of a label file's name, with {stem}; None: the image's stem, any suffix
     list: str | None
+
+
+class Class(NamedTuple):
+    """A class as it is described."""
+
+    key: Any  # in the YAML file
+    name: str
+    values: list[int]  # in grey and palette label maps
+    colors: list[RGB]  # in colour-coded ones
+    color: RGB | None  # for display
 
 
 def load_own(path: Path) -> Dataset:
@@ -109,55 +121,69 @@ def _split(value: Any, where: str, path: Path) -> Split:
 
 
 def _label_space(name: str, values: Mapping[str, Any], path: Path) -> tuple[LabelSpace, dict[RGB, int] | None]:
-    """The label space, and the table of a colour-coded one (raw value = class number)."""
-    names: list[str] = []
-    lookup: dict[int, int] = {}
-    colors: dict[RGB, int] = {}
-    shown: dict[int, RGB] = {}
-    for label, (key, value) in enumerate(_mapping(values, "classes", path).items()):
-        where = f"classes.{key}"
-        entry = {"name": value} if isinstance(value, str) else value
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-            raise RecipeError(f"{path}: {where}: expected a name or {{name: ..., values: [...]}}, got {value!r}")
-        _refuse_unknown(entry, _CLASS_KEYS, f"{where}.", path)
-        names.append(entry["name"])
-        for text in _listed(entry.get("colors", []), f"{where}.colors", path):
-            _put(colors, _color(text, f"{where}.colors", path), label, where, path)
-        if "colors" not in entry:
-            for raw in _listed(entry.get("values", [key]), f"{where}.values", path):
-                _put(lookup, _raw(raw, f"{where}.values", path), label, where, path)
-        if "color" in entry:
-            shown[label] = _color(entry["color"], f"{where}.color", path)
-    for item in _listed(values.get("ignore", []), "ignore", path):
-        if isinstance(item, str):
-            _put(colors, _color(item, "ignore", path), _IGNORED_COLOR, "ignore", path)
-        else:
-            _put(lookup, _raw(item, "ignore", path), IGNORE, "ignore", path)
-    if colors:
-        if lookup:
-            raise RecipeError(f"{path}: classes: some are given by colour and some by value; use one for all of them")
-        lookup = {**{label: label for label in range(len(names))}, _IGNORED_COLOR: IGNORE}
-        shown = {**{label: color for color, label in colors.items() if label != _IGNORED_COLOR}, **shown}
-    ignore_index = values.get("ignore_index", 255)
-    if ignore_index is not None:
-        ignore_index = _raw(ignore_index, "ignore_index", path)
-        if not colors and lookup.get(ignore_index, IGNORE) != IGNORE:
-            raise RecipeError(
-                f"{path}: ignore_index: {ignore_index} is also a value of class {names[lookup[ignore_index]]!r}; "
-                "use `ignore_index: null` if nothing is ignored"
-            )
-    palette = voc_colormap(len(names) + 1)[1:]
+    """The label space, and the raw values that stand for the colours of a colour-coded one."""
+    ignored = _listed(values.get("ignore", []), "ignore", path)
+    never = {_raw(item, "ignore", path) for item in ignored if not isinstance(item, str)}
+    never_colors = {_color(item, "ignore", path) for item in ignored if isinstance(item, str)}
+    listed = [_class(key, value, path) for key, value in _mapping(values, "classes", path).items()]
+    kept = [entry for entry in listed if set(entry.values) - never or set(entry.colors) - never_colors]
+    lookup = dict.fromkeys(never, IGNORE)
+    colors = dict.fromkeys(never_colors, _IGNORED_COLOR)
+    if never_colors:
+        lookup[_IGNORED_COLOR] = IGNORE
+    for label, entry in enumerate(kept):
+        where = f"classes.{entry.key}"
+        for raw in [raw for raw in entry.values if raw not in never]:
+            _put(lookup, raw, label, where, path)
+        for color in [color for color in entry.colors if color not in never_colors]:
+            _put(colors, color, _COLORED + label, where, path)
+        if entry.colors:
+            _put(lookup, _COLORED + label, label, where, path)
+    palette = voc_colormap(len(kept) + 1)[1:]
     try:
         space = LabelSpace(
             name=name,
-            classes=tuple(names),
-            ignore_index=None if colors else ignore_index,
+            classes=tuple(entry.name for entry in kept),
+            ignore_index=_ignore_index(values, lookup, kept, path),
             lookup=lookup,
-            colors=tuple(shown.get(label, palette[label]) for label in range(len(names))),
+            colors=tuple(entry.color or color for entry, color in zip(kept, palette, strict=True)),
         )
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
     return space, colors or None
+
+
+def _class(key: Any, value: Any, path: Path) -> Class:
+    where = f"classes.{key}"
+    entry = {"name": value} if isinstance(value, str) else value
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+        raise RecipeError(f"{path}: {where}: expected a name or {{name: ..., values: [...]}}, got {value!r}")
+    _refuse_unknown(entry, _CLASS_KEYS, f"{where}.", path)
+    colors = [
+        _color(item, f"{where}.colors", path) for item in _listed(entry.get("colors", []), f"{where}.colors", path)
+    ]
+    raws = _listed(entry.get("values", [] if colors else [key]), f"{where}.values", path)
+    return Class(
+        key=key,
+        name=entry["name"],
+        values=[_raw(raw, f"{where}.values" if "values" in entry else where, path) for raw in raws],
+        colors=colors,
+        color=_color(entry["color"], f"{where}.color", path) if "color" in entry else next(iter(colors), None),
+    )
+
+
+def _ignore_index(
+    values: Mapping[str, Any], lookup: Mapping[int, int], kept: Sequence[Class], path: Path
+) -> int | None:
+    if values.get("ignore_index", 255) is None:
+        return None
+    value = _raw(values.get("ignore_index", 255), "ignore_index", path)
+    if lookup.get(value, IGNORE) != IGNORE:
+        raise RecipeError(
+            f"{path}: ignore_index: {value} is also a value of class {kept[lookup[value]].name!r}; "
+            "use `ignore_index: null` if nothing is ignored"
+        )
+    return value
 
 
 def _listed(value: Any, where: str, path: Path) -> list[Any]:
@@ -196,21 +222,26 @@ def _samples(
         raise DatasetError(f"{name}: the folder {base} is missing{hint}; {home}")
     entry = splits[split]
     if entry.list is None:
-        images = files_in(base / entry.images, *_PHOTOS)
-        _refuse_twins(images, f"{name} {split}")
-        labels = _label_files(base, entry)
-        return paired(name, [(image, _label_of(image.stem, base, entry, labels)) for image in images], home)
+        photos, labels = _photos(base, entry), _label_files(base, entry)
+        return paired(name, [(photo, _label_of(photo, base, entry, labels)) for photo in photos.values()], home)
     listed = _inside(base, entry.list, yaml)
     lines = lines_of(listed)
     if len(set(lines)) != len(lines):
-        raise DatasetError(f"{listed}: {len(lines) - len(set(lines))} lines are there twice; remove them")
-    photos: dict[str, Path] = {}
-    if any(len(line.split()) == 1 for line in lines):
-        images = files_in(base / entry.images, *_PHOTOS)
-        _refuse_twins(images, f"{name} {split}")
-        photos = {image.stem: image for image in images}
-    labels = _label_files(base, entry)
+        twice = next(line for line in lines if lines.count(line) > 1)
+        raise DatasetError(f"{listed}: {len(lines) - len(set(lines))} lines are there twice, such as {twice!r}")
+    by_stem = any(len(line.split()) == 1 for line in lines)
+    photos, labels = (_photos(base, entry), _label_files(base, entry)) if by_stem else ({}, {})
     return paired(name, [_pair(line, base, entry, photos, labels, listed) for line in lines], home)
+
+
+def _photos(base: Path, entry: Split) -> dict[str, Path]:
+    """The photos of a split by stem.  Raises DatasetError when two share one."""
+    photos = _by_stem(files_in(base / entry.images, *_PHOTOS))
+    if entry.label is None or base / entry.images != base / entry.labels:
+        return photos
+    # photos and label maps lie in one folder: what is the label map of another is no photo
+    labels = {entry.label.replace("{stem}", stem) for stem in photos}
+    return {stem: path for stem, path in photos.items() if path.name not in labels}
 
 
 def _pair(
@@ -224,29 +255,36 @@ def _pair(
         raise DatasetError(f"{listed}: expected `id`, `image` or `image labels` a line, got {line!r}")
     plain = PurePosixPath(line).name
     # an id may hold dots: only a suffix of a photo is cut off
-    stem = PurePosixPath(plain).stem if PurePosixPath(plain).suffix.lower() in _PHOTOS else plain
-    return photos.get(stem, base / entry.images / plain), _label_of(stem, base, entry, labels)
+    stem = _plain(PurePosixPath(plain).stem if PurePosixPath(plain).suffix.lower() in _PHOTOS else plain)
+    photo = photos.get(stem, base / entry.images / plain)
+    return photo, _label_of(photo, base, entry, labels)
 
 
 def _label_files(base: Path, entry: Split) -> dict[str, Path]:
     """Label files by stem, where no template names them."""
-    if entry.label is not None or not (base / entry.labels).is_dir():
-        return {}
-    return {path.stem: path for path in files_in(base / entry.labels, *_LABELS)}
+    return {} if entry.label is not None else _by_stem(files_in(base / entry.labels, *_LABELS))
 
 
-def _label_of(stem: str, base: Path, entry: Split, labels: Mapping[str, Path]) -> Path:
+def _label_of(photo: Path, base: Path, entry: Split, labels: Mapping[str, Path]) -> Path:
     if entry.label is not None:
-        return base / entry.labels / entry.label.replace("{stem}", stem)
-    return labels.get(stem, base / entry.labels / f"{stem}.png")
+        return base / entry.labels / entry.label.replace("{stem}", photo.stem)
+    return labels.get(_plain(photo.stem), base / entry.labels / f"{photo.stem}.png")
 
 
-def _refuse_twins(images: Sequence[Path], what: str) -> None:
+def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
+    """Raises DatasetError when two files share a stem: there is no telling which one is meant."""
     stems: dict[str, Path] = {}
-    for image in images:
-        if image.stem in stems:
-            raise DatasetError(f"{what}: {stems[image.stem]} and {image} share a stem; which one is it?")
-        stems[image.stem] = image
+    for path in paths:
+        stem = _plain(path.stem)
+        if stem in stems:
+            raise DatasetError(f"{path} and {stems[stem].name} share a stem; remove one of them")
+        stems[stem] = path
+    return stems
+
+
+def _plain(stem: str) -> str:
+    """One spelling of accented letters: macOS writes them decomposed, lists have them composed."""
+    return unicodedata.normalize("NFC", stem)
 
 
 def _inside(base: Path, entry: str, source: Path) -> Path:

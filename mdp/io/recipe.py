@@ -112,8 +112,8 @@ class FinetuneSettings:
             at_least(name, getattr(self, name), 1)
         for name in ("lr", "min_lr", "momentum", "weight_decay", "warmup_steps", "validate_steps"):
             at_least(name, getattr(self, name), 0)
-        if min(self.crop) < 1:
-            raise ValueError(f"crop: expected height and width of 1 or more, got {list(self.crop)}")
+        for name in ("crop", "scale"):
+            at_least_each(name, getattr(self, name), 1)
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio: expected 0 < low <= high, got {list(self.ratio)}")
         if self.images is not None:
@@ -137,10 +137,10 @@ class EvalSettings:
     def __post_init__(self) -> None:
         if self.mode not in ("whole", "slide"):
             raise ValueError(f"mode: expected whole or slide, got {self.mode!r}")
-        for name in ("window", "stride"):
-            value = getattr(self, name)
-            if value is not None and min(value) < 1:
-                raise ValueError(f"{name}: expected height and width of 1 or more, got {list(value)}")
+        for name in ("window", "stride", "scale"):
+            at_least_each(name, getattr(self, name), 1)
+        if self.images is not None:
+            at_least("images", self.images, 1)
 
 
 # MMSegmentation's schedules for DeepLab-v3 (0.11 to 0.30); steps of VOC and COCO-Stuff are the authors', the others
@@ -194,6 +194,12 @@ def at_least(name: str, value: float, least: float) -> None:
     """Raises ValueError, naming the setting, when `value` is below `least` or not finite."""
     if not least <= value < float("inf"):
         raise ValueError(f"{name}: expected {least} or more, got {value}")
+
+
+def at_least_each(name: str, values: tuple[int, ...] | None, least: int) -> None:
+    """The same for each of several values; None passes."""
+    if values is not None and min(values) < least:
+        raise ValueError(f"{name}: expected numbers of {least} or more, got {list(values)}")
 
 
 # Methods, by file name

@@ -49,7 +49,7 @@ def render(key: tuple[int, ...], style: Style) -> tuple[Image, NDArray[np.uint8]
         _surface(wall, x, y, rng, style)[..., None] * _colour(rng, style),
         _surface(floor, x, y, rng, style)[..., None] * _colour(rng, style),
     )
-    for _ in range(int(rng.integers(2, 5))):
+    for _ in range(int(rng.integers(2, 4))):
         kind = int(rng.integers(len(OBJECTS)))
         inside = _shape(OBJECTS[kind], x, y, rng)
         world[inside] = 4 + kind
@@ -83,7 +83,7 @@ def _surface(kind: int, x: Field, y: Field, rng: np.random.Generator, style: Sty
 
 def _shape(name: str, x: Field, y: Field, rng: np.random.Generator) -> NDArray[np.bool_]:
     """The pixels of one object, at a random place, size and turn."""
-    radius = rng.uniform(8, 17)
+    radius = rng.uniform(11, 22)
     centre_x, centre_y = rng.uniform(radius / 2, SIZE - radius / 2, 2)
     turn = rng.uniform(0, 2 * np.pi)
     u = (np.cos(turn) * (x - centre_x) + np.sin(turn) * (y - centre_y)) / radius

@@ -6,7 +6,7 @@ are text, so a field that wants a number or true/false refuses them instead of t
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -20,13 +20,12 @@ _NODES = 20_000  # keys and values; the parser takes a second for so many
 class _Loader(yaml.SafeLoader):
     """A SafeLoader with YAML 1.2's plain words, without aliases, tags and duplicate keys."""
 
-    yaml_implicit_resolvers: ClassVar = {}  # filled below
     depth = 0
     nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
-        line = event.start_mark.line + 1
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"line {line}: aliases (*name) are not supported")
         if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) is not None:
@@ -54,6 +53,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {}  # not PyYAML's
 for _kind, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Sequential:
@@ -38,13 +37,16 @@ class ASPP(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, inputs, h, w) -> (B, channels, h, w).
 
-        Raises ValueError for one image in training: BatchNorm of the pooled 1x1 map has nothing to average over.
+        Raises ValueError for one image in training: BatchNorm of the pooled 1x1 map has nothing to average over
+        (SyncBatchNorm may have, in other processes, and decides for itself).
         """
-        if self.training and len(features) == 1:
-            raise ValueError("the DeepLab head needs two images or more a batch in training")
-        pooled = F.interpolate(self.image_pool(features), features.shape[2:], mode="bilinear", align_corners=False)
-        branches = [pooled, *(branch(features) for branch in self.aspp_modules)]  # each (B, channels, h, w)
-        out: Tensor = self.bottleneck(torch.cat(branches, 1))
+        if self.training and len(features) == 1 and isinstance(self.image_pool[1].bn, nn.BatchNorm2d):
+            raise ValueError("DeepLab needs two images or more a batch in training, got one")
+        branches = [branch(features) for branch in self.aspp_modules]  # each (B, channels, h, w)
+        # The bilinear resize of a 1x1 map is that map everywhere.  Written in the layout of the other branches,
+        # because `cat` falls back to NCHW, at the largest tensor of the network, when layouts differ.
+        pooled = torch.empty_like(branches[0]).copy_(self.image_pool(features))  # (B, channels, h, w)
+        out: Tensor = self.bottleneck(torch.cat([pooled, *branches], 1))
         return out
 
 

@@ -26,13 +26,17 @@ LAYOUTS = {
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34)."""
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34).
+
+    torchvision does not dilate this block; here the second convolution, which comes after the place of the stride,
+    has the stage's new dilation, so that a dilated network samples what the strided one does.
+    """
 
     expansion = 1
 
-    def __init__(self, inputs: int, planes: int, stride: int, dilation: int) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, first_dilation: int, dilation: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, dilation, dilation, bias=False)
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, first_dilation, first_dilation, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
@@ -51,12 +55,12 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, planes: int, stride: int, dilation: int) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, first_dilation: int, dilation: int) -> None:
         super().__init__()
         outputs = planes * self.expansion
         self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride, dilation, dilation, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, first_dilation, first_dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -104,9 +108,9 @@ class ResNet(nn.Module):
             if stride == 2 and reached == output_stride:
                 stride, dilation = 1, dilation * 2
             reached *= stride
-            blocks = [block(inputs, planes, stride, first_dilation)]
+            blocks = [block(inputs, planes, stride, first_dilation, dilation)]
             inputs = planes * block.expansion
-            blocks += [block(inputs, planes, 1, dilation) for _ in range(count - 1)]
+            blocks += [block(inputs, planes, 1, dilation, dilation) for _ in range(count - 1)]
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.channels = inputs
@@ -114,16 +118,16 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, channels, ceil(H / s), ceil(W / s))."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, width, ceil(H / 4), ceil(W / 4))
-        features: Tensor = self.layer4(
-            self.layer3(self.layer2(self.layer1(x)))
-        )  # (B, channels, ceil(H / s), ceil(W / s))
+        x = self.layer2(self.layer1(x))  # (B, ., ceil(H / 8), ceil(W / 8))
+        features: Tensor = self.layer4(self.layer3(x))  # (B, channels, ceil(H / s), ceil(W / s))
         return features
 
 
 def initialise_(network: nn.Module, rng: torch.Generator) -> None:
     """Kaiming-normal convolutions (fan out, ReLU), unit BatchNorm, zero biases; every residual branch starts at zero.
 
-    All draws come from `rng`, in the order of the modules.
+    All draws come from `rng`, in the order of the modules.  Raises ValueError for a module with weights of its own
+    that has no rule here.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -133,6 +137,8 @@ def initialise_(network: nn.Module, rng: torch.Generator) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+        elif next(module.parameters(recurse=False), None) is not None:
+            raise ValueError(f"initialise_: expected convolutions and BatchNorm2d, got {type(module).__name__}")
     for module in network.modules():
         if isinstance(module, Bottleneck):
             nn.init.zeros_(module.bn3.weight)

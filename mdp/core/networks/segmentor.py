@@ -49,7 +49,7 @@ class EmbeddingNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D, h, w) float32 of unit length, whatever the autocast; a zero vector stays zero."""
         vectors = self.projection_head(self.decode_head(self.backbone(images)))  # (B, D, h, w)
-        return F.normalize(vectors.float(), dim=1)
+        return F.normalize(vectors.float(), dim=1, eps=1e-6)  # 1e-12 lets the gradient at zero reach 1e12
 
 
 class Segmentor(nn.Module):
@@ -87,5 +87,5 @@ def build_segmentor(settings: NetworkSettings, classes: int, rng: torch.Generato
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits (B, C, h, w) at another resolution: bilinear, pixel centres aligned (align_corners False)."""
-    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    """Logits (B, C, h, w) at another resolution, (B, C, *size) float32: bilinear, align_corners False."""
+    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-_WRAPPERS = ("module.", "_orig_mod.")  # left in names by DistributedDataParallel and torch.compile
+_WRAPPERS = ("module.", "_orig_mod.", "encoder_q.")  # DistributedDataParallel's, torch.compile's, MoCo's query encoder
 
 
 class Match(NamedTuple):
@@ -20,7 +20,8 @@ class Match(NamedTuple):
 def match(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Sequence[str]) -> Match:
     """Matches a file's weights to a network's `state_dict`, looking at the named parts of the network only.
 
-    Wrapper prefixes are stripped.  A file of a bare backbone (`conv1.weight`, ...) counts as `backbone.*`.
+    Wrapper prefixes are stripped, in any order.  A file that names no part of the network (`conv1.weight`, ...) counts
+    as a bare backbone, `backbone.*`.
 
     >>> import torch
     >>> found = match({"conv1.weight": torch.ones(2)}, {"backbone.conv1.weight": torch.zeros(2)}, ["backbone"])
@@ -28,7 +29,8 @@ def match(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Seque
     (['backbone.conv1.weight'], [])
     """
     named = {_strip(name): tensor for name, tensor in weights.items()}
-    if not any(name.startswith("backbone.") for name in named):
+    known = {name.split(".")[0] for name in own}
+    if not any(name.split(".")[0] in known for name in named):
         named = {f"backbone.{name}": tensor for name, tensor in named.items()}
     wanted = {name: tensor for name, tensor in own.items() if name.split(".")[0] in parts}
     return Match(
@@ -40,6 +42,6 @@ def match(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Seque
 
 
 def _strip(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper)
+    while name.startswith(_WRAPPERS):
+        name = name.split(".", 1)[1]
     return name

@@ -5,7 +5,8 @@ trainaug = (SBD train + SBD val + VOC train) - VOC val: VOC's own labels for VOC
 `SegmentationClassAug/*.png` or from SBD's own `benchmark_RELEASE/dataset/cls/*.mat`.  SBD's labels have no void rim.
 """
 
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePath
 
 from mdp.core.labels import LabelSpace
 from mdp.io.datasets import Sample, home_of, lines_of, paired
@@ -49,26 +50,31 @@ def _listed(voc: Path, ids: list[str], folder: str) -> list[Sample]:
 
 
 def _augmented(voc: Path, lists: Path) -> list[Sample]:
-    """MMSegmentation's layout: all labels of trainaug as PNGs in one folder, and a list."""
-    names = ("trainaug.txt", "train_aug.txt")
+    """MMSegmentation's layout: SBD's labels as PNGs in a folder of their own, and a list with or without VOC's ids."""
+    names = ("trainaug.txt", "train_aug.txt", "aug.txt")
     found = next((lists / name for name in names if (lists / name).is_file()), None)
     if found is None:
         raise DatasetError(f"voc: SegmentationClassAug is there but not its list {lists / names[0]}")
-    return _listed(voc, [Path(line.split()[0]).stem for line in lines_of(found)], "SegmentationClassAug")
+    own = lines_of(lists / "train.txt")
+    extra = _rest({PurePath(line.split()[0]).stem for line in lines_of(found)}, own, lists)
+    return _listed(voc, own, "SegmentationClass") + _listed(voc, extra, "SegmentationClassAug")
 
 
 def _with_sbd(root: Path, voc: Path, lists: Path) -> list[Sample]:
-    """VOC's own labels where VOC has them, SBD's `.mat` files for the other training images."""
+    """SBD's own layout: `.mat` files."""
     sbd = home_of("voc trainaug (SBD)", root, _SBD, "cls", HOME)
     own = lines_of(lists / "train.txt")
-    extra = set(lines_of(sbd / "train.txt")) | set(lines_of(sbd / "val.txt"))
-    extra -= set(own) | set(lines_of(lists / "val.txt"))
-    pairs = [(voc / "JPEGImages" / f"{name}.jpg", sbd / "cls" / f"{name}.mat") for name in sorted(extra)]
+    extra = _rest(set(lines_of(sbd / "train.txt")) | set(lines_of(sbd / "val.txt")), own, lists)
+    pairs = [(voc / "JPEGImages" / f"{name}.jpg", sbd / "cls" / f"{name}.mat") for name in extra]
     return _listed(voc, own, "SegmentationClass") + paired("voc", pairs, HOME)
 
 
+def _rest(names: set[str], own: list[str], lists: Path) -> list[str]:
+    """The ids that only SBD labels: VOC's own labels are better, and SBD holds images of VOC's val."""
+    return sorted(names - set(own) - set(lines_of(lists / "val.txt")))
+
+
 def detail(found: list[Sample]) -> str:
-    """Whose annotations were found."""
-    if any(sample.labels.endswith(".mat") for sample in found):
-        return "VOC's labels and SBD's .mat files"
-    return "labels of " + Path(found[0].labels).parent.name
+    """Whose annotations were found: `SegmentationClass` is VOC, the others SBD."""
+    counts = Counter(PurePath(sample.labels).parent.name for sample in found)
+    return "labels: " + ", ".join(f"{count:,} in {folder}" for folder, count in counts.items())

@@ -1,0 +1,101 @@
+"""The shape of the software: what may import what, and that `--help` is quick."""
+
+import ast
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import mdp
+import mdp.core
+import mdp.core.methods
+from mdp.core.methods import Method
+
+PACKAGE = Path(mdp.__file__).parent
+CORE_MAY_IMPORT = {
+    "collections",
+    "copy",
+    "dataclasses",
+    "functools",
+    "itertools",
+    "math",
+    "typing",
+    "numpy",
+    "torch",
+    "mdp",
+}
+
+
+def imports_of(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.append(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.stem)
+def test_core_imports_pure_numerics_only(path: Path) -> None:
+    for name in imports_of(path):
+        assert name.split(".")[0] in CORE_MAY_IMPORT, f"{path.name} imports {name}"
+        assert not name.startswith(("mdp.io", "mdp.cli", "torch.distributed", "torch.utils")), f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.stem)
+def test_core_does_not_print_open_or_look_at_a_clock(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"print", "open", "input", "eval", "exec"}, f"{path.name}: {node.func.id}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "io").rglob("*.py")), ids=lambda path: path.stem)
+def test_io_knows_nothing_of_the_command_line(path: Path) -> None:
+    assert not [name for name in imports_of(path) if name.split(".")[0] == "click" or name == "mdp.cli"]
+
+
+def test_the_table_of_contents_lists_every_public_name() -> None:
+    public = {
+        name for name, value in vars(mdp.core).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert set(mdp.core.__all__) == public
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom mdp.cli import cli\n"
+        "for args in (['--help'], ['pretrain', '--help'], ['eval', '--help'], ['recipe', '--help']):\n"
+        "    cli.main(args, standalone_mode=False)\n"
+        "assert not {'torch', 'numpy', 'PIL', 'yaml'} & set(sys.modules), sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_completion_of_dataset_names_imports_no_torch() -> None:
+    code = "import sys\nfrom mdp.cli import main\nmain()\n"
+    environment = {"_MDP_COMPLETE": "bash_complete", "COMP_WORDS": "mdp pretrain --datasets voc,sha", "COMP_CWORD": "3"}
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "mdp"], capture_output=True, text=True, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert "voc,shapes-coarse" in done.stdout, done.stdout + code
+    assert "torch" not in done.stderr
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(mdp.core.methods.__path__)])
+def test_every_method_offers_what_the_loop_asks_for(module: str) -> None:
+    found = __import__(f"mdp.core.methods.{module}", fromlist=["Settings"])
+    for name in (name for name in vars(Method) if not name.startswith("_")):
+        assert hasattr(found, name), f"{module} lacks {name}"
+    assert found.__doc__
+    found.Settings()

@@ -1,0 +1,283 @@
+"""Whole runs in one process: exact resume, what a run folder holds, scores against a plain count."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mdp.core.labels import IGNORE
+from mdp.core.metrics import mean_iou
+from mdp.io import jobs, runs
+from mdp.io.checkpoint import load
+from mdp.io.errors import CheckpointError, Diverged, Preempted, RecipeError
+from mdp.io.jobs import Request, run_evaluation, run_finetuning, run_pretraining
+from mdp.io.journal import Journal
+from mdp.io.recipe import Layer, merge, nest
+
+TINY: Layer = {
+    "run": {"workers": 0, "threads": 1},
+    "model": {"backbone": "resnet18", "width": 4, "output_stride": 16, "channels": 8, "dilations": [1, 2]},
+    "method": {"embedding": 8, "hidden": 8},
+    "pretrain": {
+        "datasets": ["shapes-coarse", "shapes-fine"],
+        "steps": 7,
+        "batch_size": 4,
+        "crop": 32,
+        "validate_epochs": 0,
+        "validate_images": 3,
+    },
+    "finetune": {"target": "shapes-target", "steps": 6, "batch_size": 4, "crop": [32, 32], "validate_steps": 4},
+    "eval": {"images": 5},
+}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def request(*changes: tuple[str, Any], **others: Any) -> Request:
+    layer = merge(TINY, *(nest(key, value) for key, value in changes))
+    return Request(**{"layers": (layer,), "quiet": True, **others})
+
+
+def tensors_of(folder: Path, name: str = "last") -> dict[str, Tensor]:
+    return load(folder / "checkpoints" / f"{name}.safetensors").tensors
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(record["step"], record["loss"]) for record in records if record["kind"] == "train"]
+
+
+def signal_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+    """Sends this process a signal once `step` steps are done."""
+    original = Journal.progress
+
+    def progress(self: Journal, done: int, *rest: Any) -> None:
+        original(self, done, *rest)
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Journal, "progress", progress)
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+PRETRAINED = [
+    (),
+    (("method.mix.region", True), ("method.mix.pixel", True), ("method.sparse.variant", "csc2")),
+    (("run.workers", 1), ("pretrain.balance", True), ("method.bank_batches", 2)),
+]
+
+
+@pytest.mark.parametrize("changes", PRETRAINED, ids=["plain", "mixed and sparse", "workers and balance"])
+@pytest.mark.parametrize("step", [1, 4])
+def test_resumed_pretraining_ends_bit_for_bit_as_if_never_stopped(
+    changes: tuple[tuple[str, Any], ...], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_pretraining(request(*changes, out=Path("whole")))
+    with monkeypatch.context() as patch:
+        signal_after(patch, step)
+        with pytest.raises(Preempted, match=f"stopped by SIGTERM after step {step} of 7"):
+            run_pretraining(request(*changes, out=Path("stopped")))
+    status = json.loads(Path("stopped/status.json").read_text())
+    assert (status["state"], status["step"], status["exit_code"]) == ("preempted", step, 75)
+    torch.rand(7)  # whatever else the process did in between
+    resumed = run_pretraining(Request(resume="stopped", quiet=True))
+    assert_same(tensors_of(whole), tensors_of(resumed))
+    assert_same(tensors_of(whole, "best"), tensors_of(resumed, "best"))
+    assert losses(whole) == losses(resumed)
+    assert json.loads(Path("stopped/status.json").read_text())["state"] == "done"
+
+
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_resumed_fine_tuning_ends_bit_for_bit_as_if_never_stopped(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run_finetuning(request(init="scratch", out=Path("whole")))
+    with monkeypatch.context() as patch:
+        signal_after(patch, step, signal.SIGUSR1)
+        with pytest.raises(Preempted):
+            run_finetuning(request(init="scratch", out=Path("stopped")))
+    resumed = run_finetuning(Request(resume="stopped", quiet=True))
+    assert_same(tensors_of(whole), tensors_of(resumed))
+    assert losses(whole) == losses(resumed)
+    first, second = (load(f / "checkpoints/last.safetensors").about for f in (whole, resumed))
+    assert first == second
+
+
+def test_a_second_ctrl_c_interrupts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Journal.progress
+
+    def twice(self: Journal, *rest: Any) -> None:
+        original(self, *rest)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Journal, "progress", twice)
+    with pytest.raises(KeyboardInterrupt):
+        run_pretraining(request(out=Path("run")))
+    assert json.loads(Path("run/status.json").read_text())["exit_code"] == 130
+
+
+def test_two_runs_of_one_recipe_are_the_same_run() -> None:
+    assert_same(tensors_of(run_pretraining(request())), tensors_of(run_pretraining(request())))
+
+
+def test_another_seed_is_another_run() -> None:
+    first, second = (tensors_of(run_pretraining(request(("run.seed", seed)))) for seed in (0, 1))
+    assert not torch.equal(first["query.backbone.conv1.weight"], second["query.backbone.conv1.weight"])
+
+
+def test_pretrained_weights_arrive_in_the_segmentor() -> None:
+    pretrained = run_pretraining(request())
+    recipe, weights = jobs.finetune_recipe(request())
+    assert weights == pretrained / "checkpoints" / "last.safetensors"
+    tuned = run_finetuning(request(("finetune.steps", 1), ("finetune.lr", 0.0), ("finetune.min_lr", 0.0)))
+    before, after = tensors_of(pretrained), tensors_of(tuned)
+    assert recipe.model.width == 4
+    for part in ("backbone.layer4.1.conv2.weight", "decode_head.bottleneck.conv.weight"):
+        assert torch.equal(before[f"query.{part}"], after[f"network.{part}"])
+    log = (tuned / "log.txt").read_text()
+    assert "loaded backbone 120 tensors, decode_head 24 tensors" in log
+    assert "starts at random: decode_head.conv_seg" in log
+
+
+def test_backbone_only_leaves_the_head_at_random() -> None:
+    pretrained = run_pretraining(request())
+    tuned = run_finetuning(
+        request(("finetune.steps", 1), ("finetune.lr", 0.0), ("finetune.min_lr", 0.0), ("finetune.load", ["backbone"]))
+    )
+    before, after = tensors_of(pretrained), tensors_of(tuned)
+    assert torch.equal(before["query.backbone.conv1.weight"], after["network.backbone.conv1.weight"])
+    name = "decode_head.bottleneck.conv.weight"
+    assert not torch.equal(before[f"query.{name}"], after[f"network.{name}"])
+
+
+def test_pretraining_goes_on_from_a_plain_state_dict(tmp_path: Path) -> None:
+    first = tensors_of(run_pretraining(request(out=Path("first"))))
+    bare = {n.removeprefix("query.backbone."): t for n, t in first.items() if n.startswith("query.backbone.")}
+    torch.save({"state_dict": {f"module.{n}": t for n, t in bare.items()}}, tmp_path / "bare.pth")
+    second = run_pretraining(
+        request(
+            ("pretrain.steps", 1), ("pretrain.lr", 0.0), ("pretrain.weight_decay", 0.0), init=str(tmp_path / "bare.pth")
+        )
+    )
+    assert torch.equal(tensors_of(second)["query.backbone.layer1.0.conv1.weight"], bare["layer1.0.conv1.weight"])
+    assert torch.equal(tensors_of(second)["key.backbone.layer1.0.conv1.weight"], bare["layer1.0.conv1.weight"])
+
+
+def test_a_run_folder_says_what_the_run_was() -> None:
+    folder = run_pretraining(request())
+    assert folder.parent == Path("runs/pretrain")
+    assert folder.name.endswith("_shapes-coarse+shapes-fine")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.yaml",
+        "command.txt",
+        "env.json",
+        "labels.json",
+        "metrics.jsonl",
+        "status.json",
+        "log.txt",
+        "checkpoints",
+    }
+    labels = json.loads((folder / "labels.json").read_text())
+    assert [(space["name"], len(space["classes"]), space["images"]) for space in labels] == [
+        ("shapes-coarse", 5, 400),
+        ("shapes-fine", 9, 400),
+    ]
+    validation = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][-1]
+    assert validation["kind"] == "validate"
+    assert set(validation["nearest_prototype_miou"]) == {"shapes-coarse", "shapes-fine"}
+    assert {"prototype_cosine", "prototype_rank", "classes_unseen"} <= set(validation)
+
+
+def test_evaluation_equals_a_plain_count_over_the_saved_predictions() -> None:
+    tuned = run_finetuning(request(init="scratch"))
+    scores, folder = run_evaluation(request(("eval.images", 4), init=str(tuned)), "last", keep=True)
+    confusion = torch.zeros(8, 8, dtype=torch.int64)
+    pool = jobs.plan_finetuning(jobs.finetune_recipe(request(init="scratch"))[0]).validation
+    assert pool is not None
+    for index in range(4):
+        _, labels = pool.read(index)
+        with Image.open(folder / "predictions" / f"{index:05d}.png") as picture:
+            guess = np.array(picture)
+        for truth, seen in zip(labels.flatten().tolist(), guess.flatten().tolist(), strict=True):
+            if truth != IGNORE:
+                confusion[truth, seen] += 1
+    assert scores["confusion"] == confusion.tolist()
+    assert scores["miou"] == pytest.approx(mean_iou(confusion))
+    assert json.loads((folder / "scores.json").read_text())["miou"] == scores["miou"]
+    with Image.open(folder / "overlays" / "00000.png") as picture:
+        assert picture.size == (192, 96)
+
+
+def test_sliding_windows_over_the_whole_image_are_the_whole_image() -> None:
+    tuned = run_finetuning(request(init="scratch"))
+    whole, _ = run_evaluation(request(init=str(tuned)), "last", keep=False)
+    one = request(("eval.mode", "slide"), ("eval.window", [96, 96]), init=str(tuned))
+    assert run_evaluation(one, "last", keep=False)[0]["confusion"] == whole["confusion"]
+    several = request(("eval.mode", "slide"), ("eval.window", [64, 64]), ("eval.stride", [32, 32]), init=str(tuned))
+    assert sum(map(sum, run_evaluation(several, "last", keep=False)[0]["confusion"])) == 5 * 96 * 96
+
+
+def test_a_loss_that_is_not_finite_stops_before_anything_changes() -> None:
+    with pytest.raises(Diverged, match=r"step \d+: (the loss|a gradient) is"):
+        run_pretraining(request(("pretrain.lr", 1e30), ("pretrain.steps", 40), out=Path("run")))
+    assert json.loads(Path("run/status.json").read_text())["exit_code"] == 4
+
+
+def test_only_what_does_not_change_the_result_may_change_on_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        signal_after(patch, 2)
+        with pytest.raises(Preempted):
+            run_pretraining(request(out=Path("run")))
+    with pytest.raises(RecipeError, match=r"pretrain\.lr differ from the run's"):
+        run_pretraining(Request(layers=(nest("pretrain.lr", 0.5),), resume="run", quiet=True))
+    run_pretraining(Request(layers=(nest("run.workers", 1),), resume="run", quiet=True))
+
+
+def test_weights_of_another_shape_are_refused_with_both_shapes() -> None:
+    run_pretraining(request())
+    with pytest.raises(
+        CheckpointError,
+        match=r"another shape, such as backbone\.conv1\.weight: \[4, 3, 7, 7\] in the file, \[6, 3, 7, 7\]",
+    ):
+        run_finetuning(request(("model.width", 6)))
+
+
+def test_another_backbone_is_refused() -> None:
+    run_pretraining(request())
+    with pytest.raises(CheckpointError, match=r"backbone tensors are in the file|another shape"):
+        run_finetuning(request(("model.backbone", "resnet50")))
+
+
+def test_the_newest_run_is_the_one_started_last() -> None:
+    assert runs.newest("pretrain") is None
+    first, second = run_pretraining(request()), run_pretraining(request())
+    assert runs.newest("pretrain") == second
+    assert first != second
+    os.utime(second / "command.txt", (0, 0))
+    assert runs.newest("pretrain") == first
+
+
+def test_batches_shrink_to_the_images_there_are_and_say_so() -> None:
+    folder = run_finetuning(request(("finetune.images", 3), ("finetune.steps", 2), init="scratch"))
+    assert "training on 3 of them" in (folder / "log.txt").read_text()
+    plan = jobs.plan_pretraining(jobs.pretrain_recipe(request(("pretrain.batch_size", 5000))))
+    assert plan.recipe.pretrain.batch_size == 800
+    assert "note: 800 images are fewer than a batch of 5000; batches have 800" in plan.lines
