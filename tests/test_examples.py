@@ -1,0 +1,29 @@
+"""The examples run as they are."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdp.io.demo import RECIPE, sentence
+from mdp.io.recipe import resolve
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_runs_and_prints(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_demo_recipe_resolves_and_its_sentence_reads() -> None:
+    assert resolve(RECIPE).finetune.target == "shapes-target"
+    result = {
+        "seed": 0, "scratch_miou": 0.2, "pretrained_miou": 0.25, "majority_miou": 0.07, "steps": 150,
+        "images": {"train": 48, "scored": 96}, "seconds": 100.0, "run": "runs/demo/x",
+    }  # fmt: skip
+    text = sentence(result)
+    assert "20.00" in text
+    assert "(+5.00)" in text
