@@ -90,7 +90,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     channels = []
     for start in (5 / 6, 3 / 6, 1 / 6):
         angle = turns + start
-        angle = 6 * (angle - angle.floor())  # seven times faster than % on a CPU
+        angle = 6 * (angle - angle.floor())  # in [0, 6); % is several times slower on a CPU
         channels.append(value - span * (2 - (angle - 2).abs()).clamp(0, 1))
     return torch.stack(channels, 1).clamp(0, 1)  # (B, 3, H, W)
 

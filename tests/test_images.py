@@ -1,0 +1,303 @@
+"""Photos and label maps: true numbers or a clear refusal, never something in between."""
+
+import contextlib
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from mdp.core.labels import IGNORE
+from mdp.io.errors import DatasetError
+from mdp.io.images import (
+    overlay,
+    read_labels,
+    read_orientation,
+    read_rgb,
+    voc_colormap,
+    write_labels,
+    write_rgb,
+)
+from tests.trees import grey, labels_array, palette, photo
+
+VALUES = np.array([[0, 1, 2, 3], [3, 2, 1, 0]], dtype=np.uint8)
+
+
+def png(values: NDArray[np.integer], depth: int, kind: int = 0) -> bytes:
+    """A PNG with exactly this bit depth; kind 0 is grey, 2 is RGB, 3 is palette."""
+    height, width = values.shape[:2]
+    rows = b""
+    for row in values.reshape(height, -1):
+        bits = "".join(format(int(value), f"0{depth}b") for value in row)
+        bits += "0" * (-len(bits) % 8)
+        rows += b"\0" + bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+    head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    colors = chunk(b"PLTE", bytes(i % 256 for i in range(3 * 2**depth))) if kind == 3 else b""
+    body = chunk(b"IHDR", head) + colors + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def refusal(path: Path, reader: object = read_labels) -> str:
+    """The message with which a file is refused."""
+    with pytest.raises(DatasetError) as caught:
+        reader(str(path))  # type: ignore[operator]
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+# Label maps
+
+
+@pytest.mark.parametrize("kind", [0, 3])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_png_of_any_depth_gives_the_numbers_stored_in_it(tmp_path: Path, depth: int, kind: int) -> None:
+    values = np.arange(24).reshape(4, 6) % 2**depth
+    path = tmp_path / "labels.png"
+    path.write_bytes(png(values, depth, kind))
+    assert np.array_equal(read_labels(str(path)), values)
+
+
+def test_a_16_bit_png_keeps_values_above_255(tmp_path: Path) -> None:
+    values = np.array([[0, 256, 300, 65535]], dtype=np.uint16)
+    path = grey(tmp_path / "labels.png", values)
+    assert read_labels(str(path)).tolist() == values.tolist()
+
+
+def test_a_palette_file_is_read_as_indices_and_not_as_brightness(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 2, 15, 255]], dtype=np.uint8)
+    assert read_labels(str(palette(tmp_path / "labels.png", values))).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".pgm", ".png"])
+def test_every_lossless_format_gives_back_what_was_written(tmp_path: Path, suffix: str) -> None:
+    values = labels_array([0, 1, 7, 200, 255], 0)
+    path = grey(tmp_path / f"labels{suffix}", values)
+    assert np.array_equal(read_labels(str(path)), values)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_colour_coded_file_is_read_through_its_table_whatever_its_alpha(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (3, 1))
+    for x, color in enumerate([(128, 0, 0), (0, 0, 0), (0, 0, 128)]):
+        image.putpixel((x, 0), (*color, 40 * x)[: len(mode)])
+    image.save(tmp_path / "labels.png")
+    table = {(128, 0, 0): 1, (0, 0, 128): 300, (0, 0, 0): 65535}
+    assert read_labels(str(tmp_path / "labels.png"), table).tolist() == [[1, 65535, 300]]
+
+
+def test_the_proposal_for_an_rgb_label_map_names_its_colours_the_largest_first(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 4, 3), dtype=np.uint8)
+    pixels[0, 0] = (128, 64, 128)
+    path = grey(tmp_path / "labels.png", pixels)
+    message = refusal(path)
+    assert 'classes:\n  0: {name: class_0, colors: ["#000000"]}  # 7 pixels' in message
+    assert '\n  1: {name: class_1, colors: ["#804080"]}  # 1 pixels' in message
+
+
+def test_a_colour_outside_the_table_is_listed_and_the_known_ones_are_not(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 4, 3), dtype=np.uint8)
+    pixels[1, 1] = (1, 2, 3)
+    path = grey(tmp_path / "labels.png", pixels)
+    with pytest.raises(DatasetError, match=r"#010203.*1 pixels") as caught:
+        read_labels(str(path), {(0, 0, 0): 0})
+    assert "#000000" not in str(caught.value)
+
+
+def test_a_proposal_stops_at_twelve_colours(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    message = refusal(grey(tmp_path / "labels.png", pixels))
+    assert message.count("colors:") == 12
+    assert "52 colours more" in message
+
+
+def test_a_jpeg_label_map_is_refused_as_lossy_whatever_its_name(tmp_path: Path) -> None:
+    path = grey(tmp_path / "labels.jpg", VALUES)
+    assert "lossy" in refusal(path)
+    renamed = path.rename(tmp_path / "labels.png")
+    assert "lossy" in refusal(renamed)
+
+
+@pytest.mark.parametrize("tag", [(262, 0), (274, 6)])
+def test_a_tiff_whose_numbers_would_be_changed_on_reading_is_refused(tmp_path: Path, tag: tuple[int, int]) -> None:
+    path = tmp_path / "labels.tif"
+    Image.fromarray(VALUES).save(path, tiffinfo={tag[0]: tag[1]})
+    if tag[0] == 274:
+        refusal(path)
+    else:
+        data = path.read_bytes()
+        entry = data.index(struct.pack("<HHI", 262, 3, 1))
+        path.write_bytes(data[: entry + 8] + struct.pack("<I", 0) + data[entry + 12 :])
+        assert "black as 0" in refusal(path)
+
+
+# Damage
+
+
+@given(st.integers(min_value=8, max_value=10**6), st.integers(min_value=0, max_value=7))
+def test_no_flipped_bit_of_a_label_map_goes_unseen(
+    tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
+) -> None:
+    path = tmp_path_factory.mktemp("flip") / "labels.png"
+    data = bytearray(palette(path, labels_array([0, 1, 2, 255], 3)).read_bytes())
+    data[place % len(data)] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(DatasetError):
+        read_labels(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp"])
+def test_a_photo_cut_short_anywhere_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    data = photo(tmp_path / f"whole{suffix}", 0).read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    for part in range(1, 10):
+        path.write_bytes(data[: len(data) * part // 10])
+        refusal(path, read_rgb)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp", ".gif"])
+def test_damaged_bytes_are_read_or_refused_and_nothing_else(tmp_path: Path, suffix: str) -> None:
+    data = photo(tmp_path / f"whole{suffix}", 0).read_bytes()
+    path = tmp_path / f"bent{suffix}"
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        bent = np.frombuffer(data, dtype=np.uint8).copy()
+        bent[rng.integers(0, min(len(bent), rng.choice([64, len(bent)])), 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(bent.tobytes())
+        for read in (read_rgb, read_labels, read_orientation):
+            with contextlib.suppress(DatasetError):
+                read(str(path))
+
+
+def test_a_photo_whose_end_is_zeros_is_refused(tmp_path: Path) -> None:
+    data = photo(tmp_path / "photo.jpg", 0).read_bytes()
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    assert "zeros" in refusal(path, read_rgb)
+    path.write_bytes(data + bytes(512))  # padding after a whole file is harmless
+    assert read_rgb(str(path)).shape == (64, 96, 3)
+
+
+def test_another_librarys_wish_to_load_truncated_images_is_not_heeded(tmp_path: Path) -> None:
+    data = photo(tmp_path / "photo.jpg", 0).read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(data[: len(data) // 2])
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    assert "truncated" in refusal(tmp_path / "photo.jpg", read_rgb)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),
+        (b"\x89PNG\r\n\x1a\n", "not an image"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "file.png"
+    path.write_bytes(content)
+    assert says in refusal(path)
+    assert says in refusal(path, read_rgb)
+
+
+def test_a_missing_file_a_folder_and_a_pipe_are_told_apart(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "missing" in refusal(tmp_path / "none.png")
+    assert "folder" in refusal(tmp_path)
+    assert "pipe" in refusal(tmp_path / "pipe.png")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    assert "9000 x 9000" in refusal(path, read_rgb)
+    path.write_bytes(
+        path.read_bytes().replace(head, chunk(b"IHDR", struct.pack(">IIBBBBB", 10**5, 10**5, 8, 2, 0, 0, 0)))
+    )
+    refusal(path, read_rgb)
+
+
+# Photos
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "1"])
+def test_a_photo_of_any_mode_becomes_three_channels_of_uint8(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
+    Image.new("RGB", (5, 4), (255, 255, 255)).convert(mode).save(path)
+    rgb = read_rgb(str(path))
+    assert rgb.shape == (4, 5, 3)
+    assert rgb.dtype == np.uint8
+    assert rgb.min() == 255
+
+
+def test_transparency_is_dropped_and_not_blended(tmp_path: Path) -> None:
+    Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(tmp_path / "photo.png")
+    assert read_rgb(str(tmp_path / "photo.png"))[0, 0].tolist() == [10, 20, 30]
+
+
+def test_a_transparent_palette_gives_its_colours_without_a_warning(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
+    image.putpalette([9, 8, 7, 6, 5, 4])
+    image.save(tmp_path / "photo.png", transparency=b"\x00\x80")
+    assert read_rgb(str(tmp_path / "photo.png")).tolist() == [[[9, 8, 7], [6, 5, 4]]]
+    assert read_labels(str(tmp_path / "photo.png")).tolist() == [[0, 1]]
+
+
+def test_a_16_bit_grey_photo_is_refused_since_its_white_is_unknown(tmp_path: Path) -> None:
+    path = grey(tmp_path / "photo.png", np.array([[0, 4095]], dtype=np.uint16))
+    assert "8 bits" in refusal(path, read_rgb)
+
+
+def test_exif_orientation_is_reported_and_never_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_rgb(str(tmp_path / "turned.jpg")).shape == (4, 6, 3)
+    assert read_orientation(str(tmp_path / "turned.jpg")) == 6
+    assert read_orientation(str(photo(tmp_path / "upright.jpg", 0))) == 1
+
+
+# Writing
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 16, 17, 254, 255, 256, 342])
+def test_what_is_written_is_read_back_and_ignored_pixels_stay_no_class(tmp_path: Path, count: int) -> None:
+    classes = (np.arange(4 * 128).reshape(4, 128) % (count + 1)) - 1
+    path = tmp_path / "classes.png"
+    write_labels(path, classes, voc_colormap(256)[: min(count, 256)] + ((1, 2, 3),) * max(count - 256, 0))
+    raw = read_labels(str(path))
+    ignored = 255 if count <= 255 else 65535
+    assert np.array_equal(raw, np.where(classes == IGNORE, ignored, classes))
+
+
+def test_a_photo_written_and_read_is_the_same(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    write_rgb(tmp_path / "photo.png", rgb)
+    assert np.array_equal(read_rgb(str(tmp_path / "photo.png")), rgb)
+
+
+def test_an_overlay_tints_labelled_pixels_only() -> None:
+    rgb = np.full((1, 2, 3), 100, dtype=np.uint8)
+    tinted = overlay(rgb, np.array([[0, IGNORE]]), ((200, 0, 50),))
+    assert tinted.tolist() == [[[150, 50, 75], [100, 100, 100]]]
+
+
+def test_the_colormap_is_vocs() -> None:
+    colors = voc_colormap(256)
+    assert colors[15] == (192, 128, 128)
+    assert colors[20] == (0, 64, 128)
+    assert colors[255] == (224, 224, 192)
+    assert len(set(colors)) == 256

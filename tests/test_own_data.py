@@ -1,0 +1,373 @@
+"""Datasets described by a YAML file: what the format says, what it refuses, and the examples on the real files."""
+
+import pickle
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mdp.io.own_data
+from mdp.core.labels import IGNORE, LabelUnion
+from mdp.io.datasets import labels_of, load, open_split, open_training
+from mdp.io.errors import DatasetError, RecipeError
+from tests.conftest import ROOT
+from tests.test_datasets import class_names
+from tests.trees import grey, labels_array, lines, own_tree, own_yaml, photo
+
+EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples" / "datasets").glob("*.yaml"))}
+MINIMAL = """
+name: site
+splits: {train: {images: images, labels: labels}}
+classes: {0: road, 1: car}
+"""
+
+
+def flat_tree(root: Path, stems: list[str], label: str = "{stem}.png") -> None:
+    """Photos and label maps with values 0 and 1."""
+    for seed, stem in enumerate(stems):
+        photo(root / "images" / f"{stem}.jpg", seed)
+        grey(root / "labels" / label.format(stem=stem), labels_array([0, 1], seed))
+
+
+def opened(root: Path, text: str) -> list[str]:
+    """Stems of the training images of the dataset that the YAML text describes."""
+    samples, _ = open_training(load(str(own_yaml(root, text))), root)
+    return [Path(sample.image).stem for sample in samples]
+
+
+def refusal(root: Path, text: str) -> str:
+    """The one line with which a description is refused."""
+    path = own_yaml(root, text)
+    with pytest.raises(RecipeError) as caught:
+        load(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# What the format says
+
+
+def test_a_dataset_of_ones_own_is_read_as_described(tmp_path: Path) -> None:
+    dataset = load(str(own_tree(tmp_path)))
+    samples, line = open_training(dataset, tmp_path / "elsewhere")
+    assert line == "site_a train: 3 images"
+    assert len(open_split(dataset, tmp_path, "val")[0]) == 2
+    assert dataset.labels.classes == ("background", "vehicle")
+    _, raw = dataset.read(samples[0])
+    classes = labels_of(LabelUnion([dataset.labels]), samples[0], raw, dataset.source).numpy()
+    assert np.array_equal(classes == 1, (raw == 1) | (raw == 2))
+    assert np.array_equal(classes == IGNORE, (raw == 5) | (raw == 255))
+
+
+def test_the_example_in_the_documentation_is_a_valid_description(tmp_path: Path) -> None:
+    text = (mdp.io.own_data.__doc__ or "").split("\n\n", 1)[1]
+    dataset = load(str(own_yaml(tmp_path, text)))
+    assert dataset.labels.classes == ("road", "vehicle", "tree")
+    assert list(dataset.splits) == ["train", "val", "test"]
+
+
+def test_values_colours_and_ignored_classes_may_stand_side_by_side(tmp_path: Path) -> None:
+    text = """
+        name: site_a
+        splits: {train: {images: images, labels: labels}}
+        classes: {0: background, 1: {name: vehicle, values: [1, 2]}, 2: {name: road, colors: ["#804080"]}}
+        ignore: [0, 2]
+        """
+    photo(tmp_path / "images" / "a.jpg", 0)
+    photo(tmp_path / "images" / "b.jpg", 0)
+    grey(tmp_path / "labels" / "a.png", labels_array([0, 1, 2], 0))
+    grey(tmp_path / "labels" / "b.png", np.full((64, 96, 3), (128, 64, 128), dtype=np.uint8))
+    dataset = load(str(own_yaml(tmp_path, text)))
+    assert dataset.labels.classes == ("vehicle", "road")
+    first, second = open_training(dataset, tmp_path)[0]
+    assert class_names(dataset, first) == {"vehicle"}
+    assert class_names(dataset, second) == {"road"}
+
+
+def test_an_ignored_colour_is_no_class_and_another_colour_is_refused(tmp_path: Path) -> None:
+    text = MINIMAL.replace("{0: road, 1: car}", '{0: {name: road, colors: ["#010203"]}}\nignore: ["#000000"]')
+    pixels = np.zeros((64, 96, 3), dtype=np.uint8)
+    pixels[:9] = (1, 2, 3)
+    photo(tmp_path / "images" / "a.jpg", 0)
+    grey(tmp_path / "labels" / "a.png", pixels)
+    dataset = load(str(own_yaml(tmp_path, text)))
+    (sample,), _ = open_training(dataset, tmp_path)
+    assert np.array_equal(dataset.labels.to_classes(dataset.read(sample)[1]) == 0, pixels[..., 0] == 1)
+    pixels[-1] = 77
+    grey(tmp_path / "labels" / "a.png", pixels)
+    with pytest.raises(DatasetError, match=r"a\.png: 1 colours.*\n.*\n.*#4d4d4d.*96 pixels"):
+        dataset.read(sample)
+
+
+def test_the_proposal_for_colours_can_be_pasted(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "a.jpg", 0)
+    pixels = np.zeros((64, 96, 3), dtype=np.uint8)
+    pixels[:9] = (1, 2, 3)
+    grey(tmp_path / "labels" / "a.png", pixels)
+    dataset = load(str(own_yaml(tmp_path, MINIMAL)))
+    with pytest.raises(DatasetError) as caught:
+        dataset.read(open_training(dataset, tmp_path)[0][0])
+    proposal = str(caught.value).split("\n", 1)[1]
+    dataset = load(str(own_yaml(tmp_path, MINIMAL.split("classes:", maxsplit=1)[0] + proposal)))
+    assert class_names(dataset, open_training(dataset, tmp_path)[0][0]) == {"class_0", "class_1"}
+
+
+def test_with_root_the_files_lie_under_the_root_and_without_beside_the_yaml(tmp_path: Path) -> None:
+    flat_tree(tmp_path / "data" / "site", ["a"])
+    path = own_yaml(tmp_path / "descriptions", MINIMAL + "root: site\n")
+    samples, _ = open_training(load(str(path)), tmp_path / "data")
+    assert samples[0].image == str(tmp_path / "data" / "site" / "images" / "a.jpg")
+    with pytest.raises(DatasetError, match=r"root: site, under --root"):
+        open_training(load(str(path)), tmp_path)
+    with pytest.raises(DatasetError, match="descriptions"):
+        open_training(load(str(own_yaml(tmp_path / "descriptions", MINIMAL))), tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ["a", "b.v2"],
+        ["a.jpg", "b.v2.jpg"],
+        ["images/a.jpg", "images/b.v2.jpg"],
+        ["images/a.jpg labels/a.png", "images/b.v2.jpg\tlabels/b.v2.png"],
+        ["/somewhere/else/a.jpg", "b.v2"],
+    ],
+)
+def test_a_list_may_hold_ids_names_paths_or_pairs(tmp_path: Path, entries: list[str]) -> None:
+    flat_tree(tmp_path, ["a", "b.v2", "c"])
+    lines(tmp_path / "some.txt", entries)
+    assert opened(tmp_path, MINIMAL.replace("labels: labels", "labels: labels, list: some.txt")) == ["a", "b.v2"]
+
+
+def test_a_list_from_windows_is_read(tmp_path: Path) -> None:
+    flat_tree(tmp_path, ["a", "b"])
+    (tmp_path / "some.txt").write_bytes(b"\xef\xbb\xbfa\r\n\r\nb\r\n")
+    assert opened(tmp_path, MINIMAL.replace("labels: labels", "labels: labels, list: some.txt")) == ["a", "b"]
+
+
+def test_an_accented_name_is_found_in_either_spelling(tmp_path: Path) -> None:
+    flat_tree(tmp_path, [unicodedata.normalize("NFD", "été")])
+    lines(tmp_path / "some.txt", [unicodedata.normalize("NFC", "été")])
+    assert len(opened(tmp_path, MINIMAL.replace("labels: labels", "labels: labels, list: some.txt"))) == 1
+
+
+@pytest.mark.parametrize("folder", ["labels", "images"])
+def test_label_maps_may_have_names_of_their_own_even_in_the_folder_of_the_photos(tmp_path: Path, folder: str) -> None:
+    for seed, stem in enumerate("ab"):
+        photo(tmp_path / "images" / f"{stem}.png", seed)
+        grey(tmp_path / folder / f"{stem}_gt.png", labels_array([0, 1], seed))
+    text = MINIMAL.replace("labels: labels", f'labels: {folder}, label: "{{stem}}_gt.png"')
+    assert opened(tmp_path, text) == ["a", "b"]
+
+
+def test_a_dataset_of_ones_own_can_be_sent_to_worker_processes(tmp_path: Path) -> None:
+    dataset = pickle.loads(pickle.dumps(load(str(own_tree(tmp_path)))))
+    assert len(open_training(dataset, tmp_path)[0]) == 3
+
+
+def test_colours_for_display_are_ones_own_where_given_and_distinct_elsewhere(tmp_path: Path) -> None:
+    text = MINIMAL.replace("0: road", '0: {name: road, color: "#010203"}')
+    colors = load(str(own_yaml(tmp_path, text))).labels.colors
+    assert colors[0] == (1, 2, 3)
+    assert len(set(colors)) == 2
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (MINIMAL + "ignore_indx: 3\n", "unknown key ignore_indx; did you mean 'ignore_index'"),
+        (MINIMAL.replace("images: images", "image: images"), "splits.train.image; did you mean 'images'"),
+        (MINIMAL.replace("0: road", "0: {name: road, value: [3]}"), "classes.0.value; did you mean 'values'"),
+        (MINIMAL.replace("name: site\n", "name: two words\n"), "name: expected a word"),
+        (MINIMAL.replace("name: site\n", "name: ../up\n"), "name: expected a word"),
+        (MINIMAL.replace("1: car", "1: road"), "given twice: road"),
+        (MINIMAL.replace("1: car", "0: car"), "line 4: key 0 is given twice"),
+        (MINIMAL.replace("1: car", "1: {name: car, values: [0]}"), "classes.1: 0 is already taken"),
+        (MINIMAL.replace("1: car", "-1: car"), "0..65535, got -1"),
+        (MINIMAL.replace("1: car", "x: car"), "got 'x'"),
+        (MINIMAL.replace("1: car", "1: 7"), "classes.1: expected a name"),
+        (MINIMAL.replace("1: car", "1: no"), ""),
+        (MINIMAL.replace("1: car", "255: car"), "ignore_index: 255 is also a value of class 'car'"),
+        (MINIMAL.replace("1: car", '1: {name: car, colors: ["red"]}'), "#804080"),
+        (MINIMAL + "ignore: 3\n", "ignore: expected a list"),
+        (MINIMAL + "ignore: [0, 1]\n", "no classes"),
+        (MINIMAL.replace("{0: road, 1: car}", "[road, car]"), "classes: expected"),
+        (MINIMAL.replace("{images: images, labels: labels}", "images"), "splits.train: expected"),
+        (MINIMAL.replace(", labels: labels", ""), "splits.train: expected images and labels"),
+        (MINIMAL.replace("labels: labels", "labels: labels, label: x.png"), "{stem}"),
+        (MINIMAL.replace("labels: labels", "labels: 3"), "splits.train.labels: expected text"),
+        ("name: site\n", "splits: expected"),
+        ("", "splits: expected"),
+        ("name: [", "line 1"),
+    ],
+)
+def test_a_wrong_description_is_refused_with_file_and_key(tmp_path: Path, text: str, says: str) -> None:
+    if says:
+        assert says in refusal(tmp_path, text)
+    else:
+        load(str(own_yaml(tmp_path, text)))  # `no` is a word here, not a truth value
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda root: (root / "labels" / "a.png").unlink(), "1 of 4 files are missing: .*labels/a.png"),
+        (lambda root: photo(root / "images" / "a.png", 0), "share a stem"),
+        (lambda root: grey(root / "labels" / "a.bmp", labels_array([0], 0)), "share a stem"),
+        (lambda root: [path.unlink() for path in (root / "images").iterdir()], "split train is empty"),
+        (lambda root: (root / "images").rename(root / "pictures"), "folder is missing; .* has labels, pictures"),
+        (lambda root: (root / "labels").rename(root / "masks"), "folder is missing; .* has images, masks"),
+    ],
+)
+def test_files_that_are_not_as_described_are_named(tmp_path: Path, change: Callable[[Path], object], says: str) -> None:
+    flat_tree(tmp_path, ["a", "b"])
+    dataset = load(str(own_yaml(tmp_path, MINIMAL)))
+    change(tmp_path)
+    with pytest.raises(DatasetError, match=says):
+        open_training(dataset, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        (["a", "b", "a"], "1 lines are there twice, such as 'a'"),
+        (["a", "nosuch"], "2 of 4 files are missing: .*nosuch"),
+        (["../outside.jpg labels/a.png"], "leads out of the dataset's folder"),
+        (["/etc/hosts labels/a.png"], "leads out of the dataset's folder"),
+        (["images/a.jpg ../../labels/a.png"], "leads out of the dataset's folder"),
+        (["a b c"], "expected `id`"),
+        ([], "is empty"),
+    ],
+)
+def test_a_wrong_list_is_refused_with_its_name_or_its_entries(tmp_path: Path, entries: list[str], says: str) -> None:
+    flat_tree(tmp_path, ["a", "b"])
+    lines(tmp_path / "some.txt", entries)
+    with pytest.raises(DatasetError, match=says):
+        opened(tmp_path, MINIMAL.replace("labels: labels", "labels: labels, list: some.txt"))
+
+
+def test_a_list_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
+    flat_tree(tmp_path, ["a"])
+    text = MINIMAL.replace("labels: labels", "labels: labels, list: some.txt")
+    with pytest.raises(DatasetError, match=r"some\.txt: the list file is missing"):
+        opened(tmp_path, text)
+    (tmp_path / "some.txt").write_bytes("a\n".encode("utf-16"))
+    with pytest.raises(DatasetError, match=r"some\.txt: the list file is not UTF-8"):
+        opened(tmp_path, text)
+
+
+def test_a_link_out_of_the_folder_is_not_followed_from_a_list_of_pairs(tmp_path: Path) -> None:
+    flat_tree(tmp_path / "site", ["a"])
+    outside = photo(tmp_path / "outside.jpg", 0)
+    (tmp_path / "site" / "images" / "link.jpg").symlink_to(outside)
+    lines(tmp_path / "site" / "some.txt", ["images/link.jpg labels/a.png"])
+    with pytest.raises(DatasetError, match="leads out"):
+        opened(tmp_path / "site", MINIMAL.replace("labels: labels", "labels: labels, list: some.txt"))
+
+
+def test_an_unknown_value_comes_with_the_line_to_add(tmp_path: Path) -> None:
+    flat_tree(tmp_path, ["a"])
+    values = labels_array([0, 1], 0)
+    values[:2] = 7
+    grey(tmp_path / "labels" / "a.png", values)
+    path = own_yaml(tmp_path, MINIMAL)
+    dataset = load(str(path))
+    (sample,), _ = open_training(dataset, tmp_path)
+    with pytest.raises(DatasetError) as caught:
+        labels_of(LabelUnion([dataset.labels]), sample, dataset.read(sample)[1], dataset.source)
+    message = str(caught.value)
+    assert sample.labels in message
+    assert "7 (192 pixels)" in message
+    assert f"add to {path}: ignore: [7]" in message
+    dataset = load(str(own_yaml(tmp_path, MINIMAL + "ignore: [7]\n")))
+    assert int((dataset.labels.to_classes(values) == IGNORE).sum()) == 192
+
+
+# The examples, on the real files
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_describes_classes_with_distinct_colours(name: str) -> None:
+    labels = load(str(EXAMPLES[name])).labels
+    assert len(set(labels.colors)) == len(labels.classes) == {
+        "camvid": 11,
+        "msrc": 21,
+        "clothing": 59,
+        "labelmefacade": 8,
+    }[name]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "count"),
+    [
+        ("camvid", "train", 367),
+        ("camvid", "val", 101),
+        ("camvid", "test", 233),
+        ("msrc", "train", 276),
+        ("msrc", "val", 58),
+        ("msrc", "test", 257),
+        ("clothing", "train", 400),
+        ("clothing", "val", 100),
+        ("labelmefacade", "train", 300),
+        ("labelmefacade", "val", 100),
+        ("labelmefacade", "official_train", 74),
+        ("labelmefacade", "official_test", 326),
+    ],
+)
+def test_all_real_label_maps_of_an_example_lie_within_its_label_space(
+    real_data: Path, name: str, split: str, count: int
+) -> None:
+    dataset = load(str(EXAMPLES[name]))
+    samples, line = open_split(dataset, real_data, split)
+    assert line == f"{name} {split}: {count} images"
+    union = LabelUnion([dataset.labels])
+    # the official split of labelmefacade divides the same 400 pairs
+    for sample in samples if not split.startswith("official") else samples[::50]:
+        labels_of(union, sample, dataset.read(sample)[1], dataset.source)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "picture", "seen"),
+    [
+        ("camvid", "train", "0016E5_01500", {"road", "building", "sky", "tree", "car", "fence", "pavement"}),
+        ("msrc", "train", "5_9_s", {"grass", "tree", "cow"}),
+        ("msrc", "train", "9_18_s", {"grass", "sheep"}),
+        ("msrc", "train", "13_20_s", {"book"}),
+        ("clothing", "val", "0003", {"null", "coat", "pants", "boots", "hair", "skin"}),
+        ("clothing", "val", "0539", {"null", "shirt", "pants", "skin", "purse", "hair"}),
+        (
+            "labelmefacade",
+            "official_train",
+            "static_palma_outdoor_august_2005__img_1257",
+            {"building", "road", "car", "sky", "door", "pavement", "window"},
+        ),
+    ],
+)
+def test_the_names_of_an_example_are_those_of_what_is_in_the_real_pictures(
+    real_data: Path, name: str, split: str, picture: str, seen: set[str]
+) -> None:
+    dataset = load(str(EXAMPLES[name]))
+    sample = next(s for s in open_split(dataset, real_data, split)[0] if Path(s.image).stem == picture)
+    assert seen <= class_names(dataset, sample, 0.004)
+
+
+def test_the_official_colours_of_msrc_are_those_of_its_files(real_data: Path) -> None:
+    labels = load(str(EXAMPLES["msrc"])).labels
+    rows = (real_data / "MSRC_v2" / "classes.txt").read_text().split("\n")
+    official = {name: tuple(map(int, rgb)) for _, name, *rgb in (row.split() for row in rows if row)}
+    ours = dict(zip(labels.classes, labels.colors, strict=True))
+    assert ours == {name: color for name, color in official.items() if name not in ("void", "horse", "mountain")}
+    assert int(labels.table[5]) == int(labels.table[8]) == int(labels.table[0]) == IGNORE
+
+
+def test_the_names_of_clothing_are_those_of_its_files(real_data: Path) -> None:
+    rows = (real_data / "clothing-co-parsing" / "classes.txt").read_text().split("\n")
+    official = tuple(re.split(r"\s+", row, maxsplit=1)[1] for row in rows if row)
+    assert load(str(EXAMPLES["clothing"])).labels.classes == official
