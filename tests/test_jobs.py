@@ -281,3 +281,15 @@ def test_batches_shrink_to_the_images_there_are_and_say_so() -> None:
     plan = jobs.plan_pretraining(jobs.pretrain_recipe(request(("pretrain.batch_size", 5000))))
     assert plan.recipe.pretrain.batch_size == 800
     assert "note: 800 images are fewer than a batch of 5000; batches have 800" in plan.lines
+
+
+def test_the_classifier_of_another_training_is_never_taken_over() -> None:
+    first = run_finetuning(request(init="scratch"))
+    second = run_finetuning(
+        request(("finetune.steps", 1), ("finetune.lr", 0.0), ("finetune.min_lr", 0.0), init=str(first))
+    )
+    before, after = tensors_of(first), tensors_of(second)
+    assert torch.equal(before["network.backbone.conv1.weight"], after["network.backbone.conv1.weight"])
+    assert not torch.equal(before["network.decode_head.conv_seg.weight"], after["network.decode_head.conv_seg.weight"])
+    log = (second / "log.txt").read_text()
+    assert "starts at random: decode_head.conv_seg; in the file, not used: decode_head.conv_seg" in log

@@ -13,7 +13,7 @@ from mdp.io.jobs import Request, run_evaluation, run_finetuning, run_pretraining
 from mdp.io.recipe import Layer, merge
 
 RECIPE: Layer = {
-    "run": {"workers": 1},
+    "run": {"workers": 0},  # the pictures are drawn once and kept: a worker would only take a core
     "model": {"backbone": "resnet18", "width": 16, "output_stride": 8, "channels": 64, "dilations": [1, 3, 6]},
     "method": {"embedding": 64, "hidden": 64, "key_momentum": 0.99},
     "pretrain": {

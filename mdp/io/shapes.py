@@ -8,6 +8,7 @@ Every picture is a pure function of (dataset, split, index).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +118,12 @@ def generated(dataset: str, split: str, count: int) -> list[Sample]:
 
 
 def draw(name: str, style: Style) -> tuple[Image, NDArray[np.uint8]]:
-    """The picture of that name and its world labels."""
+    """The picture of that name and its world labels; the caller's to change."""
+    picture, world = _drawn(name, style)
+    return picture.copy(), world.copy()
+
+
+@lru_cache(maxsize=2048)  # 75 MB at most; drawing takes as long as a small network's step
+def _drawn(name: str, style: Style) -> tuple[Image, NDArray[np.uint8]]:
     dataset, split, index = name.split("/")
     return render((int.from_bytes(dataset.encode()), int.from_bytes(split.encode()), int(index)), style)

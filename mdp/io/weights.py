@@ -13,6 +13,7 @@ from mdp.io.checkpoint import load, read_tensors
 from mdp.io.engine import section
 from mdp.io.errors import CheckpointError
 
+_CLASSIFIER = "decode_head.conv_seg."
 _LIMIT = 4 * 2**30  # bytes; larger files are no segmentation network
 
 
@@ -62,14 +63,15 @@ def fit(weights: dict[str, Tensor], network: nn.Module, parts: tuple[str, ...], 
     Raises CheckpointError, saying which tensors, unless all of the backbone fits and no shape differs.
     """
     own = network.state_dict()
-    found = match(weights, own, parts)
+    # a classifier's outputs are the classes of another training, whatever their number: it is never taken over
+    body = {name: tensor for name, tensor in own.items() if not name.startswith(_CLASSIFIER)}
+    found = match(weights, body, parts)
     backbone = [name for name in own if name.startswith("backbone.")]
     loaded = sum(name in found.tensors for name in backbone)
     if found.wrong_shape:
-        name = found.wrong_shape[0]
-        theirs = next(t for n, t in weights.items() if name.endswith(n) or n.endswith(name))
+        name, shape = next(iter(found.wrong_shape.items()))
         raise CheckpointError(
-            f"{path}: {len(found.wrong_shape)} tensors have another shape, such as {name}: {list(theirs.shape)} in the "
+            f"{path}: {len(found.wrong_shape)} tensors have another shape, such as {name}: {list(shape)} in the "
             f"file, {list(own[name].shape)} in the network; set model.backbone, model.width and model.channels to the "
             "file's"
         )
@@ -80,7 +82,7 @@ def fit(weights: dict[str, Tensor], network: nn.Module, parts: tuple[str, ...], 
             f"{', '.join(first)}, ...); is it a {type(network).__name__} of another backbone?"
         )
     lines = [f"{part} {sum(n.startswith(part + '.') for n in found.tensors)} tensors" for part in parts]
-    new = sorted({name.split(".")[0] for name in own} - set(parts)) + sorted({_group(name) for name in found.missing})
+    new = sorted({_group(name) for name in own} - {_group(name) for name in found.tensors})
     unused = sorted({_group(name) for name in found.unexpected})
     report = f"loaded {', '.join(lines)} from {path}"
     report += f"; not in the file, starts at random: {', '.join(new)}" if new else ""
@@ -89,5 +91,6 @@ def fit(weights: dict[str, Tensor], network: nn.Module, parts: tuple[str, ...], 
 
 
 def _group(name: str) -> str:
-    """`decode_head.conv_seg.weight` -> `decode_head.conv_seg`: enough to recognise it by."""
-    return ".".join(name.split(".")[:2])
+    """`decode_head.conv_seg.weight` -> `decode_head.conv_seg`, `projection_head.3.bias` -> `projection_head`."""
+    part, name = name.split(".")[:2]
+    return part if name.isdigit() else f"{part}.{name}"

@@ -14,7 +14,7 @@ class Match(NamedTuple):
     tensors: dict[str, Tensor]  # by the network's own names
     missing: list[str]  # the network has it, the file does not
     unexpected: list[str]  # the file has it, the network does not
-    wrong_shape: list[str]  # both have it, with different shapes
+    wrong_shape: dict[str, tuple[int, ...]]  # both have it; the file's shape, which is not the network's
 
 
 def match(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Sequence[str]) -> Match:
@@ -37,7 +37,7 @@ def match(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Seque
         tensors={n: named[n] for n, t in wanted.items() if n in named and named[n].shape == t.shape},
         missing=[n for n in wanted if n not in named],
         unexpected=[n for n in named if n not in wanted],
-        wrong_shape=[n for n, t in wanted.items() if n in named and named[n].shape != t.shape],
+        wrong_shape={n: tuple(named[n].shape) for n, t in wanted.items() if n in named and named[n].shape != t.shape},
     )
 
 
