@@ -15,13 +15,15 @@ from mdp.io.recipe import Layer, merge
 RECIPE: Layer = {
     "run": {"workers": 0},  # the pictures are drawn once and kept: a worker would only take a core
     "model": {"backbone": "resnet18", "width": 16, "output_stride": 8, "channels": 64, "dilations": [1, 3, 6]},
-    "method": {"embedding": 64, "hidden": 64, "key_momentum": 0.99},
+    # 800 steps are few: the key encoder and the bank must not lag behind by more than some of them
+    "method": {"embedding": 64, "hidden": 64, "key_momentum": 0.95, "bank_batches": 10},
     "pretrain": {
         "datasets": ["shapes-coarse", "shapes-fine"],
         "epochs": 16,
         "batch_size": 16,
         "crop": 64,
-        "lr": 0.1,
+        "crop_area": [0.4, 1.0],
+        "lr": 0.2,
         "validate_epochs": 4,
         "validate_images": 32,
     },
@@ -31,7 +33,7 @@ RECIPE: Layer = {
         "batch_size": 8,
         "crop": [96, 96],
         "ratio": [0.75, 1.33],
-        "lr": 0.03,
+        "lr": 0.1,
         "validate_steps": 0,
     },
 }

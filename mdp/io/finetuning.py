@@ -29,6 +29,7 @@ from mdp.io.engine import (
     sgd,
 )
 from mdp.io.evaluation import score
+from mdp.io.inference import inference_settings
 from mdp.io.journal import Journal
 from mdp.io.loading import FinetuneItems, Pool, crop_batch, load, stream_batches
 from mdp.io.recipe import Recipe, as_layer
@@ -80,7 +81,7 @@ def finetune(
         nonlocal last
         if validation is None:
             return -math.inf
-        confusion = score(network, validation, recipe.eval, device, recipe.run.workers, stop)
+        confusion = score(network, validation, inference_settings(recipe), device, recipe.run.workers, stop)
         network.train()
         if not stop:
             last = mean_iou(confusion)

@@ -3,13 +3,20 @@
 Shape legend: C classes, H x W image.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from mdp.core.geometry import Box, View, cut_image, fitted_size
 from mdp.core.networks import Segmentor, upsample
 from mdp.core.photometry import normalise
-from mdp.io.recipe import EvalSettings
+from mdp.io.recipe import EvalSettings, Recipe
+
+
+def inference_settings(recipe: Recipe) -> EvalSettings:
+    """The recipe's inference settings, with the fine-tuning crop as window unless another is given."""
+    return replace(recipe.eval, window=recipe.eval.window or recipe.finetune.crop)
 
 
 def predict(network: Segmentor, image: Tensor, settings: EvalSettings, device: torch.device) -> Tensor:
@@ -31,7 +38,8 @@ def predict(network: Segmentor, image: Tensor, settings: EvalSettings, device: t
 def _slide(network: Segmentor, inputs: Tensor, settings: EvalSettings) -> Tensor:
     """Mean logits of overlapping windows; the last window of a row or column is shifted back inside."""
     height, width = int(inputs.shape[2]), int(inputs.shape[3])
-    window = settings.window or (512, 512)
+    assert settings.window is not None, "inference_settings fills it in"
+    window = settings.window
     stride = settings.stride or (-(-2 * window[0] // 3), -(-2 * window[1] // 3))
     total, hits = None, inputs.new_zeros(1, 1, height, width)
     for top in starts(height, window[0], stride[0]):

@@ -23,6 +23,7 @@ from mdp.io.engine import pick_device, restore_, section
 from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.evaluation import prepare_keep, score, summary
 from mdp.io.finetuning import finetune, new_segmentor
+from mdp.io.inference import inference_settings
 from mdp.io.journal import Counter, Journal, rewind
 from mdp.io.loading import Pool
 from mdp.io.recipe import Layer, Recipe, as_layer, find_method, merge, resolve, schedule_layer
@@ -395,7 +396,7 @@ def run_evaluation(request: Request, which: str, keep: bool) -> tuple[dict[str, 
     _same_labels(start.about, pool, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = runs.make(request.out or home / "eval" / f"{dataset.name}-{split}")
-    settings = replace(recipe.eval, window=recipe.eval.window or recipe.finetune.crop)
+    settings = inference_settings(recipe)
     count = min(len(samples), settings.images or len(samples))
     progress = Counter(request.quiet)
     progress.say(f"scoring {path} (step {start.about['step']})")
