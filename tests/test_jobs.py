@@ -19,6 +19,7 @@ from mdp.io.checkpoint import load
 from mdp.io.errors import CheckpointError, Diverged, Preempted, RecipeError
 from mdp.io.jobs import Request, run_evaluation, run_finetuning, run_pretraining
 from mdp.io.journal import Journal
+from mdp.io.opening import plan_finetuning, plan_pretraining
 from mdp.io.recipe import Layer, merge, nest
 
 TINY: Layer = {
@@ -210,7 +211,7 @@ def test_evaluation_equals_a_plain_count_over_the_saved_predictions() -> None:
     tuned = run_finetuning(request(init="scratch"))
     scores, folder = run_evaluation(request(("eval.images", 4), init=str(tuned)), "last", keep=True)
     confusion = torch.zeros(8, 8, dtype=torch.int64)
-    pool = jobs.plan_finetuning(jobs.finetune_recipe(request(init="scratch"))[0]).validation
+    pool = plan_finetuning(jobs.finetune_recipe(request(init="scratch"))[0]).validation
     assert pool is not None
     for index in range(4):
         _, labels = pool.read(index)
@@ -278,7 +279,7 @@ def test_the_newest_run_is_the_one_started_last() -> None:
 def test_batches_shrink_to_the_images_there_are_and_say_so() -> None:
     folder = run_finetuning(request(("finetune.images", 3), ("finetune.steps", 2), init="scratch"))
     assert "training on 3 of them" in (folder / "log.txt").read_text()
-    plan = jobs.plan_pretraining(jobs.pretrain_recipe(request(("pretrain.batch_size", 5000))))
+    plan = plan_pretraining(jobs.pretrain_recipe(request(("pretrain.batch_size", 5000))))
     assert plan.recipe.pretrain.batch_size == 800
     assert "note: 800 images are fewer than a batch of 5000; batches have 800" in plan.lines
 

@@ -122,6 +122,17 @@ def test_only_the_query_encoder_receives_gradients(name: str) -> None:
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in pair.query.parameters())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_full_state_takes_the_memory_that_was_planned(name: str) -> None:
+    method = find_method(name)
+    settings = small(method)
+    pair, state = fresh(method, settings)
+    for number in range(5):
+        state = method.step(pair, state, views_of(number), settings, rng_of(number), alone).state
+    packed = sum(tensor.numel() * tensor.element_size() for tensor in method.pack(state).values())
+    assert packed == method.state_bytes(settings, CLASSES, 3)
+
+
 # multi_dataset
 
 

@@ -7,25 +7,24 @@ how it ended.
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from mdp.core.labels import LabelUnion
 from mdp.core.networks import EncoderPair
 from mdp.io import runs
 from mdp.io.checkpoint import Checkpoint, load
-from mdp.io.datasets import Dataset, Sample, open_split, open_training
-from mdp.io.datasets import load as load_dataset
+from mdp.io.datasets import open_split
 from mdp.io.engine import pick_device, restore_, section
-from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, RecipeError, ResourceError
+from mdp.io.errors import CheckpointError, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.evaluation import prepare_keep, score, summary
 from mdp.io.finetuning import finetune, new_segmentor
 from mdp.io.inference import inference_settings
 from mdp.io.journal import Counter, Journal, rewind
 from mdp.io.loading import Pool
+from mdp.io.opening import named, plan_finetuning, plan_pretraining, pool_of
 from mdp.io.recipe import Layer, Recipe, as_layer, find_method, merge, resolve, schedule_layer
 from mdp.io.training import pretrain, schedule_of
 from mdp.io.weights import fit, read_weights
@@ -50,96 +49,6 @@ class Request:
     def asked(self) -> Layer:
         """The layers as one."""
         return merge(*self.layers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A job that is ready to run."""
-
-    recipe: Recipe
-    pool: Pool
-    validation: Pool | None
-    lines: list[str] = field(default_factory=list)  # what was found, for people
-
-
-# Opening the data
-
-
-class Named(NamedTuple):
-    """A dataset and the split asked for, as written: `voc`, `voc:train`, `my.yaml:all`."""
-
-    dataset: Dataset
-    split: str | None
-
-
-def named(text: str) -> Named:
-    """Splits `name:split`.  Raises RecipeError for an unknown dataset or a YAML file that says something wrong."""
-    name, colon, split = text.rpartition(":")
-    if not colon or "/" in split:
-        name, split = text, ""
-    return Named(load_dataset(name), split or None)
-
-
-def _pool(parts: list[tuple[Dataset, list[Sample]]]) -> Pool:
-    datasets = {dataset.name: dataset for dataset, _ in parts}
-    if len(datasets) != len(parts):
-        names = [dataset.name for dataset, _ in parts]
-        raise RecipeError(f"two datasets have the same name: {', '.join(names)}; set `name:` in the YAML file of one")
-    samples = [sample for _, found in parts for sample in found]
-    return Pool(samples, datasets, LabelUnion([dataset.labels for dataset in datasets.values()]))
-
-
-def plan_pretraining(recipe: Recipe) -> Plan:
-    """Opens the union's training images, and the validation images of those datasets that have some.
-
-    Raises RecipeError or DatasetError saying what is missing.
-    """
-    root = Path(recipe.data.root)
-    if not recipe.pretrain.datasets:
-        raise RecipeError("no datasets: give --datasets a,b (see `mdp datasets`), or pretrain.datasets in the config")
-    lines, train, validation = [], [], []
-    for dataset, split in [named(text) for text in recipe.pretrain.datasets]:
-        samples, line = open_training(dataset, root, split)
-        train.append((dataset, samples))
-        lines.append(line)
-        try:
-            scored = open_split(dataset, root, dataset.val)[0] if dataset.val else []
-        except DatasetError as error:
-            scored = []
-            lines.append(f"note: {dataset.name} is not scored while pretraining: {error}")
-        validation.append((dataset, scored))
-    pool = _pool(train)
-    images, batch = len(pool.samples), recipe.pretrain.batch_size
-    if images < batch:
-        lines.append(f"note: {images} images are fewer than a batch of {batch}; batches have {images}")
-        recipe = replace(recipe, pretrain=replace(recipe.pretrain, batch_size=images))
-    if min(images, batch) < 2:
-        raise DatasetError(f"a batch of {min(images, batch)} image: BatchNorm needs two or more")
-    return Plan(recipe=recipe, pool=pool, validation=_pool(validation), lines=lines)
-
-
-def plan_finetuning(recipe: Recipe) -> Plan:
-    """Opens the target's training and validation images.  Raises RecipeError or DatasetError saying what is missing."""
-    root, settings = Path(recipe.data.root), recipe.finetune
-    if not settings.target:
-        raise RecipeError("no target: give --target NAME or a .yaml file, or finetune.target in the config")
-    dataset, split = named(settings.target)
-    samples, line = open_training(dataset, root, settings.split or split)
-    lines = [line]
-    if settings.images is not None and settings.images < len(samples):
-        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.run.seed))
-        samples = [samples[i] for i in sorted(order[: settings.images].tolist())]
-        lines.append(f"training on {len(samples)} of them, drawn by seed {recipe.run.seed}")
-    if settings.batch_size < 2:
-        raise RecipeError(f"finetune.batch_size: BatchNorm needs 2 or more, got {settings.batch_size}")
-    validation = None
-    if dataset.val:
-        scored, line = open_split(dataset, root, dataset.val)
-        validation = _pool([(dataset, scored)])
-        lines.append(line)
-    else:
-        lines.append(f"note: {dataset.name} has no split `val`; nothing is scored while training")
-    return Plan(recipe=recipe, pool=_pool([(dataset, samples)]), validation=validation, lines=lines)
 
 
 # Resuming
@@ -283,8 +192,6 @@ def describe_pretraining(request: Request) -> dict[str, Any]:
     schedule, length = schedule_of(recipe, len(plan.pool.samples))
     method = find_method(recipe.method.name)
     pair: EncoderPair = method.build(recipe.method.settings, recipe.model, torch.Generator())
-    state = method.initial_state(recipe.method.settings, plan.pool.union.size, length, torch.device("cpu"))
-    bank = state.size * plan.pool.union.size * (4 * recipe.method.settings.embedding + 8)
     return {
         "found": plan.lines,
         "images": plan.pool.sizes(),
@@ -293,7 +200,7 @@ def describe_pretraining(request: Request) -> dict[str, Any]:
         "steps_an_epoch": length,
         "batch_size": schedule.batch,
         "parameters": sum(parameter.numel() for parameter in pair.query.parameters()),
-        "bank_bytes": bank,
+        "state_bytes": method.state_bytes(recipe.method.settings, plan.pool.union.size, length),
     }
 
 
@@ -392,7 +299,7 @@ def run_evaluation(request: Request, which: str, keep: bool) -> tuple[dict[str, 
     if split is None:
         raise RecipeError(f"{dataset.name} has no split `val`; give --split, one of {', '.join(dataset.splits)}")
     samples, line = open_split(dataset, Path(recipe.data.root), split)
-    pool = _pool([(dataset, samples)])
+    pool = pool_of([(dataset, samples)])
     _same_labels(start.about, pool, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = runs.make(request.out or home / "eval" / f"{dataset.name}-{split}")

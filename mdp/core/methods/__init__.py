@@ -56,6 +56,9 @@ class Method(Protocol):
     def known_prototypes(self, state: Any, settings: Any) -> Prototypes:
         """The classes' current prototypes, for scoring while training."""
 
+    def state_bytes(self, settings: Any, classes: int, epoch_batches: int) -> int:
+        """How much memory the state takes once it is full, for planning."""
+
     def pack(self, state: Any) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
 

@@ -164,6 +164,12 @@ def known_prototypes(state: PrototypeBank, settings: Settings) -> Prototypes:
     return prototypes(state, settings.normalise_prototypes)
 
 
+def state_bytes(settings: Settings, classes: int, epoch_batches: int) -> int:
+    """The window's float32 sums and int64 counts, and the float64 total."""
+    batches = settings.bank_batches or max(1, epoch_batches)
+    return classes * (batches * (4 * settings.embedding + 8) + 8 * settings.embedding + 8)
+
+
 def pack(state: PrototypeBank) -> dict[str, Tensor]:
     return pack_bank(state)
 
