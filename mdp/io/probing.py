@@ -95,10 +95,10 @@ def _confusion(
     """The confusion matrix of one dataset over its own classes; None when nothing can be scored."""
     among = pool.union.classes_of(name)
     own = [index for index, sample in enumerate(pool.samples) if sample.dataset == name]
-    if not own or not bool(known.present[among].any()):
+    if not own or settings.validate_images == 0 or not bool(known.present[among].any()):
         return None
-    chosen = [own[i * len(own) // settings.validate_images] for i in range(settings.validate_images)]
-    chosen = sorted(set(chosen)) if len(own) > settings.validate_images else own
+    count = min(len(own), settings.validate_images)
+    chosen = [own[i * len(own) // count] for i in range(count)]  # evenly spaced
     size, items = (settings.crop, settings.crop), WholeItems(pool)
     classes = among.stop - among.start
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
