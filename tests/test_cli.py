@@ -166,9 +166,11 @@ WRONG = [
     ("mdp pretrain --datasets voc --init nothing.pth", 5, "nothing.pth"),
     ("mdp pretrain --resume nothing", 5, "nothing: expected a run folder or a weights file"),
     ("mdp finetune --target voc --init small.yaml", 5, "small.yaml"),
+    ("mdp finetune --target voc --set model.width=6", 5, "[4, 3, 7, 7] in the file, [6, 3, 7, 7] in the network"),
     ("mdp finetune", 2, "no target"),
     ("mdp eval nothing", 5, "nothing: expected a run folder"),
     ("mdp eval --split nothing", 2, "unknown split 'nothing'"),
+    ("mdp eval --config typo.yaml", 2, "unknown setting pretrain.bach_size"),
 ]  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def _reopen(kind: str, request: Request) -> tuple[Path, Checkpoint, Recipe]:
     if start.about["kind"] != kind:
         raise CheckpointError(f"{folder}: a {start.about['kind']} run; resume it with `mdp {start.about['kind']}`")
     own = start.about["recipe"]
-    recipe = resolve(own, request.asked)
+    recipe = _with_paths(resolve(own, request.asked))
     changed = [key for key in _changed(own, as_layer(recipe)) if key not in MAY_CHANGE]
     if changed:
         raise RecipeError(
@@ -275,6 +275,7 @@ def evaluation_recipe(request: Request, about: Mapping[str, Any]) -> Recipe:
 
     The network is the run's: of what is asked for, only the sections run, data and eval, and a target, count.
     """
+    resolve(request.asked)  # a mistake in a section that is not read here is still a mistake
     asked = {key: value for key, value in request.asked.items() if key in ("run", "data", "eval")}
     target = {"finetune": {"target": request.target}} if request.target else {}
     return _with_paths(resolve(about["recipe"], asked, target))

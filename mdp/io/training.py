@@ -27,7 +27,6 @@ from mdp.io.engine import (
     section,
     sgd,
 )
-from mdp.io.errors import DatasetError
 from mdp.io.journal import Journal
 from mdp.io.loading import Pool, PretrainItems, epoch_batches, load, view_batches
 from mdp.io.probing import probe
@@ -37,17 +36,9 @@ from mdp.io.signals import Stop
 
 
 def schedule_of(recipe: Recipe, images: int) -> tuple[Schedule, int]:
-    """The schedule of pretraining on so many images, and the number of steps an epoch.
-
-    Raises DatasetError when the images do not fill one batch.
-    """
+    """The schedule of pretraining on so many images (a batch at least), and the number of steps an epoch."""
     settings = recipe.pretrain
     length = images // settings.batch_size
-    if length == 0:
-        raise DatasetError(
-            f"{images} training images do not fill one batch of {settings.batch_size}; "
-            f"use --batch-size {images} or less"
-        )
     steps = settings.steps or settings.epochs * length
     return Schedule(
         steps, settings.batch_size, settings.validate_epochs * length, 60 * recipe.run.checkpoint_minutes
