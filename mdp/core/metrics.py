@@ -57,6 +57,18 @@ def mean_accuracy(confusion: Tensor) -> float:
     return float(class_accuracy(confusion).nanmean())
 
 
+def majority(confusion: Tensor) -> Tensor:
+    """The confusion matrix (C, C) of always naming the most frequent labelled class: the baseline of every score.
+
+    >>> majority(torch.tensor([[3, 1], [2, 0]])).tolist()
+    [[4, 0], [2, 0]]
+    """
+    labelled = confusion.sum(1)  # (C,)
+    always = torch.zeros_like(confusion)
+    always[:, labelled.argmax()] = labelled
+    return always
+
+
 def pixel_accuracy(confusion: Tensor) -> float:
     """Share of all labelled pixels that is predicted right (aAcc), in 0..1."""
     return float(confusion.diagonal().sum().double() / confusion.sum().double())

@@ -6,11 +6,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mdp.core.labels import LabelSpace
-from mdp.core.metrics import class_accuracy, class_iou, confusion_matrix, mean_accuracy, mean_iou, pixel_accuracy
+from mdp.core.metrics import (
+    class_accuracy,
+    class_iou,
+    confusion_matrix,
+    majority,
+    mean_accuracy,
+    mean_iou,
+    pixel_accuracy,
+)
 from mdp.core.networks import Segmentor
 from mdp.io.errors import DatasetError
 from mdp.io.images import overlay, write_labels, write_rgb
@@ -63,7 +72,7 @@ def _keep(folder: Path, name: str, image: Tensor, guess: Tensor, labels: Tensor,
     write_labels(folder / "predictions" / f"{stem}.png", guess.numpy(), space.colors)
     rgb = image.permute(1, 2, 0).numpy()
     pair = [overlay(rgb, classes.numpy().astype(int), space.colors) for classes in (guess, labels)]
-    write_rgb(folder / "overlays" / f"{stem}.png", torch.cat([torch.from_numpy(p) for p in pair], 1).numpy())
+    write_rgb(folder / "overlays" / f"{stem}.png", np.hstack(pair))
 
 
 def prepare_keep(folder: Path, pool: Pool) -> Path:
@@ -81,8 +90,6 @@ def summary(confusion: Tensor, space: LabelSpace) -> dict[str, Any]:
     iou, accuracy = class_iou(confusion).tolist(), class_accuracy(confusion).tolist()
     labelled, predicted = confusion.sum(1).tolist(), confusion.sum(0).tolist()
     frequent = int(confusion.sum(1).argmax())
-    always = torch.zeros_like(confusion)
-    always[:, frequent] = confusion.sum(1)
     rows = [
         {
             "name": name,
@@ -99,7 +106,7 @@ def summary(confusion: Tensor, space: LabelSpace) -> dict[str, Any]:
         "macc": _number(mean_accuracy(confusion)),
         "aacc": _number(pixel_accuracy(confusion)),
         "classes_counted": sum(row["iou"] is not None for row in rows),
-        "majority": {"class": space.classes[frequent], "miou": _number(mean_iou(always))},
+        "majority": {"class": space.classes[frequent], "miou": _number(mean_iou(majority(confusion)))},
         "classes": rows,
     }
 

@@ -232,11 +232,6 @@ class WholeItems:
             return error
 
 
-def normalised(image: Tensor, device: torch.device) -> Tensor:
-    """An image (3, H, W) uint8 as network input (1, 3, H, W) on `device`."""
-    return normalise(image[None].to(device).float() / 255)
-
-
 # The loader
 
 

@@ -11,7 +11,7 @@ import torch
 
 from mdp.core.geometry import Box, View, cut_image, cut_labels, downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.metrics import confusion_matrix, mean_iou
+from mdp.core.metrics import confusion_matrix, majority, mean_iou
 from mdp.core.networks import EmbeddingNetwork
 from mdp.core.photometry import normalise
 from mdp.core.prototypes import Prototypes, effective_rank, mean_cosine, nearest_class
@@ -74,10 +74,7 @@ def probe(
         for name in pool.datasets:
             confusion = _confusion(network, known, pool, name, settings, device, stop)
             if confusion is not None:
-                frequent = confusion.sum(1).argmax()
-                always = torch.zeros_like(confusion)
-                always[:, frequent] = confusion.sum(1)
-                iou[name], chance[name] = mean_iou(confusion), mean_iou(always)
+                iou[name], chance[name] = mean_iou(confusion), mean_iou(majority(confusion))
     network.train()
     unseen = torch.nonzero(~known.present).flatten().tolist()
     return Probe(iou, chance, mean_cosine(known), effective_rank(known), unseen)
