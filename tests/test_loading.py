@@ -74,6 +74,12 @@ def test_batches_from_the_middle_are_those_of_the_whole_run(
     assert stream[start:] == list(stream_batches(seed, sum(sizes), batch, start, steps))
 
 
+def test_an_image_that_repeats_in_a_balanced_epoch_has_draws_of_its_own_each_time() -> None:
+    keys = [key for batch in epoch_batches(0, [2, 10], 4, True, 0, 9) for key in batch]
+    assert max(Counter(index for _, index in keys).values()) >= 9
+    assert len(set(keys)) == len(keys)
+
+
 def test_a_stream_wastes_no_image_and_may_be_shorter_than_a_batch() -> None:
     keys = [key for batch in stream_batches(0, 3, 8, 0, 6) for key in batch]
     assert len(keys) == 48

@@ -33,7 +33,7 @@ from mdp.io.datasets import Dataset, Sample, labels_of
 from mdp.io.errors import MdpError, ResourceError
 from mdp.io.recipe import FinetuneSettings, PretrainSettings
 
-Key = tuple[int, int]  # (epoch, index of a sample)
+Key = tuple[int, int]  # (epoch, or another number that tells repeats apart; index of a sample)
 
 
 class Pool(NamedTuple):
@@ -83,14 +83,19 @@ def epoch_order(seed: int, epoch: int, sizes: Sequence[int], balance: bool = Fal
 def epoch_batches(
     seed: int, sizes: Sequence[int], batch: int, balance: bool, start: int, steps: int
 ) -> Iterator[list[Key]]:
-    """The keys of steps start .. steps - 1 in epochs of whole batches; an epoch's last incomplete batch is dropped."""
+    """The keys of steps start .. steps - 1 in epochs of whole batches; an epoch's last incomplete batch is dropped.
+
+    With `balance` a small dataset repeats within an epoch: its images are keyed by their place in the run instead, so
+    that each repeat has draws of its own.
+    """
     length = sum(sizes) // batch
     order, current = np.empty(0, dtype=np.int64), -1
     for step in range(start, steps):
         epoch, place = divmod(step, length)
         if epoch != current:
             order, current = epoch_order(seed, epoch, sizes, balance), epoch
-        yield [(epoch, int(index)) for index in order[place * batch : (place + 1) * batch]]
+        chosen = order[place * batch : (place + 1) * batch].tolist()
+        yield [(step * batch + i if balance else epoch, index) for i, index in enumerate(chosen)]
 
 
 def stream_batches(seed: int, size: int, batch: int, start: int, steps: int) -> Iterator[list[Key]]:
