@@ -205,12 +205,15 @@ def pretrain(
               help="Weights to start from [default: the newest pretraining run].")  # fmt: skip
 @click.option("--images", type=int, help="Train on so many images only, drawn by the seed.")
 @click.option("--backbone-only", is_flag=True, help="Load the backbone but not the ASPP head.")
+@click.option("--head-init", type=click.Choice(["random", "prototypes"]),
+              help="Start the classifier at random, or from the prototypes of related source classes.")  # fmt: skip
 @training
 @shared
 def finetune(
     target: str | None,
     images: int | None,
     backbone_only: bool,
+    head_init: str | None,
     steps: int | None,
     batch_size: int | None,
     lr: float | None,
@@ -236,6 +239,7 @@ def finetune(
         "finetune.batch_size": batch_size,
         "finetune.lr": lr,
         "finetune.load": ["backbone"] if backbone_only else None,
+        "finetune.head_init": head_init,
         **_where(seed, root, device, workers),
     }
     request = _request(flags, **others)
@@ -303,6 +307,67 @@ def _where(seed: int | None, root: str | None, device: str | None, workers: int 
 
 
 @cli.command()
+@click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets, help="Dataset to fine-tune on.")
+@click.option("--start", "starts", multiple=True, metavar="[NAME=]KIND:PATH",
+              help="scratch, run:FOLDER, weights:FILE or imagenet:FILE (a torchvision one); repeat it.")  # fmt: skip
+@click.option("--fractions", default="1/8,1/4,1", show_default=True, help="Shares of the training images.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Seeds 0, 1, ... of each cell.")
+@click.option("--split", help="Split to score [default: the dataset's validation split].")
+@click.option("--against", multiple=True, metavar="NAME", help="Compare with this start [default: the first].")
+@click.option("--keep", is_flag=True, help="Keep the checkpoints of cells that are scored.")
+@click.option("--steps", type=int, help="Fine-tuning steps, the same for all.")
+@click.option("--show", type=click.Path(path_type=Path), help="Print the tables of this compare.json, and run nothing.")
+@shared
+def compare(
+    target: str | None,
+    starts: tuple[str, ...],
+    fractions: str,
+    seeds: int,
+    split: str | None,
+    against: tuple[str, ...],
+    keep: bool,
+    steps: int | None,
+    show: Path | None,
+    root: str | None,
+    device: str | None,
+    workers: int | None,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Fine-tune one target from several starting points, with the same budget, and say what can be claimed.
+
+    What was done before is kept and what was interrupted goes on.  {seed} in a path is the cell's seed;
+    NAME=KIND:PATH?key=value sets something for one start.
+
+    \b
+      mdp compare --target cityscapes --start scratch --start imagenet:resnet50.pth --start run:runs/pretrain/x
+      mdp compare --target my.yaml --start scratch --start ours=run:runs/x-{seed} --fractions 1/8 --seeds 5
+      mdp compare --show runs/compare/cityscapes
+    """
+    from mdp.io.comparison_report import read_comparison, report
+
+    folder = show
+    if folder is None:
+        from mdp.io.comparing import Comparison, parse_shares, parse_start, run_comparison
+
+        if not starts:
+            raise click.UsageError("give --start at least once, such as --start scratch --start run:FOLDER")
+        asked = Comparison(
+            starts=tuple(parse_start(text) for text in starts),
+            shares=parse_shares(fractions),
+            seeds=seeds,
+            split=split,
+            against=against,
+            keep=keep,
+        )
+        flags = {"finetune.target": target, "finetune.steps": steps, **_where(None, root, device, workers)}
+        folder = run_comparison(_request(flags, **others), asked)
+        click.echo(f"written to {folder}", err=True)
+    whole = read_comparison(folder)
+    click.echo(json.dumps(whole) if as_json else report(whole))
+
+
+@cli.command()
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the three runs, instead of one under ./runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
@@ -355,6 +420,22 @@ def recipe_show(file: Path | None, target: str) -> None:
 
     chosen = nest("finetune.target", target) if target else {}
     click.echo(as_yaml(resolve(schedule_layer(target), config_layer(file), chosen)), nl=False)
+
+
+@recipe.command("list")
+@click.argument("folder", default="examples/recipes", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def recipe_list(folder: Path, as_json: bool) -> None:
+    """List the recipes below FOLDER [default: examples/recipes], with the figure that each should reach.
+
+    \b
+      mdp recipe list
+      mdp recipe list examples/recipes/paper --json
+    """
+    from mdp.io.catalogue import recipe_rows, recipe_table
+
+    rows = recipe_rows(folder)
+    click.echo(json.dumps(rows, indent=1) if as_json else recipe_table(rows))
 
 
 def main() -> None:

@@ -203,7 +203,7 @@ def test_a_run_folder_says_what_the_run_was() -> None:
     ]
     validation = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][-1]
     assert validation["kind"] == "validate"
-    assert set(validation["nearest_prototype_miou"]) == {"shapes-coarse", "shapes-fine"}
+    assert set(validation["miou"]) == {"shapes-coarse", "shapes-fine"}
     assert {"prototype_cosine", "prototype_rank", "classes_unseen"} <= set(validation)
 
 

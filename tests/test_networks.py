@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from mdp.core.networks import (
     EmbeddingNetwork,
+    EncoderPair,
+    InstanceNetwork,
     NetworkSettings,
     Segmentor,
     build_embedding_network,
+    build_instance_network,
     build_segmentor,
     follow_,
     make_pair,
@@ -24,7 +27,7 @@ from mdp.core.networks import (
     upsample,
 )
 from mdp.core.networks.deeplab import ASPP
-from mdp.core.networks.heads import projection_head
+from mdp.core.networks.heads import instance_head, projection_head
 from mdp.core.networks.resnet import LAYOUTS, BasicBlock, Bottleneck, ResNet, initialise_
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
@@ -133,6 +136,23 @@ def test_the_projection_head_has_four_layers_and_bias_in_the_last_only() -> None
     assert isinstance(head[-1], nn.Conv2d)
 
 
+def test_the_instance_head_has_two_linear_layers_as_wide_inside_as_the_features() -> None:
+    head = instance_head(512, 128)
+    assert [(m.in_features, m.out_features) for m in head if isinstance(m, nn.Linear)] == [(512, 512), (512, 128)]
+    assert params(head) == 512 * 512 + 512 + 512 * 128 + 128
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_all_networks_name_their_backbones_alike(name: str) -> None:
+    with torch.device("meta"):
+        chosen = NetworkSettings(backbone=name)
+        instance = shapes(InstanceNetwork(chosen, 128))
+        others = [shapes(EmbeddingNetwork(chosen, 256, 512)), shapes(Segmentor(chosen, 21))]
+    backbone = {n: shape for n, shape in instance.items() if n.startswith("backbone.")}
+    assert {n for n in instance if not n.startswith("projection_head.")} == backbone.keys()
+    assert all({n: s for n, s in other.items() if n.startswith("backbone.")} == backbone for other in others)
+
+
 # Backbone
 
 
@@ -197,8 +217,19 @@ def test_convolutions_start_with_kaimings_spread_over_fan_out() -> None:
 
 
 def test_a_module_without_a_rule_cannot_be_initialised_by_accident() -> None:
-    with pytest.raises(ValueError, match="Linear"):
-        initialise_(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(2, 2)), rng_of(0))
+    with pytest.raises(ValueError, match="got LayerNorm"):
+        initialise_(nn.Sequential(nn.Conv2d(1, 1, 1), nn.LayerNorm(2)), rng_of(0))
+
+
+@given(seeds, st.integers(1, 9), st.integers(1, 9))
+def test_linear_layers_start_as_torch_starts_them(seed: int, inputs: int, outputs: int) -> None:
+    ours = nn.Linear(inputs, outputs)
+    initialise_(ours, rng_of(seed))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        theirs = nn.Linear(inputs, outputs)
+    assert torch.equal(ours.weight, theirs.weight)
+    assert torch.equal(ours.bias, theirs.bias)
 
 
 @FEW
@@ -206,8 +237,10 @@ def test_a_module_without_a_rule_cannot_be_initialised_by_accident() -> None:
 def test_weights_are_a_function_of_the_generator_alone(seed: int) -> None:
     pretraining = pure_call(build_embedding_network, NARROW, 3, 5, rng_of(seed))
     fine_tuning = pure_call(build_segmentor, NARROW, 4, rng_of(seed))
+    instances = pure_call(build_instance_network, NARROW, 3, rng_of(seed))
     for name, tensor in pretraining.backbone.state_dict().items():
         assert torch.equal(tensor, fine_tuning.backbone.state_dict()[name])
+        assert torch.equal(tensor, instances.backbone.state_dict()[name])
 
 
 def test_one_image_is_enough_for_the_backbone_in_training() -> None:
@@ -309,6 +342,32 @@ def test_pixel_embeddings_have_unit_length_in_float32(seed: int, half: bool) -> 
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2, 3, 5))
 
 
+@FEW
+@given(seed=seeds, half=st.booleans(), batch=st.integers(1, 3))
+def test_an_image_has_one_embedding_of_unit_length_in_float32(seed: int, half: bool, batch: int) -> None:
+    network = build_instance_network(NARROW, 5, rng_of(seed)).eval()
+    images = torch.randn(batch, 3, 40, 33, generator=rng_of(seed))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        embeddings = pure_call(InstanceNetwork.forward, network, images)
+    assert embeddings.dtype == torch.float32
+    assert embeddings.shape == (batch, 5)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(batch))
+
+
+def test_an_instance_embedding_is_the_head_of_the_mean_feature() -> None:
+    network = build_instance_network(NARROW, 5, rng_of(0)).eval()
+    images = torch.randn(2, 3, 70, 40, generator=rng_of(1))
+    with torch.no_grad():
+        features = network.backbone(images)
+        first, _, last = network.projection_head
+        mean = features.double().sum((2, 3)) / (3 * 2)
+        inner = (mean @ first.weight.double().T + first.bias.double()).relu()
+        expected = inner @ last.weight.double().T + last.bias.double()
+        expected = expected / expected.square().sum(1, keepdim=True).sqrt()
+        assert features.shape[2:] == (3, 2)  # stride 32 whatever the settings say
+        torch.testing.assert_close(network(images).double(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_zero_vector_gives_a_zero_embedding_and_a_bounded_gradient() -> None:
     network = build_embedding_network(NARROW, 5, 6, rng_of(0)).eval()
     nn.init.zeros_(network.projection_head[-1].weight)
@@ -355,6 +414,26 @@ def test_the_key_encoder_is_the_weighted_mean_of_itself_and_the_query_encoder(se
     assert all(torch.equal(now, then) for now, then in zip(pair.key.buffers(), statistics, strict=True))
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_network_that_follows_itself_stays_as_it_is(momentum: float) -> None:
+    network = build_segmentor(NARROW, 3, rng_of(0))
+    before = {name: (tensor.clone(), tensor._version) for name, tensor in network.state_dict().items()}
+    follow_(EncoderPair(network, network), momentum)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name][0])
+        assert tensor._version == before[name][1]
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_an_instance_network_is_followed_like_any_other() -> None:
+    pair = make_pair(build_instance_network(NARROW, 3, rng_of(0)))
+    scramble_(pair.query, rng_of(1))
+    expected = [0.75 * k + 0.25 * q for k, q in zip(pair.key.parameters(), pair.query.parameters(), strict=True)]
+    follow_(pair, 0.75)
+    for now, then in zip(pair.key.parameters(), expected, strict=True):
+        torch.testing.assert_close(now, then.detach())
+
+
 def test_a_pair_starts_equal_shares_no_memory_and_gives_the_key_no_gradient() -> None:
     pair = make_pair(build_embedding_network(NARROW, 3, 4, rng_of(0)))
     query, key = pair.query.state_dict(), pair.key.state_dict()
@@ -385,6 +464,18 @@ def test_backbone_and_aspp_pass_from_pretraining_to_fine_tuning(seed: int) -> No
         before = pretrained.decode_head(pretrained.backbone(images))
         after = ASPP.forward(network.decode_head, network.backbone(images))
     assert torch.equal(before, after)
+
+
+def test_the_backbone_of_instances_passes_to_fine_tuning_and_to_pixel_embeddings() -> None:
+    weights = build_instance_network(NARROW, 3, rng_of(0)).state_dict()
+    for network in (build_segmentor(NARROW, 4, rng_of(1)), build_embedding_network(NARROW, 3, 4, rng_of(1))):
+        found = pure_call(match, weights, network.state_dict(), ("backbone",))
+        assert found.missing == []
+        assert found.wrong_shape == {}
+        network.load_state_dict(found.tensors, strict=False)
+        own = network.backbone.state_dict()
+        assert all(torch.equal(own[name.removeprefix("backbone.")], tensor) for name, tensor in found.tensors.items())
+        assert all(name.startswith("projection_head.") for name in found.unexpected)
 
 
 @given(prefixes=st.lists(st.sampled_from(["module.", "_orig_mod.", "encoder_q."]), max_size=3))

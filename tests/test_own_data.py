@@ -1,18 +1,23 @@
 """Datasets described by a YAML file: what the format says, what it refuses, and the examples on the real files."""
 
+import json
 import pickle
 import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import mdp.io.own_data
 from mdp.core.labels import IGNORE, LabelUnion
-from mdp.io.datasets import labels_of, load, open_split, open_training
+from mdp.io.datasets import Sample, labels_of, load, open_split, open_training
 from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.jobs import Request, run_pretraining
+from mdp.io.opening import expected_images, plan_finetuning, plan_pretraining
+from mdp.io.recipe import Recipe, as_layer, resolve
 from tests.conftest import ROOT
 from tests.test_datasets import class_names
 from tests.trees import grey, labels_array, lines, own_tree, own_yaml, photo
@@ -22,6 +27,10 @@ MINIMAL = """
 name: site
 splits: {train: {images: images, labels: labels}}
 classes: {0: road, 1: car}
+"""
+UNLABELLED = """
+name: walks
+splits: {train: {images: photos}}
 """
 
 
@@ -64,10 +73,10 @@ def test_a_dataset_of_ones_own_is_read_as_described(tmp_path: Path) -> None:
 
 
 def test_the_example_in_the_documentation_is_a_valid_description(tmp_path: Path) -> None:
-    text = (mdp.io.own_data.__doc__ or "").split("\n\n", 1)[1]
+    text = (mdp.io.own_data.__doc__ or "").split("\n\n")[1]
     dataset = load(str(own_yaml(tmp_path, text)))
     assert dataset.labels.classes == ("road", "vehicle", "tree")
-    assert list(dataset.splits) == ["train", "val", "test"]
+    assert dataset.splits == {"train": None, "val": None, "test": None, "all": 1200}
 
 
 def test_values_colours_and_ignored_classes_may_stand_side_by_side(tmp_path: Path) -> None:
@@ -197,12 +206,26 @@ def test_colours_for_display_are_ones_own_where_given_and_distinct_elsewhere(tmp
         (MINIMAL.replace("1: car", "255: car"), "ignore_index: 255 is also a value of class 'car'"),
         (MINIMAL.replace("1: car", '1: {name: car, colors: ["red"]}'), "#804080"),
         (MINIMAL + "ignore: 3\n", "ignore: expected a list"),
-        (MINIMAL + "ignore: [0, 1]\n", "no classes"),
+        (MINIMAL + "ignore: [0, 1]\n", "classes: every class is also under ignore"),
         (MINIMAL.replace("{0: road, 1: car}", "[road, car]"), "classes: expected"),
         (MINIMAL.replace("{images: images, labels: labels}", "images"), "splits.train: expected"),
         (MINIMAL.replace(", labels: labels", ""), "splits.train: expected images and labels"),
         (MINIMAL.replace("labels: labels", "labels: labels, label: x.png"), "{stem}"),
         (MINIMAL.replace("labels: labels", "labels: 3"), "splits.train.labels: expected text"),
+        (
+            MINIMAL.replace("{0: road, 1: car}", '{0: {name: road, colors: ["#010203"]}}\nignore: ["#010203"]'),
+            "classes: every class is also under ignore",
+        ),
+        (MINIMAL.replace("classes: {0: road, 1: car}", "classes: {}"), "classes: expected"),
+        (MINIMAL.replace("classes: {0: road, 1: car}", "classes:"), "classes: expected"),
+        (
+            MINIMAL.replace("classes: {0: road, 1: car}", ""),
+            "splits.train: without `classes` the photos are unlabelled",
+        ),
+        (UNLABELLED.replace("images: photos", "list: some.txt"), "a split is {images: FOLDER}; got list"),
+        (UNLABELLED.replace("images: photos", "count: 3"), "a split is {images: FOLDER}; got count"),
+        (UNLABELLED.replace("photos", "photos, image: photos"), "splits.train.image; did you mean 'images'"),
+        (UNLABELLED.replace("photos", "3"), "splits.train.images: expected text, got 3"),
         ("name: site\n", "splits: expected"),
         ("", "splits: expected"),
         ("name: [", "line 1"),
@@ -290,10 +313,184 @@ def test_an_unknown_value_comes_with_the_line_to_add(tmp_path: Path) -> None:
     assert int((dataset.labels.to_classes(values) == IGNORE).sum()) == 192
 
 
+# Photos without labels, and how many there should be
+
+
+def photo_tree(folder: Path) -> Path:
+    """Three photos at several depths, beside what is no photo or hidden."""
+    for seed, name in enumerate(["b.PNG", "n01/a.JPEG", "n01/deep/c.webp"]):
+        photo(folder / name, seed)
+    photo(folder / ".hidden.jpg", 9)
+    lines(folder / "notes.txt", ["no photo"])
+    return folder
+
+
+def names_in(folder: Path, samples: list[Sample]) -> list[str]:
+    return [Path(sample.image).relative_to(folder).as_posix() for sample in samples]
+
+
+def recipe_with(root: Path, datasets: list[str], method: str, **settings: Any) -> Recipe:
+    pretrain = {"datasets": datasets, "batch_size": 2, "crop": 32, "steps": 2, "validate_epochs": 0}
+    return resolve(
+        {
+            "data": {"root": str(root)},
+            "run": {"workers": 0, "device": "cpu"},
+            "model": {"backbone": "resnet18", "width": 4, "output_stride": 16, "channels": 8, "dilations": [1, 2]},
+            "method": {"name": method, **settings},
+            "pretrain": pretrain,
+        }
+    )
+
+
+def test_without_classes_all_photos_below_the_folder_are_taken_unlabelled(tmp_path: Path) -> None:
+    photo_tree(tmp_path / "photos")
+    dataset = load(str(own_yaml(tmp_path, UNLABELLED)))
+    samples, line = open_training(dataset, tmp_path)
+    assert line == "walks train: 3 images"
+    assert names_in(tmp_path / "photos", samples) == ["b.PNG", "n01/a.JPEG", "n01/deep/c.webp"]
+    assert dataset.labels.classes == ()
+    assert {sample.labels for sample in samples} == {""}
+
+
+def test_an_unlabelled_photo_is_read_with_every_pixel_ignored_also_beside_labelled_data(tmp_path: Path) -> None:
+    photo_tree(tmp_path / "photos")
+    flat_tree(tmp_path, ["a"])
+    dataset = load(str(own_yaml(tmp_path, UNLABELLED)))
+    labelled = load(str(own_yaml(tmp_path / "other", MINIMAL)))
+    rgb, raw = dataset.read(sample := open_training(dataset, tmp_path)[0][0])
+    assert rgb.shape == (64, 96, 3)
+    union = LabelUnion([labelled.labels, dataset.labels])
+    assert union.size == 2
+    labels = labels_of(union, sample, raw, dataset.source)
+    assert labels.shape == (64, 96)
+    assert set(labels.flatten().tolist()) == {IGNORE}
+
+
+def test_a_split_called_val_of_unlabelled_photos_is_not_scored(tmp_path: Path) -> None:
+    text = UNLABELLED.replace("{images: photos}}", "{images: photos}, val: {images: photos}}")
+    assert load(str(own_yaml(tmp_path, text))).val is None
+    assert load(str(own_yaml(tmp_path, MINIMAL.replace("train:", "val:")))).val == "val"
+
+
+def test_unlabelled_photos_may_lie_under_the_root(tmp_path: Path) -> None:
+    photo_tree(tmp_path / "data" / "walks" / "photos")
+    dataset = load(str(own_yaml(tmp_path, UNLABELLED + "root: walks\n")))
+    assert len(open_training(dataset, tmp_path / "data")[0]) == 3
+    with pytest.raises(DatasetError, match=r"root: walks, under --root"):
+        open_training(dataset, tmp_path)
+    (tmp_path / "data" / "walks" / "photos").rename(tmp_path / "gone")
+    with pytest.raises(DatasetError, match=r"walks: the folder .*photos is missing"):
+        open_training(dataset, tmp_path / "data")
+
+
+@pytest.mark.parametrize("spelling", ["photos", "photos/", "./photos", "{}/photos"])
+def test_a_plain_folder_is_a_dataset_of_unlabelled_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    photo_tree(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    dataset = load(spelling.format(tmp_path))
+    samples, line = open_training(dataset, tmp_path / "elsewhere")
+    assert (dataset.name, dataset.labels.classes, line) == ("photos", (), "photos train: 3 images")
+    assert names_in(tmp_path / "photos", samples) == ["b.PNG", "n01/a.JPEG", "n01/deep/c.webp"]
+    assert len(pickle.loads(pickle.dumps(samples))) == 3
+
+
+def test_a_folder_without_photos_or_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DatasetError, match="split train is empty"):
+        open_training(load("photos"), tmp_path)
+    with pytest.raises(RecipeError, match=r"unknown dataset 'fotos'.*folder of unlabelled photos"):
+        load("fotos")
+
+
+def test_a_folder_with_the_name_of_a_built_in_dataset_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo_tree(tmp_path / "voc")
+    monkeypatch.chdir(tmp_path)
+    assert len(load("voc").labels.classes) == 21
+    assert load("./voc").labels.classes == ()
+
+
+@pytest.mark.parametrize("count", ["0", "-3", "2.5", "true", '"3"', "many", "[3]"])
+@pytest.mark.parametrize("text", [MINIMAL.replace("labels: labels", "labels: labels, count: N"),
+                                  UNLABELLED.replace("photos", "photos, count: N")])  # fmt: skip
+def test_a_count_that_is_no_number_of_images_is_refused(tmp_path: Path, text: str, count: str) -> None:
+    assert "splits.train.count: expected a whole number of 1 or more" in refusal(
+        tmp_path, text.replace("N}", count + "}")
+    )
+
+
+def test_images_are_counted_against_the_number_there_should_be(tmp_path: Path) -> None:
+    flat_tree(tmp_path, ["a", "b"])
+    photo_tree(tmp_path / "photos")
+    text = MINIMAL.replace("labels: labels", "labels: labels, count: 1200")
+    dataset = load(str(own_yaml(tmp_path, text)))
+    assert dataset.splits == {"train": 1200}
+    assert open_split(dataset, tmp_path, "train")[1] == "site train: 2 of 1,200 images"
+    dataset = load(str(own_yaml(tmp_path, UNLABELLED.replace("photos", "photos, count: 3"))))
+    assert open_split(dataset, tmp_path, "train")[1] == "walks train: 3 of 3 images"
+
+
+def test_a_count_stands_in_for_images_that_are_not_there_yet(tmp_path: Path) -> None:
+    text = UNLABELLED.replace("photos", "photos, count: 77") + "root: walks\n"
+    path = str(own_yaml(tmp_path, text))
+    union, images, found = expected_images(recipe_with(tmp_path, [path], "moco", groups=1))
+    assert (union.size, images, found) == (0, {"walks": 77}, ["walks train: not there; counted as published"])
+    path = str(own_yaml(tmp_path, text.replace(", count: 77", "")))
+    with pytest.raises(DatasetError, match=r"folder .*walks is missing"):
+        expected_images(recipe_with(tmp_path, [path], "moco", groups=1))
+
+
+@pytest.mark.parametrize("method", ["multi_dataset", "pixel_pairs", "region_bank", "supervised"])
+def test_a_method_that_needs_labels_refuses_unlabelled_data_in_one_line(tmp_path: Path, method: str) -> None:
+    photos = str(photo_tree(tmp_path / "photos"))
+    recipe = recipe_with(tmp_path, ["shapes-coarse", photos], method)
+    for opened_by in (plan_pretraining, expected_images):
+        with pytest.raises(RecipeError) as caught:
+            opened_by(recipe)
+        assert str(caught.value) == (
+            f"photos: no labels, and the method {method} needs them; leave it out, or use --method moco"
+        )
+
+
+def test_moco_takes_labelled_and_unlabelled_data_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo_tree(tmp_path / "photos")
+    flat_tree(tmp_path / "site", ["a", "b"])
+    names = [str(own_yaml(tmp_path / "site", MINIMAL)), "photos/"]
+    recipe = recipe_with(tmp_path, names, "moco", groups=1, queue=8, embedding=8)
+    plan = plan_pretraining(recipe)
+    assert plan.lines == ["site train: 2 images", "photos train: 3 images"]
+    assert (plan.pool.sizes(), plan.pool.union.size) == ({"site": 2, "photos": 3}, 2)
+    folder = run_pretraining(Request(layers=(as_layer(recipe),), out=tmp_path / "run", quiet=True))
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+
+
+def test_fine_tuning_on_unlabelled_data_is_refused_in_one_line(tmp_path: Path) -> None:
+    photos = str(photo_tree(tmp_path / "photos"))
+    with pytest.raises(RecipeError) as caught:
+        plan_finetuning(resolve({"finetune": {"target": photos}}))
+    assert str(caught.value) == "photos: no labels; fine-tuning needs a labelled target"
+
+
+def test_imagenet_is_unlabelled_and_counted_against_its_official_number(tmp_path: Path) -> None:
+    photo_tree(tmp_path / "imagenet" / "train")
+    dataset = load(str(EXAMPLES["imagenet"]))
+    assert (dataset.labels.classes, dataset.train, dataset.val) == ((), ("train",), None)
+    samples, line = open_training(dataset, tmp_path)
+    assert line == "imagenet train: 3 of 1,281,167 images"
+    assert names_in(tmp_path / "imagenet" / "train", samples)[1] == "n01/a.JPEG"
+
+
 # The examples, on the real files
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "imagenet"])
 def test_an_example_describes_classes_with_distinct_colours(name: str) -> None:
     labels = load(str(EXAMPLES[name])).labels
     assert len(set(labels.colors)) == len(labels.classes) == {

@@ -1,6 +1,7 @@
-"""Class sums, bank and prototypes (eq. 3), against brute force and by hand."""
+"""Class means and sums, bank and prototypes (eq. 3), against brute force and by hand."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from mdp.core.prototypes import (
     ClassSums,
     Prototypes,
     add,
+    class_means,
+    class_similarity,
     class_sums,
     effective_rank,
     empty_bank,
     mean_cosine,
-    nearest_class,
     pack_bank,
     prototypes,
     push,
@@ -46,6 +48,48 @@ def test_class_sums_are_sums_of_image_means(scene: Scene) -> None:
         assert sums.counts[label] == len(means)
         expected = torch.stack(means).sum(0) if means else torch.zeros(scene.embeddings.shape[1], dtype=torch.float64)
         assert torch.allclose(sums.sums[label].double(), expected, atol=1e-6)
+
+
+@given(scenes())
+def test_class_means_are_the_means_of_the_pixels_of_each_image(scene: Scene) -> None:
+    classes = len(scene.known.vectors)
+    means, present = pure_call(class_means, scene.embeddings, scene.labels, classes)
+    assert means.shape == (len(scene.labels), classes, scene.embeddings.shape[1])
+    for i, label in product(range(len(scene.labels)), range(classes)):
+        expected = image_means(scene.embeddings[i : i + 1], scene.labels[i : i + 1], label)
+        assert present[i, label] == bool(expected)
+        if expected:
+            torch.testing.assert_close(means[i, label].double(), expected[0], atol=1e-6, rtol=0)
+        else:
+            assert means[i, label].eq(0).all()
+
+
+@given(scenes())
+def test_class_sums_are_class_means_summed_over_the_images(scene: Scene) -> None:
+    classes = len(scene.known.vectors)
+    means, present = class_means(scene.embeddings, scene.labels, classes)
+    sums = class_sums(scene.embeddings, scene.labels, classes)
+    torch.testing.assert_close(sums.sums, torch.stack(list(means)).sum(0))
+    assert sums.counts.tolist() == [int(column.sum()) for column in present.T]
+
+
+@given(scenes())
+def test_an_images_class_means_do_not_depend_on_the_rest_of_the_batch(scene: Scene) -> None:
+    classes = len(scene.known.vectors)
+    means, present = class_means(scene.embeddings, scene.labels, classes)
+    for i in range(len(scene.labels)):
+        alone, seen = class_means(scene.embeddings[i : i + 1], scene.labels[i : i + 1], classes)
+        torch.testing.assert_close(means[i], alone[0])
+        assert torch.equal(present[i], seen[0])
+
+
+def test_class_means_are_float32_and_without_gradient() -> None:
+    embeddings = torch.ones(1, 2, 1, 3, dtype=torch.bfloat16).requires_grad_()
+    means, present = class_means(embeddings, torch.tensor([[[0, 0, IGNORE]]]), 2)
+    assert means.dtype == torch.float32
+    assert not means.requires_grad
+    assert means.tolist() == [[[1, 1], [0, 0]]]
+    assert present.tolist() == [[True, False]]
 
 
 @given(scenes())
@@ -158,20 +202,29 @@ def test_a_bank_unpacked_into_less_room_keeps_the_newest() -> None:
 
 
 @given(scenes())
-def test_the_nearest_class_is_the_one_of_largest_cosine(scene: Scene) -> None:
-    classes = len(scene.known.vectors)
-    guess = pure_call(nearest_class, scene.embeddings, scene.known, slice(0, classes))
-    cosine = torch.einsum("bdhw,cd->bchw", scene.embeddings.double(), scene.known.vectors.double())
-    chosen = cosine.gather(1, guess[:, None])[:, 0]
-    assert (chosen >= cosine.amax(1) - 1e-6).all()
+def test_similarity_is_the_dot_product_of_each_pixel_and_each_prototype(scene: Scene) -> None:
+    similarity = pure_call(class_similarity, scene.embeddings, scene.known)
+    assert similarity.shape == (len(scene.labels), len(scene.known.vectors), *scene.labels.shape[1:])
+    for image, of_image in zip(scene.embeddings.double(), similarity, strict=True):
+        for label, vector in enumerate(scene.known.vectors.double()):
+            expected = [[float(image[:, r, c] @ vector) for c in range(image.shape[2])] for r in range(image.shape[1])]
+            torch.testing.assert_close(of_image[label].double(), torch.tensor(expected).double(), atol=1e-6, rtol=0)
 
 
-def test_a_class_without_prototype_is_never_the_nearest() -> None:
-    known = Prototypes(torch.zeros(3, 2), torch.tensor([False, True, False]))
-    guess = nearest_class(torch.randn(1, 2, 2, 2, generator=rng_of(0)), known, slice(0, 3))
-    assert guess.eq(1).all()
-    with pytest.raises(ValueError, match="no class"):
-        nearest_class(torch.randn(1, 2, 2, 2), known, slice(2, 3))
+@given(scenes())
+def test_a_class_without_prototype_is_never_the_most_similar(scene: Scene) -> None:
+    present = torch.rand(len(scene.known.vectors), generator=scene.rng) < 0.5
+    present[0] = True
+    similarity = pure_call(class_similarity, scene.embeddings, Prototypes(scene.known.vectors, present))
+    assert similarity[:, ~present].eq(-torch.inf).all()
+    assert similarity[:, present].isfinite().all()
+    assert present[similarity.argmax(1)].all()
+
+
+def test_by_hand_a_pixel_halfway_between_two_prototypes() -> None:
+    known = Prototypes(torch.eye(3)[:, :2], torch.tensor([True, True, False]))
+    similarity = class_similarity(torch.tensor([0.6, 0.8]).view(1, 2, 1, 1), known)
+    torch.testing.assert_close(similarity.flatten(), torch.tensor([0.6, 0.8, -torch.inf]))
 
 
 @given(seeds, st.integers(2, 8))
@@ -203,5 +256,7 @@ def test_collapse_shows_in_cosine_and_rank() -> None:
 def test_grids_that_differ_and_banks_without_room_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in grid"):
         class_sums(torch.rand(1, 2, 3, 3), torch.zeros(1, 3, 4, dtype=torch.long), 2)
+    with pytest.raises(ValueError, match="differ in grid"):
+        class_means(torch.rand(2, 2, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long), 2)
     with pytest.raises(ValueError, match="at least 1 batch"):
         empty_bank(2, 3, 0)

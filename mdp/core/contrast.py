@@ -1,18 +1,25 @@
-"""The contrastive kernel: log-softmax over candidates, weighted by targets (paper, eq. 4, 7 and 8).
+"""The contrastive kernel: log-softmax over candidates, weighted by targets (paper, eq. 1, 2, 4, 7 and 8).
 
-One `log_softmax` and a gather serve hard, mixed and sparse-coded targets alike.  Losses come as a total and a weight,
-so that the mean can be taken over the pixels of all processes.  Always float32, whatever the autocast.
-Shape legend: B images, C classes, D embedding channels, h x w feature grid, N pixels, K targets a pixel.
+One `log_softmax` and a gather serve hard, mixed and sparse-coded targets alike; instances, pixels and regions are other
+candidates for the same quotient.  Losses come as a total and a weight, so that the mean can be taken over the pixels of
+all processes.  Always float32, whatever the autocast; keys, queues and prototypes receive no gradient.
+Shape legend: B images, C classes, D embedding channels, h x w feature grid, N pixels, K targets a pixel, Q rows of a
+queue, R rows of all queues.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.labels import IGNORE
 from mdp.core.prototypes import Prototypes
+from mdp.core.queues import ClassQueues
 from mdp.core.targets import Targets
+
+_CHUNK_BYTES = 64 * 2**20  # of logits at a time where candidates are many
 
 
 class WeightedLoss(NamedTuple):
@@ -66,3 +73,113 @@ def prototype_nce(embeddings: Tensor, known: Prototypes, targets: Targets, tempe
     """The pixel-to-prototype loss (eq. 4, 7 or 8 by the targets) of unit embeddings (B, D, h, w)."""
     with torch.autocast(embeddings.device.type, enabled=False):
         return nce(class_logits(pixel_rows(embeddings), known, temperature), targets)
+
+
+# Other candidates than prototypes
+
+
+def instance_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> WeightedLoss:
+    """InfoNCE (eq. 1): each image's key is its positive, the queue its negatives (MoCo).
+
+    `queries` and `keys` (B, D) unit vectors, `queue` (Q, D).
+
+    >>> round(float(instance_nce(torch.zeros(2, 4), torch.ones(2, 4), torch.ones(7, 4), 0.2).mean()), 4)  # log 8
+    2.0794
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        rows = queries.float()
+        positive = (rows * keys.detach().float()).sum(1, keepdim=True)  # (B, 1)
+        logits = torch.cat([positive, rows @ queue.detach().float().T], 1) / temperature  # (B, 1 + Q)
+        losses = logits.logsumexp(1) - logits[:, 0]  # (B,)
+        return WeightedLoss(losses.sum(), losses.new_tensor(len(losses)))
+
+
+def pixel_nce(
+    queries: Tensor, keys: Tensor, query_labels: Tensor, key_labels: Tensor, temperature: float
+) -> WeightedLoss:
+    """The pixel-to-pixel loss within each image, across its two views (eq. 2).
+
+    `queries`, `keys` (B, D, h, w) unit embeddings, labels (B, h, w).  A pixel's positives are the key pixels of its
+    class in the other view of its image, its candidates all valid key pixels there; pixels without a positive weigh
+    nothing.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        logits = torch.einsum("bdn,bdm->bnm", queries.float().flatten(2), keys.detach().float().flatten(2))
+        logits = logits / temperature  # (B, N, N) with N = h w
+        anchors, others = query_labels.flatten(1), key_labels.flatten(1)  # (B, N)
+        positive = (anchors[:, :, None] == others[:, None]) & (anchors != IGNORE)[:, :, None]  # (B, N, N)
+        count = positive.sum(2)  # (B, N): N_c
+        candidate = others != IGNORE  # (B, N)
+        candidate = candidate | ~candidate.any(1, keepdim=True)  # an empty denominator would make zero gradients NaN
+        total = logits.masked_fill(~candidate[:, None], -torch.inf).logsumexp(2)  # (B, N)
+        pulled = torch.where(positive, logits, 0.0).sum(2) / count.clamp(min=1)  # (B, N)
+        losses = torch.where(count > 0, total - pulled, 0.0)
+        return WeightedLoss(losses.sum(), (count > 0).sum().float())
+
+
+def region_nce(
+    embeddings: Tensor, labels: Tensor, queues: ClassQueues, temperature: float, denominator: str = "all"
+) -> WeightedLoss:
+    """Pixels against the image-level class embeddings of a region bank (section 3.3's comparison).
+
+    `embeddings` (B, D, h, w), `labels` (B, h, w).  A pixel's positives are the rows of its class.  With `denominator`
+    "all", every row competes with each positive (the multi-positive form of eq. 2); with "negatives", only the rows of
+    other classes and the positive itself do (Wang et al., arXiv 2101.11939, eq. 4).  Pixels of a class without rows
+    weigh nothing.
+
+    The logits, up to a million a pixel, are made and differentiated a chunk of pixels at a time.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        rows, flat = pixel_rows(embeddings.float()), labels.flatten()  # (N, D), (N,)
+        chosen = ((flat != IGNORE) & (queues.pushed[flat.clamp(min=0)] > 0)).nonzero().flatten()
+        filled = queues.filled  # (C, Q)
+        regions = queues.rows.detach()[filled]  # (R, D)
+        classes = filled.nonzero()[:, 0]  # (R,)
+        form = _against_all if denominator == "all" else _against_negatives
+
+        def loss(part: Tensor, start: int) -> Tensor:
+            own = flat[chosen[start : start + len(part)]]  # (n,)
+            logits = part @ regions.T / temperature  # (n, R)
+            return form(logits, own[:, None] == classes).sum()
+
+        total = _in_chunks(rows[chosen], loss, max(1, _CHUNK_BYTES // (4 * max(1, len(regions)))))
+        return WeightedLoss(total, total.new_tensor(len(chosen)))
+
+
+def _against_all(logits: Tensor, positive: Tensor) -> Tensor:
+    """(n, R) logits and which are positives -> (n,): mean over positives of -log softmax."""
+    pulled = torch.where(positive, logits, 0.0).sum(1) / positive.sum(1)
+    return logits.logsumexp(1) - pulled
+
+
+def _against_negatives(logits: Tensor, positive: Tensor) -> Tensor:
+    """The same with each positive alone against the negatives: mean of log(1 + sum exp(negatives) / exp(positive))."""
+    others = logits.masked_fill(positive, -torch.finfo(logits.dtype).max).logsumexp(1, keepdim=True)  # (n, 1)
+    return torch.where(positive, F.softplus(others - logits), 0.0).sum(1) / positive.sum(1)
+
+
+def _in_chunks(rows: Tensor, loss: Callable[[Tensor, int], Tensor], size: int) -> Tensor:
+    """The sum of `loss(part, start)` over parts of `size` rows; intermediate tensors are those of one part."""
+    total: Tensor = _Chunks.apply(rows, loss, size)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Chunks(torch.autograd.Function):
+    """Differentiates each chunk in the forward pass and keeps the gradient, of the rows' size, not the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, loss: Callable[[Tensor, int], Tensor], size: int) -> Tensor:
+        total, gradient = rows.new_zeros(()), torch.zeros_like(rows)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size].detach().requires_grad_()
+            with torch.enable_grad():
+                value = loss(part, start)
+            (gradient[start : start + size],) = torch.autograd.grad(value, part)
+            total += value.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outputs[0], None, None

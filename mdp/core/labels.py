@@ -36,7 +36,7 @@ class LabelSpace:
 
     `lookup` maps raw values to classes, or to `IGNORE` for values that are never a class; without it raw values are
     class numbers.  `ignore_index` is the raw value (0..65535) that is ignored, None if there is none.  `colors` are
-    for display only.
+    for display only.  Unlabelled photos have no classes, and all their pixels are ignored.
 
     Raises ValueError for repeated names and for targets outside the class list.
 
@@ -52,8 +52,6 @@ class LabelSpace:
     colors: tuple[RGB, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if not self.classes:
-            raise ValueError(f"label space {self.name}: no classes")
         if len(set(self.classes)) != len(self.classes):
             twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
             raise ValueError(f"label space {self.name}: class names given twice: {', '.join(twice)}")

@@ -41,16 +41,12 @@ class Prototypes(NamedTuple):
     present: Tensor  # (C,) bool
 
 
-def class_sums(embeddings: Tensor, labels: Tensor, classes: int) -> ClassSums:
-    """Sums over images of each class's mean embedding (the numerator and denominator of eq. 3).
+def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Each class's mean embedding in each image, e_{i,k}, as (B, C, D) float32, and where there is one, (B, C) bool.
 
     `embeddings` (B, D, h, w), `labels` (B, h, w) in -1 .. classes - 1; pixels labelled -1 enter nothing.
 
     Raises ValueError when the grids differ.
-
-    >>> sums = class_sums(torch.ones(1, 2, 1, 3), torch.tensor([[[0, 0, -1]]]), classes=2)
-    >>> sums.sums.tolist(), sums.counts.tolist()
-    ([[1.0, 1.0], [0.0, 0.0]], [1, 0])
     """
     count, channels = embeddings.shape[:2]
     if labels.shape != (count, *embeddings.shape[2:]):
@@ -61,10 +57,21 @@ def class_sums(embeddings: Tensor, labels: Tensor, classes: int) -> ClassSums:
     rows = count * (classes + 1)
     sums = flat.new_zeros(rows, channels).index_add_(0, row.flatten(), flat)  # (B (C+1), D)
     pixels = torch.bincount(row.flatten(), minlength=rows)  # (B (C+1),)
-    means = sums / pixels.clamp(min=1)[:, None]  # (B (C+1), D): e_{i,k}
-    means = means.view(count, classes + 1, channels)[:, :classes]  # (B, C, D)
-    images = (pixels.view(count, classes + 1)[:, :classes] > 0).sum(0)  # (C,)
-    return ClassSums(means.sum(0), images)
+    means = (sums / pixels.clamp(min=1)[:, None]).view(count, classes + 1, channels)[:, :classes]  # (B, C, D)
+    return means, pixels.view(count, classes + 1)[:, :classes] > 0
+
+
+def class_sums(embeddings: Tensor, labels: Tensor, classes: int) -> ClassSums:
+    """Sums over images of each class's mean embedding (the numerator and denominator of eq. 3).
+
+    Takes and raises what `class_means` does.
+
+    >>> sums = class_sums(torch.ones(1, 2, 1, 3), torch.tensor([[[0, 0, -1]]]), classes=2)
+    >>> sums.sums.tolist(), sums.counts.tolist()
+    ([[1.0, 1.0], [0.0, 0.0]], [1, 0])
+    """
+    means, present = class_means(embeddings, labels, classes)
+    return ClassSums(means.sum(0), present.sum(0))
 
 
 def add(a: ClassSums, b: ClassSums) -> ClassSums:
@@ -104,20 +111,10 @@ def prototypes(bank: PrototypeBank, normalise: bool = True) -> Prototypes:
     return Prototypes(vectors, counts > 0)
 
 
-def nearest_class(embeddings: Tensor, known: Prototypes, among: slice) -> Tensor:
-    """The union class, out of `among`, whose prototype is most similar to each pixel embedding.
-
-    `embeddings` (B, D, h, w) -> (B, h, w) int64.  Classes without a prototype are never chosen.
-
-    Raises ValueError when none of the classes has a prototype.
-    """
-    present = known.present[among]
-    if not bool(present.any()):
-        raise ValueError(f"no class of {among} has a prototype yet")
-    similarity = torch.einsum("bdhw,cd->bchw", embeddings.float(), known.vectors[among])  # (B, c, h, w)
-    similarity = similarity.masked_fill(~present[None, :, None, None], -torch.inf)
-    nearest: Tensor = similarity.argmax(1) + among.start  # (B, h, w)
-    return nearest
+def class_similarity(embeddings: Tensor, known: Prototypes) -> Tensor:
+    """Dot product of each pixel embedding (B, D, h, w) with each prototype, (B, C, h, w); -inf for absent classes."""
+    similarity = torch.einsum("bdhw,cd->bchw", embeddings.float(), known.vectors)  # (B, C, h, w)
+    return similarity.masked_fill(~known.present[None, :, None, None], -torch.inf)
 
 
 def mean_cosine(known: Prototypes) -> float:

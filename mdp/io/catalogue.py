@@ -1,10 +1,12 @@
-"""What there is: datasets and methods, for people and for scripts."""
+"""What there is: datasets, methods and recipes, for people and for scripts."""
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from mdp.io.datasets import load, names, open_split
-from mdp.io.errors import DatasetError
+from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.files import read_bytes
 from mdp.io.recipe import find_method, method_names
 
 
@@ -42,3 +44,46 @@ def dataset_table(rows: list[dict[str, Any]]) -> str:
 def method_lines() -> list[str]:
     """A line for each method: its name and the first line of its module."""
     return [f"{name:<16}{(find_method(name).__doc__ or '').splitlines()[0]}" for name in method_names()]
+
+
+def recipe_rows(folder: Path) -> list[dict[str, Any]]:
+    """A row for each recipe at any depth below the folder, sorted: path, what it is, and what it should give.
+
+    That is the first sentence of the file's first comment line, and its comment `expected: ...` (None without one).
+    Raises RecipeError when there is no such folder.
+    """
+    if not folder.is_dir():
+        raise RecipeError(
+            f"{folder}: no such folder; give the folder of the recipes, `mdp recipe list FOLDER` (they are in "
+            "examples/recipes of the repository)"
+        )
+    rows = []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file()):
+        comments = _opening_comments(path)
+        expected = [
+            comment.removeprefix("expected:").strip() for comment in comments if comment.startswith("expected:")
+        ]
+        rows.append(
+            {
+                "path": str(path),
+                "about": next(iter(comments), "").split(". ")[0].rstrip("."),
+                "expected": next(iter(expected), None),
+            }
+        )
+    return rows
+
+
+def _opening_comments(path: Path) -> list[str]:
+    """The comment lines that a file opens with, without their marks."""
+    lines = read_bytes(str(path), "recipe").decode("utf-8-sig", errors="replace").splitlines()
+    return [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+
+
+def recipe_table(rows: list[dict[str, Any]]) -> str:
+    """The rows as text, a line each."""
+    width = max((len(row["path"]) for row in rows), default=0)
+    lines = [
+        f"{row['path']:<{width}}  {row['about']}" + (f"; expected: {row['expected']}" if row["expected"] else "")
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines) or "no recipes (.yaml files) there"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mdp.core.chance import generator
 from mdp.io.errors import CheckpointError, Diverged, Preempted, ResourceError
 from mdp.io.journal import Journal
 from mdp.io.signals import Stop, stop_on_signals
@@ -127,6 +128,11 @@ def optimize_(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor
         group["lr"] = lr
     optimizer.step()
     return value
+
+
+def seed_dropout(seed: int, step: int) -> None:
+    """Makes the dropout of a step, which draws from torch's global generator, a function of (seed, step)."""
+    torch.manual_seed(int(torch.randint(2**31, (), generator=generator(seed, "dropout", step))))
 
 
 # Tensors of a checkpoint, under prefixes

@@ -28,6 +28,7 @@ from mdp.io.loading import Pool, WholeItems, load
 from mdp.io.recipe import EvalSettings
 from mdp.io.signals import Stop
 
+BLOCKS = 20  # of consecutive images, which bootstrap intervals resample as a whole
 RULE = (
     "mIoU: mean IoU over classes whose union of labelled and predicted pixels is not empty, from one confusion matrix "
     "over all images at the label maps' own resolution, ignored pixels left out (MMSegmentation's rule)"
@@ -44,19 +45,21 @@ def score(
     tell: Callable[[int, int], None] | None = None,
     keep: Path | None = None,
 ) -> Tensor:
-    """The confusion matrix (C, C) of the network over the pool; the network is left in evaluation mode.
+    """Confusion matrices (K, C, C) of the network over K blocks of consecutive images of the pool.
 
-    `tell` hears (images done, images in all); `keep` is a folder for label PNGs and overlays.  A `stop` that is set
-    ends it early.  Raises DatasetError for a file that cannot be read.
+    They add up to that of all images; apart they tell how much the score depends on the choice of images.  The network
+    is left in evaluation mode.  `tell` hears (images done, images in all); `keep` is a folder for label PNGs and
+    overlays.  A `stop` that is set ends it early.  Raises DatasetError for a file that cannot be read.
     """
     (space,) = pool.union.spaces
     count = min(len(pool.samples), settings.images or len(pool.samples))
-    confusion = torch.zeros(pool.union.size, pool.union.size, dtype=torch.int64)
+    blocks = min(BLOCKS, count)
+    confusion = torch.zeros(blocks, pool.union.size, pool.union.size, dtype=torch.int64)
     network.eval()
     with closing(load(WholeItems(pool), iter([[(0, index)] for index in range(count)]), workers)) as items:
         for done, (item,) in enumerate(items, 1):
             guess = predict(network, item.image, settings, device)
-            confusion += confusion_matrix(guess, item.labels, pool.union.size)
+            confusion[(done - 1) * blocks // count] += confusion_matrix(guess, item.labels, pool.union.size)
             if keep:
                 _keep(keep, pool.samples[item.place].image, item.image, guess, item.labels, space)
             if tell:

@@ -26,6 +26,7 @@ from mdp.io.engine import (
     restore_,
     restore_momentum_,
     section,
+    seed_dropout,
     sgd,
 )
 from mdp.io.evaluation import score
@@ -70,7 +71,7 @@ def finetune(
 
     def advance(items: list[Any], step: int) -> dict[str, float]:
         batch = crop_batch(items, device)
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator(seed, "dropout", step))))
+        seed_dropout(seed, step)
         logits = upsample(network(batch.images), settings.crop)  # (B, C, H, W)
         loss = cross_entropy(logits, batch.labels, settings.avg_non_ignore)
         lr = polynomial(step / settings.steps, settings.lr, settings.min_lr, settings.power)
@@ -81,7 +82,7 @@ def finetune(
         nonlocal last
         if validation is None:
             return -math.inf
-        confusion = score(network, validation, inference_settings(recipe), device, recipe.run.workers, stop)
+        confusion = score(network, validation, inference_settings(recipe), device, recipe.run.workers, stop).sum(0)
         network.train()
         if not stop:
             last = mean_iou(confusion)

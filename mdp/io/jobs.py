@@ -13,20 +13,23 @@ from typing import Any
 
 import torch
 
+from mdp.core.comparison import block_counts
 from mdp.core.networks import EncoderPair
 from mdp.io import runs
 from mdp.io.checkpoint import Checkpoint, load
+from mdp.io.datasets import names as dataset_names
 from mdp.io.datasets import open_split
 from mdp.io.engine import pick_device, restore_, section
 from mdp.io.errors import CheckpointError, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.evaluation import prepare_keep, score, summary
 from mdp.io.finetuning import finetune, new_segmentor
+from mdp.io.head_init import start_classifier_
 from mdp.io.inference import inference_settings
 from mdp.io.journal import Counter, Journal, rewind
 from mdp.io.loading import Pool
-from mdp.io.opening import named, plan_finetuning, plan_pretraining, pool_of
+from mdp.io.opening import expected_images, named, plan_finetuning, plan_pretraining, pool_of
 from mdp.io.recipe import Layer, Recipe, as_layer, find_method, merge, resolve, schedule_layer
-from mdp.io.training import pretrain, schedule_of
+from mdp.io.training import data_of, pretrain, schedule_of
 from mdp.io.weights import fit, read_weights
 
 # What may differ between a run and its resumption; everything else decides what is learnt
@@ -67,7 +70,7 @@ def _reopen(kind: str, request: Request) -> tuple[Path, Checkpoint, Recipe]:
         raise CheckpointError(f"{folder}: a {start.about['kind']} run; resume it with `mdp {start.about['kind']}`")
     own = start.about["recipe"]
     recipe = _with_paths(resolve(own, request.asked))
-    changed = [key for key in _changed(own, as_layer(recipe)) if key not in MAY_CHANGE]
+    changed = [key for key in changed_keys(own, as_layer(recipe)) if key not in MAY_CHANGE]
     if changed:
         raise RecipeError(
             f"--resume {folder}: {', '.join(changed)} differ from the run's; only {', '.join(MAY_CHANGE)} may change. "
@@ -76,12 +79,12 @@ def _reopen(kind: str, request: Request) -> tuple[Path, Checkpoint, Recipe]:
     return folder, start, recipe
 
 
-def _changed(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The full keys whose values differ."""
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The full keys of `after` whose values differ in `before`."""
     for key in after:
         old, new = before.get(key), after[key]
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _changed(old, new, f"{prefix}{key}.")
+            yield from changed_keys(old, new, f"{prefix}{key}.")
         elif old != new:
             yield f"{prefix}{key}"
 
@@ -159,13 +162,15 @@ def run_pretraining(request: Request) -> Path:
     plan = plan_pretraining(recipe)
     recipe = plan.recipe
     assert plan.validation is not None
+    data_of(recipe, plan.pool.union, len(plan.pool.samples))  # a misfit is told before there is a run folder
     weights, report = {}, ""
     if resume and folder:
         _same_labels(resume.about, plan.pool, folder)
     elif request.init:
         path = runs.checkpoint_of(Path(request.init))
-        network = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, torch.Generator()).query
-        found, report = fit(read_weights(path)[0], network, ("backbone", "decode_head", "projection_head"), path)
+        data = data_of(recipe, plan.pool.union, len(plan.pool.samples))
+        pair = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, data, torch.Generator())
+        found, report = fit(read_weights(path)[0], pair.query, ("backbone", "decode_head", "projection_head"), path)
         weights = found.tensors
     if folder is None:
         folder = runs.create("pretrain", "+".join(plan.pool.datasets), request.out, request.overwrite)
@@ -187,20 +192,24 @@ def run_pretraining(request: Request) -> Path:
 
 def describe_pretraining(request: Request) -> dict[str, Any]:
     """What a pretraining run would need, without running it (`--dry-run`)."""
-    plan = plan_pretraining(pretrain_recipe(request))
-    recipe = plan.recipe
-    schedule, length = schedule_of(recipe, len(plan.pool.samples))
-    method = find_method(recipe.method.name)
-    pair: EncoderPair = method.build(recipe.method.settings, recipe.model, torch.Generator())
+    recipe = pretrain_recipe(request)
+    union, images, lines = expected_images(recipe)
+    schedule, length = schedule_of(recipe, sum(images.values()))
+    data = data_of(recipe, union, sum(images.values()))
+    method, settings = find_method(recipe.method.name), recipe.method.settings
+    pair: EncoderPair[Any] = method.build(settings, recipe.model, data, torch.Generator())
     return {
-        "found": plan.lines,
-        "images": plan.pool.sizes(),
-        "classes": plan.pool.union.size,
+        "method": recipe.method.name,
+        "found": lines,
+        "images": images,
+        "classes": union.size,
+        "epochs": recipe.pretrain.epochs if recipe.pretrain.steps is None else None,
         "steps": schedule.steps,
         "steps_an_epoch": length,
         "batch_size": schedule.batch,
+        "images_seen": schedule.steps * schedule.batch,
         "parameters": sum(parameter.numel() for parameter in pair.query.parameters()),
-        "state_bytes": method.state_bytes(recipe.method.settings, plan.pool.union.size, length),
+        "state_bytes": method.state_bytes(settings, data),
     }
 
 
@@ -246,6 +255,10 @@ def run_finetuning(request: Request) -> Path:
     elif weights:
         found, report = fit(read_weights(weights)[0], network, recipe.finetune.load, weights)
         network.load_state_dict(found.tensors, strict=False)
+    if recipe.finetune.head_init == "prototypes" and not resume:
+        if weights is None:
+            raise RecipeError("--head-init prototypes: scratch has no prototypes; give --init RUN")
+        report += "\n" + start_classifier_(network, weights, recipe, plan.pool, device)
     if folder is None:
         folder = runs.create("finetune", next(iter(plan.pool.datasets)), request.out, request.overwrite)
         runs.describe(folder, recipe, plan.pool.union.spaces, plan.pool.sizes())
@@ -313,9 +326,7 @@ def run_evaluation(request: Request, which: str, keep: bool) -> tuple[dict[str, 
     restore_(network, section(start.tensors, "network"), str(path))
     place = prepare_keep(folder, pool) if keep else None
     with _memory_in_one_line():
-        confusion = score(
-            network.to(device), pool, settings, device, recipe.run.workers, tell=progress.tell, keep=place
-        )
+        blocks = score(network.to(device), pool, settings, device, recipe.run.workers, tell=progress.tell, keep=place)
     scores = {
         "dataset": dataset.name,
         "split": split,
@@ -324,8 +335,9 @@ def run_evaluation(request: Request, which: str, keep: bool) -> tuple[dict[str, 
         "step": start.about["step"],
         "mode": settings.mode,
         "scale": settings.scale,
-        **summary(confusion, dataset.labels),
-        "confusion": confusion.tolist(),
+        **summary(blocks.sum(0), dataset.labels),
+        "confusion": blocks.sum(0).tolist(),
+        "blocks": block_counts(blocks).tolist(),  # of images in a row: hits, labelled and predicted pixels by class
     }
     runs.write_text(folder / "scores.json", json.dumps(scores) + "\n")
     return scores, folder
@@ -341,4 +353,6 @@ def _with_paths(recipe: Recipe) -> Recipe:
 
 
 def _absolute(text: str) -> str:
-    return str(Path(text).resolve()) if text.partition(":")[0].endswith((".yaml", ".yml")) else text
+    file = text.partition(":")[0]
+    own = file.endswith((".yaml", ".yml")) or (file not in dataset_names() and Path(file).is_dir())
+    return str(Path(text).resolve()) if file and own else text

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 
 from mdp.core.labels import LabelUnion
-from mdp.io.datasets import Dataset, Sample, open_split, open_training
+from mdp.io.datasets import Absent, Dataset, Sample, open_split, open_training
 from mdp.io.datasets import load as load_dataset
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.loading import Pool
-from mdp.io.recipe import Recipe
+from mdp.io.recipe import Recipe, find_method, method_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,52 @@ def pool_of(parts: list[tuple[Dataset, list[Sample]]]) -> Pool:
     datasets = {dataset.name: dataset for dataset, _ in parts}
     if len(datasets) != len(parts):
         names = [dataset.name for dataset, _ in parts]
-        raise RecipeError(f"two datasets have the same name: {', '.join(names)}; set `name:` in the YAML file of one")
+        raise RecipeError(
+            f"two datasets have the same name: {', '.join(names)}; set `name:` in the YAML file of one, or "
+            "rename the folder"
+        )
     samples = [sample for _, found in parts for sample in found]
     return Pool(samples, datasets, LabelUnion([dataset.labels for dataset in datasets.values()]))
+
+
+def _named_for_pretraining(recipe: Recipe) -> list[Named]:
+    """The datasets to pretrain on.  Raises RecipeError when there are none, or one that the method cannot use."""
+    if not recipe.pretrain.datasets:
+        raise RecipeError("no datasets: give --datasets a,b (see `mdp datasets`), or pretrain.datasets in the config")
+    found = [named(text) for text in recipe.pretrain.datasets]
+    method = recipe.method.name
+    unlabelled = [dataset.name for dataset, _ in found if not dataset.labels.classes]
+    if unlabelled and find_method(method).NEEDS_LABELS:
+        without = [name for name in method_names() if not find_method(name).NEEDS_LABELS]
+        raise RecipeError(
+            f"{', '.join(unlabelled)}: no labels, and the method {method} needs them; leave it out, or use --method "
+            f"{' or '.join(without)}"
+        )
+    return found
+
+
+def expected_images(recipe: Recipe) -> tuple[LabelUnion, dict[str, int], list[str]]:
+    """The union of the classes and the number of training images of each dataset, for planning.
+
+    A dataset that is not there counts with its official number.  Raises RecipeError or DatasetError where there is
+    none.
+    """
+    found: dict[str, int] = {}
+    lines = []
+    parts = _named_for_pretraining(recipe)
+    for dataset, split in parts:
+        try:
+            samples, line = open_training(dataset, Path(recipe.data.root), split)
+            found[dataset.name] = len(samples)
+        except Absent:
+            chosen = split or dataset.train[0]
+            published = dataset.splits.get(chosen)
+            if published is None:
+                raise
+            found[dataset.name] = published
+            line = f"{dataset.name} {chosen}: not there; counted as published"
+        lines.append(line)
+    return pool_of([(dataset, []) for dataset, _ in parts]).union, found, lines
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:
@@ -55,10 +98,8 @@ def plan_pretraining(recipe: Recipe) -> Plan:
     Raises RecipeError or DatasetError saying what is missing.
     """
     root = Path(recipe.data.root)
-    if not recipe.pretrain.datasets:
-        raise RecipeError("no datasets: give --datasets a,b (see `mdp datasets`), or pretrain.datasets in the config")
     lines, train, validation = [], [], []
-    for dataset, split in [named(text) for text in recipe.pretrain.datasets]:
+    for dataset, split in _named_for_pretraining(recipe):
         samples, line = open_training(dataset, root, split)
         train.append((dataset, samples))
         lines.append(line)
@@ -84,6 +125,8 @@ def plan_finetuning(recipe: Recipe) -> Plan:
     if not settings.target:
         raise RecipeError("no target: give --target NAME or a .yaml file, or finetune.target in the config")
     dataset, split = named(settings.target)
+    if not dataset.labels.classes:
+        raise RecipeError(f"{dataset.name}: no labels; fine-tuning needs a labelled target")
     samples, line = open_training(dataset, root, settings.split or split)
     lines = [line]
     if settings.images is not None and settings.images < len(samples):
@@ -95,6 +138,10 @@ def plan_finetuning(recipe: Recipe) -> Plan:
     validation = None
     if dataset.val:
         scored, line = open_split(dataset, root, dataset.val)
+        if settings.validate_images is not None and settings.validate_images < len(scored):
+            count = settings.validate_images
+            scored = [scored[i * len(scored) // count] for i in range(count)]  # evenly spaced
+            line = f"{line}, {count} of them scored while training"
         validation = pool_of([(dataset, scored)])
         lines.append(line)
     else:

@@ -6,15 +6,20 @@ splits:
   train: {images: images/train, labels: labels/train}
   val:   {images: images/val, labels: labels/val, label: "{stem}_gt.png"}
   test:  {images: images, labels: labels, list: test.txt}   # a line each: id, image path, or "image labels"
+  all:   {images: photos, labels: masks, count: 1200}       # optional: how many images there should be
 ignore_index: 255
 ignore: [0, "#000000"]       # raw values, or colours, that are never a class, even if named below
 classes:
   1: road                                      # raw value 1
   2: {name: vehicle, values: [2, 7]}           # several raw values
   3: {name: tree, colors: ["#008000"]}         # a colour-coded label map
+
+Without `classes` and `labels` it is unlabelled photos, all those below the folder `images`, for methods that need no
+labels.  A plain folder is the same: `--datasets photos/`.
 """
 
 import difflib
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -22,8 +27,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mdp.core.labels import IGNORE, RGB, LabelSpace
-from mdp.io.datasets import Dataset, Pair, Sample, files_in, lines_of, paired, same_size
+from mdp.io.datasets import Absent, Dataset, Pair, Sample, files_in, lines_of, paired, same_size
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.images import read_labels, read_rgb, voc_colormap
 from mdp.io.strict_yaml import load_yaml
@@ -31,7 +38,7 @@ from mdp.io.strict_yaml import load_yaml
 _PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _LABELS = (".png", ".bmp", ".tif", ".tiff", ".mat", ".jpg", ".jpeg")  # JPEG is refused when it is read
 _KEYS = ("name", "root", "splits", "ignore_index", "ignore", "classes", "home")
-_SPLIT_KEYS = ("images", "labels", "label", "list")
+_SPLIT_KEYS = ("images", "labels", "label", "list", "count")
 _CLASS_KEYS = ("name", "values", "colors", "color")
 _COLORED = 60000  # class i of a colour-coded label map has raw value 60000 + i: no grey file has such ids by chance
 _IGNORED_COLOR = 65535  # the raw value that stands for ignored colours
@@ -45,6 +52,7 @@ class Split(NamedTuple):
     labels: str
     label: str | None  # template of a label file's name, with {stem}; None: the image's stem, any suffix
     list: str | None
+    expected: int | None  # how many images there should be
 
 
 class Class(NamedTuple):
@@ -68,8 +76,14 @@ def load_own(path: Path) -> Dataset:
     name = values.get("name", path.stem)
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", name)):
         raise RecipeError(f"{path}: name: expected a word of letters, digits, - and _, got {name!r}")
-    splits = {str(key): _split(value, f"splits.{key}", path) for key, value in _mapping(values, "splits", path).items()}
-    labels, colors = _label_space(name, values, path)
+    labelled = "classes" in values
+    if not labelled and {"ignore", "ignore_index"} & set(values):
+        raise RecipeError(f"{path}: classes: expected `key: value` lines beside ignore and ignore_index, found none")
+    splits = {
+        str(key): _split(value, f"splits.{key}", path, labelled)
+        for key, value in _mapping(values, "splits", path).items()
+    }
+    labels, colors = _label_space(name, values, path) if labelled else (LabelSpace(name=name, classes=()), None)
     folder = values.get("root")
     if folder is not None and not isinstance(folder, str):
         raise RecipeError(f"{path}: root: expected a folder name, got {folder!r}")
@@ -77,13 +91,30 @@ def load_own(path: Path) -> Dataset:
     return Dataset(
         name=name,
         labels=labels,
-        splits=dict.fromkeys(splits),
+        splits={key: split.expected for key, split in splits.items()},
         train=("train",) if "train" in splits else (next(iter(splits)),),
-        val="val" if "val" in splits else None,
+        val="val" if "val" in splits and labelled else None,
         home=home,
         source=str(path),
-        samples=partial(_samples, name=name, splits=splits, folder=folder, yaml=path, home=home),
-        read=partial(_read, colors=colors),
+        samples=partial(_samples, name=name, splits=splits, folder=folder, yaml=path, home=home, labelled=labelled),
+        read=partial(_read, colors=colors) if labelled else _read_unlabelled,
+    )
+
+
+def load_folder(folder: Path) -> Dataset:
+    """All photos below a folder as an unlabelled dataset with the split `train`, named after the folder."""
+    folder = folder.resolve()
+    name = re.sub(r"[^\w.-]", "-", folder.name).strip(".-") or "photos"
+    return Dataset(
+        name=name,
+        labels=LabelSpace(name=name, classes=()),
+        splits={"train": None},
+        train=("train",),
+        val=None,
+        home=f"photos below {folder}",
+        source=str(folder),
+        samples=lambda root, split: _unlabelled(name, folder),
+        read=_read_unlabelled,
     )
 
 
@@ -105,19 +136,29 @@ def _mapping(values: Mapping[Any, Any], key: str, path: Path) -> Mapping[Any, An
     return value
 
 
-def _split(value: Any, where: str, path: Path) -> Split:
+def _split(value: Any, where: str, path: Path, labelled: bool) -> Split:
     if not isinstance(value, Mapping):
         raise RecipeError(f"{path}: {where}: expected {{images: FOLDER, labels: FOLDER}}, got {value!r}")
     _refuse_unknown(value, _SPLIT_KEYS, f"{where}.", path)
+    count = value.get("count")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        raise RecipeError(f"{path}: {where}.count: expected a whole number of 1 or more, got {count!r}")
     for key, item in value.items():
-        if not isinstance(item, str):
+        if key != "count" and not isinstance(item, str):
             raise RecipeError(f"{path}: {where}.{key}: expected text, got {item!r}")
+    if not labelled:
+        if set(value) - {"count"} != {"images"}:
+            raise RecipeError(
+                f"{path}: {where}: without `classes` the photos are unlabelled, and a split is {{images: FOLDER}}; "
+                f"got {', '.join(value)}"
+            )
+        return Split(value["images"], "", None, None, count)
     if "list" not in value and not {"images", "labels"} <= set(value):
         raise RecipeError(f"{path}: {where}: expected images and labels (folders), or list (a file)")
     label = value.get("label")
     if label is not None and "{stem}" not in label:
         raise RecipeError(f'{path}: {where}.label: expected a template such as "{{stem}}_gt.png", got {label!r}')
-    return Split(value.get("images", "."), value.get("labels", "."), label, value.get("list"))
+    return Split(value.get("images", "."), value.get("labels", "."), label, value.get("list"), count)
 
 
 def _label_space(name: str, values: Mapping[str, Any], path: Path) -> tuple[LabelSpace, dict[RGB, int] | None]:
@@ -139,6 +180,8 @@ def _label_space(name: str, values: Mapping[str, Any], path: Path) -> tuple[Labe
             _put(colors, color, _COLORED + label, where, path)
         if entry.colors:
             _put(lookup, _COLORED + label, label, where, path)
+    if not kept:
+        raise RecipeError(f"{path}: classes: every class is also under ignore")
     palette = voc_colormap(len(kept) + 1)[1:]
     try:
         space = LabelSpace(
@@ -214,13 +257,23 @@ def _color(value: Any, where: str, path: Path) -> RGB:
 
 
 def _samples(
-    root: Path, split: str, *, name: str, splits: Mapping[str, Split], folder: str | None, yaml: Path, home: str
+    root: Path,
+    split: str,
+    *,
+    name: str,
+    splits: Mapping[str, Split],
+    folder: str | None,
+    yaml: Path,
+    home: str,
+    labelled: bool,
 ) -> list[Sample]:
     base = yaml.parent if folder is None else root / folder
     if not base.is_dir():
         hint = "" if folder is None else f" ({yaml.name} says root: {folder}, under --root {root})"
-        raise DatasetError(f"{name}: the folder {base} is missing{hint}; {home}")
+        raise Absent(f"{name}: the folder {base} is missing{hint}; {home}")
     entry = splits[split]
+    if not labelled:
+        return _unlabelled(name, base / entry.images)
     if entry.list is None:
         photos, labels = _photos(base, entry), _label_files(base, entry)
         return paired(name, [(photo, _label_of(photo, base, entry, labels)) for photo in photos.values()], home)
@@ -232,6 +285,19 @@ def _samples(
     by_stem = any(len(line.split()) == 1 for line in lines)
     photos, labels = (_photos(base, entry), _label_files(base, entry)) if by_stem else ({}, {})
     return paired(name, [_pair(line, base, entry, photos, labels, listed) for line in lines], home)
+
+
+def _unlabelled(name: str, folder: Path) -> list[Sample]:
+    """The photos below a folder, at any depth.  Raises DatasetError when the folder is missing."""
+    if not folder.is_dir():
+        raise Absent(f"{name}: the folder {folder} is missing")
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        # links to folders are followed, as subsets of ImageNet are often made of them, but never in a circle
+        folders[:] = [f for f in folders if not f.startswith(".") and os.path.realpath(Path(place) / f) not in seen]
+        found += [Path(place) / file for file in files if file.lower().endswith(_PHOTOS) and not file.startswith(".")]
+    return [Sample(str(path), "", name) for path in sorted(found)]
 
 
 def _photos(base: Path, entry: Split) -> dict[str, Path]:
@@ -293,6 +359,11 @@ def _inside(base: Path, entry: str, source: Path) -> Path:
     if not path.resolve().is_relative_to(base.resolve()):
         raise DatasetError(f"{source}: {entry} leads out of the dataset's folder {base}; paths must stay inside")
     return path
+
+
+def _read_unlabelled(sample: Sample) -> Pair:
+    rgb = read_rgb(sample.image)
+    return rgb, np.full(rgb.shape[:2], 255, dtype=np.uint8)
 
 
 def _read(sample: Sample, *, colors: Mapping[RGB, int] | None) -> Pair:

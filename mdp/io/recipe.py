@@ -66,7 +66,9 @@ class PretrainSettings:
     lr: float = 0.03  # chosen; sweep 0.01, 0.03, 0.1
     momentum: float = 0.9  # chosen: MoCo-v2's
     weight_decay: float = 1e-4  # chosen: MoCo-v2's; on all parameters
-    warmup_steps: int = 0  # raise it when the loss diverges in the first epochs
+    # chosen: a twentieth of the steps. Without it the first steps, whose gradients are 30 times larger, blow up weights
+    # in front of BatchNorm, which then hardly learn any more (docs/log.md)
+    warmup_steps: int | None = None
     photometry: PhotometrySettings = field(default_factory=PhotometrySettings)
     validate_epochs: int = 5  # epochs between nearest-prototype scores; 0: only at the end
     validate_images: int = 64  # validation images of each dataset that are scored
@@ -74,10 +76,11 @@ class PretrainSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "crop"):
             at_least(name, getattr(self, name), 1)
-        for name in ("lr", "momentum", "weight_decay", "warmup_steps", "validate_epochs", "validate_images"):
+        for name in ("lr", "momentum", "weight_decay", "validate_epochs", "validate_images"):
             at_least(name, getattr(self, name), 0)
-        if self.steps is not None:
-            at_least("steps", self.steps, 1)
+        for name, least in (("steps", 1), ("warmup_steps", 0)):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), least)
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area: expected 0 < low <= high <= 1, got {list(self.crop_area)}")
 
@@ -106,6 +109,8 @@ class FinetuneSettings:
     avg_non_ignore: bool = False  # false: the loss is averaged over ignored pixels too (MMSegmentation before 0.23)
     load: tuple[str, ...] = ("backbone", "decode_head")  # inferred: the paper transfers backbone and ASPP
     validate_steps: int = 2000  # steps between validations; 0: only at the end
+    validate_images: int | None = None  # validate on so many images only, evenly spaced; None: all
+    head_init: str = "random"  # random | prototypes: the classifier of the source classes' prototypes, as far as known
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -116,8 +121,11 @@ class FinetuneSettings:
             at_least_each(name, getattr(self, name), 1)
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio: expected 0 < low <= high, got {list(self.ratio)}")
-        if self.images is not None:
-            at_least("images", self.images, 1)
+        for name in ("images", "validate_images"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
+        if self.head_init not in ("random", "prototypes"):
+            raise ValueError(f"head_init: expected random or prototypes, got {self.head_init!r}")
         unknown = sorted(set(self.load) - {"backbone", "decode_head"})
         if unknown or "backbone" not in self.load:
             raise ValueError(f"load: expected [backbone] or [backbone, decode_head], got {list(self.load)}")
@@ -275,7 +283,9 @@ def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
     name = method.pop("name", "multi_dataset")
     known = [f.name for f in fields(Recipe)]
     _refuse_unknown(merged, known, "", source)
-    settings = _build(find_method(str(name)).Settings, method, "method", source)
+    kind = find_method(str(name)).Settings
+    _refuse_unknown(method, list(get_type_hints(kind)), "method.", source, f" (method {name})")
+    settings = _build(kind, method, "method", source)
     sections = {
         key: _build(get_type_hints(Recipe)[key], _section(value, key, source), key, source)
         for key, value in merged.items()
@@ -291,10 +301,10 @@ def _section(value: Any, key: str, source: str) -> Mapping[str, Any]:
     return value
 
 
-def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str, source: str) -> None:
+def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str, source: str, whose: str = "") -> None:
     for key in values:
         if key not in known:
-            raise RecipeError(f"{source}: unknown setting {prefix}{key}{suggestion(str(key), known)}")
+            raise RecipeError(f"{source}: unknown setting {prefix}{key}{suggestion(str(key), known)}{whose}")
 
 
 def _build(kind: type, values: Mapping[str, Any], where: str, source: str) -> Any:

@@ -3,6 +3,7 @@
 The shell owns everything that changes; the method owns nothing.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mdp.core.chance import generator
+from mdp.core.labels import LabelUnion
+from mdp.core.methods import Data
 from mdp.core.networks.pair import follow_
 from mdp.core.schedules import cosine, warm_up
 from mdp.io.checkpoint import Checkpoint, save
@@ -25,8 +28,10 @@ from mdp.io.engine import (
     restore_,
     restore_momentum_,
     section,
+    seed_dropout,
     sgd,
 )
+from mdp.io.errors import RecipeError
 from mdp.io.journal import Journal
 from mdp.io.loading import Pool, PretrainItems, epoch_batches, load, view_batches
 from mdp.io.probing import probe
@@ -43,6 +48,19 @@ def schedule_of(recipe: Recipe, images: int) -> tuple[Schedule, int]:
     return Schedule(
         steps, settings.batch_size, settings.validate_epochs * length, 60 * recipe.run.checkpoint_minutes
     ), length
+
+
+def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
+    """What the method may know of its data.  Raises RecipeError when its settings do not fit them."""
+    batch = recipe.pretrain.batch_size
+    data = Data(union, batch, images // batch)
+    try:
+        find_method(recipe.method.name).initial_state(
+            recipe.method.settings, data, torch.Generator(), torch.device("meta")
+        )
+    except ValueError as error:
+        raise RecipeError(f"method.{error}") from error
+    return data
 
 
 def pretrain(
@@ -64,25 +82,30 @@ def pretrain(
     settings, seed = recipe.pretrain, recipe.run.seed
     method, chosen = find_method(recipe.method.name), recipe.method.settings
     schedule, length = schedule_of(recipe, len(pool.samples))
-    pair = method.build(chosen, recipe.model, generator(seed, "weights"))
+    data = data_of(recipe, pool.union, len(pool.samples))
+    pair = method.build(chosen, recipe.model, data, generator(seed, "weights"))
     for network in pair:
         network.load_state_dict(weights, strict=False)  # what fits was decided, and reported, before
         network.to(device).train()
     optimizer = sgd(pair.query, settings.lr, settings.momentum, settings.weight_decay)
-    state = method.initial_state(chosen, pool.union.size, length, device)
+    state = method.initial_state(chosen, data, generator(seed, "state"), device)
     start = Position()
     if resume:
         restore_(pair.query, section(resume.tensors, "query"), "query encoder")
-        restore_(pair.key, section(resume.tensors, "key"), "key encoder")
+        if pair.key is not pair.query:
+            restore_(pair.key, section(resume.tensors, "key"), "key encoder")
         restore_momentum_(optimizer, pair.query, section(resume.tensors, "momentum"))
-        state = method.unpack(section(resume.tensors, "state", device), chosen, length)
+        state = method.unpack(section(resume.tensors, "state", device), chosen, data)
         start = position_of(resume.about)
+
+    warmup = schedule.steps // 20 if settings.warmup_steps is None else settings.warmup_steps
 
     def advance(items: list[Any], step: int) -> dict[str, float]:
         nonlocal state
         views = view_batches(items, device)
+        seed_dropout(seed, step)
         outcome = method.step(pair, state, views, chosen, generator(seed, "step", step), all_sum=alone)
-        lr = settings.lr * cosine(step / schedule.steps) * warm_up(step, settings.warmup_steps)
+        lr = settings.lr * cosine(step / schedule.steps) * warm_up(step, warmup)
         loss = optimize_(pair.query, optimizer, outcome.loss, lr, f"step {step + 1}")
         follow_(pair, method.key_momentum(chosen))
         state = outcome.state
@@ -91,7 +114,8 @@ def pretrain(
 
     def validate(step: int, stop: Stop) -> float:
         known = method.known_prototypes(state, chosen)
-        scores = probe(pair.query, known, validation, settings, device, stop)
+        classify = partial(method.class_scores, pair, state, settings=chosen)
+        scores = probe(pair.query, classify, known, validation, settings, pair.query.output_stride, device, stop)
         if not stop:
             journal.record("validate", step, **scores.as_json(pool.union.names))
             journal.say(f"step {step}: {scores.sentence(pool.union.size)}")
@@ -100,7 +124,7 @@ def pretrain(
     def checkpoint(name: str, position: Position) -> None:
         tensors = {
             **prefixed("query", pair.query.state_dict()),
-            **prefixed("key", pair.key.state_dict()),
+            **(prefixed("key", pair.key.state_dict()) if pair.key is not pair.query else {}),
             **prefixed("momentum", momentum_of(optimizer, pair.query)),
             **prefixed("state", method.pack(state)),
         }

@@ -11,11 +11,20 @@ import torch
 from torch import Tensor
 
 from mdp.core.batches import Batch
+from mdp.core.labels import LabelUnion
 from mdp.core.networks import NetworkSettings
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.prototypes import Prototypes
 
 AllSum = Callable[[Tensor], Tensor]  # sums a tensor over all processes; the identity when there is one
+
+
+class Data(NamedTuple):
+    """What a method knows of its data before it sees any."""
+
+    union: LabelUnion
+    batch_size: int  # images a step
+    epoch_batches: int  # steps an epoch; a method may not need a whole one
 
 
 class Step(NamedTuple):
@@ -31,17 +40,21 @@ class Method(Protocol):
 
     @property
     def Settings(self) -> type:
-        """Frozen dataclass of the method's settings, the paper's values as defaults."""
+        """Frozen dataclass of the method's settings, its paper's values as defaults."""
 
-    def build(self, settings: Any, network: NetworkSettings, rng: torch.Generator) -> EncoderPair:
-        """Query and key encoder, freshly initialised."""
+    @property
+    def NEEDS_LABELS(self) -> bool:
+        """Whether every dataset must be labelled."""
 
-    def initial_state(self, settings: Any, classes: int, epoch_batches: int, device: torch.device) -> Any:
-        """The state before the first step, for `classes` union classes and `epoch_batches` batches an epoch."""
+    def build(self, settings: Any, network: NetworkSettings, data: Data, rng: torch.Generator) -> EncoderPair[Any]:
+        """Query and key encoder, freshly initialised; one network twice where the method has no key encoder."""
+
+    def initial_state(self, settings: Any, data: Data, rng: torch.Generator, device: torch.device) -> Any:
+        """The state before the first step.  Raises ValueError when the settings do not fit the data."""
 
     def step(
         self,
-        pair: EncoderPair,
+        pair: EncoderPair[Any],
         state: Any,
         views: Sequence[Batch],
         settings: Any,
@@ -53,14 +66,17 @@ class Method(Protocol):
     def key_momentum(self, settings: Any) -> float:
         """How slowly the key encoder follows: key = m key + (1 - m) query after every step."""
 
-    def known_prototypes(self, state: Any, settings: Any) -> Prototypes:
-        """The classes' current prototypes, for scoring while training."""
+    def known_prototypes(self, state: Any, settings: Any) -> Prototypes | None:
+        """The classes' current prototypes in the query encoder's embedding space; None for methods without."""
 
-    def state_bytes(self, settings: Any, classes: int, epoch_batches: int) -> int:
+    def class_scores(self, pair: EncoderPair[Any], state: Any, images: Tensor, settings: Any) -> Tensor | None:
+        """How well each class of the union fits each cell, (B, C, h, w), for scoring while training; None without."""
+
+    def state_bytes(self, settings: Any, data: Data) -> int:
         """How much memory the state takes once it is full, for planning."""
 
     def pack(self, state: Any) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
 
-    def unpack(self, tensors: dict[str, Tensor], settings: Any, epoch_batches: int) -> Any:
+    def unpack(self, tensors: dict[str, Tensor], settings: Any, data: Data) -> Any:
         """The state that `pack` packed."""

@@ -15,14 +15,15 @@ from mdp.core.batches import Batch, Blend
 from mdp.core.contrast import WeightedLoss, pixel_rows, prototype_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import AllSum, Step
+from mdp.core.methods import AllSum, Data, Step
 from mdp.core.mixing import MixSettings, draw_plan, mix, unmixed
-from mdp.core.networks import NetworkSettings, build_embedding_network
+from mdp.core.networks import EmbeddingNetwork, NetworkSettings, build_embedding_network
 from mdp.core.networks.pair import EncoderPair, make_pair
 from mdp.core.prototypes import (
     ClassSums,
     PrototypeBank,
     Prototypes,
+    class_similarity,
     class_sums,
     empty_bank,
     pack_bank,
@@ -39,6 +40,8 @@ from mdp.core.targets import (
     relaxed_targets,
     sparse_targets,
 )
+
+NEEDS_LABELS = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ class Settings:
     embedding: int = 256  # stated
     hidden: int = 512  # chosen: width of the projection head's inner layers
     bank_batches: int | None = None  # stated: about the batches of one epoch; None means just that
+    bank_images: int | None = None  # the same counted in images, as Table 2 does; whole batches are kept
     normalise_prototypes: bool = True  # chosen: without it loose classes get a smaller logit scale
     mix: MixSettings = field(default_factory=MixSettings)
     sparse: SparseSettings = field(default_factory=SparseSettings)
@@ -79,22 +83,34 @@ class Settings:
             raise ValueError(f"key_momentum: expected a number in [0, 1], got {self.key_momentum}")
         if self.embedding < 1 or self.hidden < 1:
             raise ValueError("embedding and hidden: expected 1 or more channels")
-        if self.bank_batches is not None and self.bank_batches < 1:
-            raise ValueError(f"bank_batches: expected 1 or more, got {self.bank_batches}")
+        for name, length in (("bank_batches", self.bank_batches), ("bank_images", self.bank_images)):
+            if length is not None and length < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {length}")
+        if self.bank_batches is not None and self.bank_images is not None:
+            raise ValueError("bank_batches and bank_images say the same thing: give one of them")
 
 
-def build(settings: Settings, network: NetworkSettings, rng: torch.Generator) -> EncoderPair:
+def build(
+    settings: Settings, network: NetworkSettings, data: Data, rng: torch.Generator
+) -> EncoderPair[EmbeddingNetwork]:
     """Backbone, ASPP and projection head, twice."""
     return make_pair(build_embedding_network(network, settings.embedding, settings.hidden, rng))
 
 
-def initial_state(settings: Settings, classes: int, epoch_batches: int, device: torch.device) -> PrototypeBank:
-    """An empty bank, as long as one epoch unless told otherwise."""
-    return empty_bank(classes, settings.embedding, settings.bank_batches or max(1, epoch_batches), device)
+def bank_size(settings: Settings, data: Data) -> int:
+    """T, the bank's length in batches: one epoch unless told otherwise."""
+    if settings.bank_images is not None:
+        return max(1, settings.bank_images // data.batch_size)
+    return settings.bank_batches or max(1, data.epoch_batches)
+
+
+def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> PrototypeBank:
+    """An empty bank."""
+    return empty_bank(data.union.size, settings.embedding, bank_size(settings, data), device)
 
 
 def step(
-    pair: EncoderPair,
+    pair: EncoderPair[EmbeddingNetwork],
     state: PrototypeBank,
     views: Sequence[Batch],
     settings: Settings,
@@ -164,15 +180,22 @@ def known_prototypes(state: PrototypeBank, settings: Settings) -> Prototypes:
     return prototypes(state, settings.normalise_prototypes)
 
 
-def state_bytes(settings: Settings, classes: int, epoch_batches: int) -> int:
+def class_scores(
+    pair: EncoderPair[EmbeddingNetwork], state: PrototypeBank, images: Tensor, settings: Settings
+) -> Tensor:
+    """Similarity of the embeddings to the prototypes."""
+    return class_similarity(pair.query(images), known_prototypes(state, settings))
+
+
+def state_bytes(settings: Settings, data: Data) -> int:
     """The window's float32 sums and int64 counts, and the float64 total."""
-    batches = settings.bank_batches or max(1, epoch_batches)
-    return classes * (batches * (4 * settings.embedding + 8) + 8 * settings.embedding + 8)
+    rows = bank_size(settings, data)
+    return data.union.size * (rows * (4 * settings.embedding + 8) + 8 * settings.embedding + 8)
 
 
 def pack(state: PrototypeBank) -> dict[str, Tensor]:
     return pack_bank(state)
 
 
-def unpack(tensors: dict[str, Tensor], settings: Settings, epoch_batches: int) -> PrototypeBank:
-    return unpack_bank(tensors, settings.bank_batches or max(1, epoch_batches))
+def unpack(tensors: dict[str, Tensor], settings: Settings, data: Data) -> PrototypeBank:
+    return unpack_bank(tensors, bank_size(settings, data))

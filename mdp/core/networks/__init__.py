@@ -6,9 +6,11 @@ In training mode a forward pass updates BatchNorm's running statistics; that, an
 from mdp.core.networks.pair import EncoderPair, follow_, make_pair
 from mdp.core.networks.segmentor import (
     EmbeddingNetwork,
+    InstanceNetwork,
     NetworkSettings,
     Segmentor,
     build_embedding_network,
+    build_instance_network,
     build_segmentor,
     upsample,
 )
@@ -17,10 +19,12 @@ from mdp.core.networks.transfer import Match, match
 __all__ = [
     "EmbeddingNetwork",
     "EncoderPair",
+    "InstanceNetwork",
     "Match",
     "NetworkSettings",
     "Segmentor",
     "build_embedding_network",
+    "build_instance_network",
     "build_segmentor",
     "follow_",
     "make_pair",

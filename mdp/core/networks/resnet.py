@@ -125,6 +125,7 @@ class ResNet(nn.Module):
 
 def initialise_(network: nn.Module, rng: torch.Generator) -> None:
     """Kaiming-normal convolutions (fan out, ReLU), unit BatchNorm, zero biases; every residual branch starts at zero.
+    Linear layers as torch starts them.
 
     All draws come from `rng`, in the order of the modules.  Raises ValueError for a module with weights of its own
     that has no rule here.
@@ -137,8 +138,11 @@ def initialise_(network: nn.Module, rng: torch.Generator) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):  # torch's own rule, which MoCo keeps
+            nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=rng)
+            nn.init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5, generator=rng)
         elif next(module.parameters(recurse=False), None) is not None:
-            raise ValueError(f"initialise_: expected convolutions and BatchNorm2d, got {type(module).__name__}")
+            raise ValueError(f"initialise_: expected convolutions, BatchNorm2d and Linear, got {type(module).__name__}")
     for module in network.modules():
         if isinstance(module, Bottleneck):
             nn.init.zeros_(module.bn3.weight)

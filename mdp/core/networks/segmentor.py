@@ -1,6 +1,7 @@
-"""The two networks: one gives pixel embeddings (pretraining), one gives class logits (fine-tuning).
+"""The networks: pixel embeddings and image embeddings (pretraining), class logits (fine-tuning).
 
-Both keep the backbone under `backbone.` and ASPP under `decode_head.`, so that transfer is a match of names.
+All keep the backbone under `backbone.` and ASPP, where they have it, under `decode_head.`, so that transfer is a match
+of names.
 Shape legend: B images, D embedding channels, C classes, h x w feature grid.
 """
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdp.core.networks.deeplab import ASPP, DeepLabHead
-from mdp.core.networks.heads import projection_head
+from mdp.core.networks.heads import instance_head, projection_head
 from mdp.core.networks.resnet import LAYOUTS, ResNet, initialise_
 
 
@@ -52,6 +53,22 @@ class EmbeddingNetwork(nn.Module):
         return F.normalize(vectors.float(), dim=1, eps=1e-6)  # 1e-12 lets the gradient at zero reach 1e12
 
 
+class InstanceNetwork(nn.Module):
+    """Images -> one unit-length embedding an image; a backbone without dilation, as MoCo trains it."""
+
+    output_stride = 32
+
+    def __init__(self, settings: NetworkSettings, embedding: int) -> None:
+        super().__init__()
+        self.backbone = ResNet(settings.backbone, settings.width, self.output_stride)
+        self.projection_head = instance_head(self.backbone.channels, embedding)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D) float32 of unit length, whatever the autocast."""
+        features = self.backbone(images).mean((2, 3))  # (B, channels)
+        return F.normalize(self.projection_head(features).float(), dim=1, eps=1e-6)
+
+
 class Segmentor(nn.Module):
     """Images -> class logits on the feature grid."""
 
@@ -73,6 +90,14 @@ def build_embedding_network(
     """An embedding network with random weights drawn from `rng`."""
     with torch.random.fork_rng(devices=[]):  # torch's constructors draw weights that are replaced right after
         network = EmbeddingNetwork(settings, embedding, hidden)
+    initialise_(network, rng)
+    return network
+
+
+def build_instance_network(settings: NetworkSettings, embedding: int, rng: torch.Generator) -> InstanceNetwork:
+    """An instance network with random weights drawn from `rng`."""
+    with torch.random.fork_rng(devices=[]):
+        network = InstanceNetwork(settings, embedding)
     initialise_(network, rng)
     return network
 

@@ -30,7 +30,7 @@ class Absent(DatasetError):
 
 
 class Sample(NamedTuple):
-    """One labelled image: where it is, and whose it is.  Generated datasets put made-up names."""
+    """One image: where it is, and whose it is.  Generated datasets put made-up names, unlabelled ones no labels."""
 
     image: str
     labels: str
@@ -60,7 +60,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Dataset:
-    """The dataset of that name, or described by the YAML file at that path.
+    """The dataset of that name, or described by the YAML file at that path, or the unlabelled photos below a folder.
 
     Raises RecipeError, with a suggestion, for an unknown name; DatasetError or RecipeError for a bad YAML file.
     """
@@ -68,10 +68,17 @@ def load(name: str) -> Dataset:
         from mdp.io.own_data import load_own  # noqa: PLC0415 - it builds on this module
 
         return load_own(Path(name))
+    if name not in names() and Path(name).is_dir():
+        from mdp.io.own_data import load_folder  # noqa: PLC0415
+
+        return load_folder(Path(name))
     if name not in names():
         close = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names())}"
-        raise RecipeError(f"unknown dataset {name!r}; {hint} (your own: give the path of its .yaml file)")
+        raise RecipeError(
+            f"unknown dataset {name!r}; {hint} (your own: give the path of its .yaml file, or of a "
+            "folder of unlabelled photos)"
+        )
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     return Dataset(
         name=name,

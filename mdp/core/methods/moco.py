@@ -1,0 +1,114 @@
+"""MoCo-v2, instance discrimination without labels: two views of an image against a queue of others (2003.04297).
+
+A step: shuffle, keys of the second view, unshuffle -> queries of the first view against key and queue -> enqueue.
+Only the backbone is trained, without dilation.  Settings are those of the released code unless a comment says other.
+Shape legend: B images, D embedding channels, Q rows of the queue.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mdp.core.batches import Batch
+from mdp.core.contrast import WeightedLoss, instance_nce
+from mdp.core.methods import AllSum, Data, Step
+from mdp.core.networks import InstanceNetwork, NetworkSettings, build_instance_network
+from mdp.core.networks.pair import EncoderPair, make_pair
+from mdp.core.queues import enqueue, noise_queue
+
+NEEDS_LABELS = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The method's settings, MoCo-v2's values as defaults."""
+
+    temperature: float = 0.2  # v1: 0.07
+    key_momentum: float = 0.999
+    embedding: int = 128
+    queue: int = 65536  # rows
+    groups: int = 8  # BatchNorm groups of a batch, standing for MoCo's 8 GPUs; keys are shuffled among them
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
+        if not 0 <= self.key_momentum <= 1:
+            raise ValueError(f"key_momentum: expected a number in [0, 1], got {self.key_momentum}")
+        if self.embedding < 1 or self.queue < 1 or self.groups < 1:
+            raise ValueError("embedding, queue and groups: expected 1 or more")
+
+
+def build(
+    settings: Settings, network: NetworkSettings, data: Data, rng: torch.Generator
+) -> EncoderPair[InstanceNetwork]:
+    """Backbone and two-layer head, twice."""
+    return make_pair(build_instance_network(network, settings.embedding, rng))
+
+
+def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> Tensor:
+    """A queue of noise.  Raises ValueError when a batch cannot be split into groups of two images or more."""
+    if data.batch_size // settings.groups < 2:
+        raise ValueError(
+            f"groups: {settings.groups} BatchNorm groups leave fewer than 2 images each of a batch of {data.batch_size}"
+        )
+    return noise_queue(rng, settings.queue, settings.embedding, device)
+
+
+def step(
+    pair: EncoderPair[InstanceNetwork],
+    state: Tensor,
+    views: Sequence[Batch],
+    settings: Settings,
+    rng: torch.Generator,
+    all_sum: AllSum,
+) -> Step:
+    """One step over the first two views.
+
+    BatchNorm statistics are those of a group of images.  Keys are shuffled among the groups, so that the statistics
+    do not give away which key belongs to which query.
+    """
+    first, second = views[0].images, views[1].images  # (B, 3, H, W)
+    order = torch.randperm(len(second), generator=rng).to(second.device)
+    with torch.no_grad():
+        shuffled = _in_groups(pair.key, second[order], settings.groups)
+    keys = torch.empty_like(shuffled).index_copy(0, order, shuffled)  # (B, D)
+    queries = _in_groups(pair.query, first, settings.groups)  # (B, D)
+    loss = instance_nce(queries, keys, state, settings.temperature)
+    total = WeightedLoss(loss.total, all_sum(loss.weight)).mean()
+    with torch.no_grad():
+        positive = (queries * keys).sum(1)  # (B,)
+        hits = positive > (queries @ state.T).amax(1)
+    metrics = {"loss": total.detach(), "positive_cosine": positive.mean(), "accuracy": hits.float().mean()}
+    return Step(total, enqueue(state, keys), metrics)
+
+
+def _in_groups(network: nn.Module, images: Tensor, groups: int) -> Tensor:
+    """The network's embeddings (B, D), group by group: in training, BatchNorm sees one group at a time."""
+    return torch.cat([network(part) for part in images.tensor_split(groups)])
+
+
+def key_momentum(settings: Settings) -> float:
+    return settings.key_momentum
+
+
+def known_prototypes(state: Tensor, settings: Settings) -> None:
+    return None
+
+
+def class_scores(pair: EncoderPair[InstanceNetwork], state: Tensor, images: Tensor, settings: Settings) -> None:
+    return None
+
+
+def state_bytes(settings: Settings, data: Data) -> int:
+    """The float32 queue."""
+    return 4 * settings.queue * settings.embedding
+
+
+def pack(state: Tensor) -> dict[str, Tensor]:
+    return {"queue": state}
+
+
+def unpack(tensors: dict[str, Tensor], settings: Settings, data: Data) -> Tensor:
+    return tensors["queue"]

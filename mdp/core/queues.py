@@ -1,0 +1,73 @@
+"""FIFO queues of embeddings: one for all (MoCo, eq. 1) and one for each class (the region bank, section 3.3).
+
+Rows are compared with queries by a dot product and never receive a gradient.
+Shape legend: B images, C classes, D embedding channels, Q rows of a queue.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mdp.core.prototypes import Prototypes
+
+
+def noise_queue(rng: torch.Generator, size: int, channels: int, device: torch.device | str = "cpu") -> Tensor:
+    """A queue (Q, D) of random unit vectors: MoCo's start, so that there are negatives from the first step on.
+
+    Raises ValueError unless it has room for a row.
+    """
+    if size < 1:
+        raise ValueError(f"queue size: expected at least 1 row, got {size}")
+    return F.normalize(torch.randn(size, channels, generator=rng), dim=1).to(device)
+
+
+def enqueue(queue: Tensor, rows: Tensor) -> Tensor:
+    """The queue (Q, D) with `rows` (B, D) at its end and its oldest B rows gone; only the last Q rows count.
+
+    >>> enqueue(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[4.0]])).flatten().tolist()
+    [2.0, 3.0, 4.0]
+    """
+    return torch.cat([queue, rows.detach().to(queue.dtype)])[-len(queue) :]
+
+
+class ClassQueues(NamedTuple):
+    """The last Q image-level embeddings of each class, as rings."""
+
+    rows: Tensor  # (C, Q, D) float32; zeros where nothing was put yet
+    pushed: Tensor  # (C,) int64: how many were ever put in; the next one goes to slot `pushed` modulo Q
+
+    @property
+    def filled(self) -> Tensor:
+        """Which slots hold an embedding, (C, Q) bool."""
+        return torch.arange(self.rows.shape[1], device=self.rows.device) < self.pushed[:, None]
+
+
+def empty_queues(classes: int, size: int, channels: int, device: torch.device | str = "cpu") -> ClassQueues:
+    """Queues that hold nothing.  Raises ValueError unless they have room for a row."""
+    if size < 1:
+        raise ValueError(f"queue size: expected at least 1 row a class, got {size}")
+    rows = torch.zeros(classes, size, channels, device=device)
+    return ClassQueues(rows, torch.zeros(classes, dtype=torch.int64, device=device))
+
+
+def enqueue_classes(queues: ClassQueues, means: Tensor, present: Tensor) -> ClassQueues:
+    """The queues with each image's classes put in, image by image; the oldest rows make room.
+
+    `means` (B, C, D) are the classes' mean embeddings in each image, `present` (B, C) says which there are.
+    """
+    size = queues.rows.shape[1]
+    order = present.cumsum(0)  # (B, C): the how-many-th of its class in this batch
+    total = order[-1]  # (C,)
+    kept = present & (order > total - size)  # only the last Q of a class can stay
+    image, label = kept.nonzero(as_tuple=True)  # (R,) rows to put in
+    slot = (queues.pushed[label] + order[image, label] - 1) % size  # (R,)
+    rows = queues.rows.index_put((label, slot), means[image, label].detach().to(queues.rows.dtype))
+    return ClassQueues(rows, queues.pushed + total)
+
+
+def queue_prototypes(queues: ClassQueues) -> Prototypes:
+    """The mean of what each class's queue holds, of unit length."""
+    vectors = F.normalize(queues.rows.sum(1), dim=1)  # (C, D); empty slots are zeros
+    return Prototypes(vectors, queues.pushed > 0)

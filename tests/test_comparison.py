@@ -1,0 +1,283 @@
+"""Comparing starts: the arithmetic of differences and their intervals, what is claimed, and `mdp compare` itself."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mdp.core.comparison import block_counts, count_miou, difference
+from mdp.core.metrics import mean_iou
+from mdp.io.charts import Line, Panel, line_chart, ticks
+from mdp.io.comparing import Comparison, parse_shares, parse_start, run_comparison
+from mdp.io.comparison_report import contrasts, curves, read_comparison, report
+from mdp.io.errors import Preempted, RecipeError
+from mdp.io.jobs import Request, run_pretraining
+from mdp.io.journal import Journal
+from tests.laws import pure_call
+from tests.tensors import rng_of, seeds
+from tests.test_jobs import TINY, in_an_empty_folder, request  # noqa: F401 - the fixture works where it is imported
+
+
+def counts_of(rng: torch.Generator, seed_count: int, blocks: int, classes: int) -> Tensor:
+    confusions = torch.randint(0, 50, (seed_count, blocks, classes, classes), generator=rng)
+    return block_counts(confusions)
+
+
+# mdp.core.comparison
+
+
+@given(seeds, st.integers(1, 5), st.integers(1, 4))
+def test_counts_give_the_miou_of_the_summed_confusion_matrix(seed: int, classes: int, blocks: int) -> None:
+    confusions = torch.randint(0, 9, (blocks, classes, classes), generator=rng_of(seed))
+    counts = pure_call(block_counts, confusions)
+    score = float(pure_call(count_miou, counts.sum(0)))
+    expected = mean_iou(confusions.sum(0))
+    assert score == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_by_hand_the_miou_of_two_classes() -> None:
+    assert float(count_miou(block_counts(torch.tensor([[3, 1], [0, 4]])))) == pytest.approx((3 / 4 + 4 / 5) / 2)
+
+
+@given(seeds, st.integers(1, 4), st.integers(1, 6), st.integers(1, 4))
+def test_swapping_the_two_turns_the_difference_round(seed: int, number: int, blocks: int, classes: int) -> None:
+    rng = rng_of(seed)
+    a, b = counts_of(rng, number, blocks, classes), counts_of(rng, number, blocks, classes)
+    one = pure_call(difference, a, b, rng_of(1), 50)
+    other = difference(b, a, rng_of(1), 50)
+    assert one.mean == pytest.approx(-other.mean)
+    assert one.low == pytest.approx(-other.high)
+    assert one.low <= one.high
+
+
+@given(seeds, st.integers(1, 4), st.integers(1, 6))
+def test_a_start_does_not_differ_from_itself(seed: int, number: int, blocks: int) -> None:
+    a = counts_of(rng_of(seed), number, blocks, 3)
+    assert difference(a, a, rng_of(0), 20) == (0, 0, 0)
+
+
+def test_one_seed_and_one_block_have_an_interval_of_no_width() -> None:
+    a, b = counts_of(rng_of(0), 1, 1, 3), counts_of(rng_of(1), 1, 1, 3)
+    found = difference(a, b, rng_of(0), 20)
+    assert found.low == pytest.approx(found.mean)
+    assert found.high == pytest.approx(found.mean)
+
+
+def test_the_interval_holds_what_a_bootstrap_with_loops_gives() -> None:
+    rng = rng_of(3)
+    a, b = counts_of(rng, 3, 4, 2), counts_of(rng, 3, 4, 2)
+    found = difference(a, b, rng_of(0), 4000)
+    draws, means = rng_of(9), []
+    for _ in range(4000):
+        chosen = torch.randint(3, (3,), generator=draws)
+        drawn = torch.randint(4, (4,), generator=draws)
+        gaps = [float(count_miou(a[s][drawn].sum(0)) - count_miou(b[s][drawn].sum(0))) for s in chosen.tolist()]
+        means.append(sum(gaps) / 3)
+    low, high = torch.quantile(torch.tensor(means), torch.tensor([0.025, 0.975])).tolist()
+    width = high - low
+    assert abs(found.low - low) < 0.1 * width
+    assert abs(found.high - high) < 0.1 * width
+
+
+def test_counts_of_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in seeds"):
+        difference(torch.ones(3, 2, 2, 3), torch.ones(2, 2, 2, 3), rng_of(0))
+
+
+# What is claimed
+
+
+def cell(start: str, seed: int, hits: int, share: str = "1/8") -> dict[str, Any]:
+    """A cell whose IoU of both classes is about `hits` percent, alike in every block but for the seed."""
+    block = [[hits + seed, 100, hits + seed], [hits + seed, 100, hits + seed]]
+    miou = (hits + seed) / 100
+    return {
+        "start": start, "seed": seed, "share": share, "train_images": 6, "images": 20, "miou": miou,
+        "majority_miou": 0.1, "blocks": [block] * 5, "curve": [[10, miou / 2], [20, miou]],
+    }  # fmt: skip
+
+
+def whole(*cells: dict[str, Any]) -> dict[str, Any]:
+    names = dict.fromkeys(c["start"] for c in cells)
+    return {
+        "target": "t", "split": "val", "against": ["scratch"], "starts": dict.fromkeys(names, ""),
+        "recipe": {"finetune": {"steps": 20, "batch_size": 4}}, "cells": list(cells),
+    }  # fmt: skip
+
+
+def test_an_order_is_claimed_only_outside_the_spread_and_from_three_seeds_on() -> None:
+    scratch = [cell("scratch", seed, 30) for seed in range(3)]
+    far = [cell("far", seed, 40) for seed in range(3)]
+    near = [cell("near", seed, 30) for seed in (2, 1, 0)]
+    below = [cell("below", seed, 20) for seed in range(3)]
+    text = whole(*scratch, *far, *near, *below)
+    assert {c.start: c.order for c in contrasts(text)} == {"far": 1, "near": 0, "below": -1}
+    assert (
+        "With 1/8 of the labels: far above scratch; below below scratch; near not to be told from scratch."
+        in report(text)
+    )
+    two = whole(*scratch[:2], *far[:2])
+    assert [c.order for c in contrasts(two)] == [0]
+    assert "fewer than 3 seeds" in report(two)
+
+
+def test_the_table_says_mean_and_deviation() -> None:
+    text = report(whole(*(cell("scratch", seed, 30) for seed in range(3))))
+    assert "31.00 ± 1.00 (3)" in text
+    assert "1/8 (6 images)" in text
+    assert "always the same class" in text
+
+
+def test_differences_pair_only_the_seeds_that_both_have() -> None:
+    found = list(contrasts(whole(cell("scratch", 1, 30), *(cell("a", seed, 40) for seed in range(3)))))
+    assert [c.seeds for c in found] == [1]
+    assert found[0].difference.mean == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_file_that_is_no_comparison_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "compare.json").write_text("[]")
+    with pytest.raises(RecipeError, match=r"expected a compare\.json"):
+        read_comparison(tmp_path)
+    with pytest.raises(RecipeError, match=r"expected a compare\.json"):
+        read_comparison(tmp_path / "nothing.json")
+
+
+# Charts
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+def test_ticks_enclose_the_numbers_and_are_few(low: float, span: float) -> None:
+    found = ticks(low, low + span)
+    step = found[1] - found[0]
+    slack = 1e-5 * max(step, 1.0, abs(low), span)
+    assert found[0] <= low + slack
+    assert found[-1] >= low + span - slack
+    assert 2 <= len(found) <= 8
+
+
+def test_a_chart_is_well_formed_and_names_its_lines() -> None:
+    lines = [Line(f"start <{i}>", [(0, i), (10, i + 1)], [(i - 1, i + 1)] * 2) for i in range(10)]
+    root = ElementTree.fromstring(line_chart([Panel("a & b", lines)], "title", "step", "mIoU, %"))
+    text = " ".join(root.itertext())
+    assert all(f"start <{i}>" in text for i in range(10))
+    assert "a & b" in text
+    strokes = {(e.get("stroke"), e.get("stroke-dasharray")) for e in root.iter() if e.tag.endswith("polyline")}
+    assert len(strokes) == 10
+    with pytest.raises(ValueError, match="nothing to draw"):
+        line_chart([Panel("", [])], "", "", "")
+
+
+def test_the_curves_hold_every_start_and_share() -> None:
+    svg = curves(whole(cell("scratch", 0, 30), cell("ours", 0, 40), cell("ours", 0, 40, share="1")))
+    assert svg.count("<polyline") == 3
+    ElementTree.fromstring(svg)
+
+
+# mdp compare
+
+
+def test_starts_are_read_and_mistakes_named() -> None:
+    start = parse_start("ours=run:runs/x-{seed}?finetune.lr=0.5&finetune.load=[backbone]")
+    assert (start.name, start.kind, start.init(3)) == ("ours", "run", "runs/x-3")
+    assert start.settings == {"finetune": {"lr": 0.5, "load": ["backbone"]}}
+    assert parse_start("scratch")[:3] == ("scratch", "scratch", "")
+    assert parse_start("weights:/a/resnet.pth").name == "resnet"
+    assert parse_start("imagenet:r.pth").settings == {"finetune": {"load": ["backbone"]}}
+    for wrong in ("scratch:x", "run:", "run", "x=y", "file:x", ""):
+        with pytest.raises(RecipeError, match="expected scratch, run:FOLDER"):
+            parse_start(wrong)
+
+
+def test_fractions_are_read_and_mistakes_named() -> None:
+    assert parse_shares("1/8, 1/4,1") == (Fraction(1, 8), Fraction(1, 4), Fraction(1))
+    for wrong in ("", "0", "2", "a", "1/0", "1,1"):
+        with pytest.raises(RecipeError, match="--fractions"):
+            parse_shares(wrong)
+
+
+def asked(*starts: str, shares: str = "1/4,1", number: int = 2, **others: Any) -> Comparison:
+    values = {"split": None, "against": (), "keep": False, **others}
+    return Comparison(
+        starts=tuple(parse_start(text) for text in starts), shares=parse_shares(shares), seeds=number, **values
+    )
+
+
+def test_a_comparison_has_every_cell_and_runs_none_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_pretraining(request(out=Path("pre")))
+    starts = asked("scratch", "ours=run:pre")
+    folder = run_comparison(request(out=Path("cmp")), starts)
+    found = read_comparison(folder)
+    assert {(c["start"], c["share"], c["seed"]) for c in found["cells"]} == {
+        (start, share, seed) for start in ("scratch", "ours") for share in ("1/4", "1") for seed in range(2)
+    }
+    assert {c["train_images"] for c in found["cells"]} == {12, 48}
+    assert all([step for step, _ in c["curve"]] == [4, 6] for c in found["cells"])
+    assert not list(folder.rglob("*.safetensors"))
+    before = (folder / "compare.json").read_text()
+    monkeypatch.setattr("mdp.io.comparing.run_finetuning", lambda _: pytest.fail("a cell ran twice"))
+    run_comparison(request(out=Path("cmp")), starts)
+    assert (folder / "compare.json").read_text() == before
+    assert (folder / "compare.txt").read_text() == report(found) + "\n"
+    ElementTree.fromstring((folder / "curves.svg").read_text())
+
+
+def test_a_comparison_that_was_stopped_goes_on_and_ends_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = asked("scratch", shares="1", number=2)
+    whole_run = run_comparison(request(out=Path("whole")), starts)
+    original = Journal.progress
+    seen: list[int] = []
+
+    def progress(self: Journal, done: int, *rest: Any) -> None:
+        original(self, done, *rest)
+        seen.append(done)
+        if len(seen) == 8:  # in the second cell, after two steps
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Journal, "progress", progress)
+    with pytest.raises(Preempted, match="the same command goes on"):
+        run_comparison(request(out=Path("cut")), starts)
+    assert len(json.loads(Path("cut/compare.json").read_text())["cells"]) == 1
+    folder = run_comparison(request(out=Path("cut")), starts)
+    assert read_comparison(folder)["cells"] == read_comparison(whole_run)["cells"]
+    assert len(seen) == 12  # no step was run twice
+
+
+def test_what_a_kill_before_the_first_checkpoint_left_is_run_again() -> None:
+    (Path("cut") / "cells" / "scratch" / "1-1_seed0" / "checkpoints").mkdir(parents=True)
+    folder = run_comparison(request(out=Path("cut")), asked("scratch", shares="1", number=1))
+    assert len(read_comparison(folder)["cells"]) == 1
+
+
+def test_cells_of_other_settings_are_never_mixed_in() -> None:
+    run_pretraining(request(out=Path("pre")))
+    one = asked("scratch", "ours=run:pre", shares="1", number=1)
+    run_comparison(request(out=Path("cmp")), one)
+    with pytest.raises(RecipeError, match=r"other settings \(recipe.finetune.steps\)"):
+        run_comparison(request(("finetune.steps", 5), out=Path("cmp")), one)
+    run_pretraining(request(("run.seed", 5), out=Path("pre"), overwrite=True))
+    with pytest.raises(RecipeError, match=r"other settings \(sha256\)"):
+        run_comparison(request(out=Path("cmp")), one)
+
+
+def test_starts_of_other_networks_are_refused() -> None:
+    run_pretraining(request(("model.width", 6), out=Path("wide")))
+    layer = {key: value for key, value in TINY.items() if key != "model"}
+    model = {"model": {**TINY["model"], "width": 4}}
+    with pytest.raises(RecipeError, match="differ in model"):
+        run_comparison(
+            Request(layers=(layer,), quiet=True, out=Path("cmp")), asked("scratch", "wide=run:wide", shares="1")
+        )
+    with pytest.raises(RecipeError, match="two starts have the same name"):
+        run_comparison(replace(request(out=Path("cmp")), layers=(TINY, model)), asked("scratch", "scratch"))
+    with pytest.raises(RecipeError, match="--against other"):
+        run_comparison(request(out=Path("cmp")), asked("scratch", against=("other",)))
