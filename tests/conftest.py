@@ -1,4 +1,4 @@
-"""Shared by all tests: Hypothesis without deadlines (CI machines are uneven), two threads, the optional real data."""
+"""Shared by all tests: Hypothesis without deadlines (CI machines are uneven), one thread, the optional real data."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ,
 )  # fmt: skip
 settings.load_profile("mdp")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # small tensors: two threads mostly wait for each other
 
 ROOT = Path(__file__).resolve().parent.parent
 

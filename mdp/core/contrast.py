@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mdp.core.labels import IGNORE
@@ -110,7 +111,9 @@ def pixel_nce(
         positive = (anchors[:, :, None] == others[:, None]) & (anchors != IGNORE)[:, :, None]  # (B, N, N)
         count = positive.sum(2)  # (B, N): N_c
         candidate = others != IGNORE  # (B, N)
-        candidate = candidate | ~candidate.any(1, keepdim=True)  # an empty denominator would make zero gradients NaN
+        candidate = candidate | ~candidate.any(
+            1, keepdim=True
+        )  # an empty denominator would put -inf and NaN in between
         total = logits.masked_fill(~candidate[:, None], -torch.inf).logsumexp(2)  # (B, N)
         pulled = torch.where(positive, logits, 0.0).sum(2) / count.clamp(min=1)  # (B, N)
         losses = torch.where(count > 0, total - pulled, 0.0)
@@ -180,6 +183,7 @@ class _Chunks(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * outputs[0], None, None

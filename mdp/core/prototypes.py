@@ -113,7 +113,8 @@ def prototypes(bank: PrototypeBank, normalise: bool = True) -> Prototypes:
 
 def class_similarity(embeddings: Tensor, known: Prototypes) -> Tensor:
     """Dot product of each pixel embedding (B, D, h, w) with each prototype, (B, C, h, w); -inf for absent classes."""
-    similarity = torch.einsum("bdhw,cd->bchw", embeddings.float(), known.vectors)  # (B, C, h, w)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        similarity = torch.einsum("bdhw,cd->bchw", embeddings.float(), known.vectors)  # (B, C, h, w)
     return similarity.masked_fill(~known.present[None, :, None, None], -torch.inf)
 
 

@@ -77,7 +77,7 @@ def step(
     queries = _in_groups(pair.query, first, settings.groups)  # (B, D)
     loss = instance_nce(queries, keys, state, settings.temperature)
     total = WeightedLoss(loss.total, all_sum(loss.weight)).mean()
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
         positive = (queries * keys).sum(1)  # (B,)
         hits = positive > (queries @ state.T).amax(1)
     metrics = {"loss": total.detach(), "positive_cosine": positive.mean(), "accuracy": hits.float().mean()}

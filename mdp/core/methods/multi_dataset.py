@@ -71,7 +71,7 @@ class Settings:
     embedding: int = 256  # stated
     hidden: int = 512  # chosen: width of the projection head's inner layers
     bank_batches: int | None = None  # stated: about the batches of one epoch; None means just that
-    bank_images: int | None = None  # the same counted in images, as Table 2 does; whole batches are kept
+    bank_images: int | None = None  # the same counted in images, as Table 2 does, both views of each; whole batches
     normalise_prototypes: bool = True  # chosen: without it loose classes get a smaller logit scale
     mix: MixSettings = field(default_factory=MixSettings)
     sparse: SparseSettings = field(default_factory=SparseSettings)

@@ -1,0 +1,129 @@
+"""Every method as a whole run: resumed exactly, and on two real sets with a falling loss."""
+
+import json
+import math
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mdp.core.methods
+from mdp.io.datasets import load
+from mdp.io.errors import Preempted, RecipeError
+from mdp.io.images import write_rgb
+from mdp.io.jobs import Request, describe_pretraining, run_finetuning, run_pretraining
+from mdp.io.recipe import Layer, find_method, merge
+from tests.conftest import ROOT
+from tests.test_jobs import TINY, assert_same, in_an_empty_folder, losses, signal_after, tensors_of  # noqa: F401
+
+NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
+SMALL = {"embedding": 8, "hidden": 8, "queue": 24, "groups": 2}
+
+
+def layer_of(method: str, **settings: Any) -> Layer:
+    """The tiny recipe with that method at a small size."""
+    fields = find_method(method).Settings.__dataclass_fields__
+    own = {key: value for key, value in SMALL.items() if key in fields}
+    return {**TINY, "method": {"name": method, **own, **settings}}
+
+
+def request(layer: Layer, **others: Any) -> Request:
+    return Request(**{"layers": (layer,), "quiet": True, **others})
+
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in NAMES),
+    ("supervised", {"heads": "datasets"}),
+    ("region_bank", {"denominator": "negatives"}),
+    ("multi_dataset", {"bank_images": 8}),
+]
+
+
+@pytest.mark.parametrize(("method", "settings"), VARIANTS, ids=str)
+def test_a_resumed_run_ends_bit_for_bit_as_if_never_stopped(
+    method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = layer_of(method, **settings)
+    whole = run_pretraining(request(layer, out=Path("whole")))
+    with monkeypatch.context() as patch:
+        signal_after(patch, 3)
+        with pytest.raises(Preempted):
+            run_pretraining(request(layer, out=Path("stopped")))
+    torch.rand(7)
+    resumed = run_pretraining(Request(resume="stopped", quiet=True))
+    assert_same(tensors_of(whole), tensors_of(resumed))
+    assert losses(whole) == losses(resumed)
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_what_a_method_learns_starts_a_fine_tuning(method: str) -> None:
+    run = run_pretraining(request(layer_of(method), out=Path("pre")))
+    tuned = run_finetuning(request(merge(TINY, {"finetune": {"steps": 1}}), out=Path("tuned"), init=str(run)))
+    assert "loaded backbone" in (tuned / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_a_dry_run_says_what_a_method_needs(method: str) -> None:
+    plan = describe_pretraining(request(layer_of(method)))
+    run = run_pretraining(request(merge(layer_of(method), {"pretrain": {"steps": plan["steps_an_epoch"] + 1}})))
+    state = [t for name, t in tensors_of(run).items() if name.startswith("state.")]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in state)
+    assert held <= plan["state_bytes"]
+    if method != "region_bank":  # its queues are allocated whole, a bank grows until it is full
+        assert held == plan["state_bytes"]
+
+
+# Small queues, and a key encoder that follows within the 50 steps: otherwise what is measured is how they fill
+QUICK: dict[str, dict[str, Any]] = {
+    "multi_dataset": {"key_momentum": 0.9, "bank_batches": 4},
+    "pixel_pairs": {"key_momentum": 0.9},
+    "region_bank": {"key_momentum": 0.99, "queue": 8, "embedding": 32, "hidden": 32},
+    "moco": {"queue": 16, "embedding": 32},
+    "supervised": {},
+}
+
+
+@pytest.mark.parametrize(("method", "settings"), VARIANTS[: len(NAMES) + 2], ids=str)
+def test_fifty_steps_on_two_real_sets_lower_the_loss(method: str, settings: dict[str, Any], real_data: Path) -> None:
+    changes = {
+        "data": {"root": str(real_data)},
+        "model": {"width": 8, "channels": 16},
+        "pretrain": {
+            "datasets": [str(ROOT / "examples" / "datasets" / f"{name}.yaml") for name in ("camvid", "msrc")],
+            "steps": 50,
+            "batch_size": 8,
+            "crop": 64,
+            "lr": 0.1,
+            "validate_images": 2,
+        },
+    }
+    run = run_pretraining(request(merge(layer_of(method, **{**QUICK[method], **settings}), changes)))
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in records if record["kind"] == "train"]
+    assert len(steps) == 50
+    # the loss above that of a guess: while queues fill, a guess is among more and more rows
+    found = [step["loss"] - math.log(step.get("rows_in_queues", 1)) for step in steps]
+    start = 5 if method == "moco" else 0  # its queue starts as noise, which is easy to tell apart
+    first, last = sum(found[start : start + 10]) / 10, sum(found[-10:]) / 10
+    assert last < first - 0.05
+
+
+def test_moco_takes_a_folder_of_photos_beside_labelled_sets_and_others_refuse_it() -> None:
+    (Path("photos") / "deep").mkdir(parents=True)
+    for index in range(6):
+        write_rgb(Path("photos") / "deep" / f"{index}.png", torch.randint(0, 255, (40, 50, 3)).byte().numpy())
+    data = {"pretrain": {"datasets": ["photos", "shapes-coarse"], "steps": 2}}
+    run = run_pretraining(request(merge(layer_of("moco"), data)))
+    sizes = {space["name"]: space["images"] for space in json.loads((run / "labels.json").read_text())}
+    assert sizes["photos"] == 6
+    assert len(load("shapes-coarse").labels.classes) > 0
+    with pytest.raises(RecipeError, match="photos: no labels, and the method multi_dataset needs them"):
+        run_pretraining(request(merge(layer_of("multi_dataset"), data)))
+
+
+def test_settings_that_do_not_fit_the_data_are_told_before_there_is_a_run_folder() -> None:
+    with pytest.raises(RecipeError, match=r"method\.groups: 3 BatchNorm groups leave fewer than 2 images"):
+        run_pretraining(request(layer_of("moco", groups=3), out=Path("run")))
+    assert not Path("run").exists()
