@@ -55,7 +55,6 @@ def test_values_outside_the_label_space_are_refused_with_their_counts() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": ()}, "no classes"),
         ({"classes": ("a", "a")}, "given twice: a"),
         ({"lookup": {0: 5}}, "maps to 5"),
         ({"lookup": {70000: 0}}, "raw value 70000"),
