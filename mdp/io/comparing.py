@@ -251,7 +251,12 @@ def _collect(folder: Path, target: str, asked: Comparison, cells: Sequence[Cell]
         "rule": records[0]["result"]["rule"],
         "against": list(asked.against) or [asked.starts[0].name],
         "starts": {start.name: f"{start.kind}:{start.path}".rstrip(":") for start in asked.starts},
-        "recipe": {**recipe, "run": {"threads": recipe["run"]["threads"]}},
+        "recipe": {
+            "run": {"threads": recipe["run"]["threads"]},
+            "model": recipe["model"],
+            "finetune": {**recipe["finetune"], "target": target, "images": None},
+            "eval": recipe["eval"],
+        },
         "cells": [
             {
                 **{key: record[key] for key in ("start", "sha256", "share", "train_images", "seed")},
