@@ -39,7 +39,7 @@ class Shell(NamedTuple):
     folder: Path
 
     def environment(self) -> dict[str, str]:
-        config = {f"MDP_{name}_CONFIG": "small.yaml" for name in ("PRETRAIN", "FINETUNE", "EVAL")}
+        config = {f"MDP_{name}_CONFIG": "small.yaml" for name in ("PRETRAIN", "FINETUNE", "EVAL", "COMPARE")}
         return {**os.environ, **config, "NO_COLOR": "1", "COLUMNS": "100"}
 
     def __call__(self, command: str) -> Done:
@@ -168,6 +168,17 @@ WRONG = [
     ("mdp finetune --target voc --init small.yaml", 5, "small.yaml"),
     ("mdp finetune --target voc --set model.width=6", 5, "[4, 3, 7, 7] in the file, [6, 3, 7, 7] in the network"),
     ("mdp finetune", 2, "no target"),
+    ("mdp pretrain --datasets letters --root full", 2, "letters: no labels, and the method multi_dataset needs them"),
+    ("mdp pretrain --datasets voc --method moco --set method.hidden=3", 2, "unknown setting method.hidden"),
+    ("mdp finetune --target letters", 2, "letters: no labels; fine-tuning needs a labelled target"),
+    ("mdp finetune --target voc --init scratch --head-init prototypes", 2, "scratch has no prototypes"),
+    ("mdp compare --target voc", 2, "give --start at least once"),
+    ("mdp compare --start scratch", 2, "no target"),
+    ("mdp compare --target voc --start file:x", 2, "expected scratch, run:FOLDER, weights:FILE or imagenet:FILE"),
+    ("mdp compare --target voc --start run:nothing", 5, "nothing: expected a run folder"),
+    ("mdp compare --target voc --start scratch --fractions 2", 2, "above 0 and at most 1"),
+    ("mdp compare --show nothing", 2, "expected a compare.json"),
+    ("mdp recipe list nothing", 2, "nothing"),
     ("mdp eval nothing", 5, "nothing: expected a run folder"),
     ("mdp eval --split nothing", 2, "unknown split 'nothing'"),
     ("mdp eval --config typo.yaml", 2, "unknown setting pretrain.bach_size"),
@@ -180,6 +191,7 @@ def test_a_mistake_is_one_clear_line_with_its_exit_code(home: Shell, command: st
     (home.folder / "twice.yaml").write_text("pretrain:\n  lr: 1\n  lr: 2\n")
     (home.folder / "full").mkdir(exist_ok=True)
     (home.folder / "full" / "letter.txt").write_text("dear")
+    (home.folder / "letters").mkdir(exist_ok=True)
     runs = sorted((home.folder / "runs").glob("*/*"))
     done = home(command)
     assert done.code == code, done.err
@@ -260,7 +272,27 @@ def test_lists_of_datasets_and_methods(home: Shell) -> None:
     table = home("mdp datasets").out
     assert "shapes-target" in table
     assert "multi_dataset" in home("mdp methods").out
+    assert "table3_voc_ade" in home(f"mdp recipe list {ROOT / 'examples' / 'recipes'}").out
     assert yaml.safe_load(home("mdp recipe show --target cityscapes").out)["finetune"]["crop"] == [512, 1024]
+
+
+def test_a_comparison_that_was_killed_goes_on_and_shows_its_tables_again(shell: Shell) -> None:
+    command = "mdp compare --target shapes-target --start scratch --fractions 1/4 --seeds 2 --steps 3 --out cmp"
+    words = [*command.split()[1:], "--set", "eval.images=4", "--set", "run.workers=0"]
+    run = subprocess.Popen([sys.executable, "-m", "mdp", *words], cwd=shell.folder, env=shell.environment())
+    first = shell.folder / "cmp" / "cells" / "scratch" / "1-4_seed0.json"
+    for _ in range(600):
+        if first.is_file():
+            break
+        time.sleep(0.1)
+    run.kill()
+    run.wait(timeout=60)
+    done = shell(" ".join(["mdp", *words]))
+    assert done.code == 0, done.err
+    assert "2/2: mIoU" in done.err
+    assert "(2)" in done.out
+    assert shell("mdp compare --show cmp").out == done.out
+    assert len(json.loads(shell("mdp compare --show cmp/compare.json --json").out)["cells"]) == 2
 
 
 def test_the_examples_in_help_texts_are_commands_that_exist() -> None:

@@ -16,7 +16,7 @@ from mdp.core.labels import IGNORE, LabelUnion
 from mdp.io.datasets import Sample, labels_of, load, open_split, open_training
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.jobs import Request, run_pretraining
-from mdp.io.opening import expected_images, plan_finetuning, plan_pretraining
+from mdp.io.opening import expect_pretraining, plan_finetuning, plan_pretraining
 from mdp.io.recipe import Recipe, as_layer, resolve
 from tests.conftest import ROOT
 from tests.test_datasets import class_names
@@ -439,18 +439,19 @@ def test_images_are_counted_against_the_number_there_should_be(tmp_path: Path) -
 def test_a_count_stands_in_for_images_that_are_not_there_yet(tmp_path: Path) -> None:
     text = UNLABELLED.replace("photos", "photos, count: 77") + "root: walks\n"
     path = str(own_yaml(tmp_path, text))
-    union, images, found = expected_images(recipe_with(tmp_path, [path], "moco", groups=1))
-    assert (union.size, images, found) == (0, {"walks": 77}, ["walks train: not there; counted as published"])
+    expected = expect_pretraining(recipe_with(tmp_path, [path], "moco", groups=1))
+    assert (expected.union.size, expected.images) == (0, {"walks": 77})
+    assert expected.lines == ["walks train: not there; counted as published"]
     path = str(own_yaml(tmp_path, text.replace(", count: 77", "")))
     with pytest.raises(DatasetError, match=r"folder .*walks is missing"):
-        expected_images(recipe_with(tmp_path, [path], "moco", groups=1))
+        expect_pretraining(recipe_with(tmp_path, [path], "moco", groups=1))
 
 
 @pytest.mark.parametrize("method", ["multi_dataset", "pixel_pairs", "region_bank", "supervised"])
 def test_a_method_that_needs_labels_refuses_unlabelled_data_in_one_line(tmp_path: Path, method: str) -> None:
     photos = str(photo_tree(tmp_path / "photos"))
     recipe = recipe_with(tmp_path, ["shapes-coarse", photos], method)
-    for opened_by in (plan_pretraining, expected_images):
+    for opened_by in (plan_pretraining, expect_pretraining):
         with pytest.raises(RecipeError) as caught:
             opened_by(recipe)
         assert str(caught.value) == (

@@ -114,12 +114,13 @@ def run_comparison(request: Request, asked: Comparison) -> Path:
     probe = replace(request, init="scratch")
     plan = plan_finetuning(finetune_recipe(probe)[0])
     target = next(iter(plan.pool.datasets))
-    folder = runs.make(request.out or runs.BASE / "compare" / target)
+    folder = request.out or runs.BASE / "compare" / target
     cells = list(_cells(request, asked, len(plan.pool.samples), folder))
     wanted = {cell.record: _identity(cell) for cell in cells}
     _same_networks(cells, wanted)
     for cell in cells:
         _refuse_other_settings(cell, wanted[cell.record])
+    runs.make(folder)
     counter = Counter(request.quiet)
     for number, cell in enumerate(cells, 1):
         if not _read(cell.record).get("result"):

@@ -27,7 +27,7 @@ from mdp.io.head_init import start_classifier_
 from mdp.io.inference import inference_settings
 from mdp.io.journal import Counter, Journal, rewind
 from mdp.io.loading import Pool
-from mdp.io.opening import expected_images, named, plan_finetuning, plan_pretraining, pool_of
+from mdp.io.opening import expect_pretraining, named, plan_finetuning, plan_pretraining, pool_of
 from mdp.io.recipe import Layer, Recipe, as_layer, find_method, merge, resolve, schedule_layer
 from mdp.io.training import data_of, pretrain, schedule_of
 from mdp.io.weights import fit, read_weights
@@ -192,17 +192,17 @@ def run_pretraining(request: Request) -> Path:
 
 def describe_pretraining(request: Request) -> dict[str, Any]:
     """What a pretraining run would need, without running it (`--dry-run`)."""
-    recipe = pretrain_recipe(request)
-    union, images, lines = expected_images(recipe)
-    schedule, length = schedule_of(recipe, sum(images.values()))
-    data = data_of(recipe, union, sum(images.values()))
+    expected = expect_pretraining(pretrain_recipe(request))
+    recipe, images = expected.recipe, sum(expected.images.values())
+    schedule, length = schedule_of(recipe, images)
+    data = data_of(recipe, expected.union, images)
     method, settings = find_method(recipe.method.name), recipe.method.settings
     pair: EncoderPair[Any] = method.build(settings, recipe.model, data, torch.Generator())
     return {
         "method": recipe.method.name,
-        "found": lines,
-        "images": images,
-        "classes": union.size,
+        "found": expected.lines,
+        "images": expected.images,
+        "classes": expected.union.size,
         "epochs": recipe.pretrain.epochs if recipe.pretrain.steps is None else None,
         "steps": schedule.steps,
         "steps_an_epoch": length,

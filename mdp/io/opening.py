@@ -68,8 +68,18 @@ def _named_for_pretraining(recipe: Recipe) -> list[Named]:
     return found
 
 
-def expected_images(recipe: Recipe) -> tuple[LabelUnion, dict[str, int], list[str]]:
-    """The union of the classes and the number of training images of each dataset, for planning.
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a pretraining run would see."""
+
+    recipe: Recipe
+    union: LabelUnion
+    images: dict[str, int]  # of each dataset
+    lines: list[str]
+
+
+def expect_pretraining(recipe: Recipe) -> Expected:
+    """The union of the classes and the number of training images of each dataset, without reading any.
 
     A dataset that is not there counts with its official number.  Raises RecipeError or DatasetError where there is
     none.
@@ -89,7 +99,9 @@ def expected_images(recipe: Recipe) -> tuple[LabelUnion, dict[str, int], list[st
             found[dataset.name] = published
             line = f"{dataset.name} {chosen}: not there; counted as published"
         lines.append(line)
-    return pool_of([(dataset, []) for dataset, _ in parts]).union, found, lines
+    union = pool_of([(dataset, []) for dataset, _ in parts]).union
+    recipe, notes = _fit_batch(recipe, sum(found.values()))
+    return Expected(recipe=recipe, union=union, images=found, lines=lines + notes)
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:
@@ -110,13 +122,22 @@ def plan_pretraining(recipe: Recipe) -> Plan:
             lines.append(f"note: {dataset.name} is not scored while pretraining: {error}")
         validation.append((dataset, scored))
     pool = pool_of(train)
-    images, batch = len(pool.samples), recipe.pretrain.batch_size
-    if images < batch:
-        lines.append(f"note: {images} images are fewer than a batch of {batch}; batches have {images}")
-        recipe = replace(recipe, pretrain=replace(recipe.pretrain, batch_size=images))
+    recipe, notes = _fit_batch(recipe, len(pool.samples))
+    return Plan(recipe=recipe, pool=pool, validation=pool_of(validation), lines=lines + notes)
+
+
+def _fit_batch(recipe: Recipe, images: int) -> tuple[Recipe, list[str]]:
+    """The recipe with batches no larger than the union, and a note if that changed them.
+
+    Raises DatasetError for batches of one image.
+    """
+    batch = recipe.pretrain.batch_size
     if min(images, batch) < 2:
         raise DatasetError(f"a batch of {min(images, batch)} image: BatchNorm needs two or more")
-    return Plan(recipe=recipe, pool=pool, validation=pool_of(validation), lines=lines)
+    if images >= batch:
+        return recipe, []
+    smaller = replace(recipe, pretrain=replace(recipe.pretrain, batch_size=images))
+    return smaller, [f"note: {images} images are fewer than a batch of {batch}; batches have {images}"]
 
 
 def plan_finetuning(recipe: Recipe) -> Plan:
