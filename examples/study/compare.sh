@@ -32,7 +32,8 @@ for target in ${@:-camvid msrc labelmefacade camvid-ablation camvid-longer}; do
         --start region-mixing=run:"$OUT"/camvid-region-mixing --start pixel-mixing=run:"$OUT"/camvid-pixel-mixing \
         --start both-mixings=run:"$OUT"/camvid-both-mixings --start sparse-coding=run:"$OUT"/camvid-sparse \
         --start pixel-pairs=run:"$OUT"/camvid-pairs --start region-bank=run:"$OUT"/camvid-regions \
-        --start supervised=run:"$OUT"/camvid-supervised --start multi-head=run:"$OUT"/camvid-heads ;;
+        --start multi-head=run:"$OUT"/camvid-heads --start no-warm-up=run:"$OUT"/camvid-no-warm-up \
+        --start slow-key=run:"$OUT"/camvid-slow-key --start narrow-head=run:"$OUT"/camvid-narrow-head ;;
     camvid-longer)
       mdp compare $COMMON --fractions 1/8 --steps 300 --target $D/camvid.yaml --split test \
         --out "$OUT/compare-camvid-longer" $(main_rows camvid) ;;

@@ -52,6 +52,10 @@ rows() {
   echo "camvid-pixel-mixing $unseen_camvid $MULTI --mix pixel"
   echo "camvid-both-mixings $unseen_camvid $MULTI --mix both"
   echo "camvid-sparse $unseen_camvid $MULTI --sparse csc2"
+  # what was suspected when a thousand steps gave little
+  echo "camvid-no-warm-up $unseen_camvid $MULTI --set pretrain.warmup_steps=0"
+  echo "camvid-slow-key $unseen_camvid --method multi_dataset $HEAD"
+  echo "camvid-narrow-head $unseen_camvid $MULTI --set method.embedding=64 --set method.hidden=64"
 }
 
 while read -r name datasets options; do
