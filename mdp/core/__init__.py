@@ -11,6 +11,7 @@ T batches in the bank.
 
 from mdp.core.batches import Batch, Blend
 from mdp.core.chance import beta, generator
+from mdp.core.comparison import Difference, block_counts, count_miou, difference
 from mdp.core.contrast import (
     WeightedLoss,
     class_logits,
@@ -32,6 +33,7 @@ from mdp.core.geometry import (
     draw_window,
     fitted_size,
 )
+from mdp.core.head_init import Related, fit_classifier, plain_name, related_classes
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion, UnknownLabels
 from mdp.core.metrics import (
     class_accuracy,
@@ -108,6 +110,7 @@ __all__ = [
     "Box",
     "ClassQueues",
     "ClassSums",
+    "Difference",
     "DistortionSettings",
     "EmbeddingNetwork",
     "EncoderPair",
@@ -120,6 +123,7 @@ __all__ = [
     "PhotometrySettings",
     "PrototypeBank",
     "Prototypes",
+    "Related",
     "Segmentor",
     "Targets",
     "UnknownLabels",
@@ -129,6 +133,7 @@ __all__ = [
     "apply_distortion",
     "apply_photometry",
     "beta",
+    "block_counts",
     "build_embedding_network",
     "build_instance_network",
     "build_segmentor",
@@ -140,9 +145,11 @@ __all__ = [
     "class_sums",
     "confusion_matrix",
     "cosine",
+    "count_miou",
     "cut_image",
     "cut_labels",
     "denormalise",
+    "difference",
     "downsample_labels",
     "draw_box",
     "draw_crop",
@@ -156,6 +163,7 @@ __all__ = [
     "empty_queues",
     "enqueue",
     "enqueue_classes",
+    "fit_classifier",
     "fitted_size",
     "follow_",
     "generator",
@@ -178,6 +186,7 @@ __all__ = [
     "pixel_nce",
     "pixel_rows",
     "pixel_similarity",
+    "plain_name",
     "polynomial",
     "prototype_nce",
     "prototype_similarity",
@@ -185,6 +194,7 @@ __all__ = [
     "push",
     "queue_prototypes",
     "region_nce",
+    "related_classes",
     "relaxed_targets",
     "sparse_targets",
     "stack_draws",

@@ -17,8 +17,8 @@ from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import AllSum, Data, Step
 from mdp.core.mixing import MixSettings, draw_plan, mix, unmixed
-from mdp.core.networks import EmbeddingNetwork, NetworkSettings, build_embedding_network
-from mdp.core.networks.pair import EncoderPair, make_pair
+from mdp.core.networks import EmbeddingNetwork, EncoderPair
+from mdp.core.pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
 from mdp.core.prototypes import (
     ClassSums,
     PrototypeBank,
@@ -63,13 +63,9 @@ class SparseSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(PixelSettings):
     """The method's settings; "stated", "inferred" and "chosen" say where each default comes from."""
 
-    temperature: float = 0.07  # stated: 0.07 beats 0.3 and 0.5 (Table 2)
-    key_momentum: float = 0.999  # chosen: MoCo-v2's
-    embedding: int = 256  # stated
-    hidden: int = 512  # chosen: width of the projection head's inner layers
     bank_batches: int | None = None  # stated: about the batches of one epoch; None means just that
     bank_images: int | None = None  # the same counted in images, as Table 2 does, both views of each; whole batches
     normalise_prototypes: bool = True  # chosen: without it loose classes get a smaller logit scale
@@ -77,24 +73,12 @@ class Settings:
     sparse: SparseSettings = field(default_factory=SparseSettings)
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
-        if not 0 <= self.key_momentum <= 1:
-            raise ValueError(f"key_momentum: expected a number in [0, 1], got {self.key_momentum}")
-        if self.embedding < 1 or self.hidden < 1:
-            raise ValueError("embedding and hidden: expected 1 or more channels")
+        super().__post_init__()
         for name, length in (("bank_batches", self.bank_batches), ("bank_images", self.bank_images)):
             if length is not None and length < 1:
                 raise ValueError(f"{name}: expected 1 or more, got {length}")
         if self.bank_batches is not None and self.bank_images is not None:
             raise ValueError("bank_batches and bank_images say the same thing: give one of them")
-
-
-def build(
-    settings: Settings, network: NetworkSettings, data: Data, rng: torch.Generator
-) -> EncoderPair[EmbeddingNetwork]:
-    """Backbone, ASPP and projection head, twice."""
-    return make_pair(build_embedding_network(network, settings.embedding, settings.hidden, rng))
 
 
 def bank_size(settings: Settings, data: Data) -> int:
@@ -170,10 +154,6 @@ def _targets(query: Tensor, blend: Blend, known: Prototypes, settings: Settings,
     if sparse.variant == "csc1":
         return relaxed_targets(targets, similarity, known, sparse.k)
     return sparse_targets(targets, similarity, known, sparse.k, sparse.weight)
-
-
-def key_momentum(settings: Settings) -> float:
-    return settings.key_momentum
 
 
 def known_prototypes(state: PrototypeBank, settings: Settings) -> Prototypes:

@@ -5,7 +5,6 @@ Shape legend: V views, B images, D embedding channels, h x w feature grid.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,35 +14,12 @@ from mdp.core.contrast import WeightedLoss, pixel_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import AllSum, Data, Step
-from mdp.core.networks import EmbeddingNetwork, NetworkSettings, build_embedding_network
-from mdp.core.networks.pair import EncoderPair, make_pair
+from mdp.core.networks import EmbeddingNetwork, EncoderPair
+from mdp.core.pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
 
 NEEDS_LABELS = True
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The method's settings; "stated" and "chosen" say where each default comes from."""
-
-    temperature: float = 0.07  # stated
-    key_momentum: float = 0.999  # chosen: MoCo-v2's
-    embedding: int = 256  # stated
-    hidden: int = 512  # chosen: width of the projection head's inner layers
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
-        if not 0 <= self.key_momentum <= 1:
-            raise ValueError(f"key_momentum: expected a number in [0, 1], got {self.key_momentum}")
-        if self.embedding < 1 or self.hidden < 1:
-            raise ValueError("embedding and hidden: expected 1 or more channels")
-
-
-def build(
-    settings: Settings, network: NetworkSettings, data: Data, rng: torch.Generator
-) -> EncoderPair[EmbeddingNetwork]:
-    """Backbone, ASPP and projection head, twice."""
-    return make_pair(build_embedding_network(network, settings.embedding, settings.hidden, rng))
+Settings = PixelSettings
 
 
 def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> tuple[()]:
@@ -65,24 +41,20 @@ def step(
         keys = pair.key(images).chunk(len(views))  # V of (B, D, h, w)
     queries = pair.query(images).chunk(len(views))
     labels = [downsample_labels(view.labels, pair.query.output_stride) for view in views]  # V of (B, h, w)
-    losses, anchors = [], torch.zeros(())
+    losses, shares = [], []
     for a in range(len(views)):
         for b in range(len(views)):
             if a != b:
                 loss = pixel_nce(queries[a], keys[b], labels[a], labels[b], settings.temperature)
                 losses.append(WeightedLoss(loss.total, all_sum(loss.weight)).mean())
-                anchors = anchors + loss.weight.cpu() / labels[a].numel()
+                shares.append(loss.weight / labels[a].numel())
     total = torch.stack(losses).mean()
     metrics = {
         "loss": total.detach(),
         "valid_share": (torch.stack(labels) != IGNORE).float().mean(),
-        "anchor_share": anchors / len(losses),  # pixels whose class is in the other view too
+        "anchor_share": torch.stack(shares).mean(),  # pixels whose class is in the other view too
     }
     return Step(total, state, metrics)
-
-
-def key_momentum(settings: Settings) -> float:
-    return settings.key_momentum
 
 
 def known_prototypes(state: tuple[()], settings: Settings) -> None:

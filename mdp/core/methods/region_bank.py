@@ -17,8 +17,8 @@ from mdp.core.contrast import WeightedLoss, region_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import AllSum, Data, Step
-from mdp.core.networks import EmbeddingNetwork, NetworkSettings, build_embedding_network
-from mdp.core.networks.pair import EncoderPair, make_pair
+from mdp.core.networks import EmbeddingNetwork, EncoderPair
+from mdp.core.pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
 from mdp.core.prototypes import Prototypes, class_means, class_similarity
 from mdp.core.queues import ClassQueues, empty_queues, enqueue_classes, queue_prototypes
 
@@ -26,34 +26,18 @@ NEEDS_LABELS = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(PixelSettings):
     """The method's settings; "stated" and "chosen" say where each default comes from."""
 
-    temperature: float = 0.07  # stated
-    key_momentum: float = 0.999  # chosen: MoCo-v2's
-    embedding: int = 256  # stated
-    hidden: int = 512  # chosen: width of the projection head's inner layers
     queue: int = 4096  # stated: rows a class (Table 2's "region 4096")
     denominator: str = "all"  # chosen: all rows compete (multi-positive); "negatives": Wang et al., 2101.11939
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
-        if not 0 <= self.key_momentum <= 1:
-            raise ValueError(f"key_momentum: expected a number in [0, 1], got {self.key_momentum}")
-        if self.embedding < 1 or self.hidden < 1:
-            raise ValueError("embedding and hidden: expected 1 or more channels")
+        super().__post_init__()
         if self.queue < 1:
             raise ValueError(f"queue: expected 1 row or more a class, got {self.queue}")
         if self.denominator not in ("all", "negatives"):
             raise ValueError(f"denominator: expected all or negatives, got {self.denominator!r}")
-
-
-def build(
-    settings: Settings, network: NetworkSettings, data: Data, rng: torch.Generator
-) -> EncoderPair[EmbeddingNetwork]:
-    """Backbone, ASPP and projection head, twice."""
-    return make_pair(build_embedding_network(network, settings.embedding, settings.hidden, rng))
 
 
 def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> ClassQueues:
@@ -87,10 +71,6 @@ def step(
         "rows_in_queues": queues.filled.sum(),
     }
     return Step(total, queues, metrics)
-
-
-def key_momentum(settings: Settings) -> float:
-    return settings.key_momentum
 
 
 def known_prototypes(state: ClassQueues, settings: Settings) -> Prototypes:
