@@ -265,8 +265,8 @@ def run_finetuning(request: Request) -> Path:
     journal = Journal(folder, recipe.finetune.steps, recipe.run.log_seconds, request.quiet)
     with _recorded(journal, "finetune"):
         _announce(journal, plan.lines, folder, resume)
-        if not resume:
-            journal.say(report)
+        for line in [] if resume else report.splitlines():
+            journal.say(line)
         journal.say(f"{recipe.finetune.steps:,} steps of {recipe.finetune.batch_size} crops on {device}")
         finetune(recipe, network, plan.pool, plan.validation, folder, journal, device, resume)
     return folder
