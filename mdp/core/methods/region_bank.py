@@ -2,7 +2,8 @@
 
 A step: keys of the clean views -> class means of each image -> queues -> queries against all rows of all queues.  The
 queues are filled before the loss, so every class of the batch has a positive.  Memory and time grow with classes x
-queue length, which is why the paper averages over images instead (`multi_dataset`).
+queue length, which is why the paper averages over images instead (`multi_dataset`).  Rows cannot be summed over
+processes: with several of them, each would fill queues of its own.
 Shape legend: V views, B images, C classes, D embedding channels, h x w feature grid, Q rows of a queue.
 """
 
