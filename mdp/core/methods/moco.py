@@ -1,7 +1,8 @@
 """MoCo-v2, instance discrimination without labels: two views of an image against a queue of others (2003.04297).
 
 A step: shuffle, keys of the second view, unshuffle -> queries of the first view against key and queue -> enqueue.
-Only the backbone is trained, without dilation.  With several processes, each would have a queue of its own.  Settings are those of the released code unless a comment says other.
+Only the backbone is trained, without dilation.  With several processes, each would have a queue of its own.
+Settings are those of the released code unless a comment says other.
 Shape legend: B images, D embedding channels, Q rows of the queue.
 """
 
