@@ -316,7 +316,8 @@ def _where(seed: int | None, root: str | None, device: str | None, workers: int 
 @click.option("--against", multiple=True, metavar="NAME", help="Compare with this start [default: the first].")
 @click.option("--keep", is_flag=True, help="Keep the checkpoints of cells that are scored.")
 @click.option("--steps", type=int, help="Fine-tuning steps, the same for all.")
-@click.option("--show", type=click.Path(path_type=Path), help="Print the tables of this compare.json, and run nothing.")
+@click.option("--show", type=click.Path(path_type=Path),
+              help="Print the tables of this compare.json, or of a folder of them, and run nothing.")  # fmt: skip
 @shared
 def compare(
     target: str | None,
@@ -344,10 +345,9 @@ def compare(
       mdp compare --target my.yaml --start scratch --start ours=run:runs/x-{seed} --fractions 1/8 --seeds 5
       mdp compare --show runs/compare/cityscapes
     """
-    from mdp.io.comparison_report import read_comparison, report
+    from mdp.io.comparison_report import comparisons, read_comparison, report
 
-    folder = show
-    if folder is None:
+    if show is None:
         from mdp.io.comparing import Comparison, parse_shares, parse_start, run_comparison
 
         if not starts:
@@ -361,10 +361,10 @@ def compare(
             keep=keep,
         )
         flags = {"finetune.target": target, "finetune.steps": steps, **_where(None, root, device, workers)}
-        folder = run_comparison(_request(flags, **others), asked)
-        click.echo(f"written to {folder}", err=True)
-    whole = read_comparison(folder)
-    click.echo(json.dumps(whole) if as_json else report(whole))
+        show = run_comparison(_request(flags, **others), asked)
+        click.echo(f"written to {show}", err=True)
+    found = [read_comparison(file) for file in comparisons(show)]
+    click.echo(json.dumps(found if len(found) > 1 else found[0]) if as_json else "\n\n".join(map(report, found)))
 
 
 @cli.command()

@@ -19,7 +19,7 @@ from mdp.core.comparison import block_counts, count_miou, difference
 from mdp.core.metrics import mean_iou
 from mdp.io.charts import Line, Panel, line_chart, ticks
 from mdp.io.comparing import Comparison, parse_shares, parse_start, run_comparison
-from mdp.io.comparison_report import contrasts, curves, read_comparison, report
+from mdp.io.comparison_report import comparisons, contrasts, curves, read_comparison, report
 from mdp.io.errors import Preempted, RecipeError
 from mdp.io.jobs import Request, run_pretraining
 from mdp.io.journal import Journal
@@ -147,9 +147,20 @@ def test_differences_pair_only_the_seeds_that_both_have() -> None:
 def test_a_file_that_is_no_comparison_is_refused(tmp_path: Path) -> None:
     (tmp_path / "compare.json").write_text("[]")
     with pytest.raises(RecipeError, match=r"expected a compare\.json"):
-        read_comparison(tmp_path)
+        read_comparison(tmp_path / "compare.json")
     with pytest.raises(RecipeError, match=r"expected a compare\.json"):
         read_comparison(tmp_path / "nothing.json")
+
+
+def test_a_folder_stands_for_its_comparison_or_for_all_of_them(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="found no JSON file"):
+        comparisons(tmp_path)
+    for name in ("b.json", "a.json"):
+        (tmp_path / name).write_text("{}")
+    assert [path.name for path in comparisons(tmp_path)] == ["a.json", "b.json"]
+    (tmp_path / "compare.json").write_text("{}")
+    assert comparisons(tmp_path) == [tmp_path / "compare.json"]
+    assert comparisons(tmp_path / "b.json") == [tmp_path / "b.json"]
 
 
 # Charts
@@ -216,7 +227,7 @@ def test_a_comparison_has_every_cell_and_runs_none_twice(monkeypatch: pytest.Mon
     run_pretraining(request(out=Path("pre")))
     starts = asked("scratch", "ours=run:pre")
     folder = run_comparison(request(out=Path("cmp")), starts)
-    found = read_comparison(folder)
+    found = read_comparison(folder / "compare.json")
     assert {(c["start"], c["share"], c["seed"]) for c in found["cells"]} == {
         (start, share, seed) for start in ("scratch", "ours") for share in ("1/4", "1") for seed in range(2)
     }
@@ -248,14 +259,14 @@ def test_a_comparison_that_was_stopped_goes_on_and_ends_the_same(monkeypatch: py
         run_comparison(request(out=Path("cut")), starts)
     assert len(json.loads(Path("cut/compare.json").read_text())["cells"]) == 1
     folder = run_comparison(request(out=Path("cut")), starts)
-    assert read_comparison(folder)["cells"] == read_comparison(whole_run)["cells"]
+    assert read_comparison(folder / "compare.json")["cells"] == read_comparison(whole_run / "compare.json")["cells"]
     assert len(seen) == 12  # no step was run twice
 
 
 def test_what_a_kill_before_the_first_checkpoint_left_is_run_again() -> None:
     (Path("cut") / "cells" / "scratch" / "1-1_seed0" / "checkpoints").mkdir(parents=True)
     folder = run_comparison(request(out=Path("cut")), asked("scratch", shares="1", number=1))
-    assert len(read_comparison(folder)["cells"]) == 1
+    assert len(read_comparison(folder / "compare.json")["cells"]) == 1
 
 
 def test_cells_of_other_settings_are_never_mixed_in() -> None:

@@ -33,9 +33,23 @@ class Contrast(NamedTuple):
     order: int  # 1: above, -1: below, 0: no order can be claimed
 
 
-def read_comparison(path: Path) -> dict[str, Any]:
-    """A compare.json, or the one in a folder.  Raises RecipeError when it is none."""
-    file = path / "compare.json" if path.is_dir() else path
+def comparisons(path: Path) -> list[Path]:
+    """The file itself; of a folder its compare.json, or else all JSON files in it, by name.
+
+    Raises RecipeError when there is none.
+    """
+    if not path.is_dir():
+        return [path]
+    if (path / "compare.json").is_file():
+        return [path / "compare.json"]
+    found = sorted(path.glob("*.json"))
+    if not found:
+        raise RecipeError(f"{path}: expected a compare.json, or other results of `mdp compare`, found no JSON file")
+    return found
+
+
+def read_comparison(file: Path) -> dict[str, Any]:
+    """The results in a compare.json, whatever it is called now.  Raises RecipeError when it is none."""
     try:
         whole: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return {**whole, "cells": list(whole["cells"]), "against": list(whole["against"])}
