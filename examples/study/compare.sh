@@ -33,10 +33,11 @@ for target in ${@:-camvid msrc labelmefacade camvid-ablation camvid-longer}; do
         --start both-mixings=run:"$OUT"/camvid-both-mixings --start sparse-coding=run:"$OUT"/camvid-sparse \
         --start pixel-pairs=run:"$OUT"/camvid-pairs --start region-bank=run:"$OUT"/camvid-regions \
         --start multi-head=run:"$OUT"/camvid-heads --start no-warm-up=run:"$OUT"/camvid-no-warm-up \
-        --start slow-key=run:"$OUT"/camvid-slow-key --start narrow-head=run:"$OUT"/camvid-narrow-head ;;
+        --start slow-key=run:"$OUT"/camvid-slow-key ;;
     camvid-longer)
       mdp compare $COMMON --fractions 1/8 --steps 300 --target $D/camvid.yaml --split test \
-        --out "$OUT/compare-camvid-longer" $(main_rows camvid) ;;
+        --out "$OUT/compare-camvid-longer" --start scratch --start supervised=run:"$OUT"/camvid-supervised \
+        --start multi-set=run:"$OUT"/camvid-multi ;;
     *) echo "unknown target $target" >&2; exit 2 ;;
   esac
 done

@@ -55,7 +55,6 @@ rows() {
   # what was suspected when a thousand steps gave little
   echo "camvid-no-warm-up $unseen_camvid $MULTI --set pretrain.warmup_steps=0"
   echo "camvid-slow-key $unseen_camvid --method multi_dataset $HEAD"
-  echo "camvid-narrow-head $unseen_camvid $MULTI --set method.embedding=64 --set method.hidden=64"
 }
 
 while read -r name datasets options; do
