@@ -52,6 +52,8 @@ rows() {
   echo "camvid-pixel-mixing $unseen_camvid $MULTI --mix pixel"
   echo "camvid-both-mixings $unseen_camvid $MULTI --mix both"
   echo "camvid-sparse $unseen_camvid $MULTI --sparse csc2"
+  # the target alone for as many epochs, not steps, as the three sets have
+  echo "camvid-single-epochs $CAMVID $MULTI --steps 377"
   # what was suspected when a thousand steps gave little
   echo "camvid-no-warm-up $unseen_camvid $MULTI --set pretrain.warmup_steps=0"
   echo "camvid-slow-key $unseen_camvid --method multi_dataset $HEAD"
