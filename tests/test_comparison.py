@@ -29,7 +29,7 @@ from tests.test_jobs import TINY, in_an_empty_folder, request  # noqa: F401 - th
 
 
 def counts_of(rng: torch.Generator, seed_count: int, blocks: int, classes: int) -> Tensor:
-    confusions = torch.randint(0, 50, (seed_count, blocks, classes, classes), generator=rng)
+    confusions = torch.randint(1, 50, (seed_count, blocks, classes, classes), generator=rng)
     return block_counts(confusions)
 
 
@@ -204,6 +204,8 @@ def test_starts_are_read_and_mistakes_named() -> None:
     assert parse_start("scratch")[:3] == ("scratch", "scratch", "")
     assert parse_start("weights:/a/resnet.pth").name == "resnet"
     assert parse_start("imagenet:r.pth").settings == {"finetune": {"load": ["backbone"]}}
+    with pytest.raises(RecipeError, match="expected a name of letters"):
+        parse_start("../up=scratch")
     for wrong in ("scratch:x", "run:", "run", "x=y", "file:x", ""):
         with pytest.raises(RecipeError, match="expected scratch, run:FOLDER"):
             parse_start(wrong)
@@ -278,6 +280,8 @@ def test_cells_of_other_settings_are_never_mixed_in() -> None:
     run_pretraining(request(("run.seed", 5), out=Path("pre"), overwrite=True))
     with pytest.raises(RecipeError, match=r"other settings \(sha256\)"):
         run_comparison(request(out=Path("cmp")), one)
+    with pytest.raises(RecipeError, match=r"other settings \(recipe.eval.split\)"):
+        run_comparison(request(out=Path("cmp")), replace(one, split="train"))
 
 
 def test_starts_of_other_networks_are_refused() -> None:

@@ -33,7 +33,6 @@ for target in ${@:-camvid msrc labelmefacade camvid-ablation camvid-longer}; do
         --start both-mixings=run:"$OUT"/camvid-both-mixings --start sparse-coding=run:"$OUT"/camvid-sparse \
         --start pixel-pairs=run:"$OUT"/camvid-pairs --start region-bank=run:"$OUT"/camvid-regions \
         --start multi-head=run:"$OUT"/camvid-heads --start no-warm-up=run:"$OUT"/camvid-no-warm-up \
-        --start slow-key=run:"$OUT"/camvid-slow-key \
         --start single-set-epochs=run:"$OUT"/camvid-single-epochs ;;
     camvid-longer)
       mdp compare $COMMON --fractions 1/8 --steps 300 --target $D/camvid.yaml --split test \

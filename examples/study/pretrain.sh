@@ -56,7 +56,6 @@ rows() {
   echo "camvid-single-epochs $CAMVID $MULTI --steps 377"
   # what was suspected when a thousand steps gave little
   echo "camvid-no-warm-up $unseen_camvid $MULTI --set pretrain.warmup_steps=0"
-  echo "camvid-slow-key $unseen_camvid --method multi_dataset $HEAD"
 }
 
 while read -r name datasets options; do

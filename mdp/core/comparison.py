@@ -54,5 +54,5 @@ def difference(a: Tensor, b: Tensor, rng: torch.Generator, replicates: int = 200
     times.scatter_add_(1, drawn, torch.ones(replicates, blocks, dtype=torch.float64))
     scores = [count_miou(torch.einsum("rk,skcn->rscn", times, counts.double())) for counts in (a, b)]  # each (R, S)
     means = (scores[0] - scores[1]).gather(1, chosen).nanmean(1)  # (R,)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = torch.nanquantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Difference(mean, low, high)

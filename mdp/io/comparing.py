@@ -6,6 +6,7 @@ its checkpoint, and what was asked for is written beside each cell, so that resu
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,10 +67,15 @@ def parse_start(text: str) -> Start:
     kind, colon, path = rest.partition(":")
     if kind not in KINDS or bool(path) != (kind != "scratch") or bool(colon) != bool(path):
         raise RecipeError(f"--start {text}: expected {_FORMS}, with NAME= in front if you like")
+    name = name or (Path(path).stem if path else kind)
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise RecipeError(
+            f"--start {text}: expected a name of letters, digits and . + - _, got {name!r}; give NAME=..."
+        )
     settings = set_layer(tuple(query.split("&"))) if query else {}
     if kind == "imagenet":
         settings = merge({"finetune": {"load": ["backbone"]}}, settings)
-    return Start(name or (Path(path).stem if path else kind), kind, path, settings)
+    return Start(name, kind, path, settings)
 
 
 def parse_shares(text: str) -> tuple[Fraction, ...]:
@@ -131,7 +137,8 @@ def run_comparison(request: Request, asked: Comparison) -> Path:
             except Preempted as error:
                 raise Preempted(f"stopped in {cell.folder}; the same command goes on from there") from error
             counter.say(f"{number}/{len(cells)}: mIoU {100 * result['miou']:.2f}")
-        _collect(folder, target, asked, cells)
+            _collect(folder, target, asked, cells)
+    _collect(folder, target, asked, cells)
     return folder
 
 
@@ -141,7 +148,7 @@ def _cells(request: Request, asked: Comparison, images: int, folder: Path) -> It
         count = max(1, round(images * share))
         for seed in range(asked.seeds):
             for start in asked.starts:
-                own = merge(start.settings, nest("run.seed", seed))
+                own = merge(start.settings, nest("run.seed", seed), nest("eval.split", asked.split))
                 if count < images:
                     own = merge(own, nest("finetune.images", count))
                 place = folder / "cells" / start.name / f"{share.numerator}-{share.denominator}_seed{seed}"
@@ -225,8 +232,7 @@ def _run(cell: Cell, identity: dict[str, Any], asked: Comparison) -> dict[str, A
     else:
         shutil.rmtree(cell.folder, ignore_errors=True)  # what a kill before the first checkpoint left
         run_finetuning(cell.request)
-    layers = (*cell.request.layers, nest("eval.split", asked.split))
-    scores, _ = run_evaluation(Request(layers=layers, init=str(cell.folder), quiet=True), "last", keep=False)
+    scores, _ = run_evaluation(replace(cell.request, init=str(cell.folder), out=None), "last", keep=False)
     result = {key: scores[key] for key in ("dataset", "split", "images", "miou", "macc", "aacc", "blocks", "rule")}
     result["majority_miou"] = scores["majority"]["miou"]
     result["curve"] = _curve(cell.folder)
