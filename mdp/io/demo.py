@@ -24,7 +24,6 @@ RECIPE: Layer = {
         "crop": 64,
         "crop_area": [0.4, 1.0],
         "lr": 0.2,
-        "warmup_steps": 0,  # the head is narrow and the crops small: its first steps do no harm
         "validate_epochs": 4,
         "validate_images": 32,
     },

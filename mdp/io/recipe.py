@@ -66,9 +66,7 @@ class PretrainSettings:
     lr: float = 0.03  # chosen; sweep 0.01, 0.03, 0.1
     momentum: float = 0.9  # chosen: MoCo-v2's
     weight_decay: float = 1e-4  # chosen: MoCo-v2's; on all parameters
-    # chosen: a twentieth of the steps. Without it the first steps, whose gradients are 30 times larger, blow up weights
-    # in front of BatchNorm, which then hardly learn any more (docs/log.md)
-    warmup_steps: int | None = None
+    warmup_steps: int = 0  # raise it when the loss diverges in the first epochs; measured in docs/log.md
     photometry: PhotometrySettings = field(default_factory=PhotometrySettings)
     validate_epochs: int = 5  # epochs between nearest-prototype scores; 0: only at the end
     validate_images: int = 64  # validation images of each dataset that are scored
@@ -76,11 +74,10 @@ class PretrainSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "crop"):
             at_least(name, getattr(self, name), 1)
-        for name in ("lr", "momentum", "weight_decay", "validate_epochs", "validate_images"):
+        for name in ("lr", "momentum", "weight_decay", "warmup_steps", "validate_epochs", "validate_images"):
             at_least(name, getattr(self, name), 0)
-        for name, least in (("steps", 1), ("warmup_steps", 0)):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), least)
+        if self.steps is not None:
+            at_least("steps", self.steps, 1)
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area: expected 0 < low <= high <= 1, got {list(self.crop_area)}")
 

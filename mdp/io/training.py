@@ -98,14 +98,12 @@ def pretrain(
         state = method.unpack(section(resume.tensors, "state", device), chosen, data)
         start = position_of(resume.about)
 
-    warmup = schedule.steps // 20 if settings.warmup_steps is None else settings.warmup_steps
-
     def advance(items: list[Any], step: int) -> dict[str, float]:
         nonlocal state
         views = view_batches(items, device)
         seed_dropout(seed, step)
         outcome = method.step(pair, state, views, chosen, generator(seed, "step", step), all_sum=alone)
-        lr = settings.lr * cosine(step / schedule.steps) * warm_up(step, warmup)
+        lr = settings.lr * cosine(step / schedule.steps) * warm_up(step, settings.warmup_steps)
         loss = optimize_(pair.query, optimizer, outcome.loss, lr, f"step {step + 1}")
         follow_(pair, method.key_momentum(chosen))
         state = outcome.state
