@@ -53,7 +53,7 @@ rows() {
   echo "camvid-both-mixings $unseen_camvid $MULTI --mix both"
   echo "camvid-sparse $unseen_camvid $MULTI --sparse csc2"
   # the target alone for as many epochs, not steps, as the three sets have
-  echo "camvid-single-epochs $CAMVID $MULTI --steps 377"
+  echo "camvid-single-epochs $CAMVID $MULTI --steps 377 --set pretrain.warmup_steps=18"
   # what was suspected when a thousand steps gave little
   echo "camvid-no-warm-up $unseen_camvid $MULTI --set pretrain.warmup_steps=0"
 }
