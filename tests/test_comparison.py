@@ -23,6 +23,7 @@ from mdp.io.comparison_report import comparisons, contrasts, curves, read_compar
 from mdp.io.errors import Preempted, RecipeError
 from mdp.io.jobs import Request, run_pretraining
 from mdp.io.journal import Journal
+from tests.conftest import ROOT
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 from tests.test_jobs import TINY, in_an_empty_folder, request  # noqa: F401 - the fixture works where it is imported
@@ -161,6 +162,14 @@ def test_a_folder_stands_for_its_comparison_or_for_all_of_them(tmp_path: Path) -
     (tmp_path / "compare.json").write_text("{}")
     assert comparisons(tmp_path) == [tmp_path / "compare.json"]
     assert comparisons(tmp_path / "b.json") == [tmp_path / "b.json"]
+
+
+def test_the_studys_tables_are_what_its_raw_files_give() -> None:
+    text = (ROOT / "docs" / "study.md").read_text()
+    files = comparisons(ROOT / "docs" / "study")
+    assert len(files) >= 4
+    for file in files:
+        assert report(read_comparison(file)) in text, file.name
 
 
 # Charts

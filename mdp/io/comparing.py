@@ -34,6 +34,7 @@ class Start(NamedTuple):
     kind: str
     path: str  # may hold {seed}; empty for scratch
     settings: Layer  # what this start sets besides
+    text: str  # as it was asked for
 
     def init(self, seed: int) -> str:
         """What `finetune --init` takes."""
@@ -75,7 +76,7 @@ def parse_start(text: str) -> Start:
     settings = set_layer(tuple(query.split("&"))) if query else {}
     if kind == "imagenet":
         settings = merge({"finetune": {"load": ["backbone"]}}, settings)
-    return Start(name, kind, path, settings)
+    return Start(name, kind, path, settings, text)
 
 
 def parse_shares(text: str) -> tuple[Fraction, ...]:
@@ -257,7 +258,7 @@ def _collect(folder: Path, target: str, asked: Comparison, cells: Sequence[Cell]
         "split": records[0]["result"]["split"],
         "rule": records[0]["result"]["rule"],
         "against": list(asked.against) or [asked.starts[0].name],
-        "starts": {start.name: f"{start.kind}:{start.path}".rstrip(":") for start in asked.starts},
+        "starts": {start.name: start.text for start in asked.starts},
         "recipe": {
             "run": {"threads": recipe["run"]["threads"]},
             "model": recipe["model"],
