@@ -41,7 +41,7 @@ def line_chart(panels: Sequence[Panel], title: str, x_label: str, y_label: str) 
     x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
     style = {name: (_COLORS[i % 8], _DASHES[i // 8 % 3]) for i, name in enumerate(names)}
-    width = _LEFT + len(panels) * (_WIDTH + _GAP)
+    width = _LEFT + max(len(panels) * (_WIDTH + _GAP), 8 * len(title))  # 8 pixels a letter at size 14
     entry = 30 + 7 * max(len(name) for name in names)
     columns = max(1, (width - _LEFT) // entry)
     height = _TOP + 20 + _HEIGHT + _BOTTOM + 18 * -(-len(names) // columns) + 8
@@ -59,7 +59,8 @@ def line_chart(panels: Sequence[Panel], title: str, x_label: str, y_label: str) 
         f'<text x="12" y="{middle}" transform="rotate(-90 12 {middle})" text-anchor="middle">{escape(y_label)}</text>'
     )
     bottom = _TOP + 20 + _HEIGHT
-    parts.append(f'<text x="{(_LEFT + width) / 2}" y="{bottom + 32}" text-anchor="middle">{escape(x_label)}</text>')
+    middle = _LEFT + (len(panels) * (_WIDTH + _GAP) - _GAP) / 2
+    parts.append(f'<text x="{middle}" y="{bottom + 32}" text-anchor="middle">{escape(x_label)}</text>')
     for i, name in enumerate(names):
         x, y = _LEFT + entry * (i % columns), bottom + _BOTTOM + 14 + 18 * (i // columns)
         color, dash = style[name]
