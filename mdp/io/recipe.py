@@ -14,15 +14,13 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
-import yaml
-
 import mdp.core.methods
 from mdp.core.methods import Method
 from mdp.core.methods.multi_dataset import Settings as MultiDatasetSettings
 from mdp.core.networks import NetworkSettings
 from mdp.core.photometry import DistortionSettings, PhotometrySettings
 from mdp.io.errors import RecipeError
-from mdp.io.strict_yaml import load_yaml, parse_yaml
+from mdp.io.strict_yaml import dump_yaml, load_yaml, parse_yaml
 
 Layer = dict[str, Any]
 
@@ -367,4 +365,4 @@ def as_yaml(recipe: Recipe, sections: tuple[str, ...] = ()) -> str:
     """The recipe, or some of its sections, as YAML that gives the same recipe back."""
     layer = as_layer(recipe)
     chosen = {key: layer[key] for key in sections or layer}
-    return yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    return dump_yaml(chosen)

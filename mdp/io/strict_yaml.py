@@ -5,6 +5,7 @@ are text, so a field that wants a number or true/false refuses them instead of t
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {}  # not PyYAML's
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes words that `_Loader` would read as numbers, such as 0E0, besides those that PyYAML quotes."""
+
+
 for _kind, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -64,7 +71,8 @@ for _kind, _pattern, _first in (
         list("-+0123456789."),
     ),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), _first)
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -104,3 +112,9 @@ def _one_line(error: Exception) -> str:
     if mark is not None and problem:
         return f"line {mark.line + 1}: {problem}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """YAML that `parse_yaml` reads back as it was."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    return text
