@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mdp.io.errors import RecipeError
 from mdp.io.strict_yaml import dump_yaml, load_yaml, parse_yaml
 
-WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="\x7f\x85"), max_size=12)
+WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["Cc"]), max_size=12)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS
 TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))
 
@@ -68,6 +68,14 @@ def test_a_plain_word_means_what_it_looks_like(text: str, value: Any) -> None:
         ("a: 1\nb: !new 2", 2, "tags"),
         ("a:\n\t- 1", 2, r"\\t"),
         ("? [1, 2]\n: 3", 1, "a key must be"),
+        (f"a: 1\n? {'k' * 201}\n: 3", 2, "a key must be"),
+        ('a: 1\n"\\e[31m": 2', 2, r"control characters in .*x1b"),
+        ('a: 1\n"b\\nc": 2', 2, "a key must be"),
+        ('a: 1\nb: "\\e]0;title\\a"', 2, "control characters"),
+        ('a: "\\x9b2J"', 1, "control characters"),
+        ('a: "\\u202E"', 1, "control characters"),
+        ('a: "\\uD800"', 1, "control characters"),
+        ("a: 1e999", 1, "too large a number"),
     ],
 )
 def test_what_people_did_not_mean_is_an_error_with_its_line(text: str, line: int, says: str) -> None:
@@ -85,16 +93,25 @@ def test_what_people_did_not_mean_is_an_error_with_its_line(text: str, line: int
         "\n".join(f"k{i}: {i}" for i in range(80_000)),
         "a: " + "1" * 900_000,
         "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
+        "a: &a {b: 1}\nc: {<<: *a}",
+        "? " * 500_000,
+        "- " * 500_000,
+        "%FOO bar\n" * 100_000,
         "a: \x00",
         "a: \ud800",
         '"',
     ],
 )
-def test_a_bomb_is_refused_within_seconds(text: str) -> None:
-    start = time.monotonic()
-    with pytest.raises(RecipeError, match=r"^bomb\.yaml: not valid YAML"):
+def test_a_bomb_is_refused_within_a_second_or_two(text: str) -> None:
+    start = time.process_time()
+    with pytest.raises(RecipeError, match=r"^bomb\.yaml: not valid YAML") as caught:
         parse_yaml(text, "bomb.yaml")
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 2  # 0.8 s at most where it was measured
+    assert len(str(caught.value)) < 500
+
+
+def test_text_may_have_lines_and_infinity_may_be_meant() -> None:
+    assert parse_yaml("a: |\n  one\n  two\tb\nb: -.inf", "test") == {"a": "one\ntwo\tb\n", "b": float("-inf")}
 
 
 @given(st.text(max_size=40))

@@ -16,30 +16,46 @@ classes:
 
 Without `classes` and `labels` it is unlabelled photos, all those below the folder `images`, for methods that need no
 labels.  A plain folder is the same: `--datasets photos/`.
+
+Every path, in the YAML file and in lists, stays inside the dataset's folder, and so does every symbolic link on the
+way; a dataset whose files lie elsewhere says `outside: true`.  Paths are written with `/`.
 """
 
 import difflib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mdp.core.labels import IGNORE, RGB, LabelSpace
-from mdp.io.datasets import Absent, Dataset, Pair, Sample, files_in, lines_of, paired, same_size
-from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.datasets import (
+    Absent,
+    Dataset,
+    Pair,
+    Sample,
+    files_in,
+    numbered_lines,
+    paired,
+    refuse_controls,
+    same_size,
+)
+from mdp.io.errors import DatasetError, RecipeError, ResourceError
+from mdp.io.files import STAY_INSIDE, has_controls, printable, shown, stray_entry, way_out
 from mdp.io.images import read_labels, read_rgb, voc_colormap
 from mdp.io.strict_yaml import load_yaml
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _LABELS = (".png", ".bmp", ".tif", ".tiff", ".mat", ".jpg", ".jpeg")  # JPEG is refused when it is read
-_KEYS = ("name", "root", "splits", "ignore_index", "ignore", "classes", "home")
+_KEYS = ("name", "root", "splits", "ignore_index", "ignore", "classes", "home", "outside")
 _SPLIT_KEYS = ("images", "labels", "label", "list", "count")
 _CLASS_KEYS = ("name", "values", "colors", "color")
+_COUNT = 10**9  # images of a split
 _COLORED = 60000  # class i of a colour-coded label map has raw value 60000 + i: no grey file has such ids by chance
 _IGNORED_COLOR = 65535  # the raw value that stands for ignored colours
 _HOME = "see the paths in its YAML file"
@@ -68,14 +84,18 @@ class Class(NamedTuple):
 def load_own(path: Path) -> Dataset:
     """The dataset that the YAML file describes.
 
-    Raises RecipeError, naming file and key, for anything that is not as described above.
+    Raises RecipeError, naming file and key, for anything that is not as described above, DatasetError for paths that
+    lead out of the dataset's folder.
     """
-    path = path.resolve()
+    try:
+        path = Path(os.path.realpath(path))
+    except ValueError as error:
+        raise RecipeError(f"{printable(path)}: not the name of a file: {error}") from error
     values = load_yaml(path)
     _refuse_unknown(values, _KEYS, "", path)
     name = values.get("name", path.stem)
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", name)):
-        raise RecipeError(f"{path}: name: expected a word of letters, digits, - and _, got {name!r}")
+        raise RecipeError(f"{path}: name: expected a word of letters, digits, - and _, got {shown(name)}")
     labelled = "classes" in values
     if not labelled and {"ignore", "ignore_index"} & set(values):
         raise RecipeError(f"{path}: classes: expected `key: value` lines beside ignore and ignore_index, found none")
@@ -86,8 +106,13 @@ def load_own(path: Path) -> Dataset:
     labels, colors = _label_space(name, values, path) if labelled else (LabelSpace(name=name, classes=()), None)
     folder = values.get("root")
     if folder is not None and not isinstance(folder, str):
-        raise RecipeError(f"{path}: root: expected a folder name, got {folder!r}")
-    home = str(values.get("home", _HOME))
+        raise RecipeError(f"{path}: root: expected a folder name, got {shown(folder)}")
+    outside = values.get("outside", False)
+    if not isinstance(outside, bool):
+        raise RecipeError(f"{path}: outside: expected true or false, got {shown(outside)}")
+    if not outside:
+        _refuse_ways_out(folder, splits, path)
+    home = " ".join(str(values.get("home", _HOME)).split())
     return Dataset(
         name=name,
         labels=labels,
@@ -96,14 +121,23 @@ def load_own(path: Path) -> Dataset:
         val="val" if "val" in splits and labelled else None,
         home=home,
         source=str(path),
-        samples=partial(_samples, name=name, splits=splits, folder=folder, yaml=path, home=home, labelled=labelled),
+        samples=partial(
+            _samples,
+            name=name,
+            splits=splits,
+            folder=folder,
+            yaml=path,
+            home=home,
+            labelled=labelled,
+            outside=outside,
+        ),
         read=partial(_read, colors=colors) if labelled else _read_unlabelled,
     )
 
 
 def load_folder(folder: Path) -> Dataset:
     """All photos below a folder as an unlabelled dataset with the split `train`, named after the folder."""
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
     name = re.sub(r"[^\w.-]", "-", folder.name).strip(".-") or "photos"
     return Dataset(
         name=name,
@@ -113,7 +147,8 @@ def load_folder(folder: Path) -> Dataset:
         val=None,
         home=f"photos below {folder}",
         source=str(folder),
-        samples=lambda root, split: _unlabelled(name, folder),
+        # whoever names a folder means what it shows: links are followed wherever they lead
+        samples=lambda root, split: _unlabelled(name, folder, os.sep),
         read=_read_unlabelled,
     )
 
@@ -132,20 +167,20 @@ def _refuse_unknown(values: Mapping[Any, Any], known: Sequence[str], prefix: str
 def _mapping(values: Mapping[Any, Any], key: str, path: Path) -> Mapping[Any, Any]:
     value = values.get(key)
     if not isinstance(value, Mapping) or not value:
-        raise RecipeError(f"{path}: {key}: expected `key: value` lines, got {value!r}")
+        raise RecipeError(f"{path}: {key}: expected `key: value` lines, got {shown(value)}")
     return value
 
 
 def _split(value: Any, where: str, path: Path, labelled: bool) -> Split:
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{path}: {where}: expected {{images: FOLDER, labels: FOLDER}}, got {value!r}")
+        raise RecipeError(f"{path}: {where}: expected {{images: FOLDER, labels: FOLDER}}, got {shown(value)}")
     _refuse_unknown(value, _SPLIT_KEYS, f"{where}.", path)
     count = value.get("count")
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise RecipeError(f"{path}: {where}.count: expected a whole number of 1 or more, got {count!r}")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _COUNT):
+        raise RecipeError(f"{path}: {where}.count: expected a whole number of 1 or more, got {shown(count)}")
     for key, item in value.items():
         if key != "count" and not isinstance(item, str):
-            raise RecipeError(f"{path}: {where}.{key}: expected text, got {item!r}")
+            raise RecipeError(f"{path}: {where}.{key}: expected text, got {shown(item)}")
     if not labelled:
         if set(value) - {"count"} != {"images"}:
             raise RecipeError(
@@ -157,7 +192,7 @@ def _split(value: Any, where: str, path: Path, labelled: bool) -> Split:
         raise RecipeError(f"{path}: {where}: expected images and labels (folders), or list (a file)")
     label = value.get("label")
     if label is not None and "{stem}" not in label:
-        raise RecipeError(f'{path}: {where}.label: expected a template such as "{{stem}}_gt.png", got {label!r}')
+        raise RecipeError(f'{path}: {where}.label: expected a template such as "{{stem}}_gt.png", got {shown(label)}')
     return Split(value.get("images", "."), value.get("labels", "."), label, value.get("list"), count)
 
 
@@ -200,7 +235,9 @@ def _class(key: Any, value: Any, path: Path) -> Class:
     where = f"classes.{key}"
     entry = {"name": value} if isinstance(value, str) else value
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-        raise RecipeError(f"{path}: {where}: expected a name or {{name: ..., values: [...]}}, got {value!r}")
+        raise RecipeError(f"{path}: {where}: expected a name or {{name: ..., values: [...]}}, got {shown(value)}")
+    if has_controls(entry["name"]):
+        raise RecipeError(f"{path}: {where}: expected a name on one line, got {shown(entry['name'])}")
     _refuse_unknown(entry, _CLASS_KEYS, f"{where}.", path)
     colors = [
         _color(item, f"{where}.colors", path) for item in _listed(entry.get("colors", []), f"{where}.colors", path)
@@ -231,7 +268,7 @@ def _ignore_index(
 
 def _listed(value: Any, where: str, path: Path) -> list[Any]:
     if not isinstance(value, list):
-        raise RecipeError(f"{path}: {where}: expected a list, got {value!r}")
+        raise RecipeError(f"{path}: {where}: expected a list, got {shown(value)}")
     return value
 
 
@@ -243,14 +280,33 @@ def _put(table: dict[Any, int], key: Any, label: int, where: str, path: Path) ->
 
 def _raw(value: Any, where: str, path: Path) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _IGNORED_COLOR:
-        raise RecipeError(f"{path}: {where}: expected a whole number 0..65535, got {value!r}")
+        raise RecipeError(f"{path}: {where}: expected a whole number 0..65535, got {shown(value)}")
     return value
 
 
 def _color(value: Any, where: str, path: Path) -> RGB:
     if not (isinstance(value, str) and re.fullmatch(r"#[0-9A-Fa-f]{6}", value)):
-        raise RecipeError(f'{path}: {where}: expected a colour such as "#804080", got {value!r}')
+        raise RecipeError(f'{path}: {where}: expected a colour such as "#804080", got {shown(value)}')
     return int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)
+
+
+def _refuse_ways_out(folder: str | None, splits: Mapping[str, Split], path: Path) -> None:
+    """Raises DatasetError, naming the key, for a path that would leave the dataset's folder if there were no links."""
+    texts = {"root": folder}
+    for key, split in splits.items():
+        texts |= {f"splits.{key}.{part}": getattr(split, part) for part in ("images", "labels", "label", "list")}
+    for where, text in texts.items():
+        if text is not None:
+            _refuse_way_out(text, f"{path}: {where}")
+
+
+def _refuse_way_out(text: str, where: str) -> None:
+    if "\\" in text or PureWindowsPath(text).drive:
+        raise DatasetError(
+            f"{where}: {shown(text)} is a path of Windows; write it with / and inside the dataset's folder"
+        )
+    if text.startswith("/") or ".." in PurePosixPath(text).parts:
+        raise DatasetError(f"{where}: {shown(text)} leads out of the dataset's folder; {STAY_INSIDE}")
 
 
 # Finding the files
@@ -266,38 +322,106 @@ def _samples(
     yaml: Path,
     home: str,
     labelled: bool,
+    outside: bool,
 ) -> list[Sample]:
     base = yaml.parent if folder is None else root / folder
-    if not base.is_dir():
+    if not os.path.isdir(base):
         hint = "" if folder is None else f" ({yaml.name} says root: {folder}, under --root {root})"
         raise Absent(f"{name}: the folder {base} is missing{hint}; {home}")
-    entry = splits[split]
+    entry, border = splits[split], os.sep if outside else os.path.realpath(base)
     if not labelled:
-        return _unlabelled(name, base / entry.images)
+        return _unlabelled(name, base / entry.images, border)
     if entry.list is None:
         photos, labels = _photos(base, entry), _label_files(base, entry)
-        return paired(name, [(photo, _label_of(photo, base, entry, labels)) for photo in photos.values()], home)
-    listed = _inside(base, entry.list, yaml)
-    lines = lines_of(listed)
-    if len(set(lines)) != len(lines):
-        twice = next(line for line in lines if lines.count(line) > 1)
-        raise DatasetError(f"{listed}: {len(lines) - len(set(lines))} lines are there twice, such as {twice!r}")
-    by_stem = any(len(line.split()) == 1 for line in lines)
+        pairs = [(photo, _label_of(photo, base, entry, labels)) for photo in photos.values()]
+        _refuse_strays([(path, "") for pair in pairs for path in pair], border)
+        return paired(name, pairs, home)
+    listed = base / entry.list
+    _refuse_strays([(listed, f"{yaml}: splits.{split}.list: ")], border)
+    lines = numbered_lines(listed)
+    texts = Counter(line for _, line in lines)
+    if len(texts) != len(lines):
+        twice = next(line for line, count in texts.items() if count > 1)
+        raise DatasetError(f"{listed}: {len(lines) - len(texts)} lines are there twice, such as {shown(twice)}")
+    by_stem = any(len(line.split()) == 1 for line in texts)
     photos, labels = (_photos(base, entry), _label_files(base, entry)) if by_stem else ({}, {})
-    return paired(name, [_pair(line, base, entry, photos, labels, listed) for line in lines], home)
+    pairs, placed = [], []
+    for number, line in lines:
+        where = f"{printable(listed)}: line {number}: "
+        pair = _pair(line, base, entry, photos, labels, where, outside)
+        pairs.append(pair)
+        placed += [(path, where) for path in pair]
+    _refuse_strays(placed, border)
+    return paired(name, pairs, home)
 
 
-def _unlabelled(name: str, folder: Path) -> list[Sample]:
-    """The photos below a folder, at any depth.  Raises DatasetError when the folder is missing."""
-    if not folder.is_dir():
-        raise Absent(f"{name}: the folder {folder} is missing")
-    found, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        # links to folders are followed, as subsets of ImageNet are often made of them, but never in a circle
-        folders[:] = [f for f in folders if not f.startswith(".") and os.path.realpath(Path(place) / f) not in seen]
-        found += [Path(place) / file for file in files if file.lower().endswith(_PHOTOS) and not file.startswith(".")]
+def _refuse_strays(placed: Sequence[tuple[Path, str]], border: str) -> None:
+    """Raises DatasetError, naming where it says so, for what leads out of the border or is no file; opens nothing."""
+    odd: dict[Path, set[str]] = {}
+    for path, where in placed:
+        folder = path.parent
+        if folder not in odd:
+            _refuse(way_out(folder, border), f"{where}{printable(folder)}")
+            odd[folder] = _odd_entries(folder)
+        if path.name in odd[folder]:
+            _refuse(stray_entry(path, border), f"{where}{printable(path)}")
+
+
+def _refuse(reason: str, where: str) -> None:
+    if reason:
+        raise DatasetError(f"{where}: {reason}")
+
+
+def _odd_entries(folder: Path) -> set[str]:
+    """The names of links, folders, pipes and devices in a folder: one listing, no look at each file."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if not entry.is_file(follow_symlinks=False)}
+    except (OSError, ValueError):
+        return set()  # what is missing there is told by `paired`
+
+
+def _unlabelled(name: str, folder: Path, border: str) -> list[Sample]:
+    """The photos below a folder, at any depth.
+
+    Links are followed, as subsets of ImageNet are often made of them, but never in a circle nor past the border.
+    Raises DatasetError when the folder is missing, or for what is no file or outside.
+    """
+    if not os.path.isdir(folder):
+        raise Absent(f"{name}: the folder {printable(folder)} is missing")
+    found: list[Path] = []
+    seen: set[str] = set()
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        _refuse(way_out(place, border), printable(place))
+        real = os.path.realpath(place)
+        if real not in seen:
+            seen.add(real)
+            folders, photos = _within(place, border)
+            waiting += folders
+            found += photos
     return [Sample(str(path), "", name) for path in sorted(found)]
+
+
+def _within(place: Path, border: str) -> tuple[list[Path], list[Path]]:
+    """The folders and the photos in a folder, hidden ones left out."""
+    folders, photos = [], []
+    try:
+        with os.scandir(place) as entries:
+            listed = [(place / entry.name, not entry.is_file(follow_symlinks=False)) for entry in entries]
+    except OSError as error:
+        raise ResourceError(f"{printable(place)}: the folder cannot be read: {error.strerror}") from error
+    for path, odd in listed:
+        if path.name.startswith("."):
+            continue
+        refuse_controls(path)
+        if odd and os.path.isdir(path):
+            folders.append(path)
+        elif path.suffix.lower() in _PHOTOS:
+            _refuse(stray_entry(path, border) if odd else "", printable(path))
+            photos.append(path)
+    return folders, photos
 
 
 def _photos(base: Path, entry: Split) -> dict[str, Path]:
@@ -311,15 +435,25 @@ def _photos(base: Path, entry: Split) -> dict[str, Path]:
 
 
 def _pair(
-    line: str, base: Path, entry: Split, photos: Mapping[str, Path], labels: Mapping[str, Path], listed: Path
+    line: str,
+    base: Path,
+    entry: Split,
+    photos: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    where: str,
+    outside: bool,
 ) -> tuple[Path, Path]:
     """The files of a line: `image labels`, or an id or image path that names the photo by its stem."""
     words = line.split()
     if len(words) == 2:
-        return _inside(base, words[0], listed), _inside(base, words[1], listed)
-    if len(words) != 1:
-        raise DatasetError(f"{listed}: expected `id`, `image` or `image labels` a line, got {line!r}")
+        if not outside:
+            for word in words:
+                _refuse_way_out(word, where.removesuffix(": "))
+        return base / words[0], base / words[1]
     plain = PurePosixPath(line).name
+    if len(words) != 1 or plain in ("", ".", "..") or "\\" in line:
+        raise DatasetError(f"{where}expected `id`, `image` or `image labels`, written with /, got {shown(line)}")
+    # the folders of a path are not looked at: lists often come with those of another machine
     # an id may hold dots: only a suffix of a photo is cut off
     stem = _plain(PurePosixPath(plain).stem if PurePosixPath(plain).suffix.lower() in _PHOTOS else plain)
     photo = photos.get(stem, base / entry.images / plain)
@@ -343,7 +477,7 @@ def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         stem = _plain(path.stem)
         if stem in stems:
-            raise DatasetError(f"{path} and {stems[stem].name} share a stem; remove one of them")
+            raise DatasetError(f"{printable(path)} and {printable(stems[stem].name)} share a stem; remove one of them")
         stems[stem] = path
     return stems
 
@@ -351,14 +485,6 @@ def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
 def _plain(stem: str) -> str:
     """One spelling of accented letters: macOS writes them decomposed, lists have them composed."""
     return unicodedata.normalize("NFC", stem)
-
-
-def _inside(base: Path, entry: str, source: Path) -> Path:
-    """The path, unless it leads out of the dataset's folder."""
-    path = base / entry
-    if not path.resolve().is_relative_to(base.resolve()):
-        raise DatasetError(f"{source}: {entry} leads out of the dataset's folder {base}; paths must stay inside")
-    return path
 
 
 def _read_unlabelled(sample: Sample) -> Pair:

@@ -1,9 +1,13 @@
 """YAML that refuses what people do not mean: duplicate keys, odd numbers, tags, documents that explode.
 
+A document is at most 1 MiB, 32 levels deep and 20,000 keys and values long; it has no aliases, so that nothing in it
+can multiply, and no control characters, so that its words can be printed.
+
 YAML 1.2's idea of a plain word, where PyYAML has 1.1's: `1e-4` is a number; `no`, `010`, `12:30:45` and `2026-11-20`
 are text, so a field that wants a number or true/false refuses them instead of taking False, 8, 45045 or a date.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +16,13 @@ from typing import Any
 import yaml
 
 from mdp.io.errors import RecipeError
+from mdp.io.files import has_controls, printable, read_bytes, shown
 
 _LIMIT = 2**20  # bytes; a recipe or dataset description is a few kilobytes
 _DEPTH = 32
 _NODES = 20_000  # keys and values; the parser takes a second for so many
+_MESSAGE = 300  # characters of the parser's own words
+_KEY = 200  # characters; a key that is not known is repeated in a message
 
 
 class _Loader(yaml.SafeLoader):
@@ -48,12 +55,29 @@ class _Loader(yaml.SafeLoader):
             line = key_node.start_mark.line + 1
             if not isinstance(key, str | int | float | bool | None):
                 raise yaml.YAMLError(f"line {line}: a key must be a word or a number")
+            if isinstance(key, str) and (len(key) > _KEY or has_controls(key)):
+                raise yaml.YAMLError(f"line {line}: a key must be a word of up to {_KEY} characters, got {shown(key)}")
             if key in seen:
                 raise yaml.YAMLError(f"line {line}: key {key!r} is given twice")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        text: str = self.construct_scalar(node)
+        if has_controls(text.replace("\n", "").replace("\t", "")):
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: control characters in {shown(text)}")
+        return text
 
+    def construct_number(self, node: yaml.ScalarNode) -> float:
+        value: float = self.construct_yaml_float(node)
+        if math.isinf(value) and "inf" not in node.value.lower():
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {shown(node.value)} is too large a number")
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_text)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 _Loader.yaml_implicit_resolvers = {}  # not PyYAML's
 
 
@@ -76,17 +100,12 @@ for _kind, _pattern, _first in (
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.  Raises RecipeError naming file and line."""
+    """The mapping in a YAML file.  Raises RecipeError naming file and line, ResourceError when it may not be read."""
+    data = read_bytes(str(path), "YAML file", _LIMIT, RecipeError)
     try:
-        if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
-            raise RecipeError(f"{path}: expected a YAML file, found a folder, device or pipe")
-        if path.stat().st_size > _LIMIT:
-            raise RecipeError(f"{path}: {path.stat().st_size} bytes; a YAML file of mdp has at most {_LIMIT}")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+        text = data.decode("utf-8-sig")
     except ValueError as error:
-        raise RecipeError(f"{path}: not UTF-8 text") from error
+        raise RecipeError(f"{printable(path)}: not UTF-8 text") from error
     return parse_yaml(text, str(path))
 
 
@@ -96,6 +115,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     >>> parse_yaml("lr: 1e-4", "example")
     {'lr': 0.0001}
     """
+    where = printable(where)
     try:
         loaded = yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -110,8 +130,8 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 def _one_line(error: Exception) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is not None and problem:
-        return f"line {mark.line + 1}: {problem}"
-    return " ".join(str(error).split()) or type(error).__name__
+        return f"line {mark.line + 1}: {printable(problem)[:_MESSAGE]}"
+    return printable(" ".join(str(error).split()))[:_MESSAGE] or type(error).__name__
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:

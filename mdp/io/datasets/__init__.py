@@ -8,6 +8,7 @@ import difflib
 import importlib
 import os
 import pkgutil
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdp.core.labels import LabelSpace, LabelUnion, UnknownLabels
-from mdp.io.errors import DatasetError, RecipeError
-from mdp.io.files import read_bytes
+from mdp.io.errors import DatasetError, RecipeError, ResourceError
+from mdp.io.files import has_controls, printable, read_bytes, shown
 from mdp.io.images import read_labels, read_rgb
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.integer]]  # photo (H, W, 3), raw label values (H, W)
+
+
+_LIST_BYTES = 2**28  # the list of ImageNet's 1,281,167 photos has 77 MB
+_LINE = 1024  # characters of a list's line
 
 
 class Absent(DatasetError):
@@ -68,7 +73,7 @@ def load(name: str) -> Dataset:
         from mdp.io.own_data import load_own  # noqa: PLC0415 - it builds on this module
 
         return load_own(Path(name))
-    if name not in names() and Path(name).is_dir():
+    if name not in names() and os.path.isdir(name):
         from mdp.io.own_data import load_folder  # noqa: PLC0415
 
         return load_folder(Path(name))
@@ -137,7 +142,7 @@ def labels_of(union: LabelUnion, sample: Sample, raw: NDArray[np.integer], sourc
     try:
         return union.to_union(raw, sample.dataset)
     except UnknownLabels as error:
-        raise DatasetError(f"{sample.labels}: {error}; {_advice(sorted(error.counts), source)}") from error
+        raise DatasetError(f"{printable(sample.labels)}: {error}; {_advice(sorted(error.counts), source)}") from error
 
 
 def _advice(values: list[int], source: str) -> str:
@@ -166,7 +171,8 @@ def same_size(sample: Sample, rgb: NDArray[np.uint8], raw: NDArray[np.integer]) 
         photo, labels = (f"{size[1]} x {size[0]}" for size in (rgb.shape, raw.shape))
         turned = " (one of them turned: is it an EXIF-rotated photo?)" if rgb.shape[1::-1] == raw.shape else ""
         raise DatasetError(
-            f"{sample.labels}: the label map is {labels} pixels, its photo {sample.image} {photo}{turned}; "
+            f"{printable(sample.labels)}: the label map is {labels} pixels, its photo {printable(sample.image)} "
+            f"{photo}{turned}; "
             "they must be of one size"
         )
     return rgb, raw
@@ -175,51 +181,95 @@ def same_size(sample: Sample, rgb: NDArray[np.uint8], raw: NDArray[np.integer]) 
 def home_of(name: str, root: Path, places: Sequence[str], marker: str, home: str) -> Path:
     """The folder, among `places` under `root`, that holds `marker`.  Raises DatasetError naming all of them."""
     for place in places:
-        if (root / place / marker).exists():
+        if os.path.exists(root / place / marker):
             return root / place
     looked = ", ".join(str(root / place / marker) for place in places)
-    there = contents(root) if root.is_dir() else f"there is no folder {root}: set --root or MDP_DATA"
+    there = contents(root) if os.path.isdir(root) else f"there is no folder {root}: set --root or MDP_DATA"
     raise Absent(f"{name}: not found; looked for {looked} ({there}); {home}")
 
 
 def contents(folder: Path) -> str:
     """What a folder has, for error messages."""
-    entries = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    entries = sorted(printable(name) for name in _entries(folder))
     listed = ", ".join(entries[:8]) + (f" and {len(entries) - 8} more" if len(entries) > 8 else "")
-    return f"{folder} has {listed or 'nothing'}"
+    return f"{printable(folder)} has {listed or 'nothing'}"
 
 
 def paired(name: str, pairs: Sequence[tuple[Path, Path]], home: str) -> list[Sample]:
-    """Samples of the pairs of files.  Raises DatasetError listing the first files that are missing."""
+    """Samples of the pairs of files.
+
+    Raises DatasetError listing the first files that are missing, or naming one that nobody could print.
+    """
     # one listing a folder: a look at each of COCO's 236,574 files takes minutes on a network disk
     there = {folder: _entries(folder) for folder in {path.parent for pair in pairs for path in pair}}
-    missing = [str(path) for pair in pairs for path in pair if path.name not in there[path.parent]]
+    missing = [printable(path) for pair in pairs for path in pair if path.name not in there[path.parent]]
     if missing:
         listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise DatasetError(f"{name}: {len(missing)} of {2 * len(pairs)} files are missing: {listed}; {home}")
+    for path in (path for pair in pairs for path in pair):
+        refuse_controls(path)
     return [Sample(str(image), str(labels), name) for image, labels in pairs]
 
 
+def refuse_controls(path: Path) -> None:
+    """Raises DatasetError for a file name with control characters, which would be obeyed wherever it is printed."""
+    if has_controls(path.name):
+        raise DatasetError(f"{printable(path)}: control characters in a file name; rename it")
+
+
 def _entries(folder: Path) -> set[str]:
-    return set(os.listdir(folder)) if folder.is_dir() else set()
+    """The names in a folder, none if there is no such folder.  Raises ResourceError when it may not be read."""
+    try:
+        return set(os.listdir(folder))
+    except PermissionError as error:
+        raise ResourceError(f"{printable(folder)}: the folder cannot be read: {error.strerror}") from error
+    except (OSError, ValueError):
+        return set()
 
 
 def lines_of(path: Path) -> list[str]:
     """The lines of a list file, stripped, blank ones left out.  Raises DatasetError when it cannot be read."""
+    return [line for _, line in numbered_lines(path)]
+
+
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a list file with their numbers, stripped, blank ones left out.
+
+    Raises DatasetError when it cannot be read or holds control characters.
+    """
     try:
-        text = read_bytes(str(path), "list file").decode("utf-8-sig")
+        text = read_bytes(str(path), "list file", _LIST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: the list file is not UTF-8 text: {error}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        raise DatasetError(f"{printable(path)}: the list file is not UTF-8 text: {error.reason}") from error
+    found = []
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+        if has_controls(line.replace("\t", "")):
+            raise DatasetError(f"{printable(path)}: line {number}: control characters in {shown(line)}")
+        if len(line) > _LINE:
+            raise DatasetError(f"{printable(path)}: line {number}: {len(line)} characters; a line has at most {_LINE}")
+        if line.strip():
+            found.append((number, line.strip()))
+    return found
+
+
+def ids_of(path: Path) -> list[str]:
+    """The lines of a list file of ids, each the stem of a file.
+
+    Raises DatasetError naming file and line for a path in place of an id: it might lead anywhere.
+    """
+    lines = numbered_lines(path)
+    for number, line in lines:
+        if "/" in line or "\\" in line or line in (".", ".."):
+            raise DatasetError(f"{printable(path)}: line {number}: expected an id, not a path, got {shown(line)}")
+    return [line for _, line in lines]
 
 
 def files_in(folder: Path, *suffixes: str) -> list[Path]:
     """The files of a folder with one of the suffixes (any case), sorted, hidden ones left out.
 
-    Raises DatasetError when the folder is missing.
+    Raises DatasetError when the folder is missing, ResourceError when it may not be read.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: the folder is missing; {contents(folder.parent)}")
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
+    if not os.path.isdir(folder):
+        raise DatasetError(f"{printable(folder)}: the folder is missing; {contents(folder.parent)}")
+    paths = [folder / name for name in _entries(folder) if not name.startswith(".")]
+    return sorted(path for path in paths if path.suffix.lower() in suffixes)

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path, PurePath
 
 from mdp.core.labels import LabelSpace
-from mdp.io.datasets import Sample, home_of, lines_of, paired
+from mdp.io.datasets import Sample, home_of, ids_of, lines_of, paired
 from mdp.io.datasets import read_pair as read
 from mdp.io.errors import DatasetError
 from mdp.io.images import voc_colormap
@@ -38,7 +38,7 @@ def samples(root: Path, split: str) -> list[Sample]:
     voc = home_of("voc", root, ("VOCdevkit/VOC2012", "VOC2012", "."), "JPEGImages", HOME)
     lists = voc / "ImageSets" / "Segmentation"
     if split != "trainaug":
-        return _listed(voc, lines_of(lists / f"{split}.txt"), "SegmentationClass")
+        return _listed(voc, ids_of(lists / f"{split}.txt"), "SegmentationClass")
     if (voc / "SegmentationClassAug").is_dir():
         return _augmented(voc, lists)
     return _with_sbd(root, voc, lists)
@@ -55,7 +55,7 @@ def _augmented(voc: Path, lists: Path) -> list[Sample]:
     found = next((lists / name for name in names if (lists / name).is_file()), None)
     if found is None:
         raise DatasetError(f"voc: SegmentationClassAug is there but not its list {lists / names[0]}")
-    own = lines_of(lists / "train.txt")
+    own = ids_of(lists / "train.txt")
     extra = _rest({PurePath(line.split()[0]).stem for line in lines_of(found)}, own, lists)
     return _listed(voc, own, "SegmentationClass") + _listed(voc, extra, "SegmentationClassAug")
 
@@ -63,15 +63,15 @@ def _augmented(voc: Path, lists: Path) -> list[Sample]:
 def _with_sbd(root: Path, voc: Path, lists: Path) -> list[Sample]:
     """SBD's own layout: `.mat` files."""
     sbd = home_of("voc trainaug (SBD)", root, _SBD, "cls", HOME)
-    own = lines_of(lists / "train.txt")
-    extra = _rest(set(lines_of(sbd / "train.txt")) | set(lines_of(sbd / "val.txt")), own, lists)
+    own = ids_of(lists / "train.txt")
+    extra = _rest(set(ids_of(sbd / "train.txt")) | set(ids_of(sbd / "val.txt")), own, lists)
     pairs = [(voc / "JPEGImages" / f"{name}.jpg", sbd / "cls" / f"{name}.mat") for name in extra]
     return _listed(voc, own, "SegmentationClass") + paired("voc", pairs, HOME)
 
 
 def _rest(names: set[str], own: list[str], lists: Path) -> list[str]:
     """The ids that only SBD labels: VOC's own labels are better, and SBD holds images of VOC's val."""
-    return sorted(names - set(own) - set(lines_of(lists / "val.txt")))
+    return sorted(names - set(own) - set(ids_of(lists / "val.txt")))
 
 
 def detail(found: list[Sample]) -> str:
