@@ -1,31 +1,42 @@
 """Checkpoints: named tensors and a JSON description in the safetensors layout; nothing in them is ever executed.
 
 A file is an 8-byte length, a JSON header and the raw tensors, so that any safetensors reader opens it.  The header's
-free text carries the format version, what the run was, a CRC-32 for every tensor and a SHA-256 of the header itself:
-a flipped bit anywhere is refused by name instead of becoming another number.
+free text carries the format version, what the run was, a CRC-32 for every tensor, a SHA-256 of all tensors together, of
+the run's settings and of the header itself: a flipped bit anywhere is refused by name instead of becoming another
+number.  `header_sha256` is the one rule that all versions share, so that a newer version can be told from damage.
 Files are written beside their place, synced, and renamed over it: a reader sees the old file or the new one.
 """
 
+import errno
 import hashlib
 import json
+import math
 import os
+import re
+import shutil
+import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mdp.io.errors import CheckpointError, ResourceError
+from mdp.io.files import printable
 
-VERSION = 1
-_HEADER_LIMIT = 100 * 2**20  # bytes; safetensors' own limit
+VERSION = 2
+HEADER_LIMIT = 16 * 2**20  # bytes; hundreds of times what the largest network here needs
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_DIGITS = re.compile(r"[1-9][0-9]{0,5}")
+_LEFTOVER = re.compile(r"\..+\.([0-9]+)\.tmp")
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # some network file systems do not know it
 
 
 class Checkpoint(NamedTuple):
@@ -35,8 +46,25 @@ class Checkpoint(NamedTuple):
     about: dict[str, Any]  # JSON: kind, step, recipe, label spaces, scores
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Writes a checkpoint atomically.
+class Place(NamedTuple):
+    """A tensor that a header describes, and where it lies after the header."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int  # bytes
+    end: int
+
+
+class Header(NamedTuple):
+    """What a file says of itself, without its numbers."""
+
+    places: dict[str, Place]  # in the order of the file
+    texts: dict[str, str]  # as written: format, version, about, checksums
+    size: int  # bytes of the whole file
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], previous: Path | None = None) -> None:
+    """Writes a checkpoint atomically; the file that was there before is kept as `previous` if that is given.
 
     Raises ResourceError, naming the file and the space needed, when it cannot be written; the file that was there
     before stays whole.
@@ -45,7 +73,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     parts = {name: tensors[name].detach().cpu().contiguous() for name in names}
     entries: dict[str, Any] = {}
-    checksums, start = {}, 0
+    checksums, start, payload = {}, 0, hashlib.sha256()
     for name, tensor in parts.items():
         data = _bytes(tensor)
         entries[name] = {
@@ -54,12 +82,23 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
             "data_offsets": [start, start + len(data)],
         }
         checksums[name] = zlib.crc32(data)
+        payload.update(data)
         start += len(data)
-    texts = {"format": "mdp", "version": str(VERSION), "about": json.dumps(about), "crc32": json.dumps(checksums)}
+    description = json.dumps(about)
+    texts = {
+        "format": "mdp",
+        "version": str(VERSION),
+        "about": description,
+        "crc32": json.dumps(checksums),
+        "payload_sha256": payload.hexdigest(),
+        "config_sha256": config_hash(json.loads(description)),
+    }
     header = _dump({**entries, "__metadata__": {**texts, "header_sha256": _digest(entries, texts)}})
     header += b" " * (-len(header) % 8)
+    if len(header) > HEADER_LIMIT:
+        raise CheckpointError(f"{path}: its description has {len(header)} bytes; at most {HEADER_LIMIT} are read back")
     chunks: list[bytes | memoryview] = [len(header).to_bytes(8, "little"), header, *map(_bytes, parts.values())]
-    write_atomically(path, chunks)
+    write_atomically(path, chunks, previous)
 
 
 def load(path: Path) -> Checkpoint:
@@ -67,12 +106,27 @@ def load(path: Path) -> Checkpoint:
 
     Raises CheckpointError, naming the file and what is wrong, for anything that is not a whole checkpoint of mdp.
     """
-    tensors, texts = read_tensors(path)
-    if texts.get("format") != "mdp":
-        raise CheckpointError(f"{path}: not a checkpoint of mdp; give a plain weights file to --init instead")
-    if texts.get("version") != str(VERSION):
-        raise CheckpointError(f"{path}: format version {texts.get('version')}, this mdp reads version {VERSION}")
-    return Checkpoint(tensors, json.loads(texts["about"]))
+    with _named(path), opened(path, "checkpoint file") as file:
+        header = _header(file)
+        about = _about(path, header)  # before the tensors: another format is told at once
+        return Checkpoint(_tensors(file, header), about)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, without its tensors; only the header is read and checked.
+
+    Raises CheckpointError, naming the file and what is wrong, unless it is the header of a checkpoint of mdp.
+    """
+    return _about(path, read_header(path))
+
+
+def read_header(path: Path) -> Header:
+    """The header of any file in the safetensors layout, checked against its own checksum where it has one.
+
+    Raises CheckpointError when it is damaged, or when the file is too short or too long for it.
+    """
+    with _named(path), opened(path, "checkpoint file") as file:
+        return _header(file)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -80,53 +134,184 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises CheckpointError when the layout is broken: lengths, types, holes or overlaps.
     """
+    with _named(path), opened(path, "checkpoint file") as file:
+        header = _header(file)
+        return _tensors(file, header), header.texts
+
+
+def config_hash(about: Mapping[str, Any]) -> str:
+    """SHA-256 of the run's settings as canonical JSON; empty without settings."""
+    return hashlib.sha256(_dump(about["recipe"])).hexdigest() if "recipe" in about else ""
+
+
+# Versions
+
+
+def _from_1(texts: dict[str, str]) -> dict[str, str]:
+    """Version 2 added the two hashes; version 1 has a checksum for every tensor, which is checked all the same."""
+    return {**texts, "version": "2", "config_sha256": config_hash(json.loads(texts["about"]))}
+
+
+UPGRADES: dict[int, Callable[[dict[str, str]], dict[str, str]]] = {1: _from_1}  # version -> texts of the next one
+
+
+def current_texts(path: Path, header: Header) -> dict[str, str]:
+    """The texts of a checkpoint as the present version would have them.
+
+    Raises CheckpointError for files that are no checkpoint of mdp.
+    """
+    texts = header.texts
+    if texts.get("format") != "mdp":
+        raise CheckpointError(f"{path}: not a checkpoint of mdp; give a plain weights file to --init instead")
+    for version in range(int(texts["version"]), VERSION):
+        texts = UPGRADES[version](texts)
+    return texts
+
+
+def _about(path: Path, header: Header) -> dict[str, Any]:
+    with _named(path):
+        texts = current_texts(path, header)
+        about: dict[str, Any] = json.loads(texts["about"])
+        if not isinstance(about, dict) or texts["config_sha256"] != config_hash(about):
+            raise ValueError("its settings do not match their checksum")
+        return about
+
+
+# Reading
+
+
+@contextmanager
+def opened(path: Path, what: str) -> Iterator[BinaryIO]:
+    """A plain file, open for reading; nothing else is even opened, for a named pipe would wait for ever.
+
+    Raises CheckpointError when there is no plain file of that name, ResourceError when it cannot be read.
+    """
     try:
-        if not path.is_file():
-            raise CheckpointError(
-                f"{path}: expected a checkpoint file, found {'a folder' if path.is_dir() else 'none'}"
-            )
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or not 2 <= length <= min(size - 8, _HEADER_LIMIT):
-                raise CheckpointError(f"{path}: cut short or not a checkpoint ({size} bytes)")
-            header = json.loads(file.read(length))
-            payload = bytearray(file.read())
+        _expect_plain(path, what, path.stat().st_mode)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            _expect_plain(path, what, os.fstat(descriptor).st_mode)  # it may have been replaced in between
+            yield file
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"{path}: expected a {what}, found none") from error
     except OSError as error:
-        raise ResourceError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged or not a checkpoint: the header is not JSON") from error
+        raise ResourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _expect_plain(path: Path, what: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        found = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+        raise CheckpointError(f"{path}: expected a {what}, found {found}")
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names the file in what its reading found wrong."""
     try:
-        texts = header.pop("__metadata__", {})
-        digest = texts.pop("header_sha256", None)
-        if (digest or texts.get("format") == "mdp") and digest != _digest(header, texts):
-            raise CheckpointError(f"{path}: damaged: the header does not match its checksum")
-        return _unpack(header, payload, json.loads(texts.get("crc32", "{}"))), texts
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from error
+        yield
+    except RecursionError as error:
+        raise CheckpointError(f"{path}: damaged or not a checkpoint: nested too deeply") from error
+    except (ValueError, KeyError) as error:
+        missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{path}: damaged or not a checkpoint: {printable(missing)}") from error
 
 
-def _unpack(header: dict[str, Any], payload: bytearray, checksums: dict[str, int]) -> dict[str, Tensor]:
-    """The tensors that the header describes.  Raises ValueError unless they fill the payload and match their sums."""
-    tensors, expected = {}, 0
-    for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
-        dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-        count = 1
-        for side in shape:
-            count *= side
-        if start != expected or end - start != count * dtype.itemsize or end > len(payload):
+def _header(file: BinaryIO) -> Header:
+    """The header, with `file` left at the first tensor.  Raises ValueError unless it fits the file and its sums."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or not 2 <= length <= min(size - 8, HEADER_LIMIT):
+        raise ValueError(f"{size} bytes, cut short or of another kind")
+    raw = file.read(length)
+    try:
+        entries = json.loads(raw.decode(), object_pairs_hook=_unique)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError("the header is not JSON") from error
+    if not isinstance(entries, dict):
+        raise ValueError("the header is not a table")
+    texts = entries.pop("__metadata__", {})
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("the header's texts are not texts")
+    _check_header(raw, entries, texts)
+    places = {name: _place(name, entry) for name, entry in entries.items()}
+    places = dict(sorted(places.items(), key=lambda item: (item[1].start, item[1].end)))
+    expected = 0
+    for name, place in places.items():
+        if place.start != expected or place.end - place.start != math.prod(place.shape) * place.dtype.itemsize:
             raise ValueError(f"tensor {name} does not fit its place")
-        if checksums and zlib.crc32(memoryview(payload)[start:end]) != checksums[name]:
-            raise ValueError(f"tensor {name} does not match its checksum")
-        tensors[name] = (
-            torch.frombuffer(payload, dtype=dtype, count=count, offset=start).clone().view(shape)
-            if count
-            else torch.empty(shape, dtype=dtype)
-        )
-        expected = end
-    if expected != len(payload):
-        raise ValueError(f"{len(payload) - expected} bytes belong to no tensor")
+        expected = place.end
+    if expected != size - 8 - length:
+        raise ValueError(f"cut short or too long: {size - 8 - length} bytes of tensors where {expected} are described")
+    return Header(places, texts, size)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("the header has the same name twice")
+    return table
+
+
+def _check_header(raw: bytes, entries: dict[str, Any], texts: dict[str, str]) -> None:
+    """Checks the header's own sum, which is taken out of `texts`, then the version.  Raises ValueError."""
+    ours = texts.get("format") == "mdp"
+    # we write one spelling only, so that even a flip that means the same (\u00fc, \u00FC) is seen
+    spelling = _dump({**entries, "__metadata__": texts}) if ours else b""
+    digest = texts.pop("header_sha256", None)
+    if (digest or ours) and digest != _digest(entries, texts):
+        raise ValueError("the header does not match its checksum")
+    if not ours:
+        return
+    if raw != spelling + b" " * (-len(spelling) % 8):
+        raise ValueError("the header is not as mdp writes it")
+    version = texts.get("version", "")
+    if not _DIGITS.fullmatch(version):
+        raise ValueError(f"its format version is {version!r}")
+    if int(version) > VERSION:
+        raise ValueError(f"written by a newer mdp (format version {version}, this one reads up to {VERSION}); update")
+
+
+def _place(name: str, entry: Any) -> Place:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{name} is not described as a tensor")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ValueError(f"tensor {name} has the type {dtype}; mdp reads {', '.join(_DTYPES)}")
+    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2 or len(shape) > 64:
+        raise ValueError(f"tensor {name} has no proper shape and place")
+    if not all(type(number) is int and 0 <= number < 2**48 for number in (*shape, *offsets)):
+        raise ValueError(f"tensor {name} has a shape or place out of range")
+    return Place(_DTYPES[dtype], tuple(shape), offsets[0], offsets[1])
+
+
+def _tensors(file: BinaryIO, header: Header) -> dict[str, Tensor]:
+    """The tensors, read straight into their own memory.  Raises ValueError unless they match their sums."""
+    ours = header.texts.get("format") == "mdp"
+    checksums = json.loads(header.texts["crc32"]) if ours else {}
+    if not isinstance(checksums, dict):
+        raise ValueError("its checksums are not a table")
+    tensors, payload = {}, hashlib.sha256()
+    for name, place in header.places.items():
+        tensor = _empty(file, place)
+        data = _bytes(tensor)
+        if file.readinto(data) != len(data):  # type: ignore[attr-defined]
+            raise ValueError(f"cut short in tensor {name}")
+        if ours:
+            payload.update(data)
+            if zlib.crc32(data) != checksums.get(name):
+                raise ValueError(f"tensor {name} does not match its checksum")
+        tensors[name] = tensor
+    if ours and header.texts["version"] != "1" and header.texts["payload_sha256"] != payload.hexdigest():
+        raise ValueError("the tensors together do not match their checksum")
     return tensors
+
+
+def _empty(file: BinaryIO, place: Place) -> Tensor:
+    """Memory for a tensor; its place has been held against the size of the file."""
+    try:
+        return torch.empty(place.shape, dtype=place.dtype)
+    except (RuntimeError, MemoryError) as error:
+        raise ResourceError(f"{file.name}: not enough memory for {place.end - place.start} bytes of it") from error
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -142,25 +327,143 @@ def _digest(entries: Mapping[str, Any], texts: Mapping[str, str]) -> str:
     return hashlib.sha256(_dump({**entries, "__metadata__": dict(texts)})).hexdigest()
 
 
-def write_atomically(path: Path, chunks: Sequence[bytes | memoryview]) -> None:
+# The checkpoints of a run
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoint files of a run folder: last, previous, best, then those kept by step, in the order of names."""
+    home = folder / "checkpoints"
+    named = [home / f"{name}.safetensors" for name in ("last", "previous", "best")]
+    return [*(path for path in named if os.path.lexists(path)), *sorted(home.glob("step_*.safetensors"))]
+
+
+def newest_whole(folder: Path) -> tuple[Path, Checkpoint, dict[Path, str]]:
+    """The checkpoint of a run folder with the highest step that is whole, and what is wrong with those passed over.
+
+    Raises CheckpointError, naming them all, when none is whole, or when there is none.
+    """
+    found = checkpoints_in(folder)
+    if not found:
+        raise CheckpointError(f"{folder}: no checkpoint in it ({folder / 'checkpoints' / 'last.safetensors'} is where)")
+    skipped: dict[Path, str] = {}
+    steps: dict[Path, int | float] = {}
+    for path in found:
+        try:
+            steps[path] = _step(path)
+        except (CheckpointError, ResourceError) as error:
+            skipped[path] = str(error)
+    for path in sorted(steps, key=steps.__getitem__, reverse=True):  # stable: of equal steps, last goes first
+        try:
+            return path, load(path), skipped
+        except (CheckpointError, ResourceError) as error:
+            skipped[path] = str(error)
+    raise CheckpointError(f"{folder}: none of its {len(found)} checkpoints is whole: {'; '.join(skipped.values())}")
+
+
+def _step(path: Path) -> int | float:
+    step = read_about(path).get("step")
+    if isinstance(step, bool) or not isinstance(step, int | float) or not math.isfinite(step):
+        raise CheckpointError(f"{path}: its step is {step!r}, expected a number")
+    return step
+
+
+# Writing
+
+
+def write_atomically(path: Path, chunks: Sequence[bytes | memoryview], previous: Path | None = None) -> None:
     """Writes a file so that it is there whole or not at all, also after a power cut.
 
+    The file that was there before is renamed to `previous`, if that is given, once the new one is safely on the disk.
     Raises ResourceError naming the file when the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _write_synced(temporary, chunks)
+        _put(temporary, path, previous)
+        for folder in {path.parent, (previous or path).parent}:
+            _sync_folder(folder)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        if not isinstance(error, OSError):
+            raise
         need = sum(len(chunk) for chunk in chunks) / 2**20
-        raise ResourceError(f"{path}: cannot be written ({need:.1f} MiB): {error.strerror}") from error
+        raise ResourceError(
+            f"{path}: cannot be written ({need:.1f} MiB): {error.strerror}{_room(path, error)}"
+        ) from error
+
+
+def _write_synced(path: Path, chunks: Sequence[bytes | memoryview]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        for chunk in chunks:
+            rest = memoryview(chunk)
+            while rest:  # one call writes 2 GiB at most, and less when a disk fills up
+                rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put(temporary: Path, path: Path, previous: Path | None) -> None:
+    """Renames the finished file into place, the old one to `previous` just before; undone when it fails half-way."""
+    moved = False
+    if previous is not None:
+        with suppress(FileNotFoundError):
+            os.replace(path, previous)
+            moved = True
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        if previous is not None and moved:
+            with suppress(OSError):
+                os.replace(previous, path)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _room(path: Path, error: OSError) -> str:
+    if error.errno != errno.ENOSPC:
+        return ""
+    try:
+        return f"; {shutil.disk_usage(path.parent).free / 2**20:.1f} MiB are free there"
+    except OSError:
+        return ""
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Deletes the unfinished files that dead processes left in a run folder, and says which.
+
+    Call it while holding the folder's lock: then no process, on this machine or another, is writing there.
+    """
+    removed = []
+    for path in sorted([*folder.glob(".*.tmp"), *(folder / "checkpoints").glob(".*.tmp")]):
+        found = _LEFTOVER.fullmatch(path.name)
+        if found and path.is_file() and not _runs(int(found[1])):
+            with suppress(OSError):
+                path.unlink()
+                removed.append(path)
+    return removed
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of that number is alive; our own number was a dead run's, as in restarted containers."""
+    if process in (0, os.getpid()):
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

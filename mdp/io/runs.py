@@ -20,7 +20,8 @@ import torch
 
 import mdp
 from mdp.core.labels import LabelSpace
-from mdp.io.checkpoint import write_atomically
+from mdp.io import locks
+from mdp.io.checkpoint import checkpoints_in, write_atomically
 from mdp.io.errors import CheckpointError, RecipeError, ResourceError
 from mdp.io.recipe import Recipe, as_yaml
 
@@ -55,13 +56,23 @@ def create(kind: str, name: str, out: Path | None, overwrite: bool) -> Path:
 def _clear(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise RecipeError(f"--out {out}: expected a folder, found a file")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or not any(_something(path) for path in out.iterdir()):
         return
     if not overwrite:
         raise RecipeError(f"--out {out}: the folder is not empty; choose another or add --overwrite")
     if not (out / "status.json").is_file():
         raise RecipeError(f"--out {out}: --overwrite replaces runs of mdp only, and this folder holds something else")
-    shutil.rmtree(out)
+    with locks.locked(out):  # a run that is alive is not replaced
+        for path in out.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != locks.NAME:
+                path.unlink()
+
+
+def _something(path: Path) -> bool:
+    """Whether it is more than what a run leaves that was killed while it made its folder."""
+    return not (path.name.startswith(".") or (path.name == "checkpoints" and path.is_dir() and not any(path.iterdir())))
 
 
 def make(folder: Path) -> Path:
@@ -73,29 +84,63 @@ def make(folder: Path) -> Path:
     return folder
 
 
+def keep_name(step: int) -> str:
+    """The name of a checkpoint that is kept for good, such as `step_00001000`; names sort as their steps do."""
+    return f"step_{step:08d}"
+
+
 def newest(kind: str) -> Path | None:
     """The most recently started run of that kind under ./runs that has a checkpoint; None without one."""
-    with_checkpoint = [path.parent.parent for path in BASE.glob(f"{kind}/*/checkpoints/last.safetensors")]
-    return max(with_checkpoint, key=lambda folder: (folder / "command.txt").stat().st_mtime, default=None)
+    with_checkpoint = [folder for folder in BASE.glob(f"{kind}/*") if checkpoints_in(folder)]
+    return max(with_checkpoint, key=_started, default=None)
+
+
+def _started(folder: Path) -> float:
+    """When the run was started: the time of command.txt, or of the folder where that is missing."""
+    for path in (folder / "command.txt", folder):
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            continue
+    return 0.0
 
 
 def checkpoint_of(path: Path, which: str = "last") -> Path:
     """The checkpoint file that a run folder, or a path to the file itself, stands for.
 
+    Without the one asked for it is the last one, then what a run that was killed may have left instead.
     Raises CheckpointError naming what was looked for.
     """
     if path.is_dir():
-        for name in (which, "last"):
+        for name in (which, "last", "previous", "best"):
             if (path / "checkpoints" / f"{name}.safetensors").is_file():
                 return path / "checkpoints" / f"{name}.safetensors"
         raise CheckpointError(f"{path}: no checkpoints/{which}.safetensors in it; is it a run folder of mdp?")
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"{path}: expected a run folder or a weights file, found nothing")
     return path
 
 
-def describe(folder: Path, recipe: Recipe, spaces: Sequence[LabelSpace], counts: dict[str, int]) -> None:
-    """Writes what the run is: config.yaml, command.txt, env.json, labels.json."""
+def of_launch(kind: str, out: Path | None, launch: str | None) -> Path | None:
+    """The run with a checkpoint that a launch has begun, in `out` if that was asked for; None without one."""
+    for folder in [out] if out else sorted(BASE.glob(f"{kind}/*"), reverse=True):
+        try:
+            begun = json.loads((folder / "env.json").read_text(encoding="utf-8")).get("launch")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if launch is not None and begun == launch and checkpoints_in(folder):
+            return folder
+    return None
+
+
+def describe(
+    folder: Path,
+    recipe: Recipe,
+    spaces: Sequence[LabelSpace],
+    counts: dict[str, int],
+    launch: str | None = None,
+) -> None:
+    """Writes what the run is: config.yaml, command.txt, env.json, labels.json; `launch` names what started it."""
     command = shlex.join(["mdp", *sys.argv[1:]]) + "\n"
     environment = {
         "mdp": mdp.__version__,
@@ -104,6 +149,7 @@ def describe(folder: Path, recipe: Recipe, spaces: Sequence[LabelSpace], counts:
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "platform": platform.platform(),
+        "launch": launch,
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

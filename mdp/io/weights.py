@@ -1,7 +1,9 @@
 """Starting weights: from a run of mdp or a plain weights file into a network, with a report of what was loaded."""
 
+import os
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from mdp.core.networks import Match, match
-from mdp.io.checkpoint import load, read_tensors
+from mdp.io.checkpoint import load, opened, read_header, read_tensors
 from mdp.io.engine import section
 from mdp.io.errors import CheckpointError
+from mdp.io.files import printable
+from mdp.io.pickles import check_pickled
 
 _CLASSIFIER = "decode_head.conv_seg."
+# what zipfile, torch and its reader of pickles raise for damaged files
+_UNREADABLE = (RuntimeError, AssertionError, EOFError, ValueError, LookupError, TypeError, AttributeError, MemoryError)
 _LIMIT = 4 * 2**30  # bytes; larger files are no segmentation network
 
 
@@ -25,27 +31,17 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if path.suffix in (".pth", ".pt", ".bin"):
         return _foreign(path), {}
-    tensors, texts = read_tensors(path)
-    if texts.get("format") != "mdp":
-        return tensors, {}
+    if read_header(path).texts.get("format") != "mdp":
+        return read_tensors(path)[0], {}
     whole = load(path)
-    kind = whole.about["kind"]
+    kind = whole.about.get("kind")
+    if kind not in ("pretrain", "finetune"):
+        raise CheckpointError(f"{path}: its kind is {kind!r}; expected a pretrain or finetune run")
     return section(whole.tensors, "query" if kind == "pretrain" else "network"), whole.about
 
 
 def _foreign(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: expected a weights file, found nothing")
-    if path.stat().st_size > _LIMIT:
-        raise CheckpointError(f"{path}: {path.stat().st_size} bytes; weights files of up to {_LIMIT} are read")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: cannot be read as plain weights ({reason}); files that run code when loaded are refused: "
-            "save the bare state_dict"
-        ) from error
+    loaded = _unpickled(path)
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -55,6 +51,22 @@ def _foreign(path: Path) -> dict[str, Tensor]:
     if not weights:
         raise CheckpointError(f"{path}: no tensors in it")
     return weights
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        with opened(path, "weights file") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _LIMIT:
+                raise CheckpointError(f"{path}: {size} bytes; weights files of up to {_LIMIT} are read")
+            check_pickled(file, size)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *_UNREADABLE) as error:
+        reason = printable(str(error).split("\n")[0])[:200] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: cannot be read as plain weights ({reason}); files that run code when loaded are refused: "
+            "save the bare state_dict"
+        ) from error
 
 
 def fit(weights: dict[str, Tensor], network: nn.Module, parts: tuple[str, ...], path: Path) -> tuple[Match, str]:
