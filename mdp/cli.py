@@ -6,6 +6,7 @@ stdout is data, stderr is progress.  torch is imported inside the commands, so t
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,16 +88,28 @@ def shared(command: Command) -> Command:
     return command
 
 
+processes_option = click.option(
+    "--processes", type=click.IntRange(1), help="Processes that share the work, one for each GPU."
+)
+
+
 def training(command: Command) -> Command:
     """The options that pretrain and finetune have besides."""
     options = [
+        processes_option,
         click.option("--steps", type=int, help="Steps in all."),
         click.option("--batch-size", type=int, help="Images a step."),
         click.option("--lr", type=float, help="Learning rate at the start."),
         click.option("--seed", type=int, help="Seed of weights, order and augmentation."),
         click.option("--overwrite", is_flag=True, help="Replace the run in --out."),
         click.option("--resume", is_flag=False, flag_value="", metavar="[RUN]", shell_complete=_complete_runs,
-                     help="Go on with an interrupted run (the newest one)."),
+                     help="Go on with an interrupted run (the newest; with --out, the one there, if any)."),
+        click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the networks in training."),
+        click.option("--compile/--no-compile", "compiled", default=None, help="Compile the networks."),
+        click.option("--accumulate", type=int, help="Take each batch in so many parts, for less memory."),
+        click.option("--deterministic", is_flag=True, help="Use torch's deterministic algorithms."),
+        click.option("--on-bad-sample", type=click.Choice(["stop", "skip"]), help="When an image cannot be read."),
+        click.option("--check/--no-check", "checked", default=None, help="Look at all files first [default: once]."),
         click.option("--print-config", is_flag=True, help="Print the YAML that reproduces the call, and stop."),
     ]  # fmt: skip
     for option in reversed(options):
@@ -124,6 +137,8 @@ def _request(
 
 def _finish(folder: Path, as_json: bool) -> None:
     """The result of a training command: its run folder."""
+    if not _speaks():
+        return
     status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
     click.echo(json.dumps({"run": str(folder), **status}) if as_json else str(folder))
 
@@ -156,10 +171,7 @@ def pretrain(
     steps: int | None,
     batch_size: int | None,
     lr: float | None,
-    seed: int | None,
-    root: str | None,
-    device: str | None,
-    workers: int | None,
+    processes: int | None,
     print_config: bool,
     as_json: bool,
     **others: Any,
@@ -185,9 +197,11 @@ def pretrain(
         "method.mix.pixel": None if mix is None else mix in ("pixel", "both"),
         "method.sparse.variant": sparse,
         "model.backbone": backbone,
-        **_where(seed, root, device, workers),
+        **_take(others, RUN_FLAGS),
     }
     request = _request(flags, **others)
+    if not (print_config or dry_run):
+        _launch(processes)
     from mdp.io import jobs
     from mdp.io.recipe import as_yaml
 
@@ -217,10 +231,7 @@ def finetune(
     steps: int | None,
     batch_size: int | None,
     lr: float | None,
-    seed: int | None,
-    root: str | None,
-    device: str | None,
-    workers: int | None,
+    processes: int | None,
     print_config: bool,
     as_json: bool,
     **others: Any,
@@ -240,9 +251,11 @@ def finetune(
         "finetune.lr": lr,
         "finetune.load": ["backbone"] if backbone_only else None,
         "finetune.head_init": head_init,
-        **_where(seed, root, device, workers),
+        **_take(others, RUN_FLAGS),
     }
     request = _request(flags, **others)
+    if not print_config:
+        _launch(processes)
     from mdp.io import jobs
     from mdp.io.recipe import as_yaml
 
@@ -262,6 +275,7 @@ def finetune(
 @click.option("--mode", type=click.Choice(["whole", "slide"]), help="Whole images or sliding windows.")
 @click.option("--images", type=int, help="Score the first so many images only.")
 @click.option("--save", is_flag=True, help="Keep label PNGs and overlays of the predictions.")
+@processes_option
 @shared
 def evaluate(
     run: str | None,
@@ -271,9 +285,7 @@ def evaluate(
     mode: str | None,
     images: int | None,
     save: bool,
-    root: str | None,
-    device: str | None,
-    workers: int | None,
+    processes: int | None,
     as_json: bool,
     **others: Any,
 ) -> None:
@@ -291,19 +303,49 @@ def evaluate(
         "eval.split": split,
         "eval.mode": mode,
         "eval.images": images,
-        **_where(None, root, device, workers),
+        **_take(others, PLACE_FLAGS),
     }
     request = _request(flags, init=run, target=target or "", **others)
+    _launch(processes)
     from mdp.io.evaluation import table
     from mdp.io.jobs import run_evaluation
 
     scores, folder = run_evaluation(request, which, save)
-    click.echo(json.dumps(scores) if as_json else table(scores))
-    click.echo(f"written to {folder}", err=True)
+    if _speaks():
+        click.echo(json.dumps(scores) if as_json else table(scores))
+        click.echo(f"written to {folder}", err=True)
 
 
-def _where(seed: int | None, root: str | None, device: str | None, workers: int | None) -> dict[str, Any]:
-    return {"run.seed": seed, "data.root": root, "run.device": device, "run.workers": workers}
+PLACE_FLAGS = {"root": "data.root", "device": "run.device", "workers": "run.workers"}
+RUN_FLAGS = {
+    **PLACE_FLAGS,
+    "seed": "run.seed",
+    "precision": "run.precision",
+    "compiled": "run.compile",
+    "accumulate": "run.accumulate",
+    "deterministic": "run.deterministic",
+    "on_bad_sample": "run.on_bad_sample",
+    "checked": "run.check",
+}
+
+
+def _take(options: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
+    """Takes the named options out of `options`, under the keys of their settings; a flag that is off says nothing."""
+    taken = {key: options.pop(name) for name, key in keys.items()}
+    return {key: None if value is False and key == "run.deterministic" else value for key, value in taken.items()}
+
+
+def _launch(processes: int | None) -> None:
+    """Becomes the launcher, and does not return, when several processes are asked for and this is not one of them."""
+    from mdp.io.launcher import launch, launched
+
+    if processes is not None and processes > 1 and not launched():
+        raise click.exceptions.Exit(launch(processes, sys.argv[1:]))
+
+
+def _speaks() -> bool:
+    """Whether this process prints: of several, the first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @cli.command()
@@ -329,9 +371,6 @@ def compare(
     keep: bool,
     steps: int | None,
     show: Path | None,
-    root: str | None,
-    device: str | None,
-    workers: int | None,
     as_json: bool,
     **others: Any,
 ) -> None:
@@ -360,7 +399,7 @@ def compare(
             against=against,
             keep=keep,
         )
-        flags = {"finetune.target": target, "finetune.steps": steps, **_where(None, root, device, workers)}
+        flags = {"finetune.target": target, "finetune.steps": steps, **_take(others, PLACE_FLAGS)}
         show = run_comparison(_request(flags, **others), asked)
         click.echo(f"written to {show}", err=True)
     found = [read_comparison(file) for file in comparisons(show)]
@@ -390,6 +429,46 @@ def datasets(root: str, as_json: bool) -> None:
 
     rows = dataset_rows(Path(root))
     click.echo(json.dumps(rows, indent=1) if as_json else dataset_table(rows))
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME|FILE.yaml[:SPLIT]]...", shell_complete=_complete_datasets)
+@click.option("--datasets", multiple=True, metavar="A,B,C.yaml", shell_complete=_complete_datasets,
+              help="The same, comma-separated or repeated.")  # fmt: skip
+@click.option(
+    "--root", envvar=["MDP_ROOT", "MDP_DATA"], default="data", show_default=True, help="Folder of the datasets."
+)
+@click.option("--workers", type=click.IntRange(0), help="Processes that read [default: one a core, 16 at most].")
+@click.option("--images", type=click.IntRange(1), help="Look at so many images of a split only, evenly spaced.")
+@click.option("--strict", is_flag=True, help="Take warnings for errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def check(
+    names: tuple[str, ...],
+    datasets: tuple[str, ...],
+    root: str,
+    workers: int | None,
+    images: int | None,
+    strict: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Read every image of datasets and say what is in them and what is wrong.
+
+    Without SPLIT these are the splits that are trained and scored on.  Exit code 3 when there are errors.
+
+    \b
+      mdp check voc ade20k
+      mdp check my_site.yaml --strict
+      mdp check camvid:train camvid:test --images 50 --json
+    """
+    from mdp.io.check_report import refuse_errors, report_json, report_text
+    from mdp.io.checking import run_check
+
+    listed = [name.strip() for text in (*names, *datasets) for name in text.split(",") if name.strip()]
+    reports = run_check(listed, Path(root), workers, images, quiet)
+    click.echo(json.dumps(report_json(reports), indent=1) if as_json else report_text(reports))
+    refuse_errors(reports, strict)
 
 
 @cli.command()
@@ -438,6 +517,62 @@ def recipe_list(folder: Path, as_json: bool) -> None:
     click.echo(json.dumps(rows, indent=1) if as_json else recipe_table(rows))
 
 
+@cli.group(cls=Group)
+def checkpoint() -> None:
+    """Look into checkpoints: are they whole, what is in them, how do two differ."""
+
+
+@checkpoint.command("verify")
+@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def checkpoint_verify(run: Path, as_json: bool) -> None:
+    """Say which checkpoints of a run are whole.  Exit code 5 when one is damaged.
+
+    \b
+      mdp checkpoint verify runs/pretrain/2026-11-20_1432_voc+ade20k
+      mdp checkpoint verify last.safetensors --json
+    """
+    from mdp.io.checkpoint_report import expect_whole, verify, verify_table
+
+    verdicts = verify(run)
+    click.echo(json.dumps(verdicts, indent=1) if as_json else verify_table(verdicts))
+    expect_whole(verdicts)
+
+
+@checkpoint.command("show")
+@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def checkpoint_show(run: Path, as_json: bool) -> None:
+    """Print what is in a checkpoint.  Of a run it is the last one.
+
+    \b
+      mdp checkpoint show runs/finetune/2026-11-20_1432_cityscapes
+      mdp checkpoint show best.safetensors --json
+    """
+    from mdp.io.checkpoint_report import describe, description
+
+    found = describe(run)
+    click.echo(json.dumps(found, indent=1) if as_json else description(found))
+
+
+@checkpoint.command("diff")
+@click.argument("first", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
+@click.argument("second", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def checkpoint_diff(first: Path, second: Path, as_json: bool) -> None:
+    """Say what differs.  Exit code 0 when all tensors are the same bit for bit, else 5.
+
+    \b
+      mdp checkpoint diff runs/pretrain/a runs/pretrain/b
+      mdp checkpoint diff last.safetensors best.safetensors
+    """
+    from mdp.io.checkpoint_report import difference, difference_text, expect_equal
+
+    found = difference(first, second)
+    click.echo(json.dumps(found, indent=1) if as_json else difference_text(found))
+    expect_equal(found)
+
+
 def main() -> None:
     """The entry point: an `MdpError` becomes one clean line and its exit code; anything else is our bug."""
     try:
@@ -458,9 +593,18 @@ def main() -> None:
         if not isinstance(error, MdpError):
             raise
         code = _fail(str(error) if isinstance(error, Preempted) else f"error: {error}", error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    if "LOCAL_RANK" in os.environ:
+        from mdp.io.launcher import leave_code
+
+        leave_code(code)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # the work is done: a signal now would only spoil the exit code
+    sys.exit(code)
 
 
 def _fail(text: str, code: int) -> int:
-    click.echo(text, err=True)
+    """Says how it ended; of several processes the first speaks for all, unless the cause is another's own."""
+    if _speaks() or code not in (8, 75, 130):
+        click.echo(text if _speaks() else f"process {os.environ['RANK']}: {text}", err=True)
     return code

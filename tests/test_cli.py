@@ -164,7 +164,7 @@ WRONG = [
     ("mdp pretrain --datasets voc --out full", 2, "the folder is not empty; choose another or add --overwrite"),
     ("mdp pretrain --datasets voc --out full --overwrite", 2, "replaces runs of mdp only"),
     ("mdp pretrain --datasets voc --init nothing.pth", 5, "nothing.pth"),
-    ("mdp pretrain --resume nothing", 5, "nothing: expected a run folder or a weights file"),
+    ("mdp pretrain --resume nothing", 5, "nothing: expected a run folder"),
     ("mdp finetune --target voc --init small.yaml", 5, "small.yaml"),
     ("mdp finetune --target voc --set model.width=6", 5, "[4, 3, 7, 7] in the file, [6, 3, 7, 7] in the network"),
     ("mdp finetune", 2, "no target"),

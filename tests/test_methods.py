@@ -17,15 +17,18 @@ import mdp.core.methods
 from mdp.core.batches import Batch
 from mdp.core.contrast import pixel_nce, region_nce
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
-from mdp.core.methods import Data, Method, moco, multi_dataset, pixel_pairs, region_bank, supervised
+from mdp.core.methods import Data, Method, Step, moco, multi_dataset, pixel_pairs, region_bank, supervised
+from mdp.core.methods import step as one_step
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings, follow_
 from mdp.core.networks.pair import EncoderPair
+from mdp.core.processes import Processes, even_parts
 from mdp.core.prototypes import class_means, class_sums
 from mdp.core.queues import empty_queues, enqueue_classes
 from mdp.io.recipe import find_method
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
+from tests.together import together
 
 NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
 LABELLED = [name for name in NAMES if find_method(name).NEEDS_LABELS]
@@ -43,10 +46,6 @@ def seeded_dropout() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-
-
-def alone(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def views_of(seed: int, count: int = 4, size: int = 32) -> list[Batch]:
@@ -90,7 +89,7 @@ def train(method: Method, steps: int, lr: float) -> list[float]:
     torch.manual_seed(0)  # dropout
     losses = []
     for number in range(steps):
-        step = method.step(pair, state, views_of(number), settings, rng_of(number), alone)
+        step = one_step(method, pair, state, views_of(number), settings, rng_of(number))
         optimizer.zero_grad()
         step.loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -117,7 +116,7 @@ def test_a_step_is_a_function_of_its_arguments(name: str) -> None:
     method = find_method(name)
     settings = small(method)
     pair, state = frozen(method, settings)
-    step = pure_call(method.step, pair, state, views_of(1), settings, rng_of(2), alone)
+    step = pure_call(one_step, method, pair, state, views_of(1), settings, rng_of(2))
     assert step.loss.requires_grad
     assert step.loss.isfinite()
     assert all(value.shape == () and not value.requires_grad for value in step.metrics.values())
@@ -133,7 +132,7 @@ def test_training_on_one_batch_lowers_its_loss(name: str) -> None:
     optimizer = torch.optim.SGD(pair.query.parameters(), lr=0.1, momentum=0.9)
     losses = []
     for number in range(25):
-        loss = method.step(pair, state, views_of(0), settings, rng_of(number), alone).loss
+        loss = one_step(method, pair, state, views_of(0), settings, rng_of(number)).loss
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -156,12 +155,12 @@ def test_a_packed_state_gives_the_same_next_step(name: str) -> None:
     settings = small(method)
     pair, state = fresh(method, settings)
     for number in range(4):
-        state = method.step(pair, state, views_of(number), settings, rng_of(number), alone).state
+        state = one_step(method, pair, state, views_of(number), settings, rng_of(number)).state
     back = method.unpack(method.pack(state), settings, DATA)
     pair.query.eval()
     pair.key.eval()
-    first = method.step(pair, state, views_of(9), settings, rng_of(9), alone)
-    second = method.step(pair, back, views_of(9), settings, rng_of(9), alone)
+    first = one_step(method, pair, state, views_of(9), settings, rng_of(9))
+    second = one_step(method, pair, back, views_of(9), settings, rng_of(9))
     assert torch.equal(first.loss, second.loss)
     packed, again = method.pack(first.state), method.pack(second.state)
     assert packed.keys() == again.keys()
@@ -174,7 +173,7 @@ def test_a_batch_of_ignored_pixels_gives_zero_loss_and_finite_gradients(name: st
     settings = small(method)
     pair, state = fresh(method, settings)
     views = [view._replace(labels=torch.full_like(view.labels, IGNORE)) for view in views_of(0)]
-    step = method.step(pair, state, views, settings, rng_of(0), alone)
+    step = one_step(method, pair, state, views, settings, rng_of(0))
     step.loss.backward()  # type: ignore[no-untyped-call]
     assert step.loss.item() == 0
     assert all(value.isfinite() for value in step.metrics.values())
@@ -188,7 +187,7 @@ def test_a_method_that_needs_no_labels_looks_at_none(name: str) -> None:
     pair, state = frozen(method, settings)
     views = views_of(0)
     ignored = [view._replace(labels=torch.full_like(view.labels, IGNORE)) for view in views]
-    losses = [method.step(pair, state, some, settings, rng_of(0), alone).loss for some in (views, ignored)]
+    losses = [one_step(method, pair, state, some, settings, rng_of(0)).loss for some in (views, ignored)]
     assert torch.equal(*losses)
 
 
@@ -197,7 +196,7 @@ def test_only_the_query_encoder_receives_gradients(name: str) -> None:
     method = find_method(name)
     settings = small(method)
     pair, state = fresh(method, settings)
-    step = method.step(pair, state, views_of(0), settings, rng_of(0), alone)
+    step = one_step(method, pair, state, views_of(0), settings, rng_of(0))
     step.loss.backward()  # type: ignore[no-untyped-call]
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in pair.query.parameters())
     if pair.key is not pair.query:
@@ -210,7 +209,7 @@ def test_a_full_state_takes_the_memory_that_was_planned(name: str) -> None:
     settings = small(method)
     pair, state = fresh(method, settings)
     for number in range(5):
-        state = method.step(pair, state, views_of(number), settings, rng_of(number), alone).state
+        state = one_step(method, pair, state, views_of(number), settings, rng_of(number)).state
     packed = sum(tensor.numel() * tensor.element_size() for tensor in method.pack(state).values())
     assert packed == method.state_bytes(settings, DATA)
 
@@ -221,7 +220,7 @@ def test_scores_are_one_a_class_and_cell_and_highest_for_a_class_that_was_seen(n
     settings = small(method)
     pair, state = frozen(method, settings)
     views = [view._replace(labels=torch.where(view.labels > 2, 3, 1)) for view in views_of(0)]
-    state = method.step(pair, state, views, settings, rng_of(0), alone).state
+    state = one_step(method, pair, state, views, settings, rng_of(0)).state
     known = method.known_prototypes(state, settings)
     with torch.no_grad():
         scores = method.class_scores(pair, state, views[0].images, settings)
@@ -262,31 +261,81 @@ def test_settings_that_make_no_sense_are_refused(name: str, wrong: dict[str, Any
             Settings(**wrong)
 
 
-@pytest.mark.parametrize(
-    ("method", "changes"),
-    [(multi_dataset, {}), (pixel_pairs, {}), (supervised, {"heads": "union"}), (supervised, {"heads": "datasets"})],
-    ids=["multi_dataset", "pixel_pairs", "supervised union", "supervised datasets"],
-)
-def test_two_processes_with_half_the_batch_equal_one_with_the_whole(method: Method, changes: dict[str, Any]) -> None:
-    """`all_sum` is all that other processes are: class sums and valid counts add, BatchNorm statistics are fixed."""
+VARIANTS: list[tuple[Method, dict[str, Any]]] = [
+    (multi_dataset, {}),
+    (multi_dataset, {"mix": MixSettings(region=True, pixel=True)}),
+    (multi_dataset, {"sparse": multi_dataset.SparseSettings(variant="csc2", weight=0.5)}),
+    (pixel_pairs, {}),
+    (region_bank, {"queue": 3}),
+    (moco, {"queue": 6}),
+    (supervised, {"heads": "union"}),
+    (supervised, {"heads": "datasets"}),
+]
+IDS = [f"{method.__name__.rpartition('.')[2]} {' '.join(changes)}" for method, changes in VARIANTS]
+
+
+def gradients_of(pair: EncoderPair, step: Step) -> list[Tensor]:
+    parameters = list(pair.query.parameters())
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(
+        parameters, torch.autograd.grad(step.loss, parameters, allow_unused=True), strict=True
+    )]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "changes"), VARIANTS, ids=IDS)
+@pytest.mark.parametrize("images", [(2, 2), (1, 3), (2, 1, 1)], ids=str)
+def test_a_batch_split_over_processes_gives_the_step_of_one(
+    method: Method, changes: dict[str, Any], images: tuple[int, ...]
+) -> None:
+    """With fixed normalisation statistics.  The first image is half ignored, so that the parts weigh unlike."""
+    settings = small(method, **changes)
+    pair, state = frozen(method, settings)
+    for number in range(3):
+        state = one_step(method, pair, state, views_of(number), settings, rng_of(number)).state
+    views = views_of(3)
+    whole = one_step(method, pair, state, views, settings, rng_of(0))
+
+    def work(processes: Processes) -> Step:
+        return one_step(method, pair, state, part_of(views, processes.own), settings, rng_of(0), processes)
+
+    steps = together(images, work)
+    torch.testing.assert_close(torch.stack([step.loss for step in steps]).sum(), whole.loss)
+    for name in {"accuracy", "positive_cosine", "loss"} & whole.metrics.keys():
+        torch.testing.assert_close(torch.stack([step.metrics[name] for step in steps]).sum(), whole.metrics[name])
+    for name in whole.metrics.keys() - {"accuracy", "positive_cosine", "loss"}:
+        assert all(torch.equal(step.metrics[name], whole.metrics[name]) for step in steps), name
+    parts = zip(*[gradients_of(pair, step) for step in steps], strict=True)
+    for expected, shares in zip(gradients_of(pair, whole), parts, strict=True):
+        torch.testing.assert_close(torch.stack(shares).sum(0), expected, rtol=1e-4, atol=1e-6)
+    expected_state = method.pack(whole.state)
+    for step in steps:
+        for name, tensor in method.pack(step.state).items():
+            torch.testing.assert_close(tensor, expected_state[name], rtol=1e-6, atol=1e-6)
+            assert torch.equal(tensor, method.pack(steps[0].state)[name])
+
+
+@pytest.mark.parametrize(("method", "changes"), VARIANTS, ids=IDS)
+@pytest.mark.parametrize("accumulate", [2, 3, 9])
+def test_accumulated_parts_give_the_step_of_the_whole_batch(
+    method: Method, changes: dict[str, Any], accumulate: int
+) -> None:
     settings = small(method, **changes)
     pair, state = frozen(method, settings)
     views = views_of(3)
-    whole = method.step(pair, state, views, settings, rng_of(0), alone)
-    halves = [part_of(views, part) for part in (slice(0, 2), slice(2, 4))]
-    sent: list[list[Tensor]] = []
-    for half in halves:  # what each rank would send, in order
-        mine: list[Tensor] = []
-        method.step(pair, state, half, settings, rng_of(0), lambda t, mine=mine: mine.append(t) or t)  # type: ignore[func-returns-value,misc]
-        sent.append(mine)
-    steps = []
-    for half in halves:
-        answers = iter([a + b for a, b in zip(*sent, strict=True)])
-        steps.append(method.step(pair, state, half, settings, rng_of(0), lambda _: next(answers)))  # noqa: B023
-    assert torch.allclose(steps[0].loss + steps[1].loss, whole.loss, atol=1e-5)
-    for step in steps:
-        packed, expected = method.pack(step.state), method.pack(whole.state)
-        assert all(torch.allclose(packed[name], tensor, atol=1e-5) for name, tensor in expected.items())
+    whole, parts = (
+        one_step(method, pair, state, views, settings, rng_of(0), accumulate=count) for count in (1, accumulate)
+    )
+    torch.testing.assert_close(parts.loss, whole.loss)
+    for share, expected in zip(gradients_of(pair, parts), gradients_of(pair, whole), strict=True):
+        torch.testing.assert_close(share, expected, rtol=1e-4, atol=1e-6)
+    assert parts.metrics.keys() == whole.metrics.keys()
+    torch.testing.assert_close(dict(parts.metrics), dict(whole.metrics))
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_even_parts_add_up_and_differ_by_one_at_most(count: int, parts: int) -> None:
+    found = pure_call(even_parts, count, parts)
+    assert (sum(found), len(found)) == (count, parts)
+    assert max(found) - min(found) <= 1
 
 
 # multi_dataset
@@ -297,7 +346,7 @@ def test_a_one_class_image_in_a_fresh_bank_has_loss_zero() -> None:
     settings = multi_dataset.Settings(embedding=8, hidden=8)
     pair, state = fresh(multi_dataset, settings)
     views = [view._replace(labels=torch.full_like(view.labels, 2)) for view in views_of(0)]
-    step = multi_dataset.step(pair, state, views, settings, rng_of(0), alone)
+    step = one_step(multi_dataset, pair, state, views, settings, rng_of(0))
     assert step.loss.item() == pytest.approx(0, abs=1e-6)
     assert step.metrics["classes_in_bank"].item() == 1
 
@@ -307,7 +356,7 @@ def test_the_bank_holds_both_clean_views_of_the_batch() -> None:
     pair, state = fresh(multi_dataset, settings)
     pair.key.eval()
     views = views_of(0)
-    step = multi_dataset.step(pair, state, views, settings, rng_of(0), alone)
+    step = one_step(multi_dataset, pair, state, views, settings, rng_of(0))
     keys = pair.key(torch.cat([view.images for view in views]))
     expected = class_sums(keys, torch.cat([view.labels for view in views])[:, ::8, ::8], CLASSES)
     (entry,) = step.state.window
@@ -324,7 +373,7 @@ def test_every_switch_gives_a_finite_loss_and_gradient(variant: str, source: str
     sparse = multi_dataset.SparseSettings(variant=variant, source=source)
     settings = multi_dataset.Settings(embedding=8, hidden=8, mix=mix, sparse=sparse)
     pair, state = fresh(multi_dataset, settings)
-    step = multi_dataset.step(pair, state, views_of(0), settings, rng_of(0), alone)
+    step = one_step(multi_dataset, pair, state, views_of(0), settings, rng_of(0))
     step.loss.backward()  # type: ignore[no-untyped-call]
     assert math.isfinite(step.loss.item())
     assert all(p.grad is None or p.grad.isfinite().all() for p in pair.query.parameters())
@@ -338,7 +387,7 @@ def test_csc2_adds_to_the_loss_and_csc1_takes_away() -> None:
     loss = {}
     for variant in ("off", "csc1", "csc2"):
         chosen = replace(settings, sparse=multi_dataset.SparseSettings(variant=variant))
-        loss[variant] = multi_dataset.step(pair, state, views_of(0), chosen, rng_of(0), alone).loss.item()
+        loss[variant] = one_step(multi_dataset, pair, state, views_of(0), chosen, rng_of(0)).loss.item()
     assert loss["csc1"] < loss["off"] < loss["csc2"]
 
 
@@ -354,7 +403,7 @@ def test_a_bank_counted_in_images_keeps_whole_batches_and_at_least_one(images: i
     pair, state = fresh(multi_dataset, settings)
     assert state.size == batches
     for number in range(batches + 1):
-        state = multi_dataset.step(pair, state, views_of(number, size=16), settings, rng_of(number), alone).state
+        state = one_step(multi_dataset, pair, state, views_of(number, size=16), settings, rng_of(number)).state
     assert len(state.window) == batches
     assert multi_dataset.unpack(multi_dataset.pack(state), settings, DATA).size == batches
 
@@ -381,9 +430,9 @@ def test_a_batch_of_two_is_the_mean_of_its_images_weighted_by_their_anchors() ->
     settings = small(pixel_pairs)
     pair, state = frozen(pixel_pairs, settings)
     views = views_of(0, count=2)
-    whole = pixel_pairs.step(pair, state, views, settings, rng_of(0), alone)
+    whole = one_step(pixel_pairs, pair, state, views, settings, rng_of(0))
     parts = [part_of(views, part) for part in (slice(0, 1), slice(1, 2))]
-    losses = [pixel_pairs.step(pair, state, part, settings, rng_of(0), alone).loss for part in parts]
+    losses = [one_step(pixel_pairs, pair, state, part, settings, rng_of(0)).loss for part in parts]
     anchors = [(part[0].labels[:, ::8, ::8] != IGNORE).sum() for part in parts]  # both views have the same labels
     assert anchors[0] < anchors[1]
     expected = (anchors[0] * losses[0] + anchors[1] * losses[1]) / (anchors[0] + anchors[1])
@@ -394,7 +443,7 @@ def test_the_loss_of_pixel_pairs_is_the_mean_over_both_directions() -> None:
     settings = small(pixel_pairs)
     pair, state = frozen(pixel_pairs, settings)
     first, second = views_of(0)[0], views_of(1)[1]  # the views differ in labels
-    step = pixel_pairs.step(pair, state, [first, second], settings, rng_of(0), alone)
+    step = one_step(pixel_pairs, pair, state, [first, second], settings, rng_of(0))
     grids = [view.labels[:, ::8, ::8] for view in (first, second)]
     there = pixel_nce(pair.query(first.images), pair.key(second.images), *grids, 0.07)
     back = pixel_nce(pair.query(second.images), pair.key(first.images), *grids[::-1], 0.07)
@@ -407,7 +456,7 @@ def test_views_of_one_class_each_that_do_not_meet_have_loss_zero() -> None:
     settings = small(pixel_pairs)
     pair, state = fresh(pixel_pairs, settings)
     views = [view._replace(labels=torch.full_like(view.labels, c)) for c, view in enumerate(views_of(0))]
-    step = pixel_pairs.step(pair, state, views, settings, rng_of(0), alone)
+    step = one_step(pixel_pairs, pair, state, views, settings, rng_of(0))
     assert step.loss.item() == 0
     assert step.metrics["anchor_share"].item() == 0
 
@@ -421,7 +470,7 @@ def test_a_one_class_batch_in_fresh_queues_has_loss_zero(denominator: str, queue
     settings = small(region_bank, denominator=denominator, queue=queue)
     pair, state = fresh(region_bank, settings)
     views = [view._replace(labels=torch.full_like(view.labels, 2)) for view in views_of(0)]
-    step = region_bank.step(pair, state, views, settings, rng_of(0), alone)
+    step = one_step(region_bank, pair, state, views, settings, rng_of(0))
     assert step.loss.item() == pytest.approx(0, abs=1e-5)
     assert step.metrics["classes_in_queues"].item() == 1
     assert step.metrics["rows_in_queues"].item() == min(queue, 8)
@@ -432,7 +481,7 @@ def test_the_loss_of_regions_is_against_queues_that_hold_both_views(denominator:
     settings = small(region_bank, denominator=denominator)
     pair, state = frozen(region_bank, settings)
     views = views_of(0)
-    step = region_bank.step(pair, state, views, settings, rng_of(0), alone)
+    step = one_step(region_bank, pair, state, views, settings, rng_of(0))
     labels = [view.labels[:, ::8, ::8] for view in views]
     keys = pair.key(torch.cat([view.images for view in views]))
     queues = enqueue_classes(empty_queues(CLASSES, 32, 8), *class_means(keys, torch.cat(labels), CLASSES))
@@ -451,7 +500,7 @@ def test_queues_longer_than_all_batches_keep_every_image() -> None:
     expected = torch.zeros(CLASSES, dtype=torch.long)
     for number in range(3):
         views = views_of(number)
-        state = region_bank.step(pair, state, views, settings, rng_of(number), alone).state
+        state = one_step(region_bank, pair, state, views, settings, rng_of(number)).state
         grids = torch.cat([view.labels[:, ::8, ::8] for view in views]).flatten(1)
         expected += torch.tensor([int((grids == c).any(1).sum()) for c in range(CLASSES)])
     assert torch.equal(state.pushed, expected)
@@ -487,7 +536,7 @@ def test_equal_keys_and_queue_give_the_log_of_one_and_the_queue() -> None:
     constant_(pair.query)
     constant_(pair.key)
     queue = torch.ones_like(state) / 8**0.5
-    step = moco.step(pair, queue, views_of(0), settings, rng_of(0), alone)
+    step = one_step(moco, pair, queue, views_of(0), settings, rng_of(0))
     assert step.loss.item() == pytest.approx(math.log(1 + 32), abs=1e-5)
     assert step.metrics["positive_cosine"].item() == pytest.approx(1, abs=1e-6)
     torch.testing.assert_close(step.state, queue)
@@ -497,11 +546,11 @@ def test_the_queue_moves_by_a_batch_and_ends_with_the_keys_of_the_second_view() 
     settings = small(moco)
     pair, state = frozen(moco, settings)
     views = views_of(0)
-    after = moco.step(pair, state, views, settings, rng_of(0), alone).state
+    after = one_step(moco, pair, state, views, settings, rng_of(0)).state
     assert torch.equal(after[:-4], state[4:])
     torch.testing.assert_close(after[-4:], pair.key(views[1].images))
     follow_(pair._replace(query=moco.build(settings, NETWORK, DATA, rng_of(7)).query), 0.5)
-    moved = moco.step(pair, state, views, settings, rng_of(0), alone).state
+    moved = one_step(moco, pair, state, views, settings, rng_of(0)).state
     assert not torch.allclose(after[-4:], moved[-4:])
 
 
@@ -511,7 +560,7 @@ def test_keys_are_shuffled_among_groups_and_come_back_in_order(seed: int, count:
     rng = rng_of(seed)
     views = [Batch(torch.randn(count, 3, 2, 2, generator=rng), torch.zeros(count, 2, 2)) for _ in range(2)]
     pair, state = EncoderPair(Sums(), Sums()), torch.zeros(count, 8)
-    step = moco.step(pair, state, views, small(moco, groups=groups), rng_of(seed), alone)
+    step = one_step(moco, pair, state, views, small(moco, groups=groups), rng_of(seed))
     for network, images in ((pair.query, views[0].images), (pair.key, views[1].images)):
         assert [len(part) for part in network.given] == [len(part) for part in images.tensor_split(groups)]
     order = torch.randperm(count, generator=rng_of(seed))
@@ -528,7 +577,7 @@ def test_without_batch_statistics_shuffling_changes_nothing() -> None:
     settings = small(moco)
     pair, state = frozen(moco, settings)
     views = views_of(0, count=5)
-    steps = [moco.step(pair, state, views, settings, rng_of(seed), alone) for seed in range(4)]
+    steps = [one_step(moco, pair, state, views, settings, rng_of(seed)) for seed in range(4)]
     for step in steps[1:]:
         torch.testing.assert_close(step.loss, steps[0].loss)
         torch.testing.assert_close(step.state, steps[0].state)
@@ -538,7 +587,7 @@ def test_the_statistics_of_one_group_do_not_reach_another() -> None:
     pair, _ = fresh(moco, small(moco))
     images, others = views_of(0)[0].images, views_of(1)[0].images
     changed = torch.cat([images[:2], others[2:]])
-    first, second = (moco._in_groups(pair.query, some, 2) for some in (images, changed))
+    first, second = (moco._in_groups(pair.query, some, 2, 4) for some in (images, changed))
     assert torch.equal(first[:2], second[:2])
     assert not torch.allclose(first[2:], second[2:])
     together = moco._in_groups(pair.query, images, 1)
@@ -576,7 +625,7 @@ def supervised_step(
     """Loss, gradient and metrics of logits (V B, C, h, w)."""
     settings, network = supervised.Settings(heads=heads), Fixed(logits)
     state = supervised.initial_state(settings, data, rng_of(0), CPU)
-    step = pure_call(supervised.step, EncoderPair(network, network), state, views, settings, rng_of(0), alone)
+    step = pure_call(supervised.step, EncoderPair(network, network), state, views, settings, rng_of(0))
     step.loss.backward()
     assert network.logits.grad is not None
     return step.loss.detach(), network.logits.grad, dict(step.metrics)

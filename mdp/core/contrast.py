@@ -31,7 +31,12 @@ class WeightedLoss(NamedTuple):
 
     def mean(self) -> Tensor:
         """total / weight; 0, with gradient 0, when no pixel is valid."""
-        return self.total / self.weight.clamp(min=torch.finfo(torch.float32).tiny)
+        return mean_over(self.total, self.weight)
+
+
+def mean_over(total: Tensor, weight: Tensor) -> Tensor:
+    """total / weight; 0, with gradient 0, when the weight is 0, as the total is then."""
+    return total / weight.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def pixel_rows(embeddings: Tensor) -> Tensor:
@@ -120,6 +125,18 @@ def pixel_nce(
         return WeightedLoss(losses.sum(), (count > 0).sum().float())
 
 
+def pixel_anchors(query_labels: Tensor, key_labels: Tensor) -> Tensor:
+    """Which pixels (B, h, w) have their class in the other view of their image: those that `pixel_nce` weighs."""
+    anchors, others = query_labels.flatten(1), key_labels.flatten(1)  # (B, N)
+    found = (anchors[:, :, None] == others[:, None]).any(2)  # (B, N)
+    return (found & (anchors != IGNORE)).view(query_labels.shape)
+
+
+def region_anchors(labels: Tensor, queues: ClassQueues) -> Tensor:
+    """Which pixels (B, h, w) have a class with rows in the queues: those that `region_nce` weighs."""
+    return (labels != IGNORE) & (queues.pushed[labels.clamp(min=0)] > 0)
+
+
 def region_nce(
     embeddings: Tensor, labels: Tensor, queues: ClassQueues, temperature: float, denominator: str = "all"
 ) -> WeightedLoss:
@@ -134,7 +151,7 @@ def region_nce(
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         rows, flat = pixel_rows(embeddings.float()), labels.flatten()  # (N, D), (N,)
-        chosen = ((flat != IGNORE) & (queues.pushed[flat.clamp(min=0)] > 0)).nonzero().flatten()
+        chosen = region_anchors(flat, queues).nonzero().flatten()
         filled = queues.filled  # (C, Q)
         regions = queues.rows.detach()[filled]  # (R, D)
         classes = filled.nonzero()[:, 0]  # (R,)

@@ -104,11 +104,19 @@ def mix_pixels(a: Batch, b: Batch, share: Tensor) -> Blend:
     return Blend(torch.lerp(b.images, a.images, lam), a.labels, b.labels, share.to(a.images.device))
 
 
-def mix(batch: Batch, plan: MixPlan) -> Blend:
-    """Applies a plan: every image is left plain, region-mixed or pixel-mixed with its partner."""
-    device = batch.images.device
+def plan_rows(plan: MixPlan, rows: slice) -> MixPlan:
+    """The plan of some of the images; partners stay indices into the whole batch."""
+    return MixPlan(plan.partner[rows], plan.kind[rows], plan.share[rows], plan.boxes[rows])
+
+
+def mix(batch: Batch, plan: MixPlan, whole: Batch | None = None) -> Blend:
+    """Applies a plan: every image is left plain, region-mixed or pixel-mixed with its partner.
+
+    Partners are in `whole`, where `batch` is a part of a batch that processes share.
+    """
+    device, whole = batch.images.device, whole or batch
     partner = plan.partner.to(device)
-    other = Batch(batch.images[partner], batch.labels[partner])
+    other = Batch(whole.images[partner], whole.labels[partner])
     nothing = Box(0, 0, 0, 0)
     boxes = tuple(box if kind == REGION else nothing for box, kind in zip(plan.boxes, plan.kind, strict=True))
     pasted = mix_regions(batch, other, boxes)

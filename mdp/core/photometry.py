@@ -119,13 +119,15 @@ def to_grey(images: Tensor) -> Tensor:
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur with a standard deviation of `sigma` pixels for each image; the edge pixels extend outwards.
 
-    A true Gaussian, cut at three of the largest standard deviation (Pillow's is three box blurs that approach it);
-    0 leaves an image as it is.  `sigma` lies on the CPU: the number of taps is read from it.
+    A true Gaussian, cut at three standard deviations of each image, whatever images are beside it (Pillow's is three
+    box blurs that approach it); 0 leaves an image as it is.  `sigma` lies on the CPU: the taps are counted there.
     """
     count, channels, height, width = images.shape
-    reach = max(1, int(torch.ceil(3 * sigma.max())))
+    cut = torch.ceil(3 * sigma).clamp(min=1)  # (B,)
+    reach = int(cut.max())
     taps = torch.arange(-reach, reach + 1, dtype=torch.float32)  # (2 reach + 1,)
     weights = torch.exp(-0.5 * (taps / sigma.float().clamp(min=1e-3)[:, None]) ** 2)  # (B, 2 reach + 1)
+    weights = weights * (taps.abs() <= cut[:, None])
     weights = (weights / weights.sum(1, keepdim=True)).to(images.device, images.dtype, non_blocking=True)
     weights = weights.repeat_interleave(channels, 0)[:, None]  # (B 3, 1, 2 reach + 1)
     planes = images.reshape(1, count * channels, height, width)  # (1, B 3, H, W): each plane its own group

@@ -1,21 +1,23 @@
-"""The step loop that pretraining and fine-tuning share, and the small parts around it: device, optimizer, tensors.
+"""The step loop that pretraining and fine-tuning share, and the small parts around it: device, tensors of a checkpoint.
 
-A run is three functions (`Work`): one training step, one validation, one checkpoint.  The loop decides when.
+The loop decides when to step, validate, checkpoint and stop, on all processes alike; a `Run` says what these are.
 """
 
+import json
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mdp.core.chance import generator
+from mdp.io.distributed import World
 from mdp.io.errors import CheckpointError, Diverged, Preempted, ResourceError
-from mdp.io.journal import Journal
-from mdp.io.signals import Stop, stop_on_signals
+from mdp.io.journal import Journal, finite
+from mdp.io.runs import keep_name, write_text
+from mdp.io.signals import Stop
 
 
 class Schedule(NamedTuple):
@@ -25,6 +27,7 @@ class Schedule(NamedTuple):
     batch: int  # images a step
     validate_every: int  # steps; 0: only at the end
     checkpoint_seconds: float  # at most, between checkpoints
+    keep_every: int = 0  # steps between checkpoints that are kept; 0: none
 
 
 class Position(NamedTuple):
@@ -38,13 +41,20 @@ class Position(NamedTuple):
         return {**self._asdict(), "best": self.best if math.isfinite(self.best) else None}
 
 
-class Work(NamedTuple):
+class Run(Protocol):
     """What a run does."""
 
-    items: Generator[list[Any], None, None]  # one list of loaded samples a step
-    advance: Callable[[list[Any], int], dict[str, float]]  # (items, step) -> metrics, "loss" and "lr" among them
-    validate: Callable[[int, Stop], float]  # (steps done, stop) -> score, higher is better
-    checkpoint: Callable[[str, Position], None]
+    def advance(self, items: list[Any], step: int) -> dict[str, float]:
+        """One step on these samples; metrics, "loss" and "lr" among them.  Raises Diverged before it does harm."""
+
+    def validate(self, step: int, stop: Stop) -> float:
+        """The score after so many steps, higher is better; ends early, agreeing, when the stop is set anywhere."""
+
+    def checkpoint(self, name: str, position: Position) -> None:
+        """Writes all there is, if this is the main process."""
+
+    def samples(self, step: int) -> list[str]:
+        """The names of the samples of a step."""
 
 
 def position_of(about: Mapping[str, Any]) -> Position:
@@ -53,42 +63,70 @@ def position_of(about: Mapping[str, Any]) -> Position:
     return Position(about["step"], about["validated"], -math.inf if best is None else best)
 
 
-def loop(work: Work, schedule: Schedule, journal: Journal, start: Position) -> None:
-    """Runs from `start` to the end of the schedule.
+def loop(
+    run: Run,
+    items: Generator[list[Any], None, None],
+    schedule: Schedule,
+    journal: Journal,
+    start: Position,
+    stop: Stop,
+    world: World,
+) -> None:
+    """Runs from `start` to the end of the schedule; `items` gives one list of loaded samples a step.
 
-    Raises Preempted, after the checkpoint, when a signal asked to stop.
+    A fresh run writes its first checkpoint before its first step: a full disk shows now, not after hours.
+    Raises Preempted, after the checkpoint, when a signal asked to stop, and Diverged, likewise, with a record.
     """
     step, validated, best = start
-    saved_at = time.monotonic()
-    with stop_on_signals() as stop, closing(work.items):
+    stop.patient = True
+    saved_at = -math.inf if step == 0 else time.monotonic()
+    with closing(items):
         while True:
-            if step > validated and _due(step, schedule):
-                score = work.validate(step, stop)
-                if not stop:  # a validation that a signal cut short is run again on resume
+            if step > validated and _due(step, schedule.validate_every, schedule.steps):
+                score = run.validate(step, stop)
+                if not stop.agree(world):  # a validation that a signal cut short is run again on resume
                     validated, saved_at = step, -math.inf
                     if score >= best:
                         best = score
-                        work.checkpoint("best", Position(step, validated, best))
-            if stop or time.monotonic() - saved_at > schedule.checkpoint_seconds:
-                work.checkpoint("last", Position(step, validated, best))
+                        run.checkpoint("best", Position(step, validated, best))
+            late = world.main and time.monotonic() - saved_at > schedule.checkpoint_seconds
+            stopping, late = world.any(bool(stop), late)
+            if stopping or late:
+                run.checkpoint("last", Position(step, validated, best))
                 saved_at = time.monotonic()
-            if stop:
+            if stopping:
+                stop.agree(world)
                 raise Preempted(f"stopped by {stop.name} after step {step} of {schedule.steps}")
             if step == schedule.steps:
                 return
             began = time.perf_counter()
-            items = next(work.items)
+            batch = next(items)
             waited = time.perf_counter() - began
-            metrics = work.advance(items, step)
+            try:
+                metrics = run.advance(batch, step)
+            except Diverged as error:
+                run.checkpoint("last", Position(step, validated, best))
+                _record(error, run.samples(step), step, journal)
+                raise
             took = time.perf_counter() - began
             step += 1
             speed, waiting = schedule.batch / took, waited / took
             journal.record("train", step, **metrics, images_per_second=speed, data_wait=waiting)
             journal.progress(step, metrics["loss"], metrics["lr"], speed, waiting)
+            if schedule.keep_every and step % schedule.keep_every == 0:
+                run.checkpoint(keep_name(step), Position(step, validated, best))
 
 
-def _due(step: int, schedule: Schedule) -> bool:
-    return step == schedule.steps or (schedule.validate_every > 0 and step % schedule.validate_every == 0)
+def _due(step: int, every: int, last: int) -> bool:
+    return step == last or (every > 0 and step % every == 0)
+
+
+def _record(error: Diverged, samples: list[str], step: int, journal: Journal) -> None:
+    """Writes what is known of a step that failed; the checkpoint before it replays it with --resume."""
+    if journal.main:
+        record = {"step": step + 1, "message": str(error), "samples": samples, **error.record}
+        write_text(journal.folder / "diverged.json", json.dumps(finite(record), indent=1) + "\n")
+        journal.say(f"the step's samples and numbers are in {journal.folder / 'diverged.json'}; --resume replays it")
 
 
 def pick_device(name: str) -> torch.device:
@@ -106,35 +144,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """SGD over all parameters, weight decay on all of them, as MoCo and MMSegmentation do."""
-    return torch.optim.SGD(network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
-
-
-def optimize_(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, what: str) -> float:
-    """One backward pass and optimizer step at rate `lr`; returns the loss.
-
-    Raises Diverged, before anything is changed, when the loss or a gradient is not finite; `what` names the step.
-    """
-    value = loss.item()
-    if not math.isfinite(value):
-        raise Diverged(f"{what}: the loss is {value}; try a smaller --lr or pretrain.warmup_steps")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    if not bool(torch.stack(torch._foreach_norm(gradients)).sum().isfinite()):
-        raise Diverged(f"{what}: a gradient is not finite although the loss is {value:.4f}; try a smaller --lr")
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    return value
-
-
-def seed_dropout(seed: int, step: int) -> None:
-    """Makes the dropout of a step, which draws from torch's global generator, a function of (seed, step)."""
-    torch.manual_seed(int(torch.randint(2**31, (), generator=generator(seed, "dropout", step))))
-
-
 # Tensors of a checkpoint, under prefixes
 
 
@@ -147,19 +156,6 @@ def section(tensors: Mapping[str, Tensor], prefix: str, device: torch.device | N
     """The tensors whose names begin with `prefix.`, without it, on `device`."""
     start = f"{prefix}."
     return {name.removeprefix(start): t.to(device) for name, t in tensors.items() if name.startswith(start)}
-
-
-def momentum_of(optimizer: torch.optim.SGD, network: nn.Module) -> dict[str, Tensor]:
-    """The momentum buffers by parameter name."""
-    states = {name: optimizer.state[parameter] for name, parameter in network.named_parameters()}
-    return {name: state["momentum_buffer"] for name, state in states.items() if "momentum_buffer" in state}
-
-
-def restore_momentum_(optimizer: torch.optim.SGD, network: nn.Module, buffers: Mapping[str, Tensor]) -> None:
-    """Puts back what `momentum_of` gave; matched by name, never by position."""
-    for name, parameter in network.named_parameters():
-        if name in buffers:
-            optimizer.state[parameter]["momentum_buffer"] = buffers[name].to(parameter.device)
 
 
 def restore_(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:

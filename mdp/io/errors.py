@@ -3,6 +3,9 @@
 Anything that is not an `MdpError` is a bug of ours and shows its traceback (exit code 1).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class MdpError(Exception):
     """Something outside the program has to change; the message says what was expected, what came, what to do."""
@@ -23,9 +26,13 @@ class DatasetError(MdpError):
 
 
 class Diverged(MdpError):
-    """The loss or the gradients stopped being finite numbers."""
+    """The loss or the gradients stopped being finite numbers; `record` says what is known of the step."""
 
     exit_code = 4
+
+    def __init__(self, message: str, record: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.record = dict(record or {})
 
 
 class CheckpointError(MdpError):
@@ -44,3 +51,9 @@ class Preempted(MdpError):
     """Stopped by a signal after writing a checkpoint; the same command with --resume goes on."""
 
     exit_code = 75
+
+
+class ProcessError(MdpError):
+    """Another process of the same run failed, does not answer or runs something else."""
+
+    exit_code = 8

@@ -21,7 +21,8 @@ from mdp.core.metrics import (
     pixel_accuracy,
 )
 from mdp.core.networks import Segmentor
-from mdp.io.errors import DatasetError
+from mdp.io.distributed import ALONE, World
+from mdp.io.errors import DatasetError, MdpError
 from mdp.io.images import overlay, write_labels, write_rgb
 from mdp.io.inference import predict
 from mdp.io.loading import Pool, WholeItems, load
@@ -44,29 +45,34 @@ def score(
     stop: Stop | None = None,
     tell: Callable[[int, int], None] | None = None,
     keep: Path | None = None,
+    world: World = ALONE,
+    skipped: Callable[[MdpError], None] | None = None,
 ) -> Tensor:
     """Confusion matrices (K, C, C) of the network over K blocks of consecutive images of the pool.
 
     They add up to that of all images; apart they tell how much the score depends on the choice of images.  The network
-    is left in evaluation mode.  `tell` hears (images done, images in all); `keep` is a folder for label PNGs and
-    overlays.  A `stop` that is set ends it early.  Raises DatasetError for a file that cannot be read.
+    is left in evaluation mode.  The images are dealt out to all processes.  `tell` hears (images done, images in all);
+    `keep` is a folder for label PNGs and overlays.  A `stop` that is set ends it early.  `skipped` hears of files that
+    cannot be read and are left out; without it the first of them is raised.
     """
     (space,) = pool.union.spaces
     count = min(len(pool.samples), settings.images or len(pool.samples))
     blocks = min(BLOCKS, count)
     confusion = torch.zeros(blocks, pool.union.size, pool.union.size, dtype=torch.int64)
     network.eval()
-    with closing(load(WholeItems(pool), iter([[(0, index)] for index in range(count)]), workers)) as items:
-        for done, (item,) in enumerate(items, 1):
-            guess = predict(network, item.image, settings, device)
-            confusion[(done - 1) * blocks // count] += confusion_matrix(guess, item.labels, pool.union.size)
-            if keep:
-                _keep(keep, pool.samples[item.place].image, item.image, guess, item.labels, space)
+    own = range(world.rank, count, world.size)
+    with closing(load(WholeItems(pool), iter([[(0, index)] for index in own]), workers, skipped)) as items:
+        for done, found in enumerate(items, 1):
+            for item in found:
+                guess = predict(network, item.image, settings, device)
+                confusion[item.place * blocks // count] += confusion_matrix(guess, item.labels, pool.union.size)
+                if keep:
+                    _keep(keep, pool.samples[item.place].image, item.image, guess, item.labels, space)
             if tell:
-                tell(done, count)
+                tell(min(done * world.size, count), count)
             if stop:
                 break
-    return confusion
+    return world.all_sum(confusion)
 
 
 def _keep(folder: Path, name: str, image: Tensor, guess: Tensor, labels: Tensor, space: LabelSpace) -> None:

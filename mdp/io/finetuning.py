@@ -1,41 +1,41 @@
 """Fine-tuning: ordinary supervised training of a segmentor on the target, from any starting weights."""
 
 import math
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.batches import Batch
 from mdp.core.chance import generator
+from mdp.core.contrast import mean_over
 from mdp.core.labels import IGNORE
+from mdp.core.methods import Loss, split
 from mdp.core.metrics import mean_iou, pixel_accuracy
 from mdp.core.networks import Segmentor, build_segmentor, upsample
+from mdp.core.networks.pair import EncoderPair
 from mdp.core.schedules import polynomial, warm_up
-from mdp.io.checkpoint import Checkpoint, save
-from mdp.io.engine import (
-    Position,
-    Schedule,
-    Work,
-    loop,
-    momentum_of,
-    optimize_,
-    position_of,
-    prefixed,
-    restore_,
-    restore_momentum_,
-    section,
-    seed_dropout,
-    sgd,
-)
+from mdp.io.checkpoint import Checkpoint
+from mdp.io.engine import Position, Schedule, loop, position_of, prefixed, restore_, section
 from mdp.io.evaluation import score
 from mdp.io.inference import inference_settings
-from mdp.io.journal import Journal
-from mdp.io.loading import FinetuneItems, Pool, crop_batch, load, stream_batches
-from mdp.io.recipe import Recipe, as_layer
-from mdp.io.runs import space_json
+from mdp.io.loading import CropItem, FinetuneItems, Key, Pool, crop_batch, own_parts, stream_batches
+from mdp.io.place import Place
+from mdp.io.recipe import Recipe
 from mdp.io.signals import Stop
+from mdp.io.updating import (
+    Overflow,
+    momentum_of,
+    part_key,
+    restore_momentum_,
+    seed_dropout,
+    sgd,
+    trainee,
+    unharmed,
+    update_,
+)
 
 
 def new_segmentor(recipe: Recipe, classes: int) -> Segmentor:
@@ -43,79 +43,118 @@ def new_segmentor(recipe: Recipe, classes: int) -> Segmentor:
     return build_segmentor(recipe.model, classes, generator(recipe.run.seed, "segmentor"))
 
 
+class Finetuning:
+    """A fine-tuning run: its network, and what a step, a validation and a checkpoint are."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Segmentor,
+        pool: Pool,
+        validation: Pool | None,
+        place: Place,
+        resume: Checkpoint | None,
+    ) -> None:
+        settings = recipe.finetune
+        self.recipe, self.network, self.pool, self.validation, self.place = recipe, network, pool, validation, place
+        self.processes = place.world.share(settings.batch_size)
+        make = partial(sgd, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        pair = EncoderPair(network, network)
+        self.one, forward = trainee(pair, make, recipe.run, place.device, place.world, sync=True)
+        self.forward = forward.query
+        self.last: float | None = None
+        if resume:
+            restore_(network, section(resume.tensors, "network"), "segmentor")
+            restore_momentum_(self.one.optimizer, network, section(resume.tensors, "momentum"))
+            self.one.scaler.load_state_dict(resume.about.get("scaler", {}))
+            self.last = resume.about["last"]
+
+    def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
+        """The keys of steps start .. steps - 1 of the whole batch."""
+        return stream_batches(
+            self.recipe.run.seed, len(self.pool.samples), self.recipe.finetune.batch_size, start, steps
+        )
+
+    def samples(self, step: int) -> list[str]:
+        return [self.pool.name(index) for _, index in next(self.keys(step, step + 1))]
+
+    def advance(self, items: list[CropItem], step: int) -> dict[str, float]:
+        settings = self.recipe.finetune
+        batch = crop_batch(items, self.place.device)
+        lr = polynomial(step / settings.steps, settings.lr, settings.min_lr, settings.power)
+        lr *= warm_up(step, settings.warmup_steps)
+        count = (batch.labels != IGNORE).sum() if settings.avg_non_ignore else torch.tensor(batch.labels.numel())
+        pixels = self.place.world.all_sum(count).to(self.place.device)
+        losses = [
+            partial(self._loss, part, pixels, step, place)
+            for place, part in enumerate(split(batch, len(items), self.recipe.run.accumulate))
+        ]
+        try:
+            with unharmed(self.one, [batch]):
+                return {**update_(self.one, losses, lr, f"step {step + 1}"), "lr": lr}
+        except Overflow as error:
+            return {**error.record, "lr": lr, "overflow": 1}
+
+    def _loss(self, part: Batch, pixels: Tensor, step: int, place: int) -> Loss:
+        """The loss of one part of the batch, which has dropout of its own."""
+        seed_dropout(self.recipe.run.seed, step, *part_key(self.place.world, place))
+        logits = upsample(self.forward(part.images), self.recipe.finetune.crop)  # (B, C, H, W)
+        return Loss(cross_entropy(logits, part.labels, pixels), {})
+
+    def validate(self, step: int, stop: Stop) -> float:
+        if self.validation is None:
+            return -math.inf
+        place, run = self.place, self.recipe.run
+        confusion = score(
+            self.network, self.validation, inference_settings(self.recipe), place.device, run.workers, stop,
+            world=place.world, skipped=place.skip if run.on_bad_sample == "skip" else None,
+        ).sum(0)  # fmt: skip
+        self.network.train()
+        if not stop.agree(place.world):
+            self.last = mean_iou(confusion)
+            accuracy = pixel_accuracy(confusion)
+            place.journal.record("validate", step, miou=self.last, aacc=accuracy)
+            place.journal.say(f"step {step}: validation mIoU {100 * self.last:.2f}, aAcc {100 * accuracy:.2f}")
+        return self.last if self.last is not None else -math.inf
+
+    def checkpoint(self, name: str, position: Position) -> None:
+        tensors = {
+            **prefixed("network", self.network.state_dict()),
+            **prefixed("momentum", momentum_of(self.one.optimizer, self.network)),
+        }
+        self.place.save(
+            name, tensors, "finetune", position, self.recipe, self.pool.union, self.one.scaler, last=self.last
+        )
+
+
 def finetune(
     recipe: Recipe,
     network: Segmentor,
     pool: Pool,
     validation: Pool | None,
-    folder: Path,
-    journal: Journal,
-    device: torch.device,
+    place: Place,
+    stop: Stop,
     resume: Checkpoint | None,
 ) -> float | None:
     """Trains `network` on `pool`, scoring on `validation`; returns the last mIoU there, None without one.
 
     Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
     """
-    settings, seed = recipe.finetune, recipe.run.seed
-    schedule = Schedule(
-        settings.steps, settings.batch_size, settings.validate_steps, 60 * recipe.run.checkpoint_minutes
-    )
-    network.to(device).train()
-    optimizer = sgd(network, settings.lr, settings.momentum, settings.weight_decay)
-    start, last = Position(), None
-    if resume:
-        restore_(network, section(resume.tensors, "network"), "segmentor")
-        restore_momentum_(optimizer, network, section(resume.tensors, "momentum"))
-        start, last = position_of(resume.about), resume.about["last"]
-
-    def advance(items: list[Any], step: int) -> dict[str, float]:
-        batch = crop_batch(items, device)
-        seed_dropout(seed, step)
-        logits = upsample(network(batch.images), settings.crop)  # (B, C, H, W)
-        loss = cross_entropy(logits, batch.labels, settings.avg_non_ignore)
-        lr = polynomial(step / settings.steps, settings.lr, settings.min_lr, settings.power)
-        lr *= warm_up(step, settings.warmup_steps)
-        return {"loss": optimize_(network, optimizer, loss, lr, f"step {step + 1}"), "lr": lr}
-
-    def validate(step: int, stop: Stop) -> float:
-        nonlocal last
-        if validation is None:
-            return -math.inf
-        confusion = score(network, validation, inference_settings(recipe), device, recipe.run.workers, stop).sum(0)
-        network.train()
-        if not stop:
-            last = mean_iou(confusion)
-            accuracy = pixel_accuracy(confusion)
-            journal.record("validate", step, miou=last, aacc=accuracy)
-            journal.say(f"step {step}: validation mIoU {100 * last:.2f}, aAcc {100 * accuracy:.2f}")
-        return last if last is not None else -math.inf
-
-    def checkpoint(name: str, position: Position) -> None:
-        tensors = {
-            **prefixed("network", network.state_dict()),
-            **prefixed("momentum", momentum_of(optimizer, network)),
-        }
-        about = {
-            "kind": "finetune",
-            **position.as_json(),
-            "last": last,
-            "recipe": as_layer(recipe),
-            "labels": [space_json(space) for space in pool.union.spaces],
-        }
-        save(folder / "checkpoints" / f"{name}.safetensors", tensors, about)
-
-    keys = stream_batches(seed, len(pool.samples), settings.batch_size, start.step, settings.steps)
-    items = load(FinetuneItems(pool, settings, seed), keys, recipe.run.workers)
-    loop(Work(items, advance, validate, checkpoint), schedule, journal, start)
-    return last
+    settings, seconds = recipe.finetune, 60 * recipe.run.checkpoint_minutes
+    run = Finetuning(recipe, network, pool, validation, place, resume)
+    start = position_of(resume.about) if resume else Position()
+    schedule = Schedule(settings.steps, settings.batch_size, settings.validate_steps, seconds, recipe.run.keep_steps)
+    keys = own_parts(run.keys(start.step, settings.steps), run.processes.own)
+    items = place.load(FinetuneItems(pool, settings, recipe.run.seed), pool, keys, recipe.run)
+    loop(run, items, schedule, place.journal, start, stop, place.world)
+    return run.last
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, avg_non_ignore: bool) -> Tensor:
-    """Pixel cross-entropy of logits (B, C, H, W) and labels (B, H, W), in float32.
+def cross_entropy(logits: Tensor, labels: Tensor, pixels: Tensor) -> Tensor:
+    """Pixel cross-entropy of logits (B, C, H, W) and labels (B, H, W), in float32, divided by so many pixels.
 
-    Averaged over the valid pixels, or over all pixels, ignored ones counting as 0 (MMSegmentation before 0.23).
+    Those are the valid pixels of the whole batch, or all of them, ignored ones counting as 0 (MMSegmentation before
+    0.23).
     """
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
-    count = (labels != IGNORE).sum().clamp(min=1) if avg_non_ignore else labels.numel()
-    return total / count
+    return mean_over(total, pixels.float())

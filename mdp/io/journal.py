@@ -17,10 +17,10 @@ from mdp.io.runs import write_text
 
 
 class Journal:
-    """The journal of one run folder."""
+    """The journal of one run folder; of several processes only the main one speaks and writes."""
 
-    def __init__(self, folder: Path, steps: int, seconds: float, quiet: bool = False) -> None:
-        self.folder, self.steps, self.seconds, self.quiet = folder, steps, seconds, quiet
+    def __init__(self, folder: Path, steps: int, seconds: float, quiet: bool = False, main: bool = True) -> None:
+        self.folder, self.steps, self.seconds, self.quiet, self.main = folder, steps, seconds, quiet or not main, main
         self.terminal = sys.stderr.isatty()
         self.started = self.shown = time.monotonic()
         self.step = 0  # steps done
@@ -35,8 +35,8 @@ class Journal:
         self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     def record(self, kind: str, step: int, **values: Any) -> None:
-        """One record in metrics.jsonl; numbers that are not finite are written as null, for JSON has no NaN."""
-        self._append("metrics.jsonl", json.dumps({"kind": kind, "step": step, **_finite(values)}))
+        """One record in metrics.jsonl; numbers that are not finite are written as null."""
+        self._append("metrics.jsonl", json.dumps({"kind": kind, "step": step, **finite(values)}))
 
     def progress(self, step: int, loss: float, lr: float, images_per_second: float, waiting: float) -> None:
         """The running line after `step` steps; `waiting` is the share of time spent waiting for data."""
@@ -62,6 +62,8 @@ class Journal:
 
     def status(self, state: str, message: str = "", exit_code: int | None = None) -> None:
         """status.json: running, done, preempted or failed, and why; launchers lose exit codes, files do not."""
+        if not self.main:
+            return
         self._clear()
         status = {
             "state": state,
@@ -78,7 +80,16 @@ class Journal:
             print(file=sys.stderr, flush=True)
             self.line_open = False
 
+    def warn(self, text: str) -> None:
+        """One line for people from any process."""
+        if self.main:
+            self.say(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     def _append(self, name: str, line: str) -> None:
+        if not self.main:
+            return
         try:
             with (self.folder / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(line + "\n")
@@ -118,11 +129,12 @@ def rewind(folder: Path, step: int) -> None:
     write_text(path, "".join(kept))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with numbers that are not finite as None, at any depth: JSON has no NaN."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

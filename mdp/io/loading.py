@@ -6,7 +6,7 @@ Images stay uint8 until the batch is on the training device; photometry and norm
 """
 
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,10 @@ class Pool(NamedTuple):
         dataset = self.datasets[sample.dataset]
         rgb, raw = dataset.read(sample)
         return torch.from_numpy(rgb).permute(2, 0, 1), labels_of(self.union, sample, raw, dataset.source)
+
+    def name(self, index: int) -> str:
+        """What people know a sample by."""
+        return f"{self.samples[index].dataset}: {self.samples[index].image}"
 
     def sizes(self) -> dict[str, int]:
         """Number of samples of each dataset, in order."""
@@ -237,14 +241,52 @@ class WholeItems:
             return error
 
 
+# What cannot be read
+
+
+class Replaced(NamedTuple):
+    """A sample that stands in for one that cannot be read."""
+
+    item: Any
+    error: MdpError
+
+
+class Forgiving:
+    """Items of which one that cannot be read is replaced by the next that can, the same on every try."""
+
+    def __init__(self, items: Any, count: int, tries: int = 10) -> None:
+        self.items, self.count, self.tries = items, count, tries
+
+    def __getitem__(self, key: Key) -> Any:
+        first = self.items[key]
+        if not isinstance(first, MdpError):
+            return first
+        for offset in range(1, self.tries):
+            item = self.items[key[0], (key[1] + offset) % self.count]
+            if not isinstance(item, MdpError):
+                return Replaced(item, first)
+        return first
+
+
 # The loader
 
 
-def load(dataset: Any, batches: Iterator[list[Key]], workers: int) -> Generator[list[Any], None, None]:
+def own_parts(batches: Iterator[list[Key]], own: slice) -> Iterator[list[Key]]:
+    """Of each batch of keys, this process's."""
+    return (keys[own] for keys in batches)
+
+
+def load(
+    dataset: Any,
+    batches: Iterator[list[Key]],
+    workers: int,
+    skipped: Callable[[MdpError], None] | None = None,
+) -> Generator[list[Any], None, None]:
     """Lists of items, one list for each list of keys, made ahead by `workers` processes.
 
-    Raises the MdpError that a sample gave, or ResourceError when a worker died.  Close the iterator when leaving
-    early: workers that ignore signals would otherwise hold up the exit.
+    `skipped` hears of samples that could not be read, which were replaced or are left out of their list; without it
+    the first of them is raised.  Raises ResourceError when a worker died.  Close the iterator when leaving early:
+    workers that ignore signals would otherwise hold up the exit.
     """
     loader: DataLoader[list[Any]] = DataLoader(
         dataset,
@@ -268,12 +310,20 @@ def load(dataset: Any, batches: Iterator[list[Key]], workers: int) -> Generator[
                     f"a loader process died ({str(error).splitlines()[0]}); the machine may be out of memory or "
                     "shared memory: try --workers 0 or a smaller --batch-size"
                 ) from error
-            for item in items:
-                if isinstance(item, MdpError):
-                    raise item
-            yield items
+            yield [item.item if isinstance(item, Replaced) else item for item in _readable(items, skipped)]
     finally:
         del iterator
+
+
+def _readable(items: list[Any], skipped: Callable[[MdpError], None] | None) -> Iterator[Any]:
+    for item in items:
+        error = item.error if isinstance(item, Replaced) else item
+        if isinstance(error, MdpError):
+            if skipped is None:
+                raise error
+            skipped(error)
+        if not isinstance(item, MdpError):
+            yield item
 
 
 class _Batches:

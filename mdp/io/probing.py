@@ -17,6 +17,7 @@ from mdp.core.labels import IGNORE
 from mdp.core.metrics import confusion_matrix, majority, mean_iou
 from mdp.core.photometry import normalise
 from mdp.core.prototypes import Prototypes, effective_rank, mean_cosine
+from mdp.io.distributed import ALONE, World
 from mdp.io.errors import MdpError
 from mdp.io.loading import Pool, WholeItems
 from mdp.io.recipe import PretrainSettings
@@ -76,18 +77,20 @@ def probe(
     stride: int,
     device: torch.device,
     stop: Stop,
+    world: World = ALONE,
 ) -> Probe:
     """Scores `network` by its class scores at that output stride; it is back in training mode afterwards.
 
-    Raises DatasetError for a validation image that cannot be read.
+    The images are dealt out to all processes.  Raises DatasetError for a validation image that cannot be read.
     """
     iou, chance = {}, {}
     network.eval()
     with torch.no_grad():
-        for name in pool.datasets:
-            confusion = _confusion(classify, pool, name, settings, stride, device, stop)
-            if confusion is not None:
-                iou[name], chance[name] = mean_iou(confusion), mean_iou(majority(confusion))
+        own = [_confusion(classify, pool, name, settings, stride, device, stop, world) for name in pool.datasets]
+    for name, part in zip(pool.datasets, own, strict=True):
+        confusion = world.all_sum(part)
+        if confusion.any():
+            iou[name], chance[name] = mean_iou(confusion), mean_iou(majority(confusion))
     network.train()
     return Probe(iou, chance, known)
 
@@ -100,20 +103,19 @@ def _confusion(
     stride: int,
     device: torch.device,
     stop: Stop,
-) -> Tensor | None:
-    """The confusion matrix of one dataset over its own classes; None when nothing can be scored."""
+    world: World,
+) -> Tensor:
+    """The confusion matrix of this process's images of one dataset over its own classes; zeros where none is scored."""
     among = pool.union.classes_of(name)
     own = [index for index, sample in enumerate(pool.samples) if sample.dataset == name]
-    if not own or settings.validate_images == 0:
-        return None
     count = min(len(own), settings.validate_images)
     chosen = [own[i * len(own) // count] for i in range(count)]  # evenly spaced
     size, items = (settings.crop, settings.crop), WholeItems(pool)
     classes = among.stop - among.start
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
-    for index in chosen:
+    for index in chosen[world.rank :: world.size]:
         if stop:
-            return None
+            break
         item = items[0, index]
         if isinstance(item, MdpError):
             raise item
@@ -121,7 +123,7 @@ def _confusion(
         image = normalise(cut_image(item.image, whole, size)[None].to(device).float() / 255)
         scores = classify(image)  # (1, C, h, w)
         if scores is None or bool(scores[:, among].isneginf().all()):
-            return None  # the method scores no classes, or has seen none of these
+            break  # the method scores no classes, or has seen none of these
         guess = scores[:, among].argmax(1).cpu()  # (1, h, w)
         labels = downsample_labels(cut_labels(item.labels, whole, size)[None], stride)
         labels = torch.where(labels == IGNORE, IGNORE, labels - among.start)

@@ -27,12 +27,22 @@ Layer = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How and where it runs; nothing here changes what is learnt, except the seed."""
+    """How and where it runs.  What is learnt depends on the seed, and in its last digits on precision and threads."""
 
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     workers: int = 2  # loader processes; 0 loads in the main process
     threads: int | None = None  # CPU threads of torch; part of exact reproduction on a CPU; None: torch's choice
+    precision: str = "fp32"  # fp32 | bf16 | fp16: of the networks in training; losses, bank and scores stay fp32
+    compile: bool = False  # torch.compile the networks
+    channels_last: bool | None = None  # memory layout; None: on CUDA, where it is faster; on CPU it often is not
+    accumulate: int = 1  # parts that each process takes its images in: less memory, BatchNorm sees one part at a time
+    clip_norm: float = 0.0  # the gradient is scaled down to this norm; 0: never
+    gradients: str = "auto"  # over processes: flat (exact resume) | overlapped (faster on CUDA) | auto: by device
+    deterministic: bool = False  # torch's deterministic algorithms, and flat gradients
+    keep_steps: int = 0  # a checkpoint is kept every so many steps, besides last, previous and best; 0: none
+    on_bad_sample: str = "stop"  # stop | skip: what an image that cannot be read does to training
+    check: bool = True  # look at every file before training; done once, as long as the files do not change
     log_seconds: float = 10.0  # a log line every so often when stderr is not a terminal
     checkpoint_minutes: float = 10.0  # time between checkpoints, besides those after each validation
 
@@ -41,6 +51,14 @@ class RunSettings:
         at_least("seed", self.seed, 0)
         if self.threads is not None:
             at_least("threads", self.threads, 1)
+        at_least("accumulate", self.accumulate, 1)
+        at_least("clip_norm", self.clip_norm, 0)
+        at_least("keep_steps", self.keep_steps, 0)
+        one_of("precision", self.precision, "fp32", "bf16", "fp16")
+        one_of("gradients", self.gradients, "auto", "flat", "overlapped")
+        one_of("on_bad_sample", self.on_bad_sample, "stop", "skip")
+        if self.deterministic and self.gradients == "overlapped":
+            raise ValueError("gradients: overlapped ones are not deterministic; give flat or auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +215,12 @@ def at_least(name: str, value: float, least: float) -> None:
     """Raises ValueError, naming the setting, when `value` is below `least` or not finite."""
     if not least <= value < float("inf"):
         raise ValueError(f"{name}: expected {least} or more, got {value}")
+
+
+def one_of(name: str, value: str, *known: str) -> None:
+    """Raises ValueError, naming the setting, unless `value` is one of the known words."""
+    if value not in known:
+        raise ValueError(f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, got {value!r}")
 
 
 def at_least_each(name: str, values: tuple[int, ...] | None, least: int) -> None:

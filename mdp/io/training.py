@@ -1,10 +1,10 @@
-"""Pretraining: builds what the loop needs and says what one step, one validation and one checkpoint are.
+"""Pretraining: what one step, one validation and one checkpoint are; the loop decides when.
 
-The shell owns everything that changes; the method owns nothing.
+The run owns everything that changes; the method owns nothing.
 """
 
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,32 +12,30 @@ from torch import Tensor
 
 from mdp.core.chance import generator
 from mdp.core.labels import LabelUnion
-from mdp.core.methods import Data
+from mdp.core.methods import Data, Loss, split
 from mdp.core.networks.pair import follow_
 from mdp.core.schedules import cosine, warm_up
-from mdp.io.checkpoint import Checkpoint, save
-from mdp.io.engine import (
-    Position,
-    Schedule,
-    Work,
-    loop,
+from mdp.io.checkpoint import Checkpoint
+from mdp.io.engine import Position, Schedule, loop, position_of, prefixed, restore_, section
+from mdp.io.errors import RecipeError
+from mdp.io.loading import Key, Pool, PretrainItems, ViewsItem, epoch_batches, own_parts, view_batches
+from mdp.io.place import Place
+from mdp.io.probing import probe
+from mdp.io.recipe import Recipe, find_method
+from mdp.io.signals import Stop
+from mdp.io.updating import (
+    Overflow,
     momentum_of,
-    optimize_,
-    position_of,
-    prefixed,
-    restore_,
+    part_key,
     restore_momentum_,
-    section,
     seed_dropout,
     sgd,
+    trainee,
+    unharmed,
+    update_,
 )
-from mdp.io.errors import RecipeError
-from mdp.io.journal import Journal
-from mdp.io.loading import Pool, PretrainItems, epoch_batches, load, view_batches
-from mdp.io.probing import probe
-from mdp.io.recipe import Recipe, as_layer, find_method
-from mdp.io.runs import space_json
-from mdp.io.signals import Stop
+
+Weights = dict[str, Tensor]
 
 
 def schedule_of(recipe: Recipe, images: int) -> tuple[Schedule, int]:
@@ -45,9 +43,8 @@ def schedule_of(recipe: Recipe, images: int) -> tuple[Schedule, int]:
     settings = recipe.pretrain
     length = images // settings.batch_size
     steps = settings.steps or settings.epochs * length
-    return Schedule(
-        steps, settings.batch_size, settings.validate_epochs * length, 60 * recipe.run.checkpoint_minutes
-    ), length
+    every, seconds = settings.validate_epochs * length, 60 * recipe.run.checkpoint_minutes
+    return Schedule(steps, settings.batch_size, every, seconds, recipe.run.keep_steps), length
 
 
 def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
@@ -63,84 +60,105 @@ def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
     return data
 
 
+class Pretraining:
+    """A pretraining run: its networks, the method's state, and what a step, a validation and a checkpoint are."""
+
+    def __init__(
+        self, recipe: Recipe, pool: Pool, validation: Pool, place: Place, resume: Checkpoint | None, weights: Weights
+    ) -> None:
+        settings, seed = recipe.pretrain, recipe.run.seed
+        self.recipe, self.pool, self.validation, self.place = recipe, pool, validation, place
+        self.method, self.chosen = find_method(recipe.method.name), recipe.method.settings
+        self.schedule, self.epoch_steps = schedule_of(recipe, len(pool.samples))
+        self.processes = place.world.share(settings.batch_size)
+        data = data_of(recipe, pool.union, len(pool.samples))
+        self.pair = self.method.build(self.chosen, recipe.model, data, generator(seed, "weights"))
+        for network in self.pair:
+            network.load_state_dict(weights, strict=False)  # what fits was decided, and reported, before
+        make = partial(sgd, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        sync = self.method.SYNC_BATCH_NORM
+        self.one, self.forward = trainee(self.pair, make, recipe.run, place.device, place.world, sync)
+        self.state = self.method.initial_state(self.chosen, data, generator(seed, "state"), place.device)
+        if resume:
+            self._restore_(resume, data)
+
+    def _restore_(self, resume: Checkpoint, data: Data) -> None:
+        restore_(self.pair.query, section(resume.tensors, "query"), "query encoder")
+        if self.pair.key is not self.pair.query:
+            restore_(self.pair.key, section(resume.tensors, "key"), "key encoder")
+        restore_momentum_(self.one.optimizer, self.pair.query, section(resume.tensors, "momentum"))
+        self.state = self.method.unpack(section(resume.tensors, "state", self.place.device), self.chosen, data)
+        self.one.scaler.load_state_dict(resume.about.get("scaler", {}))
+
+    def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
+        """The keys of steps start .. steps - 1 of the whole batch."""
+        settings, sizes = self.recipe.pretrain, list(self.pool.sizes().values())
+        return epoch_batches(self.recipe.run.seed, sizes, settings.batch_size, settings.balance, start, steps)
+
+    def samples(self, step: int) -> list[str]:
+        return [self.pool.name(index) for _, index in next(self.keys(step, step + 1))]
+
+    def advance(self, items: list[ViewsItem], step: int) -> dict[str, float]:
+        settings, seed = self.recipe.pretrain, self.recipe.run.seed
+        views = view_batches(items, self.place.device)
+        lr = settings.lr * cosine(step / self.schedule.steps) * warm_up(step, settings.warmup_steps)
+        try:
+            with unharmed(self.one, views):
+                with self.one.autocast():
+                    ready = self.method.prepare(
+                        self.pair, self.state, views, self.chosen, generator(seed, "step", step), self.processes
+                    )
+                losses = [
+                    partial(self._loss, ready.shared, part, step, place)
+                    for place, part in enumerate(split(ready.parts, len(items), self.recipe.run.accumulate))
+                ]
+                values = update_(self.one, losses, lr, f"step {step + 1}")
+        except Overflow as error:
+            return {"epoch": step // self.epoch_steps, **error.record, "lr": lr, "overflow": 1}
+        follow_(self.pair, self.method.key_momentum(self.chosen))
+        self.state = ready.state
+        metrics = {name: value.item() for name, value in ready.metrics.items()}
+        return {"epoch": step // self.epoch_steps, **metrics, **values, "lr": lr}
+
+    def _loss(self, shared: Any, part: Any, step: int, place: int) -> Loss:
+        """The loss of one part, which has dropout of its own."""
+        seed_dropout(self.recipe.run.seed, step, *part_key(self.place.world, place))
+        return self.method.loss(self.forward, shared, part, self.chosen)
+
+    def validate(self, step: int, stop: Stop) -> float:
+        known = self.method.known_prototypes(self.state, self.chosen)
+        classify = partial(self.method.class_scores, self.pair, self.state, settings=self.chosen)
+        query, place = self.pair.query, self.place
+        scores = probe(
+            query, classify, known, self.validation, self.recipe.pretrain, query.output_stride, place.device, stop,
+            place.world,
+        )  # fmt: skip
+        if not stop.agree(place.world):
+            place.journal.record("validate", step, **scores.as_json(self.pool.union.names))
+            place.journal.say(f"step {step}: {scores.sentence(self.pool.union.size)}")
+        return scores.mean_iou
+
+    def checkpoint(self, name: str, position: Position) -> None:
+        tensors = {
+            **prefixed("query", self.pair.query.state_dict()),
+            **(prefixed("key", self.pair.key.state_dict()) if self.pair.key is not self.pair.query else {}),
+            **prefixed("momentum", momentum_of(self.one.optimizer, self.pair.query)),
+            **prefixed("state", self.method.pack(self.state)),
+        }
+        self.place.save(name, tensors, "pretrain", position, self.recipe, self.pool.union, self.one.scaler)
+
+
 def pretrain(
-    recipe: Recipe,
-    pool: Pool,
-    validation: Pool,
-    folder: Path,
-    journal: Journal,
-    device: torch.device,
-    resume: Checkpoint | None,
-    weights: dict[str, Tensor],
+    recipe: Recipe, pool: Pool, validation: Pool, place: Place, stop: Stop, resume: Checkpoint | None, weights: Weights
 ) -> None:
-    """Pretrains on `pool`, scoring on `validation`; checkpoints and journal go to `folder`.
+    """Pretrains on `pool`, scoring on `validation`; checkpoints and journal go to `place`.
 
     Goes on from `resume`, or starts from random weights with `weights` in their place where there are any.
 
     Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
     """
-    settings, seed = recipe.pretrain, recipe.run.seed
-    method, chosen = find_method(recipe.method.name), recipe.method.settings
-    schedule, length = schedule_of(recipe, len(pool.samples))
-    data = data_of(recipe, pool.union, len(pool.samples))
-    pair = method.build(chosen, recipe.model, data, generator(seed, "weights"))
-    for network in pair:
-        network.load_state_dict(weights, strict=False)  # what fits was decided, and reported, before
-        network.to(device).train()
-    optimizer = sgd(pair.query, settings.lr, settings.momentum, settings.weight_decay)
-    state = method.initial_state(chosen, data, generator(seed, "state"), device)
-    start = Position()
-    if resume:
-        restore_(pair.query, section(resume.tensors, "query"), "query encoder")
-        if pair.key is not pair.query:
-            restore_(pair.key, section(resume.tensors, "key"), "key encoder")
-        restore_momentum_(optimizer, pair.query, section(resume.tensors, "momentum"))
-        state = method.unpack(section(resume.tensors, "state", device), chosen, data)
-        start = position_of(resume.about)
-
-    def advance(items: list[Any], step: int) -> dict[str, float]:
-        nonlocal state
-        views = view_batches(items, device)
-        seed_dropout(seed, step)
-        outcome = method.step(pair, state, views, chosen, generator(seed, "step", step), all_sum=alone)
-        lr = settings.lr * cosine(step / schedule.steps) * warm_up(step, settings.warmup_steps)
-        loss = optimize_(pair.query, optimizer, outcome.loss, lr, f"step {step + 1}")
-        follow_(pair, method.key_momentum(chosen))
-        state = outcome.state
-        metrics = {name: value.item() for name, value in outcome.metrics.items()}
-        return {"epoch": step // length, **metrics, "loss": loss, "lr": lr}
-
-    def validate(step: int, stop: Stop) -> float:
-        known = method.known_prototypes(state, chosen)
-        classify = partial(method.class_scores, pair, state, settings=chosen)
-        scores = probe(pair.query, classify, known, validation, settings, pair.query.output_stride, device, stop)
-        if not stop:
-            journal.record("validate", step, **scores.as_json(pool.union.names))
-            journal.say(f"step {step}: {scores.sentence(pool.union.size)}")
-        return scores.mean_iou
-
-    def checkpoint(name: str, position: Position) -> None:
-        tensors = {
-            **prefixed("query", pair.query.state_dict()),
-            **(prefixed("key", pair.key.state_dict()) if pair.key is not pair.query else {}),
-            **prefixed("momentum", momentum_of(optimizer, pair.query)),
-            **prefixed("state", method.pack(state)),
-        }
-        about = {
-            "kind": "pretrain",
-            **position.as_json(),
-            "recipe": as_layer(recipe),
-            "labels": [space_json(space) for space in pool.union.spaces],
-        }
-        save(folder / "checkpoints" / f"{name}.safetensors", tensors, about)
-
-    keys = epoch_batches(
-        seed, list(pool.sizes().values()), settings.batch_size, settings.balance, start.step, schedule.steps
-    )
-    items = load(PretrainItems(pool, settings, seed), keys, recipe.run.workers)
-    loop(Work(items, advance, validate, checkpoint), schedule, journal, start)
-
-
-def alone(tensor: Tensor) -> Tensor:
-    """The sum over all processes when there is one."""
-    return tensor
+    run = Pretraining(recipe, pool, validation, place, resume, weights)
+    start = position_of(resume.about) if resume else Position()
+    keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
+    items = place.load(PretrainItems(pool, recipe.pretrain, recipe.run.seed), pool, keys, recipe.run)
+    loop(run, items, run.schedule, place.journal, start, stop, place.world)

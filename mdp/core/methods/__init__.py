@@ -1,10 +1,13 @@
 """Pretraining methods: one module each, found by its file name.
 
-A method owns nothing.  It says how its networks are built and what state it starts from, and maps (networks, state,
-views) to a loss and the next state; the loop outside does the backward pass, the optimizer step and the key encoder.
+A method owns nothing.  It says how its networks are built and what state it starts from, and a step of it is two
+functions: `prepare` does once what needs the whole batch (keys, memory, mixing, what the loss is divided by), `loss`
+gives the share of any part of the batch in its loss.  Shares add up over the parts of a batch and over processes, so
+that the loss is the same however a batch is split.  The loop outside does the backward pass, the optimizer step and
+the key encoder.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -14,9 +17,8 @@ from mdp.core.batches import Batch
 from mdp.core.labels import LabelUnion
 from mdp.core.networks import NetworkSettings
 from mdp.core.networks.pair import EncoderPair
+from mdp.core.processes import Processes, alone, even_parts, rows_of
 from mdp.core.prototypes import Prototypes
-
-AllSum = Callable[[Tensor], Tensor]  # sums a tensor over all processes; the identity when there is one
 
 
 class Data(NamedTuple):
@@ -27,8 +29,24 @@ class Data(NamedTuple):
     epoch_batches: int  # steps an epoch; a method may not need a whole one
 
 
+class Prepared(NamedTuple):
+    """A step before its gradient."""
+
+    state: Any  # the method's next state, the same on every process
+    shared: Any  # what the loss of every part needs
+    parts: Any  # tensors in nested tuples, a row for each image of this process
+    metrics: Mapping[str, Tensor]  # named scalars of the whole batch
+
+
+class Loss(NamedTuple):
+    """The share of some images in the loss of the whole batch; adds up over parts and processes."""
+
+    value: Tensor  # () with gradient
+    metrics: Mapping[str, Tensor]  # named scalars without gradient, shares likewise
+
+
 class Step(NamedTuple):
-    """What one training step gives back."""
+    """What one training step gives."""
 
     loss: Tensor  # () with gradient
     state: Any  # the method's next state
@@ -46,22 +64,32 @@ class Method(Protocol):
     def NEEDS_LABELS(self) -> bool:
         """Whether every dataset must be labelled."""
 
+    @property
+    def SYNC_BATCH_NORM(self) -> bool:
+        """Whether BatchNorm may look at the images of all processes; no where leaking between images is the danger."""
+
     def build(self, settings: Any, network: NetworkSettings, data: Data, rng: torch.Generator) -> EncoderPair[Any]:
         """Query and key encoder, freshly initialised; one network twice where the method has no key encoder."""
 
     def initial_state(self, settings: Any, data: Data, rng: torch.Generator, device: torch.device) -> Any:
         """The state before the first step.  Raises ValueError when the settings do not fit the data."""
 
-    def step(
+    def prepare(
         self,
         pair: EncoderPair[Any],
         state: Any,
         views: Sequence[Batch],
         settings: Any,
         rng: torch.Generator,
-        all_sum: AllSum,
-    ) -> Step:
-        """One step's loss and next state; the networks' running statistics are all that it writes to."""
+        processes: Processes,
+    ) -> Prepared:
+        """The next state and what the losses need, from this process's images; `rng` is the same on every process.
+
+        Without gradient; the key encoder's running statistics are all that it writes to.
+        """
+
+    def loss(self, pair: EncoderPair[Any], shared: Any, parts: Any, settings: Any) -> Loss:
+        """The share of some images; the query encoder's running statistics are all that it writes to."""
 
     def key_momentum(self, settings: Any) -> float:
         """How slowly the key encoder follows: key = m key + (1 - m) query after every step."""
@@ -80,3 +108,34 @@ class Method(Protocol):
 
     def unpack(self, tensors: dict[str, Tensor], settings: Any, data: Data) -> Any:
         """The state that `pack` packed."""
+
+
+def split(parts: Any, images: int, accumulate: int) -> list[Any]:
+    """The rows of a process's images in so many parts, as even as can be; none is empty."""
+    found, start = [], 0
+    for count in even_parts(images, min(accumulate, images)):
+        found.append(rows_of(parts, slice(start, start + count)))
+        start += count
+    return found
+
+
+def step(
+    method: Method,
+    pair: EncoderPair[Any],
+    state: Any,
+    views: Sequence[Batch],
+    settings: Any,
+    rng: torch.Generator,
+    processes: Processes | None = None,
+    accumulate: int = 1,
+) -> Step:
+    """One whole step, for notebooks and tests: loss with gradient, next state, metrics.
+
+    With several processes, loss and metrics are this process's shares.
+    """
+    images = len(views[0].images)
+    ready = method.prepare(pair, state, views, settings, rng, processes or alone(images))
+    losses = [method.loss(pair, ready.shared, part, settings) for part in split(ready.parts, images, accumulate)]
+    loss = torch.stack([part.value for part in losses]).sum()
+    shares = {name: torch.stack([part.metrics[name] for part in losses]).sum() for name in losses[0].metrics}
+    return Step(loss, ready.state, {"loss": loss.detach(), **ready.metrics, **shares})

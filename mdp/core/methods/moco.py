@@ -1,25 +1,28 @@
 """MoCo-v2, instance discrimination without labels: two views of an image against a queue of others (2003.04297).
 
 A step: shuffle, keys of the second view, unshuffle -> queries of the first view against key and queue -> enqueue.
-Only the backbone is trained, without dilation.  With several processes, each would have a queue of its own.
+Only the backbone is trained, without dilation.  Keys are shuffled and enqueued over all processes.
 Settings are those of the released code unless a comment says other.
 Shape legend: B images, D embedding channels, Q rows of the queue.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mdp.core.batches import Batch
-from mdp.core.contrast import WeightedLoss, instance_nce
-from mdp.core.methods import AllSum, Data, Step
+from mdp.core.contrast import instance_nce
+from mdp.core.methods import Data, Loss, Prepared
 from mdp.core.networks import InstanceNetwork, NetworkSettings, build_instance_network
 from mdp.core.networks.pair import EncoderPair, make_pair
+from mdp.core.processes import Processes
 from mdp.core.queues import enqueue, noise_queue
 
 NEEDS_LABELS = False
+SYNC_BATCH_NORM = False  # statistics over all images would give away which key belongs to which query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,37 +60,60 @@ def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: 
     return noise_queue(rng, settings.queue, settings.embedding, device)
 
 
-def step(
+class Shared(NamedTuple):
+    """What the loss of every part of the batch needs."""
+
+    queue: Tensor  # (Q, D) the negatives: what was there before this step's keys
+    images: int  # B, of the whole batch
+
+
+class Instances(NamedTuple):
+    """Some images: what is compared with what."""
+
+    images: Tensor  # (B, 3, H, W) the first views
+    keys: Tensor  # (B, D) of the second views
+
+
+def prepare(
     pair: EncoderPair[InstanceNetwork],
     state: Tensor,
     views: Sequence[Batch],
     settings: Settings,
     rng: torch.Generator,
-    all_sum: AllSum,
-) -> Step:
-    """One step over the first two views.
+    processes: Processes,
+) -> Prepared:
+    """Keys of the second view, in the queue's next state; the parts are `Instances`.
 
-    BatchNorm statistics are those of a group of images.  Keys are shuffled among the groups, so that the statistics
-    do not give away which key belongs to which query.
+    BatchNorm statistics are those of a group of images.  Keys are shuffled among the groups of all processes, so that
+    the statistics do not give away which key belongs to which query.
     """
-    first, second = views[0].images, views[1].images  # (B, 3, H, W)
+    second = processes.gather(views[1].images)  # (B, 3, H, W) of the whole batch
     order = torch.randperm(len(second), generator=rng).to(second.device)
     with torch.no_grad():
-        shuffled = _in_groups(pair.key, second[order], settings.groups)
+        own = _in_groups(pair.key, second[order[processes.own]], settings.groups, processes.total)
+    shuffled = processes.gather(own)  # (B, D)
     keys = torch.empty_like(shuffled).index_copy(0, order, shuffled)  # (B, D)
-    queries = _in_groups(pair.query, first, settings.groups)  # (B, D)
-    loss = instance_nce(queries, keys, state, settings.temperature)
-    total = WeightedLoss(loss.total, all_sum(loss.weight)).mean()
+    parts = Instances(views[0].images, keys[processes.own])
+    return Prepared(enqueue(state, keys), Shared(state, processes.total), parts, {})
+
+
+def loss(pair: EncoderPair[InstanceNetwork], shared: Shared, parts: Instances, settings: Settings) -> Loss:
+    """Each first view against its own key and the queue."""
+    queries = _in_groups(pair.query, parts.images, settings.groups, shared.images)  # (B, D)
+    found = instance_nce(queries, parts.keys, shared.queue, settings.temperature)
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
-        positive = (queries * keys).sum(1)  # (B,)
-        hits = positive > (queries @ state.T).amax(1)
-    metrics = {"loss": total.detach(), "positive_cosine": positive.mean(), "accuracy": hits.float().mean()}
-    return Step(total, enqueue(state, keys), metrics)
+        positive = (queries * parts.keys).sum(1)  # (B,)
+        hits = positive > (queries @ shared.queue.T).amax(1)
+    shares = {"positive_cosine": positive.sum() / shared.images, "accuracy": hits.sum() / shared.images}
+    return Loss(found.total / shared.images, shares)
 
 
-def _in_groups(network: nn.Module, images: Tensor, groups: int) -> Tensor:
-    """The network's embeddings (B, D), group by group: in training, BatchNorm sees one group at a time."""
-    return torch.cat([network(part) for part in images.tensor_split(groups)])
+def _in_groups(network: nn.Module, images: Tensor, groups: int, total: int) -> Tensor:
+    """The network's embeddings (B, D), group by group: in training, BatchNorm sees one group at a time.
+
+    There are `groups` of them among `total` images, and as many of these as their share.
+    """
+    return torch.cat([network(part) for part in images.tensor_split(max(1, groups * len(images) // total))])
 
 
 def key_momentum(settings: Settings) -> float:

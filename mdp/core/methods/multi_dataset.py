@@ -1,24 +1,27 @@
 """Multi-dataset pretraining: pixels against class prototypes of the union (arXiv 2106.04121, sections 3.2 to 3.5).
 
 A step: keys of the clean views -> class sums -> bank -> prototypes; mixed views -> queries -> targets -> loss.  The
-bank is updated before the loss, so every class of the batch has a prototype, even in the first step.
+bank is updated before the loss, so every class of the batch has a prototype, even in the first step.  Partners for
+mixing are drawn over the whole batch, whichever process has them.
 Shape legend: V views, B images, C classes, D embedding channels, H x W image, h x w feature grid.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mdp.core.batches import Batch, Blend
-from mdp.core.contrast import WeightedLoss, pixel_rows, prototype_nce
+from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import AllSum, Data, Step
-from mdp.core.mixing import MixSettings, draw_plan, mix, unmixed
+from mdp.core.methods import Data, Loss, Prepared
+from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
+from mdp.core.processes import Processes
 from mdp.core.prototypes import (
     ClassSums,
     PrototypeBank,
@@ -42,6 +45,7 @@ from mdp.core.targets import (
 )
 
 NEEDS_LABELS = True
+SYNC_BATCH_NORM = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +97,22 @@ def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: 
     return empty_bank(data.union.size, settings.embedding, bank_size(settings, data), device)
 
 
-def step(
+class Shared(NamedTuple):
+    """What the loss of every part of the batch needs."""
+
+    known: Prototypes
+    weights: Tensor  # (V,) valid pixels of each view of the whole batch
+
+
+def prepare(
     pair: EncoderPair[EmbeddingNetwork],
     state: PrototypeBank,
     views: Sequence[Batch],
     settings: Settings,
     rng: torch.Generator,
-    all_sum: AllSum,
-) -> Step:
-    """One step over the views of a batch; see the module's docstring for the order.
+    processes: Processes,
+) -> Prepared:
+    """Keys, bank, prototypes and mixed views; the parts are a `Blend` for each view.
 
     Both views pass each network as one batch of V B images: half the launches, and BatchNorm statistics over twice
     the images.
@@ -111,40 +122,49 @@ def step(
         keys = pair.key(torch.cat([view.images for view in views]))  # (V B, D, h, w)
     labels = downsample_labels(torch.cat([view.labels for view in views]), stride)  # (V B, h, w)
     sums = class_sums(keys, labels, classes=len(state.total.counts))
-    bank = push(state, ClassSums(all_sum(sums.sums), all_sum(sums.counts)))
+    sums = ClassSums(processes.all_sum(sums.sums), processes.all_sum(sums.counts))
+    bank = push(state, sums)
     known = prototypes(bank, settings.normalise_prototypes)
-
-    blends = [_blend(view, settings.mix, rng) for view in views]
-    queries = pair.query(torch.cat([blend.images for blend in blends])).chunk(len(blends))  # V of (B, D, h, w)
-    losses = []
-    for query, blend in zip(queries, blends, strict=True):
-        targets = _targets(query, blend, known, settings, stride)
-        loss = prototype_nce(query, known, targets, settings.temperature)
-        losses.append(WeightedLoss(loss.total, all_sum(loss.weight)).mean())
-    total = torch.stack(losses).mean()
+    blends = tuple(_blend(view, settings.mix, rng, processes) for view in views)
+    weights = [_plain_targets(blend, settings.mix, stride).valid.sum() for blend in blends]
+    valid = [(labels != IGNORE).sum().float(), torch.tensor(float(labels.numel()), device=labels.device)]
+    counts = processes.all_sum(torch.stack([*weights, *valid]))  # (V + 2,)
     metrics = {
-        "loss": total.detach(),
-        "valid_share": (labels != IGNORE).float().mean(),
+        "valid_share": counts[-2] / counts[-1],
         "classes_in_batch": (sums.counts > 0).sum(),
         "classes_in_bank": known.present.sum(),
     }
-    return Step(total, bank, metrics)
+    return Prepared(bank, Shared(known, counts[:-2]), blends, metrics)
 
 
-def _blend(view: Batch, settings: MixSettings, rng: torch.Generator) -> Blend:
+def loss(pair: EncoderPair[EmbeddingNetwork], shared: Shared, parts: tuple[Blend, ...], settings: Settings) -> Loss:
+    """Each view's pixels against the prototypes: the mean over its valid pixels, then the mean over views."""
+    queries = pair.query(torch.cat([blend.images for blend in parts])).chunk(len(parts))  # V of (B, D, h, w)
+    stride, losses = pair.query.output_stride, []
+    for query, blend, weight in zip(queries, parts, shared.weights, strict=True):
+        targets = _targets(query, blend, shared.known, settings, stride)
+        losses.append(mean_over(prototype_nce(query, shared.known, targets, settings.temperature).total, weight))
+    return Loss(torch.stack(losses).mean(), {})
+
+
+def _blend(view: Batch, settings: MixSettings, rng: torch.Generator, processes: Processes) -> Blend:
     if not (settings.region or settings.pixel):
         return unmixed(view)
-    count, _, height, width = view.images.shape
-    return mix(view, draw_plan(rng, settings, count, height, width))
+    plan = draw_plan(rng, settings, processes.total, *view.images.shape[2:])
+    whole = Batch(processes.gather(view.images), processes.gather(view.labels))
+    return mix(view, plan_rows(plan, processes.own), whole)
+
+
+def _plain_targets(blend: Blend, settings: MixSettings, stride: int) -> Targets:
+    """The labels' own targets; they decide which pixels are valid."""
+    first = downsample_labels(blend.first, stride)  # (B, h, w)
+    if settings.pixel:
+        return mixed_targets(first, downsample_labels(blend.second, stride), blend.share)
+    return hard_targets(first)
 
 
 def _targets(query: Tensor, blend: Blend, known: Prototypes, settings: Settings, stride: int) -> Targets:
-    first = downsample_labels(blend.first, stride)  # (B, h, w)
-    if settings.mix.pixel:
-        targets = mixed_targets(first, downsample_labels(blend.second, stride), blend.share)
-    else:
-        targets = hard_targets(first)
-    sparse = settings.sparse
+    targets, sparse = _plain_targets(blend, settings.mix, stride), settings.sparse
     if sparse.variant == "off":
         return targets
     if sparse.source == "pixel":

@@ -5,19 +5,23 @@ Shape legend: V views, B images, D embedding channels, h x w feature grid.
 """
 
 from collections.abc import Sequence
+from itertools import permutations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mdp.core.batches import Batch
-from mdp.core.contrast import WeightedLoss, pixel_nce
+from mdp.core.contrast import mean_over, pixel_anchors, pixel_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import AllSum, Data, Step
+from mdp.core.methods import Data, Loss, Prepared
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
+from mdp.core.processes import Processes
 
 NEEDS_LABELS = True
+SYNC_BATCH_NORM = True
 
 Settings = PixelSettings
 
@@ -27,34 +31,46 @@ def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: 
     return ()
 
 
-def step(
+class Pixels(NamedTuple):
+    """One view of some images."""
+
+    images: Tensor  # (B, 3, H, W)
+    labels: Tensor  # (B, h, w)
+    keys: Tensor  # (B, D, h, w)
+
+
+def prepare(
     pair: EncoderPair[EmbeddingNetwork],
     state: tuple[()],
     views: Sequence[Batch],
     settings: Settings,
     rng: torch.Generator,
-    all_sum: AllSum,
-) -> Step:
-    """One step; every ordered pair of views is a direction, and the loss is the mean over them."""
-    images = torch.cat([view.images for view in views])  # (V B, 3, H, W)
+    processes: Processes,
+) -> Prepared:
+    """Keys of all views; the parts are `Pixels` for each view, shared are the anchors of each ordered pair of views."""
     with torch.no_grad():
-        keys = pair.key(images).chunk(len(views))  # V of (B, D, h, w)
-    queries = pair.query(images).chunk(len(views))
+        keys = pair.key(torch.cat([view.images for view in views])).chunk(len(views))  # V of (B, D, h, w)
     labels = [downsample_labels(view.labels, pair.query.output_stride) for view in views]  # V of (B, h, w)
-    losses, shares = [], []
-    for a in range(len(views)):
-        for b in range(len(views)):
-            if a != b:
-                loss = pixel_nce(queries[a], keys[b], labels[a], labels[b], settings.temperature)
-                losses.append(WeightedLoss(loss.total, all_sum(loss.weight)).mean())
-                shares.append(loss.weight / labels[a].numel())
-    total = torch.stack(losses).mean()
+    anchors = [pixel_anchors(labels[a], labels[b]).sum() for a, b in permutations(range(len(views)), 2)]
+    every = torch.stack(labels)  # (V, B, h, w)
+    valid = [(every != IGNORE).sum(), torch.tensor(every.numel(), device=every.device)]
+    counts = processes.all_sum(torch.stack([*anchors, *valid]).float())  # (V (V - 1) + 2,)
     metrics = {
-        "loss": total.detach(),
-        "valid_share": (torch.stack(labels) != IGNORE).float().mean(),
-        "anchor_share": torch.stack(shares).mean(),  # pixels whose class is in the other view too
+        "valid_share": counts[-2] / counts[-1],
+        "anchor_share": counts[:-2].sum() / (counts[-1] * (len(views) - 1)),  # their class is in the other view too
     }
-    return Step(total, state, metrics)
+    parts = tuple(Pixels(view.images, *rest) for view, *rest in zip(views, labels, keys, strict=True))
+    return Prepared((), counts[:-2], parts, metrics)
+
+
+def loss(pair: EncoderPair[EmbeddingNetwork], shared: Tensor, parts: tuple[Pixels, ...], settings: Settings) -> Loss:
+    """Every ordered pair of views is a direction; the loss is the mean over them."""
+    queries = pair.query(torch.cat([view.images for view in parts])).chunk(len(parts))  # V of (B, D, h, w)
+    losses = []
+    for (a, b), weight in zip(permutations(range(len(parts)), 2), shared, strict=True):
+        found = pixel_nce(queries[a], parts[b].keys, parts[a].labels, parts[b].labels, settings.temperature)
+        losses.append(mean_over(found.total, weight))
+    return Loss(torch.stack(losses).mean(), {})
 
 
 def known_prototypes(state: tuple[()], settings: Settings) -> None:

@@ -2,28 +2,30 @@
 
 A step: keys of the clean views -> class means of each image -> queues -> queries against all rows of all queues.  The
 queues are filled before the loss, so every class of the batch has a positive.  Memory and time grow with classes x
-queue length, which is why the paper averages over images instead (`multi_dataset`).  Rows cannot be summed over
-processes: with several of them, each would fill queues of its own.
+queue length, which is why the paper averages over images instead (`multi_dataset`).  Every process holds all queues.
 Shape legend: V views, B images, C classes, D embedding channels, h x w feature grid, Q rows of a queue.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mdp.core.batches import Batch
-from mdp.core.contrast import WeightedLoss, region_nce
+from mdp.core.contrast import mean_over, region_anchors, region_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import AllSum, Data, Step
+from mdp.core.methods import Data, Loss, Prepared
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
+from mdp.core.processes import Processes
 from mdp.core.prototypes import Prototypes, class_means, class_similarity
 from mdp.core.queues import ClassQueues, empty_queues, enqueue_classes, queue_prototypes
 
 NEEDS_LABELS = True
+SYNC_BATCH_NORM = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,32 +48,53 @@ def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: 
     return empty_queues(data.union.size, settings.queue, settings.embedding, device)
 
 
-def step(
+class Shared(NamedTuple):
+    """What the loss of every part of the batch needs."""
+
+    queues: ClassQueues
+    weights: Tensor  # (V,) pixels of each view of the whole batch whose class has rows
+
+
+def prepare(
     pair: EncoderPair[EmbeddingNetwork],
     state: ClassQueues,
     views: Sequence[Batch],
     settings: Settings,
     rng: torch.Generator,
-    all_sum: AllSum,
-) -> Step:
-    """One step; each view's pixels are compared with the same queues."""
-    images = torch.cat([view.images for view in views])  # (V B, 3, H, W)
+    processes: Processes,
+) -> Prepared:
+    """Keys into the queues, those of all processes in one order; the parts are a `Batch` for each view."""
     labels = downsample_labels(torch.cat([view.labels for view in views]), pair.query.output_stride)  # (V B, h, w)
     with torch.no_grad():
-        keys = pair.key(images)  # (V B, D, h, w)
-    queues = enqueue_classes(state, *class_means(keys, labels, classes=len(state.pushed)))
-    losses = []
-    for query, own in zip(pair.query(images).chunk(len(views)), labels.chunk(len(views)), strict=True):
-        loss = region_nce(query, own, queues, settings.temperature, settings.denominator)
-        losses.append(WeightedLoss(loss.total, all_sum(loss.weight)).mean())
-    total = torch.stack(losses).mean()
+        keys = pair.key(torch.cat([view.images for view in views]))  # (V B, D, h, w)
+    means, present = class_means(keys, labels, classes=len(state.pushed))  # (V B, C, D), (V B, C)
+    queues = enqueue_classes(state, _gathered(means, len(views), processes), _gathered(present, len(views), processes))
+    own = labels.chunk(len(views))  # V of (B, h, w)
+    weights = [region_anchors(part, queues).sum().float() for part in own]
+    valid = [(labels != IGNORE).sum().float(), torch.tensor(float(labels.numel()), device=labels.device)]
+    counts = processes.all_sum(torch.stack([*weights, *valid]))  # (V + 2,)
     metrics = {
-        "loss": total.detach(),
-        "valid_share": (labels != IGNORE).float().mean(),
+        "valid_share": counts[-2] / counts[-1],
         "classes_in_queues": (queues.pushed > 0).sum(),
         "rows_in_queues": queues.filled.sum(),
     }
-    return Step(total, queues, metrics)
+    parts = tuple(Batch(view.images, part) for view, part in zip(views, own, strict=True))
+    return Prepared(queues, Shared(queues, counts[:-2]), parts, metrics)
+
+
+def _gathered(rows: Tensor, views: int, processes: Processes) -> Tensor:
+    """Rows (V b, ...) of each process -> (V B, ...), view by view, as one process would have them."""
+    return torch.cat([processes.gather(part) for part in rows.chunk(views)])
+
+
+def loss(pair: EncoderPair[EmbeddingNetwork], shared: Shared, parts: tuple[Batch, ...], settings: Settings) -> Loss:
+    """Each view's pixels against the same queues: the mean over its pixels, then the mean over views."""
+    queries = pair.query(torch.cat([view.images for view in parts])).chunk(len(parts))  # V of (B, D, h, w)
+    losses = []
+    for query, view, weight in zip(queries, parts, shared.weights, strict=True):
+        found = region_nce(query, view.labels, shared.queues, settings.temperature, settings.denominator)
+        losses.append(mean_over(found.total, weight))
+    return Loss(torch.stack(losses).mean(), {})
 
 
 def known_prototypes(state: ClassQueues, settings: Settings) -> Prototypes:

@@ -8,20 +8,23 @@ Shape legend: V views, B images, C classes, h x w feature grid, N pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mdp.core.batches import Batch
-from mdp.core.contrast import WeightedLoss, nce, pixel_rows
+from mdp.core.contrast import mean_over, nce, pixel_rows
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import AllSum, Data, Step
+from mdp.core.methods import Data, Loss, Prepared
 from mdp.core.networks import NetworkSettings, Segmentor, build_segmentor
 from mdp.core.networks.pair import EncoderPair
+from mdp.core.processes import Processes
 from mdp.core.targets import hard_targets
 
 NEEDS_LABELS = True
+SYNC_BATCH_NORM = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,29 +51,39 @@ def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: 
     return torch.tensor([head for head, size in zip(heads, sizes, strict=True) for _ in range(size)], device=device)
 
 
-def step(
+class Shared(NamedTuple):
+    """What the loss of every part of the batch needs."""
+
+    heads: Tensor  # (C,)
+    weight: Tensor  # () valid pixels of the whole batch
+
+
+def prepare(
     pair: EncoderPair[Segmentor],
     state: Tensor,
     views: Sequence[Batch],
     settings: Settings,
     rng: torch.Generator,
-    all_sum: AllSum,
-) -> Step:
-    """One step; both views pass the network as one batch."""
-    logits = pair.query(torch.cat([view.images for view in views]))  # (V B, C, h, w)
-    labels = downsample_labels(torch.cat([view.labels for view in views]), pair.query.output_stride)  # (V B, h, w)
+    processes: Processes,
+) -> Prepared:
+    """The parts are a `Batch` for each view, with labels on the feature grid."""
+    parts = tuple(Batch(v.images, downsample_labels(v.labels, pair.query.output_stride)) for v in views)
+    labels = torch.stack([part.labels for part in parts])  # (V, B, h, w)
+    valid = [(labels != IGNORE).sum(), torch.tensor(labels.numel(), device=labels.device)]
+    counts = processes.all_sum(torch.stack(valid).float())  # (2,)
+    return Prepared(state, Shared(state, counts[0]), parts, {"valid_share": counts[0] / counts[1]})
+
+
+def loss(pair: EncoderPair[Segmentor], shared: Shared, parts: tuple[Batch, ...], settings: Settings) -> Loss:
+    """Cross-entropy among the classes of each pixel's head; all views pass the network as one batch."""
+    logits = pair.query(torch.cat([part.images for part in parts]))  # (V B, C, h, w)
+    labels = torch.cat([part.labels for part in parts]).flatten()  # (N,)
     with torch.autocast(logits.device.type, enabled=False):
-        rows, flat = pixel_rows(logits.float()), labels.flatten()  # (N, C), (N,)
-        competes = state[flat.clamp(min=0)][:, None] == state  # (N, C)
-        loss = nce(rows.masked_fill(~competes, -torch.inf), hard_targets(flat))
-    total = WeightedLoss(loss.total, all_sum(loss.weight)).mean()
-    hits = rows.masked_fill(~competes, -torch.inf).argmax(1) == flat
-    metrics = {
-        "loss": total.detach(),
-        "valid_share": (flat != IGNORE).float().mean(),
-        "accuracy": hits.sum() / (flat != IGNORE).sum().clamp(min=1),
-    }
-    return Step(total, state, metrics)
+        competes = shared.heads[labels.clamp(min=0)][:, None] == shared.heads  # (N, C)
+        rows = pixel_rows(logits.float()).masked_fill(~competes, -torch.inf)  # (N, C)
+        found = nce(rows, hard_targets(labels))
+    hits = (rows.argmax(1) == labels).sum()
+    return Loss(mean_over(found.total, shared.weight), {"accuracy": hits / shared.weight.clamp(min=1)})
 
 
 def key_momentum(settings: Settings) -> float:

@@ -1,0 +1,72 @@
+"""Where a run happens: its folder, journal, device and processes, and what all kinds of runs do with them."""
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdp.core.labels import LabelUnion
+from mdp.io.checkpoint import save
+from mdp.io.distributed import World
+from mdp.io.engine import Position
+from mdp.io.errors import MdpError
+from mdp.io.journal import Journal
+from mdp.io.loading import Forgiving, Key, Pool, load
+from mdp.io.recipe import Recipe, RunSettings, as_layer
+from mdp.io.runs import space_json
+
+
+@dataclass(kw_only=True)
+class Place:
+    """Where a run happens."""
+
+    folder: Path
+    journal: Journal
+    device: torch.device
+    world: World
+    skipped: int = 0  # samples that could not be read and were left out, by this process
+
+    def save(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        kind: str,
+        position: Position,
+        recipe: Recipe,
+        union: LabelUnion,
+        scaler: torch.amp.GradScaler,
+        **others: Any,
+    ) -> None:
+        """Writes a checkpoint, if this is the main process; the last one but one is kept as `previous`."""
+        if not self.world.main:
+            return
+        about = {
+            "kind": kind,
+            **position.as_json(),
+            "recipe": as_layer(recipe),
+            "labels": [space_json(space) for space in union.spaces],
+            "processes": self.world.size,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "scaler": scaler.state_dict(),
+            **others,
+        }
+        place = self.folder / "checkpoints"
+        previous = place / "previous.safetensors" if name == "last" else None
+        save(place / f"{name}.safetensors", tensors, about, previous)
+
+    def skip(self, error: MdpError) -> None:
+        """Tells of a sample that could not be read, and counts it."""
+        self.skipped += 1
+        self.journal.warn(f"left out: {error}")
+
+    def load(
+        self, items: Any, pool: Pool, keys: Iterator[list[Key]], settings: RunSettings
+    ) -> Generator[list[Any], None, None]:
+        """The items of the keys; with --on-bad-sample skip, what cannot be read is replaced by the next sample."""
+        if settings.on_bad_sample == "stop":
+            return load(items, keys, settings.workers)
+        return load(Forgiving(items, len(pool.samples)), keys, settings.workers, self.skip)

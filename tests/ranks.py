@@ -1,0 +1,110 @@
+"""A step and a score in this process's part of a world: `python -m tests.ranks OUT` under a launcher's environment.
+
+The main process saves loss, prototypes or queues, gradients and confusion matrix, for test_distributed.py to compare.
+All is computed in float64: in float32 a ReLU at its kink may fall to either side of it, whatever is added up how.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from mdp.core.batches import Batch
+from mdp.core.chance import generator
+from mdp.core.methods import Data, Loss, split
+from mdp.core.mixing import MixSettings
+from mdp.core.networks import NetworkSettings
+from mdp.io.datasets import load, open_split
+from mdp.io.distributed import World, joined
+from mdp.io.evaluation import score
+from mdp.io.finetuning import new_segmentor
+from mdp.io.loading import PretrainItems, view_batches
+from mdp.io.opening import pool_of
+from mdp.io.recipe import EvalSettings, PretrainSettings, RunSettings, find_method, resolve
+from mdp.io.updating import sgd, trainee, update_
+
+BATCH = 8
+MODEL = {"backbone": "resnet18", "width": 4, "output_stride": 16, "channels": 8, "dilations": [1, 2]}
+METHODS = {
+    "multi_dataset": {"embedding": 8, "hidden": 8, "mix": MixSettings(region=True, pixel=True)},
+    "pixel_pairs": {"embedding": 8, "hidden": 8},
+    "region_bank": {"embedding": 8, "hidden": 8, "queue": 5},
+    "moco": {"embedding": 8, "queue": 12, "groups": 4},
+    "supervised": {},
+}
+CPU = torch.device("cpu")
+
+
+def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, torch.Tensor]:
+    """One step of a method with fixed normalisation statistics, on images of which some are ignored altogether."""
+    datasets = [load("shapes-coarse"), load("shapes-fine")]
+    pool = pool_of([(dataset, open_split(dataset, Path(), "train")[0][:8]) for dataset in datasets])
+    method = find_method(name)
+    settings = method.Settings(**METHODS[name])
+    data = Data(pool.union, BATCH, 2)
+    pair = method.build(settings, NetworkSettings(**{**MODEL, "dilations": (1, 2)}), data, generator(0))
+    run = RunSettings(gradients=gradients, accumulate=accumulate)
+    one, forward = trainee(pair, partial(sgd, lr=0.1, momentum=0.9, weight_decay=0.0), run, CPU, world, sync=True)
+    for network in (*pair, forward.query):
+        network.eval()
+    processes = world.share(BATCH)
+    items = PretrainItems(pool, PretrainSettings(crop=64), seed=0)
+    own = [items[0, index] for index in range(0, 16, 2)][processes.own]
+    views = [Batch(view.images.double(), view.labels) for view in view_batches(own, CPU)]
+    if world.rank == world.size - 1:
+        for view in views:
+            view.labels[-2:] = -1  # two images without a valid pixel: with four processes, all that the last one has
+    state = method.initial_state(settings, data, generator(1), CPU)
+    ready = method.prepare(pair, state, views, settings, generator(2), processes)
+
+    def loss(part: object) -> Loss:
+        return method.loss(forward, ready.shared, part, settings)
+
+    turns = [partial(loss, part) for part in split(ready.parts, len(own), accumulate)]
+    values = update_(one, turns, 0.1, "step 1")
+    return {
+        "loss": torch.tensor(values["loss"], dtype=torch.float64),
+        "gradient": torch.cat([p.grad.flatten() for p in pair.query.parameters() if p.grad is not None]),
+        "weights": torch.cat([p.detach().flatten() for p in pair.query.parameters()]),
+        **{f"state.{key}": tensor for key, tensor in method.pack(ready.state).items()},
+    }
+
+
+def confusion(world: World) -> torch.Tensor:
+    """Of an untrained segmentor on seven images, which no number of processes above one divides."""
+    dataset = load("shapes-target")
+    pool = pool_of([(dataset, open_split(dataset, Path(), "val")[0][:7])])
+    network = new_segmentor(resolve({"model": MODEL}), pool.union.size)
+    return score(network, pool, EvalSettings(), CPU, workers=0, world=world)
+
+
+def everything(world: World) -> dict[str, torch.Tensor]:
+    """All that is compared."""
+    found = {"confusion": confusion(world)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        torch.set_default_dtype(torch.float64)
+        try:
+            return found | steps(world)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+def steps(world: World) -> dict[str, torch.Tensor]:
+    """A step of every method, its gradients sent in both ways and its parts taken in one or two."""
+    found = {}
+    for name in METHODS:
+        for gradients, accumulate in (("flat", 1), ("flat", 2), ("overlapped", 1), ("overlapped", 2)):
+            values = step(name, world, gradients, accumulate)
+            found |= {f"{name} {gradients} {accumulate}.{key}": tensor for key, tensor in values.items()}
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined() as world:
+        answer = everything(world)
+        if world.main:
+            torch.save(answer, sys.argv[1])
