@@ -140,3 +140,32 @@ def worker_of(launcher: int, rank: int) -> int:
         except (OSError, AttributeError):
             continue
     raise AssertionError(f"no process of rank {rank} under {launcher}")
+
+
+def test_a_run_under_torchrun_is_restarted_when_a_process_dies_and_ends_with_the_same_bits(tmp_path: Path) -> None:
+    arguments = [
+        "pretrain",
+        *RUN,
+        "--steps",
+        "60",
+        "--mix",
+        "both",
+        "--workers",
+        "1",
+        "--set",
+        "run.checkpoint_minutes=0.01",
+    ]
+    whole = mdp(*arguments, "--processes", "2", "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2"]
+    with subprocess.Popen(
+        [sys.executable, *torchrun, "-m", "mdp", *arguments, "--out", "killed"],
+        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        wait_for_steps(tmp_path / "killed", 20)
+        os.kill(worker_of(process.pid, rank=1), signal.SIGKILL)
+        _, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
+    assert "resuming killed after step" in error
+    for name, tensor in final(tmp_path / "whole").items():
+        assert torch.equal(final(tmp_path / "killed")[name], tensor), name
