@@ -25,8 +25,10 @@ from mdp.io.jobs import Request, run_pretraining
 from mdp.io.journal import Journal
 from tests.conftest import ROOT
 from tests.laws import pure_call
+from tests.small_runs import TINY, request
 from tests.tensors import rng_of, seeds
-from tests.test_jobs import TINY, in_an_empty_folder, request  # noqa: F401 - the fixture works where it is imported
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 def counts_of(rng: torch.Generator, seed_count: int, blocks: int, classes: int) -> Tensor:

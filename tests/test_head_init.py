@@ -17,8 +17,10 @@ from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.opening import plan_finetuning
 from mdp.io.recipe import resolve
 from tests.laws import pure_call
+from tests.small_runs import TINY, request, tensors_of
 from tests.tensors import rng_of, seeds
-from tests.test_jobs import TINY, in_an_empty_folder, request, tensors_of  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 CPU = torch.device("cpu")
 

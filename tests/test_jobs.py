@@ -22,13 +22,7 @@ from mdp.io.opening import plan_finetuning, plan_pretraining
 from mdp.io.recipe import nest
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
 
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 PRETRAINED = [

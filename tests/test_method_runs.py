@@ -16,7 +16,9 @@ from mdp.io.images import write_rgb
 from mdp.io.jobs import Request, describe_pretraining, run_finetuning, run_pretraining
 from mdp.io.recipe import Layer, find_method, merge
 from tests.conftest import ROOT
-from tests.test_jobs import TINY, assert_same, in_an_empty_folder, losses, signal_after, tensors_of  # noqa: F401
+from tests.small_runs import TINY, assert_same, losses, signal_after, tensors_of
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
 SMALL = {"embedding": 8, "hidden": 8, "queue": 24, "groups": 2}

@@ -2,7 +2,7 @@
 
 The rule: nothing in `mdp.core` reads a file, talks to another process, looks at a clock or the environment, prints,
 or draws from a global generator; and no function writes to its arguments unless its name ends in an underscore.
-What must come from outside is an argument: `rng` for chance, `all_sum` for other processes.  The one exception is
+What must come from outside is an argument: `rng` for chance, `processes` for other processes.  The one exception is
 torch's: a network in training mode updates its BatchNorm statistics, and its dropout draws from the global generator.
 
 Shape legend: B images, C classes, D embedding channels, H x W image, h x w feature grid, N pixels, K targets a pixel,
@@ -16,10 +16,13 @@ from mdp.core.contrast import (
     WeightedLoss,
     class_logits,
     instance_nce,
+    mean_over,
     nce,
+    pixel_anchors,
     pixel_nce,
     pixel_rows,
     prototype_nce,
+    region_anchors,
     region_nce,
 )
 from mdp.core.geometry import (
@@ -44,7 +47,7 @@ from mdp.core.metrics import (
     mean_iou,
     pixel_accuracy,
 )
-from mdp.core.mixing import MixPlan, MixSettings, draw_box, draw_plan, mix, mix_pixels, mix_regions
+from mdp.core.mixing import MixPlan, MixSettings, draw_box, draw_plan, mix, mix_pixels, mix_regions, plan_rows
 from mdp.core.networks import (
     EmbeddingNetwork,
     EncoderPair,
@@ -70,6 +73,7 @@ from mdp.core.photometry import (
     normalise,
     stack_draws,
 )
+from mdp.core.processes import Processes, alone, even_parts, rows_of
 from mdp.core.prototypes import (
     ClassSums,
     PrototypeBank,
@@ -121,6 +125,7 @@ __all__ = [
     "MixSettings",
     "NetworkSettings",
     "PhotometrySettings",
+    "Processes",
     "PrototypeBank",
     "Prototypes",
     "Related",
@@ -130,6 +135,7 @@ __all__ = [
     "View",
     "WeightedLoss",
     "add",
+    "alone",
     "apply_distortion",
     "apply_photometry",
     "beta",
@@ -163,6 +169,7 @@ __all__ = [
     "empty_queues",
     "enqueue",
     "enqueue_classes",
+    "even_parts",
     "fit_classifier",
     "fitted_size",
     "follow_",
@@ -175,6 +182,7 @@ __all__ = [
     "mean_accuracy",
     "mean_cosine",
     "mean_iou",
+    "mean_over",
     "mix",
     "mix_pixels",
     "mix_regions",
@@ -183,19 +191,23 @@ __all__ = [
     "noise_queue",
     "normalise",
     "pixel_accuracy",
+    "pixel_anchors",
     "pixel_nce",
     "pixel_rows",
     "pixel_similarity",
     "plain_name",
+    "plan_rows",
     "polynomial",
     "prototype_nce",
     "prototype_similarity",
     "prototypes",
     "push",
     "queue_prototypes",
+    "region_anchors",
     "region_nce",
     "related_classes",
     "relaxed_targets",
+    "rows_of",
     "sparse_targets",
     "stack_draws",
     "upsample",

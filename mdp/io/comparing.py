@@ -20,6 +20,7 @@ from mdp.io.comparison_report import share_label, write_report
 from mdp.io.errors import CheckpointError, Preempted, RecipeError
 from mdp.io.jobs import Request, changed_keys, finetune_recipe, run_evaluation, run_finetuning
 from mdp.io.journal import Counter
+from mdp.io.locks import locked
 from mdp.io.opening import plan_finetuning
 from mdp.io.recipe import Layer, as_layer, merge, nest, set_layer
 
@@ -127,8 +128,20 @@ def run_comparison(request: Request, asked: Comparison) -> Path:
     _same_networks(cells, wanted)
     for cell in cells:
         _refuse_other_settings(cell, wanted[cell.record])
-    runs.make(folder)
-    counter = Counter(request.quiet)
+    with locked(runs.make(folder)):
+        _run_missing(cells, wanted, folder, target, asked, Counter(request.quiet))
+    return folder
+
+
+def _run_missing(
+    cells: Sequence[Cell],
+    wanted: Mapping[Path, dict[str, Any]],
+    folder: Path,
+    target: str,
+    asked: Comparison,
+    counter: Counter,
+) -> None:
+    """Runs the cells that are not there yet, and writes down all that are after each."""
     for number, cell in enumerate(cells, 1):
         if not _read(cell.record).get("result"):
             name = f"{cell.start.name}, {share_label(cell.share)} of the labels, seed {cell.seed}"
@@ -140,7 +153,6 @@ def run_comparison(request: Request, asked: Comparison) -> Path:
             counter.say(f"{number}/{len(cells)}: mIoU {100 * result['miou']:.2f}")
             _collect(folder, target, asked, cells)
     _collect(folder, target, asked, cells)
-    return folder
 
 
 def _cells(request: Request, asked: Comparison, images: int, folder: Path) -> Iterator[Cell]:
@@ -171,7 +183,8 @@ def _identity(cell: Cell) -> dict[str, Any]:
     if weights is not None:
         digest = _digest(weights, weights.stat().st_mtime_ns)
     layer = as_layer(recipe)
-    run = {key: layer["run"][key] for key in ("seed", "threads")}
+    decisive = ("seed", "threads", "precision", "accumulate", "clip_norm", "deterministic")
+    run = {key: layer["run"][key] for key in decisive}
     return {
         "start": cell.start.name,
         "init": cell.start.init(cell.seed),

@@ -38,7 +38,7 @@ from mdp.io.place import Place
 from mdp.io.recipe import Layer, Recipe, as_layer, find_method, merge, resolve, schedule_layer
 from mdp.io.signals import Stop, stop_on_signals
 from mdp.io.training import data_of, pretrain, schedule_of
-from mdp.io.weights import fit, read_weights
+from mdp.io.weights import about_weights, fit, read_weights
 
 # What may differ between a run and its resumption; everything else decides what is learnt
 MAY_CHANGE = (
@@ -382,7 +382,7 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
         weights = runs.checkpoint_of(source)
     model: Layer = {}
     if weights:
-        about = read_weights(weights)[1]
+        about = about_weights(weights)
         model = {"model": about["recipe"]["model"]} if about else {}
     return _with_paths(resolve(schedule_layer(target.partition(":")[0]), model, asked)), weights
 

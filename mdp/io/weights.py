@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mdp.core.networks import Match, match
-from mdp.io.checkpoint import load, opened, read_header, read_tensors
+from mdp.io.checkpoint import load, opened, read_about, read_header, read_tensors
 from mdp.io.engine import section
 from mdp.io.errors import CheckpointError
 from mdp.io.files import printable
@@ -38,6 +38,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if kind not in ("pretrain", "finetune"):
         raise CheckpointError(f"{path}: its kind is {kind!r}; expected a pretrain or finetune run")
     return section(whole.tensors, "query" if kind == "pretrain" else "network"), whole.about
+
+
+def about_weights(path: Path) -> dict[str, Any]:
+    """What a checkpoint file says about itself, without its weights; empty for foreign files."""
+    foreign = path.suffix in (".pth", ".pt", ".bin") or read_header(path).texts.get("format") != "mdp"
+    return {} if foreign else read_about(path)
 
 
 def _foreign(path: Path) -> dict[str, Tensor]:
