@@ -2,8 +2,9 @@
 
     python tests/stress/soak.py --steps 20000
 
-Memory is the proportional set size of the run and all its processes, in the second quarter of the run against the
-last; exit code 1 when it grew by more than 1 %.
+Memory is what the run and its loader processes have of their own: their proportional set size without the pages of
+files, which other programs share.  It is compared between the second quarter of the run and the last; exit code 1 when
+it grew by more than 1 %.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def look(process: int, log: Path, began: float) -> Sample | None:
     for one in [process, *children(process)]:
         try:
             rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
-            memory += int(rollup.partition("Pss:")[2].split()[0])
+            memory += sum(int(rollup.partition(name)[2].split()[0]) for name in ("Pss_Anon:", "Pss_Shmem:"))
             files += len(list(Path(f"/proc/{one}/fd").iterdir()))
             threads += len(list(Path(f"/proc/{one}/task").iterdir()))
         except (OSError, IndexError):
