@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tables of docs/study.md, after pretrain.sh.  Cells that are done are kept.  compare.sh camvid does one target;
-# FRACTIONS=1/8 limits the shares of the labels.
+# The comparisons of docs/study.md, after pretrain.sh.  Cells that are done are kept.  compare.sh camvid does one
+# target; FRACTIONS=1/8 limits the shares of the labels.  The tables hold 1/8, of camvid also 1/4, not camvid-longer.
 set -euo pipefail
 D=examples/datasets
 OUT=${STUDY:-runs/study}
