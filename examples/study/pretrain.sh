@@ -18,11 +18,7 @@ run() { # name, datasets, options
   local name=$1 datasets=$2
   shift 2
   if grep -q '"state": "done"' "$OUT/$name/status.json" 2>/dev/null; then return; fi
-  if [ -f "$OUT/$name/checkpoints/last.safetensors" ]; then
-    mdp pretrain --resume "$OUT/$name" --quiet
-  else
-    mdp pretrain --config examples/study/study.yaml --datasets "$datasets" --out "$OUT/$name" --overwrite --quiet "$@"
-  fi
+  mdp pretrain --config examples/study/study.yaml --datasets "$datasets" --out "$OUT/$name" --resume --quiet "$@"
 }
 
 rows() {

@@ -1,6 +1,6 @@
 """A long run of tiny steps: its memory, files, threads and time a step must not grow.
 
-    python tests/stress/soak.py --steps 20000
+    python -m tests.stress.soak --steps 20000
 
 Memory is what the run and its loader processes have of their own: their proportional set size without the pages of
 files, which other programs share.  It is compared between the second quarter of the run and the last; exit code 1 when
