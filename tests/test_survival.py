@@ -296,7 +296,9 @@ def test_a_bad_sample_stops_the_run_by_its_name_or_is_left_out_and_counted(
     assert [step for step, _ in losses(Path("skip"))] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_photo_that_cannot_be_read_is_found_before_training(tmp_path: Path) -> None:
+def test_a_photo_that_cannot_be_read_is_found_before_training_and_stops_it_unless_it_may_be_skipped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     Path("photos").mkdir()
     Path("labels").mkdir()
     for name in ("a", "b", "c"):
@@ -308,6 +310,11 @@ def test_a_photo_that_cannot_be_read_is_found_before_training(tmp_path: Path) ->
     with pytest.raises(DatasetError, match=r"b\.jpg"):
         run_pretraining(asked)
     assert not Path("run").exists()
+    changes = [("pretrain.datasets", ["mine.yaml"]), ("pretrain.batch_size", 2), ("run.on_bad_sample", "skip")]
+    run_pretraining(request(*changes, out=Path("run"), quiet=False))
+    told = capsys.readouterr().err
+    assert "warning: " in told
+    assert "b.jpg" in told.partition("left out: ")[2]
 
 
 def test_every_error_says_what_it_is_by_its_exit_code() -> None:

@@ -6,6 +6,7 @@ status.json how it ended.  With several processes all do the same; what only one
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,7 @@ from mdp.io.datasets import names as dataset_names
 from mdp.io.datasets import open_split
 from mdp.io.distributed import World, joined, launch_id, local_device, restarted
 from mdp.io.engine import pick_device, restore_, section
-from mdp.io.errors import CheckpointError, MdpError, Preempted, RecipeError, ResourceError
+from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.evaluation import prepare_keep, score, summary
 from mdp.io.finetuning import finetune, new_segmentor
 from mdp.io.head_init import start_classifier_
@@ -190,7 +191,7 @@ def _same_labels(about: Mapping[str, Any], pool: Pool, where: Path) -> None:
 
 
 @contextmanager
-def _recorded(journal: Journal, kind: str) -> Iterator[None]:
+def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
     """Writes status.json whatever happens, and turns a shortage of memory into one line."""
     journal.status("running")
     try:
@@ -198,7 +199,9 @@ def _recorded(journal: Journal, kind: str) -> Iterator[None]:
             yield
     except Preempted as error:
         journal.status("preempted", str(error), error.exit_code)
-        raise Preempted(f"{error}; go on with: mdp {kind} --resume {journal.folder}") from error
+        again = f"mdp {kind} --resume {shlex.quote(str(journal.folder))}"
+        again += f" --processes {world.size}" if world.size > 1 else ""
+        raise Preempted(f"{error}; go on with: {again}") from error
     except MdpError as error:
         journal.status("failed", str(error), error.exit_code)
         raise
@@ -264,9 +267,13 @@ def _check(recipe: Recipe, plan: Plan, world: World, stop: Stop, quiet: bool) ->
             if pool
             for name, dataset in pool.datasets.items()
         ]
-        check_before_training(
-            parts, max(1, recipe.run.workers), lines.append, tell=Counter(quiet).tell, stop=lambda: stop
-        )
+        workers, tell = max(1, recipe.run.workers), Counter(quiet).tell
+        try:
+            check_before_training(parts, workers, lines.append, tell=tell, stop=lambda: stop)
+        except DatasetError as error:
+            if recipe.run.on_bad_sample == "stop":
+                raise
+            lines.extend(f"warning: {line}" for line in str(error).splitlines())
         return "\n".join(lines)
 
     return world.said(check).splitlines() if recipe.run.check else []
@@ -306,7 +313,7 @@ def run_pretraining(request: Request) -> Path:
         folder = start.folder or Path(world.said(lambda: str(_fresh("pretrain", plan, request, held))))
         schedule, length = schedule_of(recipe, images)
         journal = Journal(folder, schedule.steps, recipe.run.log_seconds, request.quiet, world.main)
-        with _recorded(journal, "pretrain"):
+        with _recorded(journal, "pretrain", world):
             _announce(journal, [*plan.lines, *checked], start)
             journal.say(
                 f"{images:,} images, {plan.pool.union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
@@ -417,7 +424,7 @@ def run_finetuning(request: Request) -> Path:
         checked = _check(recipe, plan, world, stop, request.quiet)
         folder = start.folder or Path(world.said(lambda: str(_fresh("finetune", plan, request, held))))
         journal = Journal(folder, recipe.finetune.steps, recipe.run.log_seconds, request.quiet, world.main)
-        with _recorded(journal, "finetune"):
+        with _recorded(journal, "finetune", world):
             _announce(journal, [*plan.lines, *checked], start)
             for line in [] if start.checkpoint else report.splitlines():
                 journal.say(line)
