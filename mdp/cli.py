@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -575,15 +576,14 @@ def checkpoint_diff(first: Path, second: Path, as_json: bool) -> None:
 
 def main() -> None:
     """The entry point: an `MdpError` becomes one clean line and its exit code; anything else is our bug."""
+    words = ""
     try:
         code = cli.main(prog_name="mdp", standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _fail("interrupted", 130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code, words = 130, "interrupted"
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except KeyboardInterrupt:
-        code = _fail("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -591,20 +591,26 @@ def main() -> None:
         from mdp.io.errors import MdpError, Preempted
 
         if not isinstance(error, MdpError):
+            _end(1, "")
             raise
-        code = _fail(str(error) if isinstance(error, Preempted) else f"error: {error}", error.exit_code)
+        code, words = error.exit_code, str(error) if isinstance(error, Preempted) else f"error: {error}"
     code = code if isinstance(code, int) else 0
-    if "LOCAL_RANK" in os.environ:
-        from mdp.io.launcher import leave_code
-
-        leave_code(code)
+    _end(code, words)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # the work is done: a signal now would only spoil the exit code
+    if "LOCAL_RANK" in os.environ:
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)  # at a usual exit, threads that still wait for other processes may abort this one
     sys.exit(code)
 
 
-def _fail(text: str, code: int) -> int:
-    """Says how it ended; of several processes the first speaks for all, unless the cause is another's own."""
-    if _speaks() or code not in (8, 75, 130):
-        click.echo(text if _speaks() else f"process {os.environ['RANK']}: {text}", err=True)
-    return code
+def _end(code: int, words: str) -> None:
+    """Says how it ended: of several processes the launcher does, or the first unless the cause is another's own."""
+    if "LOCAL_RANK" in os.environ:
+        from mdp.io.launcher import Ending, leave
+
+        if leave(Ending(code, words)):
+            return
+    if words and (_speaks() or code not in (8, 75, 130)):
+        click.echo(words if _speaks() else f"process {os.environ['RANK']}: {words}", err=True)

@@ -55,7 +55,7 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     views = [Batch(view.images.double(), view.labels) for view in view_batches(own, CPU)]
     if world.rank == world.size - 1:
         for view in views:
-            view.labels[-2:] = -1  # two images without a valid pixel: with four processes, all that the last one has
+            view.labels[-2:] = -1  # two images without a valid pixel: with three processes, all that the last one has
     state = method.initial_state(settings, data, generator(1), CPU)
     ready = method.prepare(pair, state, views, settings, generator(2), processes)
 

@@ -89,6 +89,17 @@ def test_another_seed_is_another_run() -> None:
     assert not torch.equal(first["query.backbone.conv1.weight"], second["query.backbone.conv1.weight"])
 
 
+def test_the_key_encoder_follows_the_query_encoder_as_slowly_as_asked() -> None:
+    found = {}
+    for momentum in (0.0, 0.25, 1.0):
+        tensors = tensors_of(run_pretraining(request(("pretrain.steps", 1), ("method.key_momentum", momentum))))
+        found[momentum] = tensors["key.backbone.conv1.weight"]
+        query = tensors["query.backbone.conv1.weight"]  # the same after the first step, whatever the key does then
+    assert torch.equal(found[0.0], query)
+    assert not torch.equal(found[1.0], query)
+    torch.testing.assert_close(found[0.25], 0.25 * found[1.0] + 0.75 * query)
+
+
 def test_pretrained_weights_arrive_in_the_segmentor() -> None:
     pretrained = run_pretraining(request())
     recipe, weights = jobs.finetune_recipe(request())

@@ -590,8 +590,8 @@ def test_the_statistics_of_one_group_do_not_reach_another() -> None:
     first, second = (moco._in_groups(pair.query, some, 2, 4) for some in (images, changed))
     assert torch.equal(first[:2], second[:2])
     assert not torch.allclose(first[2:], second[2:])
-    together = moco._in_groups(pair.query, images, 1)
-    assert not torch.allclose(together, first)
+    one = moco._in_groups(pair.query, images, 1, 4)
+    assert not torch.allclose(one, first)
 
 
 @pytest.mark.parametrize(("batch", "groups"), [(3, 2), (1, 1), (15, 8)])
@@ -625,7 +625,7 @@ def supervised_step(
     """Loss, gradient and metrics of logits (V B, C, h, w)."""
     settings, network = supervised.Settings(heads=heads), Fixed(logits)
     state = supervised.initial_state(settings, data, rng_of(0), CPU)
-    step = pure_call(supervised.step, EncoderPair(network, network), state, views, settings, rng_of(0))
+    step = pure_call(one_step, supervised, EncoderPair(network, network), state, views, settings, rng_of(0))
     step.loss.backward()
     assert network.logits.grad is not None
     return step.loss.detach(), network.logits.grad, dict(step.metrics)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from mdp.core.batches import Batch
-from mdp.io import jobs, place, training
-from mdp.io.checkpoint import checkpoints_in, load
+from mdp.io import finetuning, jobs, place, training
+from mdp.io.checkpoint import checkpoints_in, load, save
 from mdp.io.errors import DatasetError, Diverged, MdpError, Preempted, RecipeError, ResourceError
-from mdp.io.jobs import run_evaluation, run_finetuning, run_pretraining
-from mdp.io.loading import Pool, view_batches
+from mdp.io.finetuning import Finetuning
+from mdp.io.jobs import Request, run_evaluation, run_finetuning, run_pretraining
+from mdp.io.journal import Journal
+from mdp.io.loading import Forgiving, Pool, crop_batch, view_batches
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
@@ -97,6 +100,55 @@ def test_an_fp16_overflow_halves_the_scale_and_changes_nothing_else(monkeypatch:
     assert [record["step"] for record in records("run") if record.get("overflow")] == [3]
     about = load(Path("run/checkpoints/last.safetensors")).about
     assert about["scaler"]["scale"] == 2.0**10
+
+
+def test_an_fp16_overflow_in_fine_tuning_changes_the_scale_only_and_the_scale_is_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    advance = Finetuning.advance
+
+    def scaled(self: Finetuning, items: list[Any], step: int) -> dict[str, float]:
+        scaler, scales = self.one.scaler, {0: 2.0**10, 1: 2.0**100, 2: 2.0**9}
+        scaler.load_state_dict({**scaler.state_dict(), "scale": scales.get(step, scaler.get_scale())})
+        before = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        metrics = advance(self, items, step)
+        same = all(torch.equal(tensor, before[name]) for name, tensor in self.network.state_dict().items())
+        assert same == ("overflow" in metrics) == (step == 1)
+        return metrics
+
+    monkeypatch.setattr(Finetuning, "advance", scaled)
+    changes = [("run.precision", "fp16"), ("finetune.validate_steps", 0)]
+    run_finetuning(request(*changes, init="scratch", out=Path("whole")))
+    with monkeypatch.context() as patch:
+        signal_after(patch, 3)
+        with pytest.raises(Preempted):
+            run_finetuning(request(*changes, init="scratch", out=Path("stopped")))
+    run_finetuning(request(*changes, resume="stopped"))
+    assert_same(tensors_of(Path("whole")), tensors_of(Path("stopped")))
+    abouts = [load(Path(folder, "checkpoints/last.safetensors")).about for folder in ("whole", "stopped")]
+    assert abouts[0]["scaler"] == abouts[1]["scaler"]
+    assert abouts[0]["scaler"]["scale"] == 2.0**9
+
+
+def test_one_pixel_that_is_not_a_number_leaves_fine_tuning_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        signal_after(patch, 2)
+        with pytest.raises(Preempted):
+            run_finetuning(request(init="scratch", out=Path("stopped")))
+    calls = iter(range(1000))
+
+    def poisoned(items: list[Any], device: torch.device) -> Batch:
+        batch = crop_batch(items, device)
+        if next(calls) == 2:
+            batch.images[1, 0, 3, 3] = math.nan
+        return batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "crop_batch", poisoned)
+        with pytest.raises(Diverged, match="step 3: the loss is nan"):
+            run_finetuning(request(init="scratch", out=Path("poisoned")))
+    assert_same(tensors_of(Path("stopped")), tensors_of(Path("poisoned")))
+    assert json.loads(Path("poisoned/diverged.json").read_text())["step"] == 3
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -232,6 +284,63 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it(monkeypatch: pytest.M
     assert_same(tensors_of(Path("whole")), tensors_of(Path("run")))
 
 
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def under_torchrun(monkeypatch: pytest.MonkeyPatch, launch: str, restarts: int) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", launch)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
+
+
+def stopped_after(step: int, changes: tuple[tuple[str, Any], ...] = (), **others: Any) -> None:
+    """Pretraining that ends by a signal after so many steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        signal_after(patch, step)
+        with pytest.raises(Preempted, match=f"after step {step}"):
+            run_pretraining(request(*changes, **others))
+
+
+def test_a_restart_goes_on_with_what_its_launch_began_and_never_replaces_what_another_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    under_torchrun(monkeypatch, "first", 0)
+    stopped_after(2, out=Path("run"))
+    before = files_of(Path("run"))
+    under_torchrun(monkeypatch, "second", 1)  # before it was restarted, it failed because the folder is not empty
+    with pytest.raises(RecipeError, match="the folder is not empty"):
+        run_pretraining(request(out=Path("run")))
+    assert files_of(Path("run")) == before
+    stopped_after(4, out=Path("run"), resume="")  # before it was restarted, it had gone on with the run
+    under_torchrun(monkeypatch, "first", 1)
+    run_pretraining(request(out=Path("run")))
+    assert [step for step, _ in losses(Path("run"))] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_restart_replaces_a_run_of_its_own_launch_that_has_no_checkpoint_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_torchrun(monkeypatch, "first", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "pretrain", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_pretraining(request(out=Path("run")))
+    under_torchrun(monkeypatch, "first", 1)
+    run_pretraining(request(out=Path("run")))
+    assert [step for step, _ in losses(Path("run"))] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_change_of_threads_is_told_when_there_is_one() -> None:
+    two = (("run.threads", 2),)
+    stopped_after(2, two, out=Path("run"))
+    torch.set_num_threads(1)  # as another process may begin
+    stopped_after(4, two, resume="run")
+    assert "threads:" not in Path("run/log.txt").read_text()
+    path = Path("run/checkpoints/last.safetensors")
+    tensors, about = load(path)
+    save(path, tensors, {**about, "threads": 3})
+    run_pretraining(request(*two, resume="run"))
+    assert "note: threads: 3 before, 2 now" in Path("run/log.txt").read_text()
+
+
 # Signals
 
 
@@ -266,6 +375,55 @@ def test_a_signal_while_scoring_ends_it_with_nothing_written(monkeypatch: pytest
     assert not list(Path("run/eval").rglob("scores.json"))
 
 
+@pytest.mark.parametrize(("kind", "run", "step"), [("pretrain", run_pretraining, 7), ("finetune", run_finetuning, 4)])
+def test_a_validation_that_a_signal_cuts_short_is_not_recorded_and_done_again(
+    kind: str, run: Callable[[Request], Path], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Pool.read
+
+    def interrupted(self: Pool, index: int) -> Any:
+        if "/val/" in self.samples[index].image:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "read", interrupted)
+        with pytest.raises(Preempted, match=f"after step {step}"):
+            run(request(init="scratch" if kind == "finetune" else None, out=Path("run")))
+    assert not [record for record in records("run") if record["kind"] == "validate"]
+    run(request(resume="run"))
+    validated = [record["step"] for record in records("run") if record["kind"] == "validate"]
+    assert validated == ([7] if kind == "pretrain" else [4, 6])
+
+
+def test_a_validation_that_a_signal_follows_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Journal.record
+
+    def record(self: Journal, kind: str, step: int, **values: Any) -> None:
+        original(self, kind, step, **values)
+        if kind == "validate":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "record", record)
+        with pytest.raises(Preempted, match="after step 4"):
+            run_finetuning(request(init="scratch", out=Path("run")))
+    assert load(Path("run/checkpoints/last.safetensors")).about["validated"] == 4
+    run_finetuning(request(resume="run"))
+    assert [record["step"] for record in records("run") if record["kind"] == "validate"] == [4, 6]
+
+
+def test_the_last_score_of_fine_tuning_is_known_through_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = []
+    for step, changes in ((5, {"init": "scratch", "out": Path("run")}), (6, {"resume": "run"})):
+        with monkeypatch.context() as patch:
+            signal_after(patch, step)
+            with pytest.raises(Preempted):
+                run_finetuning(request(("finetune.steps", 9), **changes))
+        scores.append(load(Path("run/checkpoints/last.safetensors")).about["last"])
+    assert scores[0] == scores[1] > 0
+
+
 # Samples
 
 
@@ -294,6 +452,38 @@ def test_a_bad_sample_stops_the_run_by_its_name_or_is_left_out_and_counted(
     assert left_out > 0
     assert f"{left_out} samples could not be read" in told
     assert [step for step, _ in losses(Path("skip"))] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_bad_sample_is_replaced_by_the_next_good_one() -> None:
+    bad = [DatasetError(f"{index}") for index in range(4)]
+    items = Forgiving({(7, 0): "first", (7, 1): bad[1], (7, 2): "third", (7, 3): bad[3]}, count=4)
+    assert [items[7, index] for index in (0, 2)] == ["first", "third"]
+    assert [items[7, index] for index in (1, 3)] == [("third", bad[1]), ("first", bad[3])]
+
+
+def test_the_sample_that_stands_in_for_a_bad_one_is_the_same_in_a_resumed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, *range(0, 800, 3))
+    skip = (("run.on_bad_sample", "skip"), ("pretrain.validate_images", 0))
+    run_pretraining(request(*skip, out=Path("whole")))
+    stopped_after(3, skip, out=Path("stopped"))
+    run_pretraining(request(*skip, resume="stopped"))
+    assert_same(tensors_of(Path("whole")), tensors_of(Path("stopped")))
+
+
+def test_data_of_which_nothing_can_be_read_any_more_stop_the_run_even_when_bad_samples_are_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spoil(monkeypatch, *range(800))
+    with pytest.raises(DatasetError, match=r"10 samples in a row cannot be read, the first: .*damaged"):
+        run_pretraining(request(("run.on_bad_sample", "skip"), out=Path("run")))
+
+
+def test_samples_that_other_processes_leave_out_are_told_unless_all_is_to_be_quiet(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for quiet in (False, True):
+        Journal(tmp_path, 1, 1.0, quiet=quiet, main=False).warn("left out: a.jpg")
+    assert capsys.readouterr().err == "left out: a.jpg\n"
 
 
 def test_a_photo_that_cannot_be_read_is_found_before_training_and_stops_it_unless_it_may_be_skipped(

@@ -3,20 +3,55 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from mdp.core.processes import Processes
+from mdp.io.distributed import World
 
 Answer = TypeVar("Answer")
+Exchange = Callable[[Tensor], list[Tensor]]  # this process's tensor -> those of all, in order of rank
 
 
 def together(images: tuple[int, ...], work: Callable[[Processes], Answer]) -> list[Answer]:
     """What `work` gives in each of len(images) processes with so many images of a batch."""
-    barrier = threading.Barrier(len(images), timeout=20)
-    offered: list[Tensor] = [torch.empty(0)] * len(images)
+
+    def process(rank: int, exchange: Exchange) -> Answer:
+        def gather(tensor: Tensor) -> Tensor:
+            assert len(tensor) == images[rank]
+            return torch.cat(exchange(tensor))
+
+        return work(Processes(images, rank, lambda tensor: torch.stack(exchange(tensor)).sum(0), gather))
+
+    return _play(len(images), process)
+
+
+class Played(World):
+    """A world whose processes are threads; its batches are not shared."""
+
+    exchange: Exchange
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        return torch.stack(self.exchange(tensor)).sum(0)
+
+
+def worlds(size: int, work: Callable[[World], Answer]) -> list[Answer]:
+    """What `work` gives in each process of a world of that size."""
+
+    def process(rank: int, exchange: Exchange) -> Answer:
+        world = Played(rank, size)
+        world.exchange = exchange
+        return work(world)
+
+    return _play(size, process)
+
+
+def _play(count: int, process: Callable[[int, Exchange], Answer]) -> list[Answer]:
+    barrier = threading.Barrier(count, timeout=20)
+    offered: list[Tensor] = [torch.empty(0)] * count
 
     def exchange(rank: int, tensor: Tensor) -> list[Tensor]:
         offered[rank] = tensor.detach()
@@ -25,19 +60,12 @@ def together(images: tuple[int, ...], work: Callable[[Processes], Answer]) -> li
         barrier.wait()
         return everyone
 
-    def process(rank: int) -> Answer:
-        def all_sum(tensor: Tensor) -> Tensor:
-            return torch.stack(exchange(rank, tensor)).sum(0)
-
-        def gather(tensor: Tensor) -> Tensor:
-            assert len(tensor) == images[rank]
-            return torch.cat(exchange(rank, tensor))
-
+    def run(rank: int) -> Answer:
         try:
-            return work(Processes(images, rank, all_sum, gather))
+            return process(rank, partial(exchange, rank))
         except BaseException:
             barrier.abort()
             raise
 
-    with ThreadPoolExecutor(len(images)) as pool:
-        return list(pool.map(process, range(len(images))))
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))

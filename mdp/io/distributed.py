@@ -41,7 +41,7 @@ class World(NamedTuple):
         if self.size == 1:
             return tensor
         total = tensor.detach().clone(memory_format=torch.contiguous_format)
-        with _answered():
+        with answered():
             dist.all_reduce(total)
         return total
 
@@ -57,7 +57,7 @@ class World(NamedTuple):
             padded = own.new_zeros(images[0], *own.shape[1:])  # the first part is the largest
             padded[: len(own)] = own
             found = [torch.empty_like(padded) for _ in images]
-            with _answered():
+            with answered():
                 dist.all_gather(found, padded)
             whole = torch.cat([rows[:count] for rows, count in zip(found, images, strict=True)])
             return whole.bool() if flags else whole
@@ -73,7 +73,7 @@ class World(NamedTuple):
         words = [say() if self.main else ""]
         if self.size == 1:
             return words[0]
-        with _answered():
+        with answered():
             dist.broadcast_object_list(words, group=self.patient)  # the others may have to wait for it
         return words[0]
 
@@ -139,14 +139,19 @@ def restarted() -> bool:
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
-    """Turns what torch raises when another process is gone into one line."""
+def answered() -> Iterator[None]:
+    """Turns what torch raises when another process is gone into one line; other errors pass."""
     try:
         yield
     except RuntimeError as error:
-        raise ProcessError(
-            f"another process failed or has not answered for {_MINUTES} minutes: {_first_line(error)}"
-        ) from error
+        text = _first_line(error)
+        if "imed out" in text or "imeout" in text:
+            raise ProcessError(f"another process has not answered for {_MINUTES} minutes") from error
+        if any(words in text for words in ("Connection closed", "Connection reset", "Broken pipe")):
+            raise ProcessError("another process has failed") from error
+        if isinstance(error, dist.DistError) or "gloo" in text:
+            raise ProcessError(f"another process has failed: {text}") from error
+        raise
 
 
 def _first_line(error: Exception) -> str:

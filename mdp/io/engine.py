@@ -47,8 +47,8 @@ class Run(Protocol):
     def advance(self, items: list[Any], step: int) -> dict[str, float]:
         """One step on these samples; metrics, "loss" and "lr" among them.  Raises Diverged before it does harm."""
 
-    def validate(self, step: int, stop: Stop) -> float:
-        """The score after so many steps, higher is better; ends early, agreeing, when the stop is set anywhere."""
+    def validate(self, step: int, stop: Stop) -> float | None:
+        """The score after so many steps, higher is better; None when the stop, set anywhere, cut it short."""
 
     def checkpoint(self, name: str, position: Position) -> None:
         """Writes all there is, if this is the main process."""
@@ -84,7 +84,7 @@ def loop(
         while True:
             if step > validated and _due(step, schedule.validate_every, schedule.steps):
                 score = run.validate(step, stop)
-                if not stop.agree(world):  # a validation that a signal cut short is run again on resume
+                if score is not None:  # a validation that a signal cut short is run again on resume
                     validated, saved_at = step, -math.inf
                     if score >= best:
                         best = score

@@ -101,7 +101,7 @@ class Finetuning:
         logits = upsample(self.forward(part.images), self.recipe.finetune.crop)  # (B, C, H, W)
         return Loss(cross_entropy(logits, part.labels, pixels), {})
 
-    def validate(self, step: int, stop: Stop) -> float:
+    def validate(self, step: int, stop: Stop) -> float | None:
         if self.validation is None:
             return -math.inf
         place, run = self.place, self.recipe.run
@@ -110,12 +110,12 @@ class Finetuning:
             world=place.world, skipped=place.skip if run.on_bad_sample == "skip" else None,
         ).sum(0)  # fmt: skip
         self.network.train()
-        if not stop.agree(place.world):
-            self.last = mean_iou(confusion)
-            accuracy = pixel_accuracy(confusion)
-            place.journal.record("validate", step, miou=self.last, aacc=accuracy)
-            place.journal.say(f"step {step}: validation mIoU {100 * self.last:.2f}, aAcc {100 * accuracy:.2f}")
-        return self.last if self.last is not None else -math.inf
+        if stop.agree(place.world):
+            return None
+        self.last, accuracy = mean_iou(confusion), pixel_accuracy(confusion)
+        place.journal.record("validate", step, miou=self.last, aacc=accuracy)
+        place.journal.say(f"step {step}: validation mIoU {100 * self.last:.2f}, aAcc {100 * accuracy:.2f}")
+        return self.last
 
     def checkpoint(self, name: str, position: Position) -> None:
         tensors = {
@@ -156,5 +156,5 @@ def cross_entropy(logits: Tensor, labels: Tensor, pixels: Tensor) -> Tensor:
     Those are the valid pixels of the whole batch, or all of them, ignored ones counting as 0 (MMSegmentation before
     0.23).
     """
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
-    return mean_over(total, pixels.float())
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")  # (B, H, W)
+    return mean_over(losses.sum(), pixels.float())  # CUDA has no deterministic reduction="sum"

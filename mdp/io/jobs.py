@@ -87,12 +87,7 @@ def _begin(kind: str, request: Request, world: World, held: ExitStack) -> Start:
     if not said:
         return Start(None, None)
     folder, path, notes = json.loads(said)
-    start = load(Path(path))
-    for what, now in (("processes", world.size), ("threads", torch.get_num_threads()), ("torch", torch.__version__)):
-        before = start.about.get(what, now)
-        if before != now:
-            notes.append(f"note: {what}: {before} before, {now} now; the last digits of what is learnt may differ")
-    return Start(Path(folder), start, tuple(notes))
+    return Start(Path(folder), load(Path(path)), tuple(notes))
 
 
 def _reopen(kind: str, request: Request, held: ExitStack) -> str:
@@ -117,10 +112,8 @@ def _to_resume(kind: str, request: Request) -> Path | None:
     """The run folder to go on with, if one is asked for; with --out and --resume a run may be there or not."""
     if request.resume:
         return Path(request.resume)
-    if restarted():
-        return runs.of_launch(kind, request.out, launch_id())
     if request.resume is None:
-        return None
+        return runs.of_launch(kind, request.out, launch_id()) if restarted() else None
     if request.out is not None:
         return request.out if checkpoints_in(request.out) else None
     found = runs.newest(kind)
@@ -140,7 +133,8 @@ def _hold(folder: Path, held: ExitStack) -> None:
 
 def _fresh(kind: str, plan: Plan, request: Request, held: ExitStack) -> Path:
     """A new run folder, locked and described."""
-    again = request.resume is not None or restarted()  # a run that was stopped before its first checkpoint
+    ours = restarted() and request.out is not None and runs.begun_by(request.out, launch_id())
+    again = request.resume is not None or ours  # a run that was stopped before its first checkpoint
     names = plan.pool.datasets if kind == "pretrain" else [next(iter(plan.pool.datasets))]
     folder = runs.create(kind, "+".join(names), request.out, request.overwrite or again)
     _hold(folder, held)
@@ -199,6 +193,8 @@ def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
             yield
     except Preempted as error:
         journal.status("preempted", str(error), error.exit_code)
+        if not checkpoints_in(journal.folder):
+            raise
         again = f"mdp {kind} --resume {shlex.quote(str(journal.folder))}"
         again += f" --processes {world.size}" if world.size > 1 else ""
         raise Preempted(f"{error}; go on with: {again}") from error
@@ -251,8 +247,9 @@ def _enough(images: int, world: World, recipe: Recipe, least: int) -> None:
     parts = world.size * recipe.run.accumulate
     if images < parts * least:
         raise RecipeError(
-            f"a batch of {images} images over {world.size} processes, each in {recipe.run.accumulate} parts, leaves "
-            f"fewer than {least} image(s) a part; raise --batch-size, or lower --accumulate or --processes"
+            f"a batch of {images} images in {parts} parts (--processes {world.size}, "
+            f"--accumulate {recipe.run.accumulate}) leaves fewer than {least} image(s) a part; raise --batch-size or "
+            "lower the others"
         )
 
 
@@ -314,7 +311,7 @@ def run_pretraining(request: Request) -> Path:
         schedule, length = schedule_of(recipe, images)
         journal = Journal(folder, schedule.steps, recipe.run.log_seconds, request.quiet, world.main)
         with _recorded(journal, "pretrain", world):
-            _announce(journal, [*plan.lines, *checked], start)
+            _announce(journal, [*plan.lines, *checked], start, world)
             journal.say(
                 f"{images:,} images, {plan.pool.union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
                 f"images ({length:,} an epoch) on {_where(device, world, schedule.batch, recipe)}"
@@ -425,7 +422,7 @@ def run_finetuning(request: Request) -> Path:
         folder = start.folder or Path(world.said(lambda: str(_fresh("finetune", plan, request, held))))
         journal = Journal(folder, recipe.finetune.steps, recipe.run.log_seconds, request.quiet, world.main)
         with _recorded(journal, "finetune", world):
-            _announce(journal, [*plan.lines, *checked], start)
+            _announce(journal, [*plan.lines, *checked], start, world)
             for line in [] if start.checkpoint else report.splitlines():
                 journal.say(line)
             batch = recipe.finetune.batch_size
@@ -436,18 +433,26 @@ def run_finetuning(request: Request) -> Path:
     return folder
 
 
-def _announce(journal: Journal, lines: list[str], start: Start) -> None:
+def _announce(journal: Journal, lines: list[str], start: Start, world: World) -> None:
     for line in lines:
         journal.say(line)
     if start.checkpoint:
         journal.step = start.checkpoint.about["step"]
         if journal.main:
             rewind(journal.folder, journal.step)
-        for line in start.lines:
+        for line in (*start.lines, *_differences(start.checkpoint.about, world)):
             journal.say(line)
         journal.say(f"resuming {journal.folder} after step {journal.step}")
     else:
         journal.say(f"run folder: {journal.folder}")
+
+
+def _differences(about: Mapping[str, Any], world: World) -> Iterator[str]:
+    """What else the last digits depend on and is not as it was; asked once threads are set as the recipe wants."""
+    for what, now in (("processes", world.size), ("threads", torch.get_num_threads()), ("torch", torch.__version__)):
+        before = about.get(what, now)
+        if before != now:
+            yield f"note: {what}: {before} before, {now} now; the last digits of what is learnt may differ"
 
 
 def evaluation_recipe(request: Request, about: Mapping[str, Any]) -> Recipe:

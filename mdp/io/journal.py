@@ -21,6 +21,7 @@ class Journal:
 
     def __init__(self, folder: Path, steps: int, seconds: float, quiet: bool = False, main: bool = True) -> None:
         self.folder, self.steps, self.seconds, self.quiet, self.main = folder, steps, seconds, quiet or not main, main
+        self.warns = not quiet
         self.terminal = sys.stderr.isatty()
         self.started = self.shown = time.monotonic()
         self.step = 0  # steps done
@@ -84,7 +85,7 @@ class Journal:
         """One line for people from any process."""
         if self.main:
             self.say(text)
-        else:
+        elif self.warns:
             print(text, file=sys.stderr, flush=True)
 
     def _append(self, name: str, line: str) -> None:

@@ -1,7 +1,7 @@
 """`--processes N`: the same command in N processes of this machine, by torch's own elastic launcher.
 
-torchrun forgets the exit codes of its processes, so each leaves its own in a file, and the one that tells most is the
-command's.
+torchrun forgets the exit codes of its processes, and all of them would say how they ended; so each leaves its exit code
+and its last words in a file, and the launcher repeats what tells most, once.
 """
 
 import logging
@@ -10,15 +10,25 @@ import signal
 import sys
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mdp.io.errors import ProcessError, ResourceError
+from mdp.io.errors import Preempted, ProcessError, ResourceError
 
-_CODES = "MDP_EXIT_CODES"  # the folder that processes leave their exit codes in
+_ENDINGS = "MDP_ENDINGS"  # the folder that processes leave their endings in
+_FOLLOW = (Preempted.exit_code, ProcessError.exit_code, 0)  # how a process may end because of another
+
+
+class Ending(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    words: str = ""  # what there is to tell of it
 
 
 def launched() -> bool:
@@ -26,33 +36,39 @@ def launched() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def leave_code(code: int) -> None:
-    """Leaves this process's exit code for the launcher."""
-    folder = os.environ.get(_CODES)
-    if folder and Path(folder).is_dir():
-        (Path(folder) / os.environ["RANK"]).write_text(str(code))
+def leave(ending: Ending) -> bool:
+    """Leaves this process's ending for the launcher; whether there is one that will read it."""
+    folder = Path(os.environ.get(_ENDINGS, ""))
+    if folder.name != str(os.getppid()) or not folder.is_dir():  # a launcher that was killed reads nothing any more
+        return False
+    (folder / os.environ["RANK"]).write_text(f"{ending.code}\n{ending.words}", encoding="utf-8")
+    return True
 
 
 def launch(processes: int, arguments: list[str]) -> int:
-    """Runs `mdp ARGUMENTS` in so many processes and returns the exit code of the whole.
+    """Runs `mdp ARGUMENTS` in so many processes, says how that ended and returns the exit code of the whole.
 
     Raises ProcessError, naming the process, when one died without a word.
     """
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # its account of failures is ours to give
+    logging.disable(logging.ERROR)  # torch's account of signals and failures is ours to give
     signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
     threads = max(1, (len(os.sched_getaffinity(0))) // processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # any free port
-        max_restarts=0,
-    )
     with tempfile.TemporaryDirectory(prefix="mdp-") as folder:
-        os.environ[_CODES] = folder
+        endings = Path(folder) / str(os.getpid())
+        endings.mkdir()
+        os.environ[_ENDINGS] = str(endings)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),  # or torch would leave a folder behind
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",  # any free port
+            max_restarts=0,
+            local_addr="localhost",  # the machine's own name need not be known to its network
+        )
         died = {}
         try:
             elastic_launch(config, sys.executable)("-m", "mdp", *arguments)
@@ -62,15 +78,34 @@ def launch(processes: int, arguments: list[str]) -> int:
             pass  # all were told, and have said how they ended
         except (OSError, RuntimeError) as error:
             raise ResourceError(f"--processes {processes}: the processes cannot be started: {error}") from error
-        codes = {int(path.name): int(path.read_text()) for path in Path(folder).iterdir()}
-    return _verdict(codes, died, processes)
+        found = {int(path.name): _read(path) for path in endings.iterdir()}
+    ending = verdict(found, died, processes)
+    if ending.words:
+        print(ending.words, file=sys.stderr, flush=True)
+    return ending.code
 
 
-def _verdict(codes: dict[int, int], died: dict[int, int], processes: int) -> int:
-    """The exit code that tells most: that of the process which failed, not of those that lost it."""
-    silent = [rank for rank in range(processes) if rank not in codes]
+def _read(path: Path) -> Ending:
+    code, _, words = path.read_text(encoding="utf-8").partition("\n")
+    return Ending(int(code), words)
+
+
+def verdict(endings: Mapping[int, Ending], died: Mapping[int, int], processes: int) -> Ending:
+    """The ending that tells most: of the process that failed, not of those that lost it or were told to stop.
+
+    `died` are the exit codes that the launcher has seen.  Raises ProcessError when the process to blame left no word.
+    """
+    causes = {rank: ending for rank, ending in sorted(endings.items()) if ending.code not in _FOLLOW}
+    if causes:
+        code = min(ending.code for ending in causes.values())
+        told: dict[str, int] = {}  # what several say is told once
+        for rank, ending in causes.items():
+            if ending.code == code and ending.words:
+                told.setdefault(ending.words, rank)
+        return Ending(code, "\n".join(f"process {rank}: {text}" if rank else text for text, rank in told.items()))
+    silent = [rank for rank in range(processes) if rank not in endings]
     if silent:
-        first = silent[0]
+        first = next((rank for rank in silent if rank in died), silent[0])
         how = f"was ended by signal {-died[first]}" if died.get(first, 0) < 0 else "ended without a word"
         raise ProcessError(f"process {first} of {processes} {how}; the newest checkpoint is whole: go on with --resume")
-    return min(codes.values(), key=lambda code: (code == 0, code == ProcessError.exit_code))
+    return min((endings[rank] for rank in sorted(endings)), key=lambda ending: _FOLLOW.index(ending.code))

@@ -30,7 +30,7 @@ from mdp.core.photometry import (
     stack_draws,
 )
 from mdp.io.datasets import Dataset, Sample, labels_of
-from mdp.io.errors import MdpError, ResourceError
+from mdp.io.errors import DatasetError, MdpError, ResourceError
 from mdp.io.recipe import FinetuneSettings, PretrainSettings
 
 Key = tuple[int, int]  # (epoch, or another number that tells repeats apart; index of a sample)
@@ -251,6 +251,10 @@ class Replaced(NamedTuple):
     error: MdpError
 
 
+class TooMany(DatasetError):
+    """So many samples in a row cannot be read that the trouble is not with them."""
+
+
 class Forgiving:
     """Items of which one that cannot be read is replaced by the next that can, the same on every try."""
 
@@ -265,7 +269,7 @@ class Forgiving:
             item = self.items[key[0], (key[1] + offset) % self.count]
             if not isinstance(item, MdpError):
                 return Replaced(item, first)
-        return first
+        return TooMany(f"{self.tries} samples in a row cannot be read, the first: {first}")
 
 
 # The loader
@@ -319,7 +323,7 @@ def _readable(items: list[Any], skipped: Callable[[MdpError], None] | None) -> I
     for item in items:
         error = item.error if isinstance(item, Replaced) else item
         if isinstance(error, MdpError):
-            if skipped is None:
+            if skipped is None or isinstance(error, TooMany):
                 raise error
             skipped(error)
         if not isinstance(item, MdpError):

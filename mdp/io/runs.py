@@ -124,13 +124,18 @@ def checkpoint_of(path: Path, which: str = "last") -> Path:
 def of_launch(kind: str, out: Path | None, launch: str | None) -> Path | None:
     """The run with a checkpoint that a launch has begun, in `out` if that was asked for; None without one."""
     for folder in [out] if out else sorted(BASE.glob(f"{kind}/*"), reverse=True):
-        try:
-            begun = json.loads((folder / "env.json").read_text(encoding="utf-8")).get("launch")
-        except (OSError, ValueError, AttributeError):
-            continue
-        if launch is not None and begun == launch and checkpoints_in(folder):
+        if begun_by(folder, launch) and checkpoints_in(folder):
             return folder
     return None
+
+
+def begun_by(folder: Path, launch: str | None) -> bool:
+    """Whether the run in a folder was begun by that launch."""
+    try:
+        begun = json.loads((folder / "env.json").read_text(encoding="utf-8")).get("launch")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return launch is not None and bool(begun == launch)
 
 
 def describe(

@@ -46,7 +46,7 @@ def stop_on_signals() -> Iterator[Stop]:
     def ask(number: int, _: FrameType | None) -> None:
         if stop.name and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.name = signal.Signals(number).name
+        stop.name = stop.name or signal.Signals(number).name
         if not stop.patient:
             raise Preempted(f"stopped by {stop.name} before the first step; run the same command again")
 

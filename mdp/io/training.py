@@ -125,7 +125,7 @@ class Pretraining:
         seed_dropout(self.recipe.run.seed, step, *part_key(self.place.world, place))
         return self.method.loss(self.forward, shared, part, self.chosen)
 
-    def validate(self, step: int, stop: Stop) -> float:
+    def validate(self, step: int, stop: Stop) -> float | None:
         known = self.method.known_prototypes(self.state, self.chosen)
         classify = partial(self.method.class_scores, self.pair, self.state, settings=self.chosen)
         query, place = self.pair.query, self.place
@@ -133,9 +133,10 @@ class Pretraining:
             query, classify, known, self.validation, self.recipe.pretrain, query.output_stride, place.device, stop,
             place.world,
         )  # fmt: skip
-        if not stop.agree(place.world):
-            place.journal.record("validate", step, **scores.as_json(self.pool.union.names))
-            place.journal.say(f"step {step}: {scores.sentence(self.pool.union.size)}")
+        if stop.agree(place.world):
+            return None
+        place.journal.record("validate", step, **scores.as_json(self.pool.union.names))
+        place.journal.say(f"step {step}: {scores.sentence(self.pool.union.size)}")
         return scores.mean_iou
 
     def checkpoint(self, name: str, position: Position) -> None:

@@ -20,7 +20,7 @@ from mdp.core.batches import Batch
 from mdp.core.chance import generator
 from mdp.core.methods import Loss
 from mdp.core.networks.pair import EncoderPair
-from mdp.io.distributed import World
+from mdp.io.distributed import World, answered
 from mdp.io.errors import Diverged
 from mdp.io.recipe import RunSettings
 
@@ -147,7 +147,7 @@ def update_(one: Trainee, losses: Iterable[Callable[[], Loss]], lr: float, what:
     turns = list(losses)
     shares: list[Mapping[str, Tensor]] = []
     for turn, make in enumerate(turns, 1):
-        with _sent(one, last=turn == len(turns)):
+        with _sent(one, last=turn == len(turns)), answered():
             with one.autocast():
                 loss = make()
             one.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
@@ -219,9 +219,10 @@ def _overflow_(one: Trainee, values: dict[str, float], what: str) -> None:
         one.scaler.step(one.optimizer)  # skips, and counts
         one.scaler.update()
         raise Overflow(f"{what}: fp16 gradients overflow", values)
+    some = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])]) or "all parameters together"
     raise Diverged(
-        f"{what}: the gradient of {', '.join(names[:3])}{', ...' if len(names) > 3 else ''} is not finite although the "
-        f"loss is {values['loss']:.4f}; try a smaller --lr, or --set run.clip_norm=1",
+        f"{what}: the gradient of {some} is not finite although the loss is {values['loss']:.4f}; "
+        "try a smaller --lr, or --set run.clip_norm=1",
         {**values, "parameters": names},
     )
 

@@ -1,0 +1,114 @@
+"""The launcher: how it tells the endings of its processes as one, passes signals on and leaves nothing behind."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.distributed.elastic.multiprocessing.api import SignalException
+
+from mdp.io import launcher
+from mdp.io.errors import ProcessError
+from mdp.io.launcher import Ending, launch, leave, verdict
+
+LOST, STOPPED, DONE = Ending(8, "error: lost"), Ending(75, "stopped"), Ending(0)
+
+
+@pytest.mark.parametrize(
+    ("endings", "code", "words"),
+    [
+        ([DONE, DONE], 0, ""),
+        ([STOPPED, STOPPED], 75, "stopped"),
+        ([LOST, STOPPED], 75, "stopped"),
+        ([LOST, Ending(3, "error: a file")], 3, "process 1: error: a file"),
+        ([STOPPED, Ending(3, "error: a file"), LOST], 3, "process 1: error: a file"),
+        ([Ending(2, "error: typo")] * 3, 2, "error: typo"),
+        ([Ending(3, "error: a"), Ending(3, "error: b")], 3, "error: a\nprocess 1: error: b"),
+        ([LOST, Ending(1)], 1, ""),  # a traceback was its own
+        ([LOST, LOST], 8, "error: lost"),
+    ],
+)
+def test_the_ending_is_that_of_the_process_to_blame_told_once(endings: list[Ending], code: int, words: str) -> None:
+    for order in (1, -1):  # files are found in any order
+        found = dict(list(enumerate(endings))[::order])
+        assert verdict(found, {}, len(endings)) == Ending(code, words)
+
+
+@pytest.mark.parametrize(
+    ("endings", "died", "words"),
+    [
+        ({0: LOST}, {1: -9}, "process 1 of 2 was ended by signal 9"),
+        ({}, {1: -9}, "process 1 of 2 was ended by signal 9"),  # 0 waited for it and was ended by the launcher
+        ({1: LOST}, {0: 3}, "process 0 of 2 ended without a word"),
+    ],
+)
+def test_a_process_that_left_no_word_is_named(endings: dict[int, Ending], died: dict[int, int], words: str) -> None:
+    with pytest.raises(ProcessError, match=words):
+        verdict(endings, died, 2)
+
+
+def test_a_cause_is_told_even_when_another_process_left_no_word() -> None:
+    assert verdict({1: Ending(3, "error: a file")}, {}, 2).code == 3
+
+
+@pytest.fixture
+def unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Temporary files in a folder of their own; signals, logs and environment are put back."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MDP_ENDINGS", "")
+    monkeypatch.setattr(os, "getppid", os.getpid)  # the launcher and its processes are one
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    yield tmp_path
+    logging.disable(logging.NOTSET)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def played(monkeypatch: pytest.MonkeyPatch, run: Callable[[], None]) -> None:
+    """Puts `run` in the place of torch's launcher, which turns SIGTERM into an exception."""
+
+    def term(number: int, _: Any) -> None:
+        raise SignalException("told", signal.Signals(number))
+
+    def elastic_launch(config: Any, entry: str) -> Callable[..., None]:
+        def start(*arguments: str) -> None:
+            assert arguments == ("-m", "mdp", "pretrain", "--steps", "3")
+            signal.signal(signal.SIGTERM, term)
+            run()
+
+        return start
+
+    monkeypatch.setattr(launcher, "elastic_launch", elastic_launch)
+
+
+def test_sigusr1_to_the_launcher_is_a_sigterm_to_its_processes(
+    unchanged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        for rank in ("0", "1"):
+            monkeypatch.setenv("RANK", rank)
+            assert leave(Ending(75, "stopped by SIGTERM\nin two lines, é"))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        raise AssertionError("the processes were not told")
+
+    played(monkeypatch, run)
+    assert launch(2, ["pretrain", "--steps", "3"]) == 75
+    assert capsys.readouterr().err == "stopped by SIGTERM\nin two lines, é\n"
+    assert not list(unchanged.iterdir())  # torch would have left a folder of logs
+
+
+def test_without_a_launcher_that_is_alive_no_ending_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MDP_ENDINGS", raising=False)
+    monkeypatch.setenv("RANK", "0")
+    assert not leave(DONE)
+    for name, mine in (("1", False), (str(os.getppid()), True)):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv("MDP_ENDINGS", str(tmp_path / name))
+        assert leave(DONE) == mine
+    monkeypatch.setenv("MDP_ENDINGS", f"/gone/{os.getppid()}")
+    assert not leave(DONE)
