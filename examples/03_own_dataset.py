@@ -10,8 +10,9 @@ import numpy as np
 
 from mdp.io.datasets import load, open_split
 from mdp.io.images import voc_colormap, write_labels, write_rgb
-from mdp.io.jobs import Request, run_pretraining
+from mdp.io.jobs import run_pretraining
 from mdp.io.recipe import config_layer
+from mdp.io.request import Request
 
 here = Path("own_dataset")
 for kind in ("photos", "masks"):

@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 from mdp import __version__
 
 if TYPE_CHECKING:
-    from mdp.io.jobs import Request
+    from mdp.io.request import Request
 
 Command = TypeVar("Command", bound=Callable[..., None])
 _HERE = Path(__file__).parent
@@ -128,8 +128,8 @@ def _request(
     **others: Any,
 ) -> "Request":
     """The layers, in order of precedence, as the jobs want them; flags that were not given are left out."""
-    from mdp.io.jobs import Request
     from mdp.io.recipe import config_layer, merge, nest, set_layer
+    from mdp.io.request import Request
 
     given = merge(*(nest(key, value) for key, value in flags.items() if value is not None))
     layers = (config_layer(config), given, set_layer(assignments))
@@ -309,7 +309,7 @@ def evaluate(
     request = _request(flags, init=run, target=target or "", **others)
     _launch(processes)
     from mdp.io.evaluation import table
-    from mdp.io.jobs import run_evaluation
+    from mdp.io.scoring import run_evaluation
 
     scores, folder = run_evaluation(request, which, save)
     if _speaks():

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mdp.io.checkpoint import load
-from mdp.io.jobs import Request
 from mdp.io.journal import Journal
 from mdp.io.recipe import Layer, merge, nest
+from mdp.io.request import Request
 
 TINY: Layer = {
     "run": {"workers": 0, "threads": 1},

@@ -21,8 +21,9 @@ from mdp.io.charts import Line, Panel, line_chart, ticks
 from mdp.io.comparing import Comparison, parse_shares, parse_start, run_comparison
 from mdp.io.comparison_report import comparisons, contrasts, curves, read_comparison, report
 from mdp.io.errors import Preempted, RecipeError
-from mdp.io.jobs import Request, run_pretraining
+from mdp.io.jobs import run_pretraining
 from mdp.io.journal import Journal
+from mdp.io.request import Request
 from tests.conftest import ROOT
 from tests.laws import pure_call
 from tests.small_runs import TINY, request

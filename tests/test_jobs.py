@@ -16,10 +16,12 @@ from mdp.core.metrics import mean_iou
 from mdp.io import jobs, runs
 from mdp.io.checkpoint import load
 from mdp.io.errors import CheckpointError, Diverged, Preempted, RecipeError
-from mdp.io.jobs import Request, run_evaluation, run_finetuning, run_pretraining
+from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.journal import Journal
 from mdp.io.opening import plan_finetuning, plan_pretraining
 from mdp.io.recipe import nest
+from mdp.io.request import Request
+from mdp.io.scoring import run_evaluation
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")

@@ -13,8 +13,9 @@ import mdp.core.methods
 from mdp.io.datasets import load
 from mdp.io.errors import Preempted, RecipeError
 from mdp.io.images import write_rgb
-from mdp.io.jobs import Request, describe_pretraining, run_finetuning, run_pretraining
+from mdp.io.jobs import describe_pretraining, run_finetuning, run_pretraining
 from mdp.io.recipe import Layer, find_method, merge
+from mdp.io.request import Request
 from tests.conftest import ROOT
 from tests.small_runs import TINY, assert_same, losses, signal_after, tensors_of
 

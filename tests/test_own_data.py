@@ -15,9 +15,10 @@ import mdp.io.own_data
 from mdp.core.labels import IGNORE, LabelUnion
 from mdp.io.datasets import Sample, labels_of, load, open_split, open_training
 from mdp.io.errors import DatasetError, RecipeError
-from mdp.io.jobs import Request, run_pretraining
+from mdp.io.jobs import run_pretraining
 from mdp.io.opening import expect_pretraining, plan_finetuning, plan_pretraining
 from mdp.io.recipe import Recipe, as_layer, resolve
+from mdp.io.request import Request
 from tests.conftest import ROOT
 from tests.test_datasets import class_names
 from tests.trees import grey, labels_array, lines, own_tree, own_yaml, photo

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from mdp.cli import cli
 from mdp.io.catalogue import recipe_rows, recipe_table
 from mdp.io.errors import RecipeError
-from mdp.io.jobs import Request, describe_pretraining, finetune_recipe
+from mdp.io.jobs import describe_pretraining, finetune_recipe
 from mdp.io.recipe import Layer, Recipe, config_layer, resolve, schedule_layer
+from mdp.io.request import Request
 from tests.conftest import ROOT
 
 RECIPES = sorted((ROOT / "examples" / "recipes").rglob("*.yaml"))

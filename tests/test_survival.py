@@ -20,9 +20,11 @@ from mdp.io import finetuning, jobs, place, training
 from mdp.io.checkpoint import checkpoints_in, load, save
 from mdp.io.errors import DatasetError, Diverged, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.finetuning import Finetuning
-from mdp.io.jobs import Request, run_evaluation, run_finetuning, run_pretraining
+from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.journal import Journal
 from mdp.io.loading import Forgiving, Pool, crop_batch, view_batches
+from mdp.io.request import Request
+from mdp.io.scoring import run_evaluation
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")

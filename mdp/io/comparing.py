@@ -18,11 +18,14 @@ from typing import Any, NamedTuple
 from mdp.io import runs
 from mdp.io.comparison_report import share_label, write_report
 from mdp.io.errors import CheckpointError, Preempted, RecipeError
-from mdp.io.jobs import Request, changed_keys, finetune_recipe, run_evaluation, run_finetuning
+from mdp.io.jobs import finetune_recipe, run_finetuning
 from mdp.io.journal import Counter
 from mdp.io.locks import locked
 from mdp.io.opening import plan_finetuning
 from mdp.io.recipe import Layer, as_layer, merge, nest, set_layer
+from mdp.io.request import Request
+from mdp.io.resuming import changed_keys
+from mdp.io.scoring import run_evaluation
 
 KINDS = ("scratch", "run", "weights", "imagenet")
 _FORMS = "scratch, run:FOLDER, weights:FILE or imagenet:FILE"

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mdp.io import runs
-from mdp.io.jobs import Request, run_evaluation, run_finetuning, run_pretraining
+from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.recipe import Layer, merge
+from mdp.io.request import Request
+from mdp.io.scoring import run_evaluation
 
 RECIPE: Layer = {
     "run": {"workers": 0},  # the pictures are drawn once and kept: a worker would only take a core

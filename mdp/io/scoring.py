@@ -1,0 +1,93 @@
+"""The job behind `mdp eval`: from layers of settings to the scores of a fine-tuned segmentor."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mdp.core.comparison import block_counts
+from mdp.io import runs
+from mdp.io.checkpoint import load
+from mdp.io.datasets import open_split
+from mdp.io.distributed import World, joined
+from mdp.io.engine import restore_, section
+from mdp.io.errors import CheckpointError, RecipeError
+from mdp.io.evaluation import prepare_keep, score, summary
+from mdp.io.finetuning import new_segmentor
+from mdp.io.inference import inference_settings
+from mdp.io.journal import Counter
+from mdp.io.opening import Plan, named, pool_of
+from mdp.io.recipe import Recipe, resolve
+from mdp.io.request import Request, with_paths
+from mdp.io.resuming import same_labels
+from mdp.io.setting_up import agree, memory_in_one_line, set_up
+from mdp.io.signals import stop_on_signals
+
+
+def evaluation_recipe(request: Request, about: Mapping[str, Any]) -> Recipe:
+    """The recipe that an `eval` command line resolves to, on top of the run's own.
+
+    The network is the run's: of what is asked for, only the sections run, data and eval, and a target, count.
+    """
+    resolve(request.asked)  # a mistake in a section that is not read here is still a mistake
+    asked = {key: value for key, value in request.asked.items() if key in ("run", "data", "eval")}
+    target = {"finetune": {"target": request.target}} if request.target else {}
+    return with_paths(resolve(about["recipe"], asked, target))
+
+
+def run_evaluation(request: Request, which: str, keep: bool) -> tuple[dict[str, Any], Path]:
+    """Scores a fine-tuning run (`request.init`, or the newest) and returns the scores and the folder that has them.
+
+    Raises an MdpError, with the exit code, for anything the user has to mend.
+    """
+    with stop_on_signals(), joined() as world:
+        return _evaluate(request, which, keep, world)
+
+
+def _evaluate(request: Request, which: str, keep: bool, world: World) -> tuple[dict[str, Any], Path]:
+    source = Path(request.init) if request.init else runs.newest("finetune")
+    if source is None:
+        raise CheckpointError(f"no fine-tuning run under {runs.BASE / 'finetune'}; run `mdp finetune` first")
+    path = runs.checkpoint_of(source, which)
+    start = load(path)
+    if start.about["kind"] != "finetune":
+        raise CheckpointError(f"{path}: a {start.about['kind']} checkpoint has no classifier; fine-tune it first")
+    recipe = evaluation_recipe(request, start.about)
+    device = set_up(recipe, world)
+    dataset, _ = named(recipe.finetune.target)
+    split = recipe.eval.split or dataset.val
+    if split is None:
+        raise RecipeError(f"{dataset.name} has no split `val`; give --split, one of {', '.join(dataset.splits)}")
+    samples, line = open_split(dataset, Path(recipe.data.root), split)
+    pool = pool_of([(dataset, samples)])
+    same_labels(start.about, pool, path)
+    home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = runs.make(request.out or home / "eval" / f"{dataset.name}-{split}")
+    settings = inference_settings(recipe)
+    agree(world, recipe, Plan(recipe=recipe, pool=pool, validation=None))
+    count = min(len(samples), settings.images or len(samples))
+    progress = Counter(request.quiet or not world.main)
+    progress.say(f"scoring {path} (step {start.about['step']})")
+    progress.say(line)
+    network = new_segmentor(recipe, pool.union.size)
+    restore_(network, section(start.tensors, "network"), str(path))
+    place = prepare_keep(folder, pool) if keep else None
+    with memory_in_one_line():
+        blocks = score(
+            network.to(device), pool, settings, device, recipe.run.workers, tell=progress.tell, keep=place, world=world
+        )
+    scores = {
+        "dataset": dataset.name,
+        "split": split,
+        "images": count,
+        "checkpoint": str(path),
+        "step": start.about["step"],
+        "mode": settings.mode,
+        "scale": settings.scale,
+        **summary(blocks.sum(0), dataset.labels),
+        "confusion": blocks.sum(0).tolist(),
+        "blocks": block_counts(blocks).tolist(),  # of images in a row: hits, labelled and predicted pixels by class
+    }
+    if world.main:
+        runs.write_text(folder / "scores.json", json.dumps(scores) + "\n")
+    return scores, folder
