@@ -55,6 +55,7 @@ class Dataset:
     source: str  # what error messages tell people to edit
     samples: Callable[[Path, str], list[Sample]]
     read: Callable[[Sample], Pair]
+    terms: str = ""  # licence of photos and labels as their makers state it; "" where nothing is known
     detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
 
 
@@ -95,6 +96,7 @@ def load(name: str) -> Dataset:
         source=module.__file__ or name,
         samples=module.samples,
         read=module.read,
+        terms=module.TERMS if hasattr(module, "TERMS") else "",
         detail=getattr(module, "detail", None),
     )
 
