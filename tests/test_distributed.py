@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from mdp.io.checkpoint import load
-from mdp.io.distributed import ALONE
+from mdp.io.distributed import ALONE, _name_start
 from tests import ranks
 
 ROOT = Path(__file__).parent.parent
@@ -152,6 +153,18 @@ def worker_of(launcher: int, rank: int) -> int:
         except (OSError, AttributeError):
             continue
     raise AssertionError(f"no process of rank {rank} under {launcher}")
+
+
+def test_each_start_over_a_store_that_is_kept_has_one_name_that_no_earlier_start_had() -> None:
+    store = torch.distributed.HashStore()
+    store.set("question/1", "left behind by a process that died before it had its answer")
+    names = []
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            found = set(pool.map(lambda rank: _name_start(store, rank, 3), (0, 1, 2)))
+        assert len(found) == 1
+        names += found
+    assert len(set(names)) == 3
 
 
 def test_a_run_under_torchrun_is_restarted_when_a_process_dies_and_ends_with_the_same_bits(tmp_path: Path) -> None:

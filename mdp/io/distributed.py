@@ -8,6 +8,8 @@ whatever their data hold.
 import hashlib
 import os
 import socket
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +18,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from mdp.core.processes import Processes, even_parts
 from mdp.io.errors import ProcessError, ResourceError
@@ -103,12 +107,44 @@ def joined() -> Iterator[World]:
     if missing:
         raise ResourceError(f"WORLD_SIZE is {size} but {', '.join(missing)} are not set; start with torchrun")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    timeout = timedelta(minutes=_MINUTES)
     try:
-        dist.init_process_group(backend, timeout=timedelta(minutes=_MINUTES))
+        store, rank, _ = next(rendezvous("env://", timeout=timeout))
+        store = PrefixStore(_name_start(store, rank, size), store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise ResourceError(f"the processes cannot reach each other: {_first_line(error)}") from error
     yield World(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=_PATIENCE))
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
+
+
+def _name_start(store: Store, rank: int, size: int) -> str:
+    """A name that the processes of this start agree on, and that no earlier start had.
+
+    torchrun keeps its store when it starts processes again, and with it the addresses of those that died: gloo would
+    call them until its time is up, in one of three restarts.  How often a process was started does not tell starts
+    apart, as machines count for themselves.  So process 0 names the start, and every other one takes the name only as
+    the answer to a question of its own; old questions may lie in the store, so process 0 answers until all say thanks.
+
+    Raises RuntimeError when they do not meet.
+    """
+    mine = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"question/{rank}", mine)
+        name: str = store.get(f"answer/{mine}").decode()
+        store.set(f"thanks/{name}/{rank}", "")
+        return name
+    waiting, end = set(range(1, size)), time.monotonic() + 60 * _MINUTES
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"thanks/{mine}/{other}"]):
+                waiting.remove(other)
+            elif store.check([f"question/{other}"]):
+                store.set(f"answer/{store.get(f'question/{other}').decode()}", mine)
+        if time.monotonic() > end:
+            raise RuntimeError(f"processes {sorted(waiting)} have not come within {_MINUTES} minutes")
+        time.sleep(0.02)
+    return mine
 
 
 def local_device(device: torch.device, world: World) -> torch.device:
