@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mdp.core.kernel import Candidates, Pull, chunked_total
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototypes import Prototypes, class_means
 from mdp.core.queues import ClassQueues
 from mdp.core.targets import Targets
 
@@ -75,10 +76,18 @@ def nce(logits: Tensor, targets: Targets) -> WeightedLoss:
     return WeightedLoss(-terms.sum(), targets.valid.sum())
 
 
-def prototype_nce(embeddings: Tensor, known: Prototypes, targets: Targets, temperature: float) -> WeightedLoss:
-    """The pixel-to-prototype loss (eq. 4, 7 or 8 by the targets) of unit embeddings (B, D, h, w)."""
-    with torch.autocast(embeddings.device.type, enabled=False):
-        return nce(class_logits(pixel_rows(embeddings), known, temperature), targets)
+def prototype_nce(
+    embeddings: Tensor, known: Prototypes, targets: Targets, temperature: float, unit: bool = True
+) -> WeightedLoss:
+    """The pixel-to-prototype loss (eq. 4, 7 or 8 by the targets) of embeddings (B, D, h, w).
+
+    They have unit length, or `unit` is False and the loss divides them by it.  The value is that of
+    `nce(class_logits(pixel_rows(embeddings), ...), targets)`, in chunks of pixels: no (N, C) tensor is kept.  The
+    gradient can be taken once.
+    """
+    pull = Pull(targets.classes, targets.weights, targets.weights.sum(1, keepdim=True), targets.left_out)
+    total = chunked_total(embeddings, Candidates(known.vectors, known.present), pull, temperature, unit)
+    return WeightedLoss(total, targets.valid.sum())
 
 
 # Other candidates than prototypes
@@ -101,28 +110,31 @@ def instance_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: floa
 
 
 def pixel_nce(
-    queries: Tensor, keys: Tensor, query_labels: Tensor, key_labels: Tensor, temperature: float
+    queries: Tensor, keys: Tensor, query_labels: Tensor, key_labels: Tensor, temperature: float, unit: bool = True
 ) -> WeightedLoss:
     """The pixel-to-pixel loss within each image, across its two views (eq. 2).
 
-    `queries`, `keys` (B, D, h, w) unit embeddings, labels (B, h, w).  A pixel's positives are the key pixels of its
-    class in the other view of its image, its candidates all valid key pixels there; pixels without a positive weigh
-    nothing.
+    `queries`, `keys` (B, D, h, w) unit embeddings (the queries of any length where `unit` is False), labels (B, h, w).
+    A pixel's positives are the key pixels of its class in the other view of its image, its candidates all valid key
+    pixels there; pixels without a positive weigh nothing.
+
+    The mean over positives of the logits is the logit of their mean, so only the denominator meets every pair, a chunk
+    at a time.  The gradient can be taken once.
     """
-    with torch.autocast(queries.device.type, enabled=False):
-        logits = torch.einsum("bdn,bdm->bnm", queries.float().flatten(2), keys.detach().float().flatten(2))
-        logits = logits / temperature  # (B, N, N) with N = h w
-        anchors, others = query_labels.flatten(1), key_labels.flatten(1)  # (B, N)
-        positive = (anchors[:, :, None] == others[:, None]) & (anchors != IGNORE)[:, :, None]  # (B, N, N)
-        count = positive.sum(2)  # (B, N): N_c
-        candidate = others != IGNORE  # (B, N)
-        candidate = candidate | ~candidate.any(
-            1, keepdim=True
-        )  # an empty denominator would put -inf and NaN in between
-        total = logits.masked_fill(~candidate[:, None], -torch.inf).logsumexp(2)  # (B, N)
-        pulled = torch.where(positive, logits, 0.0).sum(2) / count.clamp(min=1)  # (B, N)
-        losses = torch.where(count > 0, total - pulled, 0.0)
-        return WeightedLoss(losses.sum(), (count > 0).sum().float())
+    known, means, present = _image_means(keys, key_labels)  # (U,), (B, U, D), (B, U)
+    place = torch.bucketize(query_labels.flatten(1), known).clamp(max=len(known) - 1)  # (B, N)
+    anchors = (known[place] == query_labels.flatten(1)) & present.gather(1, place)  # (B, N)
+    mass = anchors.float().view(-1, 1)
+    candidates = Candidates(keys.detach().flatten(2).mT, key_labels.flatten(1) != IGNORE, means)
+    total = chunked_total(queries, candidates, Pull(place.view(-1, 1), mass, mass), temperature, unit)
+    return WeightedLoss(total, mass.sum())
+
+
+def _image_means(keys: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The classes (U,) of a batch in order, each image's mean key of each (B, U, D), and where there is one (B, U)."""
+    known, ranks = torch.unique(labels, return_inverse=True)  # (U,), (B, h, w)
+    means, present = class_means(keys, torch.where(labels == IGNORE, IGNORE, ranks), len(known))
+    return known, means, present
 
 
 def pixel_anchors(query_labels: Tensor, key_labels: Tensor) -> Tensor:

@@ -1,0 +1,177 @@
+"""The contrastive kernel in chunks: what `contrast.nce` says, without a tensor of pixels times candidates.
+
+Every form of the loss is one log-sum-exp and a linear term, `mass * logsumexp(logits) - sum_k weight_k logit_k`, so
+hard, mixed and sparse-coded targets cost the same.  A chunk's logits stay in the cache; the gradient is computed in the
+forward pass, normalisation included, and kept in the layout that the embeddings came in.
+Shape legend: B images, D embedding channels, h x w feature grid, P = h w, N = B P pixels, C candidates, K targets a
+pixel, U aims; of a chunk b images and n pixels, as (b, ., n) in NCHW and (b, n, .) in channels_last, where `axis` is
+the number of the axis that the point stands for.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+EPS = 1e-6  # shorter vectors count as this long; with torch's 1e-12 the gradient at a zero vector reaches 1e12
+_CPU_BYTES = 2 * 2**20  # of a chunk's logits, which stay in the cache; half or twice as much is as good
+_GPU_BYTES = 128 * 2**20  # enough work to hide the launches
+_DENSE = 0.8  # share of pixels to keep from which on leaving the others out costs more than it saves
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class Candidates(NamedTuple):
+    """What pixels are compared with, and pulled to; without gradient."""
+
+    vectors: Tensor  # (C, D), or (B, C, D): each image has its own
+    competes: Tensor  # (C,) or (B, C) bool: which of them are in the denominator
+    aims: Tensor | None = None  # (B, U, D): what target classes stand for, where that is none of the vectors
+
+
+class Pull(NamedTuple):
+    """What each pixel is pulled to; one whose mass is 0 has loss and gradient 0."""
+
+    classes: Tensor  # (N, K) int64
+    weights: Tensor  # (N, K) float32
+    mass: Tensor  # (N, 1) float32: the weight of the log-sum-exp
+    left_out: Tensor | None = None  # (N, L) int64: candidates that do not compete for this pixel; C means none
+
+
+class _Chunk(NamedTuple):
+    pixels: Tensor  # (b, D, n) or (b, n, D), a view
+    gradient: Tensor | None  # the same view of the gradient
+    candidates: Candidates
+    pull: Pull  # (b, n, .)
+    axis: int  # of D: 1 or 2
+
+
+def chunked_total(
+    embeddings: Tensor, candidates: Candidates, pull: Pull, temperature: float, unit: bool = True
+) -> Tensor:
+    """The sum of all pixels' losses, () float32, with gradient for the embeddings only, to be taken once.
+
+    `embeddings` (B, D, h, w) of any float type; the arithmetic is float32.  They are of unit length unless `unit` is
+    False: then they are divided by their length here, without a copy of them.
+    """
+    total: Tensor = _Chunked.apply(embeddings, candidates, pull, temperature, unit)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, embeddings: Tensor, candidates: Candidates, pull: Pull, temperature: float, unit: bool
+    ) -> Tensor:
+        total = torch.zeros((), device=embeddings.device)
+        gradient = torch.zeros_like(embeddings) if ctx.needs_input_grad[0] else None
+        loss = _loss if embeddings.is_cuda else _loss_of_some
+        with torch.autocast(embeddings.device.type, enabled=False):
+            for chunk in _chunks(embeddings, gradient, candidates, pull):
+                total += loss(chunk, temperature, unit)
+        ctx.gradient = gradient
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            raise RuntimeError("the gradient of a chunked loss is kept for one backward pass; it was asked for twice")
+        return gradient.mul_(outputs[0]), None, None, None, None  # a copy would double the memory of the loss
+
+
+def _chunks(embeddings: Tensor, gradient: Tensor | None, candidates: Candidates, pull: Pull) -> Iterator[_Chunk]:
+    """Views of the batch in its own layout: images together, or pieces of one."""
+    axis = 2 if embeddings.is_contiguous(memory_format=torch.channels_last) else 1
+    own = candidates.vectors.dim() == 3
+    images = len(embeddings) if own or axis == 1 else 1  # in channels_last the pixels of all images lie in one row
+    pixels, slopes = _grid(embeddings, axis, images), None if gradient is None else _grid(gradient, axis, images)
+    count = pixels.shape[3 - axis]
+    targets = _each(pull, lambda t: t.view(images, count, -1))
+    size = max(1, (_GPU_BYTES if embeddings.is_cuda else _CPU_BYTES) // (4 * max(1, candidates.vectors.shape[-2])))
+    together = max(1, size // count) if embeddings.is_cuda else 1  # on a CPU an image is enough work for a call
+    for first in range(0, images, together):
+        some = slice(first, first + together)
+        theirs = Candidates(*(None if t is None else t[some] for t in candidates)) if own else candidates  # type: ignore[arg-type]
+        for start in range(0, count, size):
+            piece = slice(start, start + size)
+            block = (some, slice(None), piece) if axis == 1 else (some, piece)
+            room = None if slopes is None else slopes[block]
+            yield _Chunk(pixels[block], room, theirs, _piece(targets, some, piece), axis)
+
+
+def _piece(pull: Pull, images: slice, pixels: slice) -> Pull:
+    return _each(pull, lambda t: t[images, pixels])
+
+
+def _each(pull: Pull, change: Callable[[Tensor], Tensor]) -> Pull:
+    left_out = None if pull.left_out is None else change(pull.left_out)
+    return Pull(change(pull.classes), change(pull.weights), change(pull.mass), left_out)
+
+
+def _grid(tensor: Tensor, axis: int, images: int) -> Tensor:
+    """(B, D, h, w) as (B, D, P), or as (images, pixels, D) where channels come last."""
+    return tensor.flatten(2) if axis == 1 else tensor.permute(0, 2, 3, 1).reshape(images, -1, tensor.shape[1])
+
+
+def _loss_of_some(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
+    """The chunk's loss, computed for the pixels that have a mass: saves the time of many ignored ones."""
+    across, (images, count, _) = 3 - chunk.axis, chunk.pull.mass.shape
+    kept = (chunk.pull.mass != 0).flatten().nonzero().flatten() if images == 1 else None
+    if kept is None or len(kept) > _DENSE * count:
+        return _loss(chunk, temperature, unit)
+    if len(kept) == 0:
+        return chunk.pull.mass.new_zeros(())
+    pixels, pull = chunk.pixels.index_select(across, kept), _each(chunk.pull, lambda t: t.index_select(1, kept))
+    if chunk.gradient is None:
+        return _loss(chunk._replace(pixels=pixels, pull=pull), temperature, unit)
+    slopes = torch.empty_like(pixels)
+    found = _loss(chunk._replace(pixels=pixels, pull=pull, gradient=slopes), temperature, unit)
+    chunk.gradient.index_copy_(across, kept, slopes)
+    return found
+
+
+def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
+    """The sum over pixels of mass * logsumexp - sum_k weight_k logit_k; writes the gradient where there is room."""
+    axis, (vectors, competes, aims) = chunk.axis, chunk.candidates
+    pull = _each(chunk.pull, lambda t: t.transpose(1, 2)) if axis == 1 else chunk.pull
+    pixels = chunk.pixels.float()
+    length = None if unit else pixels.square().sum(axis, keepdim=True).sqrt_()
+    scale = 1 / temperature if length is None else length.clamp(min=EPS).reciprocal_() / temperature
+    pixels = pixels * scale
+    logits = _against(vectors, pixels, axis)  # (b, C, n) or (b, n, C)
+    logits.masked_fill_(~competes[..., None] if axis == 1 else ~competes[..., None, :], -torch.inf)
+    pulling = logits if aims is None else _against(aims, pixels, axis)  # (b, C or U, n) or (b, n, C or U)
+    pulled = torch.where(pull.weights != 0, pulling.gather(axis, pull.classes), 0.0)  # 0 * inf would be NaN
+    if pull.left_out is not None:
+        spare = F.pad(logits, (0, 0, 0, 1) if axis == 1 else (0, 1))  # entry C takes those that mean none
+        logits = spare.scatter_(axis, pull.left_out, -torch.inf).narrow(axis, 0, logits.shape[axis])
+    top = logits.amax(axis, keepdim=True).clamp_(min=-1 / _TINY)  # finite where nothing competes
+    total = logits.sub_(top).exp_().sum(axis, keepdim=True)
+    weighed = torch.where(pull.mass != 0, pull.mass * (total.log() + top), 0.0)
+    loss = weighed.sum() - (pull.weights * pulled).sum()
+    if chunk.gradient is None:
+        return loss
+    shares = logits.mul_(pull.mass / total.clamp(min=_TINY))  # d loss / d logits, but for the targets
+    if aims is None:
+        slopes = _back(vectors, shares.scatter_add_(axis, pull.classes, -pull.weights), axis)
+    else:
+        slopes = _back(vectors, shares, axis)
+        slopes -= _back(aims, torch.zeros_like(pulling).scatter_add_(axis, pull.classes, pull.weights), axis)
+    if length is not None:  # what changes the length changes nothing
+        radial = (slopes * pixels).sum(axis, keepdim=True) * temperature**2
+        slopes.sub_(pixels * torch.where(length > EPS, radial, 0.0))
+    torch.mul(slopes, scale, out=slopes)
+    chunk.gradient.copy_(slopes)
+    return loss
+
+
+def _against(vectors: Tensor, pixels: Tensor, axis: int) -> Tensor:
+    return vectors.float() @ pixels if axis == 1 else pixels @ vectors.float().mT
+
+
+def _back(vectors: Tensor, shares: Tensor, axis: int) -> Tensor:
+    return vectors.float().mT @ shares if axis == 1 else shares @ vectors.float()
