@@ -13,6 +13,8 @@ from mdp.core.labels import IGNORE
 from mdp.core.prototypes import (
     ClassSums,
     Prototypes,
+    _pooled_by_index,
+    _pooled_by_product,
     add,
     class_means,
     class_similarity,
@@ -62,6 +64,14 @@ def test_class_means_are_the_means_of_the_pixels_of_each_image(scene: Scene) -> 
             torch.testing.assert_close(means[i, label].double(), expected[0], atol=1e-6, rtol=0)
         else:
             assert means[i, label].eq(0).all()
+
+
+@given(scenes())
+def test_pooling_by_index_is_pooling_by_product(scene: Scene) -> None:
+    flat = scene.embeddings.flatten(2)
+    rank = torch.randint(0, 4, (len(flat), flat.shape[2]), generator=scene.rng)
+    weight = torch.rand(rank.shape, generator=scene.rng)
+    torch.testing.assert_close(_pooled_by_index(flat, rank, weight, 3), _pooled_by_product(flat, rank, weight, 3))
 
 
 @given(scenes())

@@ -41,37 +41,78 @@ class Prototypes(NamedTuple):
     present: Tensor  # (C,) bool
 
 
-def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Each class's mean embedding in each image, e_{i,k}, as (B, C, D) float32, and where there is one, (B, C) bool.
+class ImageMeans(NamedTuple):
+    """The mean embedding of every class in every image that has it; U is the largest number of classes in an image."""
 
-    `embeddings` (B, D, h, w), `labels` (B, h, w) in -1 .. classes - 1; pixels labelled -1 enter nothing.
+    means: Tensor  # (B, U, D) float32
+    classes: Tensor  # (B, U) int64; C where an image has fewer than U
+    present: Tensor  # (B, C) bool
+
+
+def image_means(embeddings: Tensor, labels: Tensor, classes: int) -> ImageMeans:
+    """Each class's mean embedding in each image, e_{i,k}, for the classes that are there; without gradient.
+
+    `embeddings` (B, D, h, w), `labels` (B, h, w) in -1 .. classes - 1; pixels labelled -1 enter nothing.  An image has
+    a dozen of hundreds of classes: their ranks among them make a product of matrices small.
 
     Raises ValueError when the grids differ.
     """
-    count, channels = embeddings.shape[:2]
+    count = len(embeddings)
     if labels.shape != (count, *embeddings.shape[2:]):
         raise ValueError(f"embeddings {tuple(embeddings.shape)} and labels {tuple(labels.shape)} differ in grid")
-    flat = embeddings.detach().float().flatten(2).transpose(1, 2).reshape(-1, channels)  # (B h w, D)
-    row = torch.where(labels == IGNORE, classes, labels.long()).flatten(1)  # (B, h w); row C collects ignored pixels
-    row = row + (classes + 1) * torch.arange(count, device=row.device)[:, None]  # (B, h w): own rows for each image
-    rows = count * (classes + 1)
-    sums = flat.new_zeros(rows, channels).index_add_(0, row.flatten(), flat)  # (B (C+1), D)
-    pixels = torch.bincount(row.flatten(), minlength=rows)  # (B (C+1),)
-    means = (sums / pixels.clamp(min=1)[:, None]).view(count, classes + 1, channels)[:, :classes]  # (B, C, D)
-    return means, pixels.view(count, classes + 1)[:, :classes] > 0
+    row = torch.where(labels == IGNORE, classes, labels.long()).flatten(1)  # (B, P)
+    pixels = row.new_zeros(count, classes + 1).scatter_add_(1, row, torch.ones_like(row))  # (B, C+1)
+    pixels[:, classes] = 0  # the ignored ones
+    present = pixels > 0
+    # on a GPU the number of ranks would have to be waited for
+    width = classes if labels.is_cuda else max(1, int(present.sum(1).max())) if count else 1
+    rank = torch.where(present, present.cumsum(1) - 1, width)  # (B, C+1)
+    numbers = torch.arange(classes + 1, device=row.device).expand(count, -1)
+    found = torch.full((count, width + 1), classes, device=row.device).scatter_(1, rank, numbers)[:, :width]  # (B, U)
+    own, weight = rank.gather(1, row), (1 / pixels.clamp(min=1)).gather(1, row)  # (B, P): 1 / pixels of the same class
+    pool = _pooled_by_index if labels.is_cuda else _pooled_by_product
+    with torch.autocast(embeddings.device.type, enabled=False):
+        means = pool(embeddings.detach().float().flatten(2), own, weight, width)
+    return ImageMeans(means, found, present[:, :classes])
+
+
+def _pooled_by_product(flat: Tensor, rank: Tensor, weight: Tensor, width: int) -> Tensor:
+    """(B, D, P) pixels summed by rank, (B, U, D), with their weights (B, P); rank U means none of them."""
+    table = flat.new_zeros(*rank.shape, width + 1).scatter_(2, rank[..., None], weight[..., None])  # (B, P, U+1)
+    return table[..., :width].mT @ flat.mT
+
+
+def _pooled_by_index(flat: Tensor, rank: Tensor, weight: Tensor, width: int) -> Tensor:
+    """The same by addition into rows, where U is large."""
+    row = rank + (width + 1) * torch.arange(len(rank), device=rank.device)[:, None]  # (B, P): own rows for each image
+    sums = flat.new_zeros(len(rank) * (width + 1), flat.shape[1])
+    sums.index_add_(0, row.flatten(), (flat * weight[:, None]).mT.reshape(-1, flat.shape[1]))
+    return sums.view(len(rank), width + 1, -1)[:, :width]
+
+
+def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Each class's mean embedding in each image as (B, C, D) float32, zeros where it is not, and where it is (B, C).
+
+    Takes and raises what `image_means` does.
+    """
+    found = image_means(embeddings, labels, classes)
+    table = found.means.new_zeros(len(labels), classes + 1, embeddings.shape[1])  # row C collects what is no class
+    table.scatter_(1, found.classes[..., None].expand_as(found.means), found.means)
+    return table[:, :classes], found.present
 
 
 def class_sums(embeddings: Tensor, labels: Tensor, classes: int) -> ClassSums:
     """Sums over images of each class's mean embedding (the numerator and denominator of eq. 3).
 
-    Takes and raises what `class_means` does.
+    Takes and raises what `image_means` does.
 
     >>> sums = class_sums(torch.ones(1, 2, 1, 3), torch.tensor([[[0, 0, -1]]]), classes=2)
     >>> sums.sums.tolist(), sums.counts.tolist()
     ([[1.0, 1.0], [0.0, 0.0]], [1, 0])
     """
-    means, present = class_means(embeddings, labels, classes)
-    return ClassSums(means.sum(0), present.sum(0))
+    means, found, present = image_means(embeddings, labels, classes)
+    sums = means.new_zeros(classes + 1, embeddings.shape[1]).index_add_(0, found.flatten(), means.flatten(0, 1))
+    return ClassSums(sums[:classes], present.sum(0))
 
 
 def add(a: ClassSums, b: ClassSums) -> ClassSums:
