@@ -131,14 +131,15 @@ def _refuse_unknown(name: str) -> None:
     plain, _, tag = name.partition(".")
     known = timm.list_models()
     if plain not in known:
-        close = (
-            ", ".join(PREFIX + other for other in difflib.get_close_matches(plain, known, n=3)) or "timm.list_models()"
-        )
-        raise ValueError(f"backbone: timm {timm.__version__} has no {plain!r}; near it: {close}")
-    tagged = timm.list_pretrained(f"{plain}.*")
-    if tag and name not in tagged:
-        close = ", ".join(PREFIX + other for other in [plain, *difflib.get_close_matches(name, tagged, n=3)])
-        raise ValueError(f"backbone: timm {timm.__version__} has no {name!r}; near it: {close}")
+        raise ValueError(_no_such(plain, difflib.get_close_matches(plain, known, n=3)))
+    tagged = timm.list_pretrained(f"{plain}.*") if tag else [name]
+    if name not in tagged:
+        raise ValueError(_no_such(name, [plain, *difflib.get_close_matches(name, tagged, n=3)]))
+
+
+def _no_such(name: str, near: list[str]) -> str:
+    close = ", ".join(PREFIX + other for other in near) or "nothing; timm.list_models() lists them"
+    return f"backbone: timm {_timm().__version__} has no model {name!r}; near it: {close}"
 
 
 def _model(name: str, arguments: dict[str, Any]) -> nn.Module:
@@ -170,6 +171,8 @@ def _at_stride(name: str, output_stride: int | None) -> tuple[dict[str, Any], nn
     shapes = _shapes(name, model)
     if output_stride in (None, _stride(shapes[-1])):
         return arguments, model, shapes
+    if _stride(shapes[-1]) is None:
+        raise ValueError(f"backbone: the maps of {PREFIX}{name} do not lie on a regular grid; take another model")
     dilated = _dilated(name, arguments, output_stride)
     if dilated is None:
         raise ValueError(f"output_stride: {PREFIX}{name} has {_strides(name, arguments)}, got {output_stride}")
