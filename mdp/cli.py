@@ -94,6 +94,12 @@ processes_option = click.option(
 )
 
 
+head_option = click.option(
+    "--head", type=click.Choice(["deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision"]),
+    help="Segmentation head [default: deeplabv3].",
+)  # fmt: skip
+
+
 def training(command: Command) -> Command:
     """The options that pretrain and finetune have besides."""
     options = [
@@ -152,7 +158,8 @@ def _finish(folder: Path, as_json: bool) -> None:
               help="Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a split.")  # fmt: skip
 @click.option("--epochs", type=int, help="Passes over the union of all images.")
 @click.option("--method", help="Pretraining method; see `mdp methods`.")
-@click.option("--backbone", help="resnet18, resnet34, resnet50 or resnet101.")
+@click.option("--backbone", help="resnet18, 34, 50 or 101, with _v1c for MMSegmentation's stem, or timm:NAME.")
+@head_option
 @click.option("--mix", type=click.Choice(["none", "region", "pixel", "both"]), help="Mix images across datasets.")
 @click.option("--sparse", type=click.Choice(["off", "csc1", "csc2"]), help="Cross-class sparse coding.")
 @click.option("--balance/--no-balance", default=None, help="Give every dataset an equal share of the images.")
@@ -165,6 +172,7 @@ def pretrain(
     epochs: int | None,
     method: str | None,
     backbone: str | None,
+    head: str | None,
     mix: str | None,
     sparse: str | None,
     balance: bool | None,
@@ -198,6 +206,7 @@ def pretrain(
         "method.mix.pixel": None if mix is None else mix in ("pixel", "both"),
         "method.sparse.variant": sparse,
         "model.backbone": backbone,
+        "model.head": head,
         **_take(others, RUN_FLAGS),
     }
     request = _request(flags, **others)
@@ -219,7 +228,8 @@ def pretrain(
 @click.option("--init", metavar="RUN|FILE|scratch", shell_complete=_complete_runs,
               help="Weights to start from [default: the newest pretraining run].")  # fmt: skip
 @click.option("--images", type=int, help="Train on so many images only, drawn by the seed.")
-@click.option("--backbone-only", is_flag=True, help="Load the backbone but not the ASPP head.")
+@click.option("--backbone-only", is_flag=True, help="Load the backbone but not the head.")
+@head_option
 @click.option("--head-init", type=click.Choice(["random", "prototypes"]),
               help="Start the classifier at random, or from the prototypes of related source classes.")  # fmt: skip
 @training
@@ -228,6 +238,7 @@ def finetune(
     target: str | None,
     images: int | None,
     backbone_only: bool,
+    head: str | None,
     head_init: str | None,
     steps: int | None,
     batch_size: int | None,
@@ -252,6 +263,7 @@ def finetune(
         "finetune.lr": lr,
         "finetune.load": ["backbone"] if backbone_only else None,
         "finetune.head_init": head_init,
+        "model.head": head,
         **_take(others, RUN_FLAGS),
     }
     request = _request(flags, **others)

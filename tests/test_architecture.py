@@ -19,16 +19,20 @@ from mdp.core.methods import Method
 PACKAGE = Path(mdp.__file__).parent
 CORE_MAY_IMPORT = {
     "collections",
+    "contextlib",
     "copy",
     "dataclasses",
+    "difflib",
     "functools",
     "itertools",
     "math",
+    "types",
     "typing",
     "numpy",
     "torch",
     "mdp",
 }
+OPTIONAL = {"timm_backbone.py": "timm"}  # the extras that core knows, each in one file, and imported in a function
 
 
 def imports_of(path: Path) -> list[str]:
@@ -45,8 +49,15 @@ def imports_of(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.stem)
 def test_core_imports_pure_numerics_only(path: Path) -> None:
     for name in imports_of(path):
-        assert name.split(".")[0] in CORE_MAY_IMPORT, f"{path.name} imports {name}"
+        known = name.split(".")[0] in CORE_MAY_IMPORT or name == OPTIONAL.get(path.name)
+        assert known, f"{path.name} imports {name}"
         assert not name.startswith(("mdp.io", "mdp.cli", "torch.distributed", "torch.utils")), f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.stem)
+def test_extras_are_imported_when_they_are_needed_only(path: Path) -> None:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        assert not (isinstance(node, ast.Import) and {alias.name for alias in node.names} & set(OPTIONAL.values()))
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.stem)

@@ -211,7 +211,7 @@ def test_convolutions_start_with_kaimings_spread_over_fan_out() -> None:
             fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
             assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.08), name
             assert abs(module.weight.mean().item()) < 0.1 * math.sqrt(2 / fan_out), name
-    classifier = network.decode_head.conv_seg
+    classifier = network.classifier
     assert classifier.weight.std().item() == pytest.approx(0.01, rel=0.15)
     assert not classifier.bias.any()
 
@@ -462,7 +462,7 @@ def test_backbone_and_aspp_pass_from_pretraining_to_fine_tuning(seed: int) -> No
     images = torch.randn(1, 3, 16, 16, generator=rng_of(seed))
     with torch.no_grad():
         before = pretrained.decode_head(pretrained.backbone(images))
-        after = ASPP.forward(network.decode_head, network.backbone(images))
+        after = network.features(images)
     assert torch.equal(before, after)
 
 

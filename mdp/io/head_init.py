@@ -36,7 +36,7 @@ def start_classifier_(network: Segmentor, weights: Path, recipe: Recipe, pool: P
     with torch.no_grad(), closing(load_items(FinetuneItems(pool, recipe.finetune, recipe.run.seed), keys, 0)) as items:
         for item in items:
             batch = crop_batch(item, device)
-            feature = embedding.decode_head(embedding.backbone(batch.images))  # (B, F, h, w)
+            feature = embedding.features(batch.images)  # (B, F, h, w)
             vectors = torch.nn.functional.normalize(embedding.projection_head(feature).float(), dim=1)  # (B, D, h, w)
             label = downsample_labels(batch.labels, embedding.output_stride)  # (B, h, w)
             own = class_sums(vectors, label, pool.union.size)
@@ -56,7 +56,7 @@ def start_classifier_(network: Segmentor, weights: Path, recipe: Recipe, pool: P
     logits = class_logits(rows[:, width:], own_prototypes, temperature)  # (N, c)
     weight, bias = fit_classifier(rows[:, :width], logits)
     with torch.no_grad():
-        classifier = network.decode_head.conv_seg
+        classifier = network.classifier
         classifier.weight[chosen] = weight[:, :, None, None].cpu()
         assert classifier.bias is not None
         classifier.bias[chosen] = bias.cpu()

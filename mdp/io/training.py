@@ -104,6 +104,7 @@ class Pretraining:
         lr = settings.lr * cosine(step / self.schedule.steps) * warm_up(step, settings.warmup_steps)
         try:
             with unharmed(self.one, views):
+                seed_dropout(seed, step, self.place.world.rank, "keys")  # a key encoder may have stochastic depth
                 with self.one.autocast():
                     ready = self.method.prepare(
                         self.pair, self.state, views, self.chosen, generator(seed, "step", step), self.processes

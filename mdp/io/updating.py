@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mdp.core.batches import Batch
 from mdp.core.chance import generator
 from mdp.core.methods import Loss
+from mdp.core.networks.backbones import convert_sync_batchnorm_
 from mdp.core.networks.pair import EncoderPair
 from mdp.io.distributed import World, answered
 from mdp.io.errors import Diverged
@@ -74,7 +75,7 @@ def trainee(
         if settings.channels_last if settings.channels_last is not None else device.type == "cuda":
             network.to(memory_format=torch.channels_last)
         if sync and world.size > 1 and device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # its layers, in place
+            convert_sync_batchnorm_(network)
         if settings.compile:
             network.compile()
     overlapped = settings.gradients == "overlapped" or (
@@ -232,7 +233,7 @@ def part_key(world: World, part: int) -> tuple[int, ...]:
     return (world.rank, part) if world.rank or part else ()
 
 
-def seed_dropout(seed: int, *place: int) -> None:
+def seed_dropout(seed: int, *place: int | str) -> None:
     """Makes the dropout of a step, which draws from torch's global generator, a function of seed and place."""
     torch.manual_seed(int(torch.randint(2**31, (), generator=generator(seed, "dropout", *place))))
 

@@ -99,6 +99,7 @@ def fit(weights: dict[str, Tensor], network: nn.Module, parts: tuple[str, ...], 
             f"{path}: only {loaded} of the {len(backbone)} backbone tensors are in the file (missing: "
             f"{', '.join(first)}, ...); is it a {type(network).__name__} of another backbone?"
         )
+    _refuse_part_of_a_head(found, parts, path)
     lines = [f"{part} {sum(n.startswith(part + '.') for n in found.tensors)} tensors" for part in parts]
     new = sorted({_group(name) for name in own} - {_group(name) for name in found.tensors})
     unused = sorted({_group(name) for name in found.unexpected})
@@ -106,6 +107,23 @@ def fit(weights: dict[str, Tensor], network: nn.Module, parts: tuple[str, ...], 
     report += f"; not in the file, starts at random: {', '.join(new)}" if new else ""
     report += f"; in the file, not used: {', '.join(unused)}" if unused else ""
     return found, report
+
+
+def _refuse_part_of_a_head(found: Match, parts: tuple[str, ...], path: Path) -> None:
+    """Raises CheckpointError when the file has a head, and it is another one: heads share some names by chance."""
+    if "decode_head" not in parts:
+        return
+    loaded, missing, unknown = (
+        [n for n in names if n.startswith("decode_head.") and not n.endswith("num_batches_tracked")]
+        for names in (found.tensors, found.missing, found.unexpected)
+    )
+    unknown = [name for name in unknown if not name.startswith(_CLASSIFIER)]
+    if unknown or (loaded and missing):
+        odd = f"it has {unknown[0]}" if unknown else f"it lacks {missing[0]}"
+        raise CheckpointError(
+            f"{path}: the head in the file is not the network's ({odd}); set model.head and model.dilations to the "
+            "file's, or load the backbone alone (finetune --backbone-only)"
+        )
 
 
 def _group(name: str) -> str:

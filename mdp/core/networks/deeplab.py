@@ -1,69 +1,79 @@
 """The DeepLab-v3 head as MMSegmentation builds it, with its parameter names (Chen et al. 2017, arXiv 1706.05587).
 
-Shape legend: B images, h x w feature grid, C classes.
+Up to the classifier, which the segmentor adds.  Shape legend: B images, h x w feature grid.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 
-def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Sequential:
+def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1, groups: int = 1) -> nn.Sequential:
     """A convolution that keeps the size, BatchNorm, ReLU; its parameters are named conv.* and bn.*."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
         OrderedDict(
-            conv=nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+            conv=nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False),
             bn=nn.BatchNorm2d(outputs),
             relu=nn.ReLU(inplace=True),
         )
     )
 
 
-class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: image pooling and parallel dilated convolutions, joined by a 3x3 convolution."""
+def dilated_conv(inputs: int, outputs: int, dilation: int) -> nn.Sequential:
+    """A dilated 3x3 convolution, BatchNorm, ReLU."""
+    return conv_bn_relu(inputs, outputs, 3, dilation)
 
-    def __init__(self, inputs: int, channels: int = 512, dilations: Sequence[int] = (1, 12, 24, 36)) -> None:
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: image pooling and parallel dilated convolutions, joined by a 3x3 convolution.
+
+    A dilation of 1 stands for a 1x1 convolution; `dilated` makes the other branches.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int = 512,
+        dilations: Sequence[int] = (1, 12, 24, 36),
+        dilated: Callable[[int, int, int], nn.Module] = dilated_conv,
+    ) -> None:
         super().__init__()
         self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv_bn_relu(inputs, channels, 1))
         self.aspp_modules = nn.ModuleList(
-            conv_bn_relu(inputs, channels, 1 if dilation == 1 else 3, dilation) for dilation in dilations
+            conv_bn_relu(inputs, channels, 1) if dilation == 1 else dilated(inputs, channels, dilation)
+            for dilation in dilations
         )
         self.bottleneck = conv_bn_relu(channels * (len(dilations) + 1), channels, 3)
         self.channels = channels
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, inputs, h, w) -> (B, channels, h, w).
+    def forward(self, features: Tensor, low: Tensor | None = None) -> Tensor:
+        """(B, inputs, h, w) -> (B, channels, h, w); the finer map is not used.
 
-        Raises ValueError for one image in training: BatchNorm of the pooled 1x1 map has nothing to average over
-        (SyncBatchNorm may have, in other processes, and decides for itself).
+        Raises ValueError for one image in training.
         """
-        if self.training and len(features) == 1 and isinstance(self.image_pool[1].bn, nn.BatchNorm2d):
-            raise ValueError("DeepLab needs two images or more a batch in training, got one")
+        two_or_more(self.image_pool, features)
         branches = [branch(features) for branch in self.aspp_modules]  # each (B, channels, h, w)
-        # The bilinear resize of a 1x1 map is that map everywhere.  Written in the layout of the other branches,
-        # because `cat` falls back to NCHW, at the largest tensor of the network, when layouts differ.
-        pooled = torch.empty_like(branches[0]).copy_(self.image_pool(features))  # (B, channels, h, w)
+        pooled = everywhere(self.image_pool(features), branches[0])
         out: Tensor = self.bottleneck(torch.cat([pooled, *branches], 1))
         return out
 
 
-class DeepLabHead(ASPP):
-    """ASPP with a classifier: dropout and a 1x1 convolution.
+def two_or_more(pool: nn.Module, features: Tensor) -> None:
+    """Raises ValueError for one image in training: BatchNorm of the pooled 1x1 map has nothing to average over.
 
-    Dropout draws from torch's global generator in training; the shell seeds it before every step.
+    SyncBatchNorm may have, in other processes, and decides for itself.
     """
+    if pool.training and len(features) == 1 and any(isinstance(part, nn.BatchNorm2d) for part in pool.modules()):
+        raise ValueError("DeepLab needs two images or more a batch in training, got one")
 
-    def __init__(
-        self, inputs: int, classes: int, channels: int = 512, dilations: Sequence[int] = (1, 12, 24, 36)
-    ) -> None:
-        super().__init__(inputs, channels, dilations)
-        self.dropout = nn.Dropout2d(0.1)
-        self.conv_seg = nn.Conv2d(channels, classes, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, inputs, h, w) -> logits (B, C, h, w)."""
-        logits: Tensor = self.conv_seg(self.dropout(super().forward(features)))
-        return logits
+def everywhere(pooled: Tensor, like: Tensor) -> Tensor:
+    """A pooled map (B, channels, 1, 1) at every place of the map `like`: the bilinear resize of one pixel.
+
+    In the memory layout of `like`, because `cat` falls back to NCHW, at the largest tensor of the network, when
+    layouts differ.
+    """
+    return torch.empty_like(like).copy_(pooled)

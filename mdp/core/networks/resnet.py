@@ -9,20 +9,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mdp.core.networks.maps import FeatureMaps
+
 
 class Layout(NamedTuple):
-    """Blocks in each stage, and whether they are bottlenecks."""
+    """Blocks in each stage, whether they are bottlenecks, and whether the stem has three convolutions."""
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool
+    deep_stem: bool = False
 
 
-LAYOUTS = {
+_PLAIN = {
     "resnet18": Layout((2, 2, 2, 2), False),
     "resnet34": Layout((3, 4, 6, 3), False),
     "resnet50": Layout((3, 4, 6, 3), True),
     "resnet101": Layout((3, 4, 23, 3), True),
 }
+# MMSegmentation's ResNetV1c, which its published DeepLabs have
+LAYOUTS = _PLAIN | {f"{name}_v1c": layout._replace(deep_stem=True) for name, layout in _PLAIN.items()}
 
 
 class BasicBlock(nn.Module):
@@ -82,8 +87,18 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
+def deep_stem(width: int) -> nn.Sequential:
+    """Three 3x3 convolutions of width / 2, width / 2 and width channels, the first with stride 2 (He et al. 2019)."""
+    half = max(1, width // 2)
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, half, 2), (half, half, 1), (half, width, 1)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)]
+        layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
 class ResNet(nn.Module):
-    """Stage-4 features of a residual network; no pooling, no classifier.
+    """Features of a residual network; no pooling, no classifier.
 
     `width` is the number of channels of the first stage: 64 in the published networks, less for small machines.
     Raises ValueError for an unknown name or stride.
@@ -97,9 +112,13 @@ class ResNet(nn.Module):
             raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
         layout = LAYOUTS[name]
         block = Bottleneck if layout.bottleneck else BasicBlock
-        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
+        self.deep_stem = layout.deep_stem
+        if layout.deep_stem:
+            self.stem = deep_stem(width)
+        else:
+            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+            self.bn1 = nn.BatchNorm2d(width)
+            self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         inputs, reached, dilation = width, 4, 1
         stages = []
@@ -113,14 +132,18 @@ class ResNet(nn.Module):
             blocks += [block(inputs, planes, 1, dilation, dilation) for _ in range(count - 1)]
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.channels = inputs
+        self.channels, self.low_channels = inputs, width * block.expansion
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, channels, ceil(H / s), ceil(W / s))."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, width, ceil(H / 4), ceil(W / 4))
-        x = self.layer2(self.layer1(x))  # (B, ., ceil(H / 8), ceil(W / 8))
-        features: Tensor = self.layer4(self.layer3(x))  # (B, channels, ceil(H / s), ceil(W / s))
-        return features
+        """(B, 3, H, W) -> (B, channels, ceil(H / s), ceil(W / s)), the features of stage 4."""
+        return self.maps(images).last
+
+    def maps(self, images: Tensor) -> FeatureMaps:
+        """The features of stage 4, and those of stage 1 as the finer map."""
+        x = self.stem(images) if self.deep_stem else self.relu(self.bn1(self.conv1(images)))  # (B, width, H/2, W/2)
+        low = self.layer1(self.maxpool(x))  # (B, low_channels, ceil(H / 4), ceil(W / 4))
+        x = self.layer2(low)  # (B, ., ceil(H / 8), ceil(W / 8))
+        return FeatureMaps(self.layer4(self.layer3(x)), low)  # (B, channels, ceil(H / s), ceil(W / s))
 
 
 def initialise_(network: nn.Module, rng: torch.Generator) -> None:

@@ -1,8 +1,8 @@
 """The networks: pixel embeddings and image embeddings (pretraining), class logits (fine-tuning).
 
-All keep the backbone under `backbone.` and ASPP, where they have it, under `decode_head.`, so that transfer is a match
-of names.
-Shape legend: B images, D embedding channels, C classes, h x w feature grid.
+All keep the backbone under `backbone.` and the head, where they have it, under `decode_head.`, so that transfer is a
+match of names.
+Shape legend: B images, D embedding channels, C classes, F channels of the head, h x w feature grid.
 """
 
 from dataclasses import dataclass
@@ -11,28 +11,67 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdp.core.networks.deeplab import ASPP, DeepLabHead
+from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, randomly
+from mdp.core.networks.decode_heads import HEADS, LOW_STRIDE, build_head
 from mdp.core.networks.heads import instance_head, projection_head
-from mdp.core.networks.resnet import LAYOUTS, ResNet, initialise_
+from mdp.core.networks.timm_backbone import PREFIX
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """Backbone and DeepLab-v3 head; "stated" and "chosen" say where each default comes from."""
+    """Backbone and segmentation head; "stated" and "chosen" say where each default comes from."""
 
-    backbone: str = "resnet50"  # stated, with the 7x7 stem
-    width: int = 64  # channels of the first stage; the published networks have 64
+    backbone: str = "resnet50"  # stated, with the 7x7 stem; NAME_v1c has MMSegmentation's, timm:NAME is timm's
+    width: int = 64  # channels of the first stage of our backbones; the published networks have 64
     output_stride: int = 8  # chosen: MMSegmentation's D8; 16 is the alternative
-    channels: int = 512  # chosen: MMSegmentation's ASPP
-    dilations: tuple[int, ...] = (1, 12, 24, 36)  # chosen: MMSegmentation's, for stride 8
+    head: str = "deeplabv3"  # stated; deeplabv3plus | fcn | deeplabv3_torchvision
+    channels: int | None = None  # of the head; None: the head's own, see HEADS
+    dilations: tuple[int, ...] | None = None  # of the head's branches, 1: a 1x1 convolution; None: the head's own
 
     def __post_init__(self) -> None:
-        if self.backbone not in LAYOUTS:
-            raise ValueError(f"backbone: expected one of {', '.join(LAYOUTS)}, got {self.backbone!r}")
-        if self.output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride: expected 8, 16 or 32, got {self.output_stride}")
-        if self.width < 1 or self.channels < 1 or not self.dilations or min(self.dilations) < 1:
+        if self.head not in HEADS:
+            raise ValueError(f"head: expected one of {', '.join(HEADS)}, got {self.head!r}")
+        if self.dilations is not None and not HEADS[self.head].dilations:
+            raise ValueError(f"dilations: the head {self.head} has none; leave them out (null), or take another head")
+        if (
+            self.width < 1
+            or self.head_channels < 1
+            or (self.dilations is not None and min(self.dilations, default=0) < 1)
+        ):
             raise ValueError("width, channels and dilations: expected numbers of 1 or more")
+        if self.backbone.startswith(PREFIX) and self.width != 64:
+            raise ValueError(f"width: {self.backbone} has a width of its own; leave it out (64)")
+        check_backbone(self.backbone, self.output_stride, HEADS[self.head].low)
+
+    @property
+    def head_channels(self) -> int:
+        """Channels of the features that the head gives (F)."""
+        return HEADS[self.head].channels if self.channels is None else self.channels
+
+    @property
+    def head_dilations(self) -> tuple[int, ...]:
+        """Dilations of the head's branches; empty for a head without any."""
+        return HEADS[self.head].dilations if self.dilations is None else self.dilations
+
+
+def _backbone(settings: NetworkSettings) -> Backbone:
+    return build_backbone(settings.backbone, settings.width, settings.output_stride, HEADS[settings.head].low)
+
+
+def _head(settings: NetworkSettings, backbone: Backbone, dropout: float = 0.0) -> nn.Module:
+    return build_head(
+        settings.head,
+        backbone.channels,
+        backbone.low_channels,
+        settings.head_channels,
+        settings.head_dilations,
+        dropout,
+    )
+
+
+def _stride(settings: NetworkSettings, backbone: Backbone) -> int:
+    """Image pixels to a pixel of what the head gives."""
+    return LOW_STRIDE if HEADS[settings.head].low else backbone.stride
 
 
 class EmbeddingNetwork(nn.Module):
@@ -42,45 +81,73 @@ class EmbeddingNetwork(nn.Module):
 
     def __init__(self, settings: NetworkSettings, embedding: int, hidden: int) -> None:
         super().__init__()
-        self.backbone = ResNet(settings.backbone, settings.width, settings.output_stride)
-        self.decode_head = ASPP(self.backbone.channels, settings.channels, settings.dilations)
-        self.projection_head = projection_head(settings.channels, hidden, embedding)
-        self.output_stride = settings.output_stride
+        found = _backbone(settings)
+        self.backbone, self._maps = found.module, found.maps
+        self.decode_head = _head(settings, found)
+        self.projection_head = projection_head(settings.head_channels, hidden, embedding)
+        self.output_stride = _stride(settings, found)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, F, h, w): what fine-tuning's classifier sees."""
+        features: Tensor = self.decode_head(*self._maps(self.backbone, images))
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D, h, w) float32 of unit length, whatever the autocast; a zero vector stays zero."""
-        vectors = self.projection_head(self.decode_head(self.backbone(images)))  # (B, D, h, w)
+        vectors = self.projection_head(self.features(images))  # (B, D, h, w)
         return F.normalize(vectors.float(), dim=1, eps=1e-6)  # 1e-12 lets the gradient at zero reach 1e12
 
 
 class InstanceNetwork(nn.Module):
     """Images -> one unit-length embedding an image; a backbone without dilation, as MoCo trains it."""
 
-    output_stride = 32
+    output_stride: int
 
     def __init__(self, settings: NetworkSettings, embedding: int) -> None:
         super().__init__()
-        self.backbone = ResNet(settings.backbone, settings.width, self.output_stride)
-        self.projection_head = instance_head(self.backbone.channels, embedding)
+        found = build_backbone(settings.backbone, settings.width, None, low=False)
+        self.backbone, self._maps = found.module, found.maps
+        self.projection_head = instance_head(found.channels, embedding)
+        self.output_stride = found.stride
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D) float32 of unit length, whatever the autocast."""
-        features = self.backbone(images).mean((2, 3))  # (B, channels)
+        features = self._maps(self.backbone, images).last.mean((2, 3))  # (B, channels)
         return F.normalize(self.projection_head(features).float(), dim=1, eps=1e-6)
 
 
 class Segmentor(nn.Module):
-    """Images -> class logits on the feature grid."""
+    """Images -> class logits on the feature grid.
+
+    Dropout draws from torch's global generator in training; the shell seeds it before every step.
+    """
+
+    output_stride: int
 
     def __init__(self, settings: NetworkSettings, classes: int) -> None:
         super().__init__()
-        self.backbone = ResNet(settings.backbone, settings.width, settings.output_stride)
-        self.decode_head = DeepLabHead(self.backbone.channels, classes, settings.channels, settings.dilations)
-        self.output_stride = settings.output_stride
+        found, head = _backbone(settings), HEADS[settings.head]
+        self.backbone, self._maps = found.module, found.maps
+        self.decode_head = _head(settings, found, head.inner_dropout)
+        self.decode_head.conv_seg = nn.Conv2d(settings.head_channels, classes, 1)  # all libraries keep it in the head
+        self.dropout = nn.Dropout2d(head.dropout)
+        self.output_stride = _stride(settings, found)
+
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The 1x1 convolution from features to logits."""
+        found = self.decode_head.conv_seg
+        assert isinstance(found, nn.Conv2d)
+        return found
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, F, h, w): what the classifier sees, before dropout."""
+        features: Tensor = self.decode_head(*self._maps(self.backbone, images))
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, C, h, w)."""
-        logits: Tensor = self.decode_head(self.backbone(images))
+        logits: Tensor = self.classifier(self.dropout(self.features(images)))
         return logits
 
 
@@ -88,27 +155,23 @@ def build_embedding_network(
     settings: NetworkSettings, embedding: int, hidden: int, rng: torch.Generator
 ) -> EmbeddingNetwork:
     """An embedding network with random weights drawn from `rng`."""
-    with torch.random.fork_rng(devices=[]):  # torch's constructors draw weights that are replaced right after
-        network = EmbeddingNetwork(settings, embedding, hidden)
-    initialise_(network, rng)
-    return network
+    return randomly(lambda: EmbeddingNetwork(settings, embedding, hidden), _foreign(settings), rng)
 
 
 def build_instance_network(settings: NetworkSettings, embedding: int, rng: torch.Generator) -> InstanceNetwork:
     """An instance network with random weights drawn from `rng`."""
-    with torch.random.fork_rng(devices=[]):
-        network = InstanceNetwork(settings, embedding)
-    initialise_(network, rng)
-    return network
+    return randomly(lambda: InstanceNetwork(settings, embedding), _foreign(settings), rng)
 
 
 def build_segmentor(settings: NetworkSettings, classes: int, rng: torch.Generator) -> Segmentor:
     """A segmentor with random weights drawn from `rng`; the classifier starts at N(0, 0.01)."""
-    with torch.random.fork_rng(devices=[]):
-        network = Segmentor(settings, classes)
-    initialise_(network, rng)
-    nn.init.normal_(network.decode_head.conv_seg.weight, std=0.01, generator=rng)
+    network = randomly(lambda: Segmentor(settings, classes), _foreign(settings), rng)
+    nn.init.normal_(network.classifier.weight, std=0.01, generator=rng)
     return network
+
+
+def _foreign(settings: NetworkSettings) -> bool:
+    return settings.backbone.startswith(PREFIX)
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,83 @@
+"""Backbones by name: our own ResNets, and timm's models as `timm:NAME`; and what a head has to know of them.
+
+Shape legend: B images, H x W image.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mdp.core.networks import timm_backbone
+from mdp.core.networks.decode_heads import LOW_STRIDE
+from mdp.core.networks.maps import FeatureMaps
+from mdp.core.networks.resnet import LAYOUTS, ResNet, initialise_
+from mdp.core.networks.timm_backbone import PREFIX
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Backbone(NamedTuple):
+    """A feature extractor, and what a head has to know of it."""
+
+    module: nn.Module  # its parameters have the names of the library it comes from
+    maps: Callable[[nn.Module, Tensor], FeatureMaps]  # of the module and images (B, 3, H, W)
+    stride: int  # of the last map
+    channels: int
+    low_channels: int | None  # of the finer map; None when it was not asked for
+
+
+def check_backbone(name: str, output_stride: int, low: bool) -> None:
+    """Raises ValueError, naming the setting, unless there is such a backbone with such feature maps."""
+    if name.startswith(PREFIX):
+        timm_backbone.describe(name.removeprefix(PREFIX), output_stride, LOW_STRIDE if low else None)
+        return
+    if name not in LAYOUTS:
+        raise ValueError(f"backbone: expected one of {', '.join(LAYOUTS)} or {PREFIX}NAME, got {name!r}")
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
+
+
+def build_backbone(name: str, width: int, output_stride: int | None, low: bool) -> Backbone:
+    """The backbone of that name; an output stride of None is its own, undilated one.  `low`: with the finer map.
+
+    timm's draw their weights from torch's global generator, see `randomly`.  Raises ValueError for what does not exist.
+    """
+    if not name.startswith(PREFIX):
+        stride = output_stride or 32
+        own = ResNet(name, width, stride)
+        return Backbone(own, _own_maps, stride, own.channels, own.low_channels)
+    found = timm_backbone.describe(name.removeprefix(PREFIX), output_stride, LOW_STRIDE if low else None)
+    maps = partial(timm_backbone.maps, found)
+    return Backbone(timm_backbone.build(found), maps, found.stride, found.channels, found.low_channels)
+
+
+def _own_maps(backbone: nn.Module, images: Tensor) -> FeatureMaps:
+    assert isinstance(backbone, ResNet)
+    return backbone.maps(images)
+
+
+def randomly(make: Callable[[], Network], foreign: bool, rng: torch.Generator) -> Network:
+    """What `make` makes, with random weights drawn from `rng`; `foreign`: with a backbone that keeps its own start.
+
+    Such a backbone draws from torch's global generator, which is seeded from `rng` for it and put back.
+    """
+    with torch.random.fork_rng(devices=[]):  # torch's constructors draw weights that are replaced right after
+        if foreign:
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        network = make()
+    for name, part in network.named_children():
+        if not foreign or name != "backbone":
+            initialise_(part, rng)
+    return network
+
+
+def convert_sync_batchnorm_(network: nn.Module) -> None:
+    """Every BatchNorm of a network becomes SyncBatchNorm; other norms stay."""
+    for name, part in network.named_children():
+        if name == "backbone" and not isinstance(part, ResNet):
+            timm_backbone.convert_sync_batchnorm_(part)
+        else:
+            nn.SyncBatchNorm.convert_sync_batchnorm(part)  # type: ignore[no-untyped-call]  # its layers, in place

@@ -1,0 +1,23 @@
+"""The fully convolutional head as MMSegmentation builds it, with its parameter names (Long et al. 2015, 1411.4038).
+
+Up to the classifier, which the segmentor adds.  Shape legend: B images, h x w feature grid.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mdp.core.networks.deeplab import conv_bn_relu
+
+
+class FCN(nn.Module):
+    """Two 3x3 convolutions; a third over their output beside their input."""
+
+    def __init__(self, inputs: int, channels: int = 512) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(conv_bn_relu(inputs, channels, 3), conv_bn_relu(channels, channels, 3))
+        self.conv_cat = conv_bn_relu(inputs + channels, channels, 3)
+
+    def forward(self, features: Tensor, low: Tensor | None = None) -> Tensor:
+        """(B, inputs, h, w) -> (B, channels, h, w); the finer map is not used."""
+        out: Tensor = self.conv_cat(torch.cat([features, self.convs(features)], 1))
+        return out

@@ -1,0 +1,12 @@
+"""What a backbone gives a head: feature maps.  Shape legend: B images, H x W image, h x w feature grid."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class FeatureMaps(NamedTuple):
+    """The last map, and an earlier, finer one for heads that join it."""
+
+    last: Tensor  # (B, channels, h, w)
+    low: Tensor | None  # (B, low_channels, ceil(H / 4), ceil(W / 4)); None when it was not asked for

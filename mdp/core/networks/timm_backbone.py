@@ -1,0 +1,281 @@
+"""Backbones out of timm, an optional extra: any of its models whose feature maps lie on a regular grid.
+
+The model is timm's own, so that its parameters have timm's names; random weights only, nothing is ever downloaded.
+This file holds the one optional import of the core, inside a function: a network has to be a function of settings and
+`rng` alone, for every method and notebook, which a builder handed in from outside would not let it be.
+Shape legend: B images, H x W image, h x w feature grid, s stride.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mdp.core.networks.maps import FeatureMaps
+
+PREFIX = "timm:"
+_PROBED = (448, 896)  # divisible by all strides, patches and windows there are, and not square
+# what a model raises for an argument it does not have, or for a size it was not made for
+_MISFIT = (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, IndexError, KeyError)
+
+
+class Description(NamedTuple):
+    """What was found out about a model without computing anything, on torch's meta device."""
+
+    name: str
+    arguments: tuple[tuple[str, Any], ...]  # for timm.create_model
+    stride: int  # of the last feature map
+    channels: int
+    last: int  # its place among the model's feature maps
+    low_channels: int | None  # of the finer map, if it was asked for
+    low: int | None
+    multiple: int  # images are padded to multiples of this, 1: not at all; then the grid is rounded up
+    unused: tuple[str, ...]  # modules that do not run: final norms, classifiers
+    silent: tuple[str, ...]  # other parameters that the feature maps do not depend on
+
+
+def describe(name: str, output_stride: int | None = None, low_stride: int | None = None) -> Description:
+    """What `timm:NAME` is like at that output stride (None: its own), with a finer map of stride `low_stride` or none.
+
+    Raises ValueError, in one line, where timm is missing, the name is unknown, or the model has no such maps.
+    """
+    with _without_a_trace():
+        return _described(name, output_stride, low_stride)
+
+
+@lru_cache(maxsize=32)
+def _described(name: str, output_stride: int | None, low_stride: int | None) -> Description:
+    _refuse_unknown(name)
+    arguments, model, shapes = _at_stride(name, output_stride)
+    last, stride = len(shapes) - 1, _stride(shapes[-1])
+    if stride is None:
+        raise ValueError(f"backbone: the maps of {PREFIX}{name} do not lie on a regular grid; take another model")
+    low = None if low_stride is None else _finer(name, shapes, low_stride)
+    unused, silent = _left_over(model, [last] if low is None else [low, last])
+    return Description(
+        name=name,
+        arguments=tuple(arguments.items()),
+        stride=stride,
+        channels=shapes[last][1],
+        last=last,
+        low_channels=None if low is None else shapes[low][1],
+        low=low,
+        multiple=_multiple(name, model, stride),
+        unused=unused,
+        silent=silent,
+    )
+
+
+def build(description: Description) -> nn.Module:
+    """timm's model as described, its weights drawn from torch's global CPU generator, which the caller guards.
+
+    What does not run is taken out; other parameters without gradient are frozen.  All other names are timm's.
+    """
+    model = _model(description.name, dict(description.arguments))
+    for name in description.unused:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, nn.Identity())
+    for name in description.silent:
+        model.get_parameter(name).requires_grad_(False)
+    return model.train()
+
+
+def maps(description: Description, model: nn.Module, images: Tensor) -> FeatureMaps:
+    """The model's feature maps of images (B, 3, H, W), on grids (ceil(H / s), ceil(W / s)), as they leave the stages.
+
+    There is no final norm: every head begins with a convolution and BatchNorm, which undo a scale.
+    """
+    height, width = images.shape[2:]
+    padding = (0, -width % description.multiple, 0, -height % description.multiple)
+    if any(padding):
+        images = F.pad(images, padding)  # with 0, the mean colour
+    wanted = [description.last] if description.low is None else [description.low, description.last]
+    found = _forward(model, images, wanted)
+    return FeatureMaps(found[-1], None if description.low is None else found[0])
+
+
+def convert_sync_batchnorm_(model: nn.Module) -> None:
+    """Every BatchNorm in a model of timm's becomes SyncBatchNorm; timm's own kind, which has an activation, keeps it.
+
+    torch's conversion would lose the activation.
+    """
+    _timm().layers.convert_sync_batchnorm(model)
+
+
+# timm
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(
+            f"backbone: {PREFIX}... needs the extra timm, which cannot be imported ({error}); "
+            "pip install 'mdp-segmentation[timm]'"
+        ) from error
+    except RuntimeError as error:  # a torchvision that does not fit torch
+        raise ValueError(f"backbone: timm is installed and cannot be imported: {error}") from error
+    module: ModuleType = timm
+    return module
+
+
+def _refuse_unknown(name: str) -> None:
+    """Only what timm itself lists: create_model would also take addresses of hubs and folders."""
+    timm = _timm()
+    plain, _, tag = name.partition(".")
+    known = timm.list_models()
+    if plain not in known:
+        raise ValueError(_no_such(plain, difflib.get_close_matches(plain, known, n=3)))
+    tagged = timm.list_pretrained(f"{plain}.*") if tag else [name]
+    if name not in tagged:
+        raise ValueError(_no_such(name, [plain, *difflib.get_close_matches(name, tagged, n=3)]))
+
+
+def _no_such(name: str, near: list[str]) -> str:
+    close = ", ".join(PREFIX + other for other in near) or "nothing; timm.list_models() lists them"
+    return f"backbone: timm {_timm().__version__} has no model {name!r}; near it: {close}"
+
+
+def _model(name: str, arguments: dict[str, Any]) -> nn.Module:
+    model: nn.Module = _timm().create_model(name, pretrained=False, num_classes=0, **arguments)
+    return model
+
+
+def _forward(model: nn.Module, images: Tensor, wanted: list[int] | None) -> list[Tensor]:
+    found: list[Tensor] = model.forward_intermediates(  # type: ignore[operator]
+        images, indices=wanted, intermediates_only=True, output_fmt="NCHW"
+    )
+    return found
+
+
+# Finding out
+
+
+@contextmanager
+def _without_a_trace() -> Iterator[None]:
+    """On the meta device, with gradients whatever is set outside, and with the global generator put back."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        yield
+
+
+def _at_stride(name: str, output_stride: int | None) -> tuple[dict[str, Any], nn.Module, list[torch.Size]]:
+    """The model with that output stride, dilated if need be; its arguments, itself, and the shapes of its maps."""
+    arguments = _size_arguments(name)
+    model = _model(name, arguments)
+    shapes = _shapes(name, model)
+    if output_stride in (None, _stride(shapes[-1])):
+        return arguments, model, shapes
+    if _stride(shapes[-1]) is None:
+        raise ValueError(f"backbone: the maps of {PREFIX}{name} do not lie on a regular grid; take another model")
+    dilated = _dilated(name, arguments, output_stride)
+    if dilated is None:
+        raise ValueError(f"output_stride: {PREFIX}{name} has {_strides(name, arguments)}, got {output_stride}")
+    return {**arguments, "output_stride": output_stride}, *dilated
+
+
+def _finer(name: str, shapes: list[torch.Size], stride: int) -> int:
+    """The place of the last map with that stride."""
+    places = [place for place, shape in enumerate(shapes) if _stride(shape) == stride]
+    if not places:
+        found = ", ".join(map(str, sorted({s for s in map(_stride, shapes) if s})))
+        raise ValueError(
+            f"head: it joins features of stride {stride}, and those of {PREFIX}{name} have {found}; take another head"
+        )
+    return places[-1]
+
+
+def _size_arguments(name: str) -> dict[str, Any]:
+    """What makes a transformer take images of any size; nothing for models that have no such argument."""
+    arguments = {"dynamic_img_size": True}
+    try:
+        _model(name, arguments)
+    except TypeError as error:
+        if "dynamic_img_size" not in str(error):
+            raise
+        return {}
+    return arguments
+
+
+def _shapes(name: str, model: nn.Module) -> list[torch.Size]:
+    """The shapes of all feature maps of an image of the probed size.  Raises ValueError where there are none."""
+    if not hasattr(model, "forward_intermediates"):
+        raise ValueError(f"backbone: {PREFIX}{name} gives no feature maps; take another model")
+    try:
+        return [found.shape for found in _forward(model.eval(), torch.empty(2, 3, *_PROBED), None)]
+    except _MISFIT as error:
+        raise ValueError(_one_size(name, error)) from error
+
+
+def _one_size(name: str, error: Exception) -> str:
+    reason = (str(error) or type(error).__name__).split("\n")[0][:100]
+    return f"backbone: {PREFIX}{name} does not take images of any size ({reason}); take another model"
+
+
+def _stride(shape: torch.Size) -> int | None:
+    """The whole number that the probed size was divided by, in both directions; None where there is none."""
+    if len(shape) != 4 or not shape[2]:
+        return None
+    stride = _PROBED[0] // shape[2]
+    return stride if tuple(stride * side for side in shape[2:]) == _PROBED else None
+
+
+def _dilated(name: str, arguments: dict[str, Any], stride: int | None) -> tuple[nn.Module, list[torch.Size]] | None:
+    """The model at another output stride, and its shapes; None where timm cannot do that."""
+    try:
+        model = _model(name, {**arguments, "output_stride": stride})
+        shapes = _shapes(name, model)
+    except _MISFIT:
+        return None
+    return (model, shapes) if _stride(shapes[-1]) == stride else None
+
+
+def _strides(name: str, arguments: dict[str, Any]) -> str:
+    """`features of stride 8, 16 or 32`."""
+    own = _stride(_shapes(name, _model(name, arguments))[-1])
+    found = [stride for stride in (8, 16, 32) if stride == own or _dilated(name, arguments, stride)]
+    strides = sorted({*found, *([own] if own else [])})
+    return f"features of stride {' or '.join(map(str, strides))}" if strides else "no regular feature grid"
+
+
+def _multiple(name: str, model: nn.Module, stride: int) -> int:
+    """What image sizes must be multiples of for a grid that is rounded up; most often 1, or the stride."""
+    sizes = 9 * stride + 1, 11 * stride + 1
+    problem: Exception = ValueError("the grid is not regular")
+    for multiple in (1, stride):
+        padded = [size + -size % multiple for size in sizes]
+        try:
+            shape = _forward(model.eval(), torch.empty(2, 3, *padded), None)[-1].shape
+        except _MISFIT as error:
+            problem = error
+            continue
+        if tuple(shape[2:]) == (10, 12):
+            return multiple
+    raise ValueError(_one_size(name, problem))
+
+
+def _left_over(model: nn.Module, wanted: list[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The modules (outermost only) that neither run nor matter, and the parameters that do not matter otherwise."""
+    ran: set[str] = set()
+    names = {module: name for name, module in model.named_modules()}
+    hooks = [module.register_forward_hook(lambda module, *_: ran.add(names[module])) for module in names]
+    found = _forward(model.eval(), torch.empty(2, 3, *_PROBED), wanted)
+    torch.stack([one.sum() for one in found]).sum().backward()  # type: ignore[no-untyped-call]
+    for hook in hooks:
+        hook.remove()
+    silent = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    alive = _outer({*ran, *(name for name, parameter in model.named_parameters() if parameter.grad is not None)})
+    idle = (_outer(silent) & {*names.values()}) - alive
+    unused = tuple(sorted(name for name in idle if name.rpartition(".")[0] not in idle))
+    return unused, tuple(name for name in silent if not _outer([name]) & {*unused})
+
+
+def _outer(names: Iterable[str]) -> set[str]:
+    """The names, and those of everything around them: `a.b` gives `a.b`, `a` and the model itself, ``."""
+    parts = [name.split(".") for name in names]
+    return {"", *(".".join(some[:count]) for some in parts for count in range(1, len(some) + 1))}

@@ -1,0 +1,385 @@
+"""The heads besides DeepLab-v3, and the three-convolution stem: names, sizes, equations, and every method on them."""
+
+import itertools
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import mdp.core.methods
+from mdp.core.methods import step as one_step
+from mdp.core.networks import (
+    EmbeddingNetwork,
+    NetworkSettings,
+    Segmentor,
+    build_embedding_network,
+    build_segmentor,
+    match,
+)
+from mdp.core.networks.decode_heads import HEADS
+from mdp.core.networks.layouts import DEEP_STEM, TORCHVISION_DEEPLAB, to_foreign, to_own
+from mdp.core.networks.resnet import ResNet
+from mdp.io.errors import CheckpointError, RecipeError
+from mdp.io.jobs import finetune_recipe, run_finetuning, run_pretraining
+from mdp.io.recipe import as_layer, find_method, resolve
+from mdp.io.request import Request
+from tests.small_runs import TINY, request, tensors_of
+from tests.tensors import rng_of
+from tests.test_method_runs import layer_of
+from tests.test_methods import CPU, DATA, small, views_of
+from tests.test_networks import params, scramble_, shapes
+
+NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
+NEW = [name for name in HEADS if name != "deeplabv3"]
+
+
+def narrow(head: str, **changes: Any) -> NetworkSettings:
+    dilations = (1, 2) if HEADS[head].dilations else None
+    given = {"backbone": "resnet18", "width": 4, "head": head, "channels": 6, "dilations": dilations}
+    return NetworkSettings(**{**given, **changes})
+
+
+def on_meta(head: str, backbone: str = "resnet50") -> Segmentor:
+    with torch.device("meta"):
+        return Segmentor(NetworkSettings(backbone=backbone, head=head), 21)
+
+
+@pytest.fixture(autouse=True)
+def seeded_dropout() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+# Names, shapes, totals
+
+
+@pytest.mark.parametrize(
+    ("head", "total"),
+    [
+        ("deeplabv3", 65_730_133),
+        ("deeplabv3plus", 41_206_981),
+        ("deeplabv3_torchvision", 39_638_869),
+        # 23,508,032 + (2048 + 512 + 2560) x 512 x 9 + 3 x 1024 + 513 x 21
+        ("fcn", 47_114_837),
+    ],
+)
+def test_a_segmentor_has_as_many_parameters_as_the_library_that_its_head_is_from(head: str, total: int) -> None:
+    assert params(on_meta(head)) == total
+
+
+def test_torchvisions_head_has_torchvisions_names_by_the_table_of_names(real_data: Path) -> None:
+    file = real_data.parent / "facts" / "state_dict_keys.yaml"
+    if not file.is_file():
+        pytest.skip(f"no list of published names at {file}")
+    facts = yaml.safe_load(file.read_text())
+    theirs = {f"backbone.{n}": s for n, s in facts["resnet50"]["keys"].items() if not n.startswith("fc.")}
+    head = facts["torchvision_deeplabv3_resnet50"]["head_keys_21"]
+    theirs |= {name: shape for name, shape in head.items() if name.startswith("classifier.")}
+    own = shapes(on_meta("deeplabv3_torchvision"))
+    assert {to_foreign(name, TORCHVISION_DEEPLAB): shape for name, shape in own.items()} == theirs
+    assert {to_own(name, TORCHVISION_DEEPLAB) for name in theirs} == own.keys()
+
+
+def conv_module(prefix: str, outputs: int, inputs: int, kernel: int) -> dict[str, list[int]]:
+    """The learnt entries of what MMSegmentation calls a ConvModule."""
+    norm = {f"{prefix}.bn.{name}": [outputs] for name in ("weight", "bias")}
+    return {f"{prefix}.conv.weight": [outputs, inputs, kernel, kernel], **norm}
+
+
+def separable(prefix: str, outputs: int, inputs: int) -> dict[str, list[int]]:
+    depthwise = conv_module(f"{prefix}.depthwise_conv", inputs, 1, 3)
+    return {**depthwise, **conv_module(f"{prefix}.pointwise_conv", outputs, inputs, 1)}
+
+
+CLASSIFIER = {"conv_seg.weight": [21, 512, 1, 1], "conv_seg.bias": [21]}
+PLUS = {
+    **conv_module("image_pool.1", 512, 2048, 1),
+    **conv_module("aspp_modules.0", 512, 2048, 1),
+    **separable("aspp_modules.1", 512, 2048),
+    **separable("aspp_modules.2", 512, 2048),
+    **separable("aspp_modules.3", 512, 2048),
+    **conv_module("bottleneck", 512, 2560, 3),
+    **conv_module("c1_bottleneck", 48, 256, 1),
+    **separable("sep_bottleneck.0", 512, 560),
+    **separable("sep_bottleneck.1", 512, 512),
+    **CLASSIFIER,
+}
+PLAIN = {
+    **conv_module("convs.0", 512, 2048, 3),
+    **conv_module("convs.1", 512, 512, 3),
+    **conv_module("conv_cat", 512, 2560, 3),
+    **CLASSIFIER,
+}
+
+
+@pytest.mark.parametrize(("head", "names"), [("deeplabv3plus", PLUS), ("fcn", PLAIN)])
+def test_the_heads_name_their_weights_as_mmsegmentation_does(head: str, names: dict[str, list[int]]) -> None:
+    own = {name: list(p.shape) for name, p in on_meta(head).decode_head.named_parameters()}
+    assert own == names
+
+
+@pytest.mark.parametrize(("name", "more"), [("resnet18", 19_232), ("resnet50", 19_232), ("resnet101", 19_232)])
+def test_a_v1c_backbone_differs_from_the_plain_one_in_its_stem_alone(name: str, more: int) -> None:
+    with torch.device("meta"):
+        plain, deep = ResNet(name), ResNet(f"{name}_v1c")
+    stem = {n: shape for n, shape in shapes(deep).items() if n.startswith("stem.")}
+    convolutions = {n: shape for n, shape in stem.items() if len(shape) == 4}
+    assert convolutions == {
+        "stem.0.weight": [32, 3, 3, 3],
+        "stem.3.weight": [32, 32, 3, 3],
+        "stem.6.weight": [64, 32, 3, 3],
+    }
+    assert {n.split(".")[1] for n in stem} == {"0", "1", "3", "4", "6", "7"}
+    rest = {n: shape for n, shape in shapes(plain).items() if n.split(".")[0] not in ("conv1", "bn1")}
+    assert {n: shape for n, shape in shapes(deep).items() if n not in stem} == rest
+    # 3x32x9 + 32x32x9 + 32x64x9 + 64 + 64 in place of 3x64x49
+    assert params(deep) - params(plain) == 864 + 9216 + 18432 + 128 - 9408 == more
+    assert all(to_foreign(f"backbone.{n}", DEEP_STEM) for n in stem)
+
+
+def test_a_v1c_stem_is_three_convolutions_the_first_with_stride_two() -> None:
+    backbone = ResNet("resnet18_v1c", 8).eval()
+    scramble_(backbone, rng_of(0))
+    images = torch.randn(1, 3, 21, 18, generator=rng_of(1))
+    weights = backbone.state_dict()
+    x = images
+    for conv, norm, stride in ((0, 1, 2), (3, 4, 1), (6, 7, 1)):
+        x = bn_relu(F.conv2d(x, weights[f"stem.{conv}.weight"], None, stride, 1), weights, f"stem.{norm}")
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.stem(images), x)
+        expected = backbone.layer1(F.max_pool2d(x, 3, 2, 1))
+        torch.testing.assert_close(backbone.maps(images).low, expected)
+    assert backbone(images).shape == (1, 64, 3, 3)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_pretraining_and_fine_tuning_share_all_of_a_head_but_its_classifier(head: str) -> None:
+    with torch.device("meta"):
+        pretraining = shapes(EmbeddingNetwork(NetworkSettings(head=head), 256, 512))
+    fine_tuning = shapes(on_meta(head))
+    assert {n for n in pretraining if not n.startswith("projection_head.")} <= fine_tuning.keys()
+    assert fine_tuning.keys() - pretraining.keys() == {"decode_head.conv_seg.weight", "decode_head.conv_seg.bias"}
+    assert all(fine_tuning[n] == shape for n, shape in pretraining.items() if n in fine_tuning)
+
+
+# Equations
+
+
+def bn_relu(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+    """BatchNorm in evaluation, and ReLU, of the named weights."""
+    mean, spread = weights[f"{name}.running_mean"], (weights[f"{name}.running_var"] + 1e-5).sqrt()
+    normed = (x - mean[:, None, None]) / spread[:, None, None]
+    return (normed * weights[f"{name}.weight"][:, None, None] + weights[f"{name}.bias"][:, None, None]).relu()
+
+
+def module(x: Tensor, weights: dict[str, Tensor], name: str, dilation: int = 1) -> Tensor:
+    kernel = weights[f"{name}.conv.weight"]
+    groups, reach = x.shape[1] // kernel.shape[1], dilation * (kernel.shape[-1] // 2)
+    return bn_relu(F.conv2d(x, kernel, None, 1, reach, dilation, groups), weights, f"{name}.bn")
+
+
+def pair_of(x: Tensor, weights: dict[str, Tensor], name: str, dilation: int = 1) -> Tensor:
+    x = module(x, weights, f"{name}.depthwise_conv", dilation)
+    return module(x, weights, f"{name}.pointwise_conv")
+
+
+def plus(last: Tensor, low: Tensor, w: dict[str, Tensor]) -> Tensor:
+    pooled = module(last.mean((2, 3), keepdim=True), w, "image_pool.1").expand(-1, -1, *last.shape[2:])
+    branches = [pooled, module(last, w, "aspp_modules.0"), pair_of(last, w, "aspp_modules.1", 2)]
+    coarse = module(torch.cat(branches, 1), w, "bottleneck")
+    coarse = F.interpolate(coarse, low.shape[2:], mode="bilinear", align_corners=False)
+    joined = torch.cat([coarse, module(low, w, "c1_bottleneck")], 1)
+    return pair_of(pair_of(joined, w, "sep_bottleneck.0"), w, "sep_bottleneck.1")
+
+
+def plain(last: Tensor, low: Tensor, w: dict[str, Tensor]) -> Tensor:
+    inner = module(module(last, w, "convs.0"), w, "convs.1")
+    return module(torch.cat([last, inner], 1), w, "conv_cat")
+
+
+def torchvisions(last: Tensor, low: Tensor, w: dict[str, Tensor]) -> Tensor:
+    def conv(x: Tensor, name: str, first: int, padding: int) -> Tensor:
+        kernel = w[f"{name}.{first}.weight"]
+        found = F.conv2d(x, kernel, None, 1, padding, max(1, padding))
+        return bn_relu(found, w, f"{name}.{first + 1}")
+
+    pooled = conv(last.mean((2, 3), keepdim=True), "aspp.convs.2", 1, 0).expand(-1, -1, *last.shape[2:])
+    branches = [conv(last, "aspp.convs.0", 0, 0), conv(last, "aspp.convs.1", 0, 2), pooled]
+    projected = conv(torch.cat(branches, 1), "aspp.project", 0, 0)
+    return bn_relu(F.conv2d(projected, w["conv.weight"], None, 1, 1), w, "bn")
+
+
+@pytest.mark.parametrize(
+    ("head", "equation"), [("deeplabv3plus", plus), ("fcn", plain), ("deeplabv3_torchvision", torchvisions)]
+)
+@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+def test_a_head_is_its_equation(head: str, equation: Any, size: tuple[int, int]) -> None:
+    network = build_segmentor(narrow(head), 3, rng_of(0)).eval()
+    scramble_(network, rng_of(1))
+    images = torch.randn(2, 3, *size, generator=rng_of(2))
+    with torch.no_grad():
+        maps = network.backbone.maps(images)
+        expected = equation(maps.last, maps.low, network.decode_head.state_dict())
+        torch.testing.assert_close(network.features(images), expected, rtol=1e-4, atol=1e-4)
+        logits = F.conv2d(expected, network.classifier.weight, network.classifier.bias)
+        torch.testing.assert_close(network(images), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("head", "stride"), [("deeplabv3plus", 4), ("fcn", 16), ("deeplabv3_torchvision", 16)])
+@pytest.mark.parametrize("size", [(64, 48), (37, 50)])
+def test_networks_say_the_stride_that_their_grids_have(head: str, stride: int, size: tuple[int, int]) -> None:
+    settings = narrow(head, output_stride=16)
+    images = torch.randn(2, 3, *size, generator=rng_of(0))
+    grid = tuple(-(-side // stride) for side in size)
+    for network in (build_segmentor(settings, 3, rng_of(0)), build_embedding_network(settings, 3, 4, rng_of(0))):
+        assert network.output_stride == stride
+        assert tuple(network(images).shape[2:]) == grid
+
+
+def test_torchvisions_dropout_belongs_to_training_a_classifier_only() -> None:
+    settings = narrow("deeplabv3_torchvision")
+    images = torch.randn(2, 3, 32, 32, generator=rng_of(0))
+    pretraining, fine_tuning = (
+        build_embedding_network(settings, 3, 4, rng_of(0)),
+        build_segmentor(settings, 3, rng_of(0)),
+    )
+    with torch.random.fork_rng(devices=[]):
+        state = torch.get_rng_state()
+        pretraining.train()(images)
+        assert torch.equal(torch.get_rng_state(), state)
+        first, second = fine_tuning.train().features(images), fine_tuning.features(images)
+    assert not torch.equal(first, second)
+    dropouts = [m.p for m in fine_tuning.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
+    assert sorted(dropouts) == [0.0, 0.5]
+
+
+@pytest.mark.parametrize("head", ["deeplabv3plus", "deeplabv3_torchvision"])
+def test_one_image_is_too_few_for_heads_that_pool(head: str) -> None:
+    network, image = build_segmentor(narrow(head), 3, rng_of(0)), torch.randn(1, 3, 32, 32, generator=rng_of(0))
+    with pytest.raises(ValueError, match="two images or more"):
+        network.train()(image)
+    assert network.eval()(image).isfinite().all()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_run_in_reduced_precision_channels_last_and_as_one_graph(head: str) -> None:
+    network = build_segmentor(narrow(head, backbone="resnet18_v1c"), 3, rng_of(0)).eval()
+    scramble_(network, rng_of(0))
+    images = torch.randn(2, 3, 40, 33, generator=rng_of(1))
+    with torch.no_grad():
+        expected = network(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(images)
+        last = network.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+        compiled = torch.compile(network, backend="eager", fullgraph=True)(images)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - expected).norm() < 0.05 * expected.norm()
+    torch.testing.assert_close(last, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-4)
+
+
+# Methods, transfer, recipes
+
+
+@pytest.mark.parametrize(("name", "head"), [*itertools.product(NAMES, NEW)])
+def test_every_method_trains_every_head(name: str, head: str) -> None:
+    method = find_method(name)
+    settings = small(method)
+    pair = method.build(settings, narrow(head, backbone="resnet18_v1c"), DATA, rng_of(0))
+    state = method.initial_state(settings, DATA, rng_of(1), CPU)
+    optimizer = torch.optim.SGD(pair.query.parameters(), lr=0.01)
+    for number in range(2):
+        done = one_step(method, pair, state, views_of(number), settings, rng_of(number))
+        optimizer.zero_grad()
+        done.loss.backward()
+        assert done.loss.isfinite()
+        assert all(p.grad is not None for p in pair.query.parameters() if p.requires_grad)
+        optimizer.step()
+        state = done.state
+
+
+@pytest.mark.parametrize("head", NEW)
+def test_what_pretraining_learns_of_a_head_arrives_in_the_segmentor(head: str) -> None:
+    pretrained = build_embedding_network(narrow(head), 3, 4, rng_of(0)).eval()
+    scramble_(pretrained, rng_of(1))
+    network = build_segmentor(narrow(head), 4, rng_of(2)).eval()
+    found = match(pretrained.state_dict(), network.state_dict(), ("backbone", "decode_head"))
+    assert found.missing == ["decode_head.conv_seg.weight", "decode_head.conv_seg.bias"]
+    assert found.wrong_shape == {}
+    network.load_state_dict(found.tensors, strict=False)
+    images = torch.randn(2, 3, 33, 32, generator=rng_of(3))
+    with torch.no_grad():
+        assert torch.equal(pretrained.features(images), network.features(images))
+
+
+def test_every_head_has_its_own_defaults_and_given_numbers_win() -> None:
+    found = {head: (s.head_channels, s.head_dilations) for head in HEADS for s in [NetworkSettings(head=head)]}
+    assert found == {
+        "deeplabv3": (512, (1, 12, 24, 36)),
+        "deeplabv3plus": (512, (1, 12, 24, 36)),
+        "fcn": (512, ()),
+        "deeplabv3_torchvision": (256, (1, 12, 24, 36)),
+    }
+    given = NetworkSettings(head="deeplabv3_torchvision", channels=32, dilations=(1, 6))
+    assert (given.head_channels, given.head_dilations) == (32, (1, 6))
+    network = build_segmentor(replace(given, backbone="resnet18", width=4), 3, rng_of(0))
+    assert network.classifier.in_channels == 32
+    assert len(network.decode_head.aspp.convs) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head": "deeplabv4"}, "head: expected one of deeplabv3, deeplabv3plus, fcn, deeplabv3_torchvision"),
+        ({"head": "fcn", "dilations": (1, 2)}, "dilations: the head fcn has none; leave them out"),
+        ({"backbone": "resnet50_v1d"}, "backbone: expected one of resnet18"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NetworkSettings(**change)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_recipe_comes_back_from_its_layer_with_its_head(head: str) -> None:
+    recipe = resolve({"model": asdict(narrow(head)) | {"backbone": "resnet34_v1c"}})
+    assert resolve(as_layer(recipe)) == recipe
+    assert resolve(as_layer(recipe)).model.head == head
+
+
+def test_a_recipe_from_before_there_were_heads_means_deeplab() -> None:
+    old = {"backbone": "resnet50", "width": 64, "output_stride": 8, "channels": 512, "dilations": [1, 12, 24, 36]}
+    model = resolve({"model": old}).model
+    assert (model.head, model.head_channels, model.head_dilations) == ("deeplabv3", 512, (1, 12, 24, 36))
+    with pytest.raises(RecipeError, match=r"model\.dilations: the head fcn has none"):
+        resolve({"model": old}, {"model": {"head": "fcn"}})
+    assert resolve({"model": old}, {"model": {"head": "fcn", "dilations": None}}).model.head == "fcn"
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+def test_a_head_passes_from_a_pretraining_run_and_another_is_not_loaded_in_part() -> None:
+    plus_run = ("model.head", "deeplabv3plus")
+    run = run_pretraining(request(plus_run, ("pretrain.steps", 1), out=Path("pre")))
+    tuned = run_finetuning(request(plus_run, ("finetune.steps", 1), out=Path("tuned"), init=str(run)))
+    assert "loaded backbone" in (tuned / "log.txt").read_text()
+    names = {name.removeprefix("network.") for name in tensors_of(tuned)}
+    assert "decode_head.sep_bottleneck.1.pointwise_conv.conv.weight" in names
+    assert (
+        finetune_recipe(Request(layers=({"finetune": {"target": "voc"}},), init=str(run)))[0].model.head == plus_run[1]
+    )
+    other = ("model.head", "deeplabv3")
+    with pytest.raises(CheckpointError, match=r"head in the file is not the network's.*--backbone-only"):
+        run_finetuning(request(other, ("finetune.steps", 1), out=Path("other"), init=str(run)))
+    alone = ("finetune.load", ["backbone"])
+    run_finetuning(request(other, alone, ("finetune.steps", 1), out=Path("alone"), init=str(run)))
+    layer = layer_of("moco") | {"pretrain": TINY["pretrain"] | {"steps": 1}}
+    moco = run_pretraining(Request(layers=(layer,), quiet=True, out=Path("moco")))  # it has no head to disagree with
+    run_finetuning(request(plus_run, ("finetune.steps", 1), out=Path("from_moco"), init=str(moco)))
