@@ -9,6 +9,7 @@ from pathlib import Path
 from mdp.core.labels import LabelSpace
 from mdp.io.datasets import Sample, files_in, home_of, paired
 from mdp.io.datasets import read_pair as read
+from mdp.io.files import found
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "read", "samples"]
 
@@ -71,5 +72,5 @@ _FOLDERS = {"train": "training", "val": "validation"}
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing."""
     home = home_of("ade20k", root, ("ADEChallengeData2016", "ade20k", "ade", "."), "annotations", HOME)
-    images, labels = (home / kind / _FOLDERS[split] for kind in ("images", "annotations"))
+    images, labels = (found(root, home / kind / _FOLDERS[split]) for kind in ("images", "annotations"))
     return paired("ade20k", [(image, labels / f"{image.stem}.png") for image in files_in(images, ".jpg")], HOME)

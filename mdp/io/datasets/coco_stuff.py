@@ -9,6 +9,7 @@ from pathlib import Path
 from mdp.core.labels import LabelSpace
 from mdp.io.datasets import Sample, files_in, home_of, paired
 from mdp.io.datasets import read_pair as read
+from mdp.io.files import found
 from mdp.io.images import voc_colormap
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "read", "samples"]
@@ -58,5 +59,5 @@ def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing."""
     places = ("coco_stuff164k", "coco_stuff", "coco", ".")
     home = home_of("coco_stuff", root, places, f"annotations/{split}2017", HOME)
-    images, labels = (home / kind / f"{split}2017" for kind in ("images", "annotations"))
+    images, labels = (found(root, home / kind / f"{split}2017") for kind in ("images", "annotations"))
     return paired("coco_stuff", [(image, labels / f"{image.stem}.png") for image in files_in(images, ".jpg")], HOME)
