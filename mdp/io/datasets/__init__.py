@@ -1,7 +1,8 @@
 """Datasets: one file each, found by its file name; or a YAML file of your own (`mdp.io.own_data`).
 
 A module has `LABELS`, `SPLITS` (official counts), `TRAIN` and `VAL` (splits used by default), `HOME` (where to get
-it), `samples(root, split)` and `read(sample)`.  What the rest of mdp sees is a `Dataset`, whichever it came from.
+it), `TERMS` (its licence in a sentence), `samples(root, split)` and `read(sample)`.  What the rest of mdp sees is a
+`Dataset`, whichever it came from.
 """
 
 import difflib
@@ -105,7 +106,7 @@ def load(name: str) -> Dataset:
         source=module.__file__ or name,
         samples=module.samples,
         read=module.read,
-        terms=module.TERMS if hasattr(module, "TERMS") else "",
+        terms=module.TERMS,
         detail=getattr(module, "detail", None),
     )
 
@@ -187,6 +188,17 @@ def same_size(sample: Sample, rgb: NDArray[np.uint8], raw: NDArray[np.integer]) 
             "they must be of one size"
         )
     return rgb, raw
+
+
+def by_label_space(sample: Sample, raw: NDArray[np.integer], space: LabelSpace, hint: str) -> NDArray[np.int16]:
+    """Classes (H, W) of a raw label map by the label space of its own encoding, `IGNORE` where ignored.
+
+    Raises DatasetError naming the file, the values that are no class and the hint.
+    """
+    try:
+        return space.to_classes(raw)
+    except UnknownLabels as error:
+        raise DatasetError(f"{printable(sample.labels)}: {error}; {hint}") from error
 
 
 def home_of(name: str, root: Path, places: Sequence[str], marker: str, home: str) -> Path:
@@ -287,6 +299,11 @@ def ids_of(path: Path) -> list[str]:
     return [line for _, line in lines]
 
 
+def names_of(folder: Path) -> list[str]:
+    """The names in a folder, sorted, hidden ones left out; none if there is no such folder."""
+    return sorted(name for name in _entries(folder) if not name.startswith("."))
+
+
 def files_in(folder: Path, *suffixes: str) -> list[Path]:
     """The files of a folder with one of the suffixes (any case), sorted, hidden ones left out.
 
@@ -294,11 +311,11 @@ def files_in(folder: Path, *suffixes: str) -> list[Path]:
     """
     if not is_dir(folder):
         raise DatasetError(f"{printable(folder)}: the folder is missing; {contents(folder.parent)}")
-    paths = [folder / name for name in _entries(folder) if not name.startswith(".")]
-    return sorted(path for path in paths if path.suffix.lower() in suffixes)
+    paths = (folder / name for name in names_of(folder))
+    return [path for path in paths if path.suffix.lower() in suffixes]
 
 
 def files_below(folder: Path, ending: str) -> list[Path]:
     """The files, in all the folders in a folder, whose names end so, sorted; none if there is no such folder."""
-    folders = [folder / name for name in sorted(_entries(folder)) if is_dir(folder / name)]
-    return [place / name for place in folders for name in sorted(_entries(place)) if name.endswith(ending)]
+    folders = [folder / name for name in names_of(folder) if is_dir(folder / name)]
+    return [place / name for place in folders for name in names_of(place) if name.endswith(ending)]

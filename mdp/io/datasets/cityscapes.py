@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mdp.core.labels import IGNORE, LabelSpace, UnknownLabels
-from mdp.io.datasets import Pair, Sample, contents, files_below, home_of, paired, read_pair
+from mdp.core.labels import IGNORE, LabelSpace
+from mdp.io.datasets import Pair, Sample, by_label_space, contents, files_below, home_of, paired, read_pair
 from mdp.io.errors import DatasetError
 from mdp.io.files import found
 
@@ -38,7 +38,11 @@ TRAIN = ("train",)
 VAL = "val"
 HOME = (
     "get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from the Cityscapes site (a free account is needed) "
-    "and unpack both under the root"
+    "and put both, packed or unpacked, under the root"
+)
+TERMS = (
+    "Photos and labels are for non-commercial purposes such as research and teaching, after registration, and may not "
+    "be handed on; see the licence on the Cityscapes site."
 )
 
 
@@ -65,10 +69,7 @@ def read(sample: Sample) -> Pair:
     rgb, raw = read_pair(sample)
     if sample.labels.endswith("_labelTrainIds.png"):
         return rgb, raw
-    try:
-        classes = _BY_LABEL_ID.to_classes(raw)
-    except UnknownLabels as error:
-        raise DatasetError(f"{sample.labels}: {error}; labelIds are 0..33; are these trainIds?") from error
+    classes = by_label_space(sample, raw, _BY_LABEL_ID, "labelIds are 0..33; are these trainIds?")
     return rgb, np.where(classes == IGNORE, 255, classes).astype(np.uint8)
 
 

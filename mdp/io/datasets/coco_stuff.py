@@ -12,7 +12,7 @@ from mdp.io.datasets import read_pair as read
 from mdp.io.files import found
 from mdp.io.images import voc_colormap
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "read", "samples"]
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -51,7 +51,11 @@ TRAIN = ("train",)
 VAL = "val"
 HOME = (
     "get train2017.zip and val2017.zip from the COCO site, stuffthingmaps_trainval2017.zip from the COCO-Stuff page, "
-    "and unpack them to images/ and annotations/ under coco_stuff164k/"
+    "and put the first two in images/, the third in annotations/ under coco_stuff164k/, packed or unpacked"
+)
+TERMS = (
+    "The annotations are licensed CC BY 4.0 by the makers of COCO-Stuff; the photos come from Flickr, whose terms of "
+    "use hold for them."
 )
 
 

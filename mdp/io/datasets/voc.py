@@ -15,7 +15,7 @@ from mdp.io.errors import DatasetError
 from mdp.io.files import found, is_dir, is_file
 from mdp.io.images import voc_colormap
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "detail", "read", "samples"]
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "detail", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -31,7 +31,11 @@ HOME = (
     "get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 site, and for trainaug benchmark.tgz (SBD) from the "
     "Semantic Boundaries page of Berkeley, and unpack both under the root"
 )
-_SBD = ("benchmark_RELEASE/dataset", "sbd", "SBD", "VOCdevkit/benchmark_RELEASE/dataset")
+TERMS = (
+    "The photos come from Flickr, whose terms of use hold for them; for SBD's annotations see the Semantic Boundaries "
+    "page of Berkeley."
+)
+SBD = ("benchmark_RELEASE/dataset", "sbd", "SBD", "VOCdevkit/benchmark_RELEASE/dataset", "VOCdevkit/VOCaug/dataset")
 
 
 def samples(root: Path, split: str) -> list[Sample]:
@@ -63,7 +67,7 @@ def _augmented(lists: Path, own: list[str]) -> list[str]:
 
 def _with_sbd(root: Path, photos: Path, lists: Path, own: list[str]) -> list[Sample]:
     """SBD's own layout: `.mat` files."""
-    sbd = home_of("voc trainaug (SBD)", root, _SBD, "cls", HOME)
+    sbd = home_of("voc trainaug (SBD)", root, SBD, "cls", HOME)
     ids = {name for part in ("train.txt", "val.txt") for name in ids_of(found(root, sbd / part))}
     labels = found(root, sbd / "cls")
     pairs = [(photos / f"{name}.jpg", labels / f"{name}.mat") for name in _rest(ids, own, lists)]
