@@ -549,6 +549,8 @@ def test_real_label_maps_lie_within_their_label_space(real_data: Path, name: str
         ("coco_stuff", "val", "000000000785", {"person", "skis", "snow", "fog"}),
         ("coco_stuff", "val", "000000001490", {"person", "sea", "sky-other", "building-other"}),
         ("coco_stuff", "val", "000000001268", {"person", "bridge", "river", "handbag", "tree"}),
+        ("sunrgbd", "train", "img-000001", {"floor", "wall", "table", "chair", "window", "cabinet"}),
+        ("sunrgbd", "test", "img-000001", {"dresser", "floor", "wall", "bed", "ceiling", "mirror"}),
         ("camvid", "test", "0001TP_008550", {"Sky", "Building", "Road", "Tree", "Car", "Pavement", "Bicyclist"}),
     ],
 )

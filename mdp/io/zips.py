@@ -13,7 +13,6 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import PureWindowsPath
 from typing import NamedTuple
 
 _DIRECTORY = 2**29  # bytes of the table of contents; that of ImageNet's 1,281,167 photos has about 120 MB
@@ -160,7 +159,7 @@ def _reason(info: zipfile.ZipInfo) -> str:
         return "is encrypted; unpack it with its password"
     if info.compress_type not in (_STORED, _DEFLATED):
         return f"is compressed by method {info.compress_type}; unpack it, or pack it with plain `zip`"
-    if "\\" in name or "\0" in name or PureWindowsPath(name).drive:
+    if "\\" in name or "\0" in name or name[1:2] == ":":
         return "is not written with /; unpack it"
     if name.startswith("/") or ".." in name.split("/"):
         return "leads out of the archive"
