@@ -84,7 +84,8 @@ def parts_of(*yamls: Path) -> list[tuple[Dataset, list[Sample], str]]:
 def test_official_layouts_pass(name: str, tmp_path: Path) -> None:
     trees.TREES[name](tmp_path)
     reports = run_check([name], tmp_path, 0, None, True)
-    assert [report.split for report in reports] == ["train", "val"]
+    dataset = load(name)
+    assert [report.split for report in reports] == [dataset.train[-1], dataset.val]
     assert not any(kinds(report, error=True) for report in reports)
     # some of the trees use a photo twice, or have many values that are ignored
     assert kinds(reports[1]) - {"leak", "mostly_ignored"} == {"count"}
@@ -359,6 +360,18 @@ def test_other_editions_of_ade20k_are_recognised(values: list[int], kind: str, t
     assert problem_of(checked("ade20k", tmp_path), kind).error
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [("nyudv2", [0, 5, 39, 255], "nyudv2_shifted"), ("bdd100k", [0, 7, 30, 40], "bdd100k_ids")],
+)
+def test_other_numbers_of_nyudv2_and_bdd100k_are_recognised(
+    name: str, values: list[int], kind: str, tmp_path: Path
+) -> None:
+    for seed, path in enumerate(sorted(trees.TREES[name](tmp_path).rglob("*.png"))):
+        grey(path, labels_array(values, seed))
+    assert problem_of(checked(name, tmp_path), kind).error
+
+
 def test_the_colour_maps_of_the_full_ade20k_are_recognised(tmp_path: Path) -> None:
     home = trees.ade20k_tree(tmp_path)
     for path in (home / "annotations" / "training").glob("*.png"):
@@ -369,6 +382,10 @@ def test_the_colour_maps_of_the_full_ade20k_are_recognised(tmp_path: Path) -> No
 def test_a_folder_of_another_edition_is_pointed_at(tmp_path: Path) -> None:
     (tmp_path / "ADE20K_2021_17_01").mkdir()
     assert "full ADE20K" in problem_of(checked("ade20k", tmp_path), "missing").text
+    (tmp_path / "bdd100k_images_10k.zip").write_bytes(b"")
+    assert "COCO-Stuff 10k" not in problem_of(checked("coco_stuff", tmp_path), "missing").text
+    (tmp_path / "cocostuff-10k-v1.1").mkdir()
+    assert "COCO-Stuff 10k" in problem_of(checked("coco_stuff", tmp_path), "missing").text
 
 
 def test_voc_without_sbd_is_told_and_with_sbd_is_not(tmp_path: Path) -> None:

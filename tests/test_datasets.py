@@ -12,16 +12,27 @@ from mdp.core.labels import IGNORE, LabelUnion
 from mdp.io.datasets import Dataset, Sample, labels_of, load, names, open_split, open_training
 from mdp.io.datasets.coco_stuff import NEVER
 from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.imagenet_s import categories
+from mdp.io.images import read_labels
 from tests.trees import (
     TREES,
     ade20k_tree,
     aug_tree,
     camvid_tree,
     cityscapes_tree,
+    coco_stuff10k_mats,
+    coco_stuff10k_tree,
     coco_stuff_tree,
     grey,
+    imagenet_s_tree,
+    label_mat,
     labels_array,
+    mapillary_tree,
+    mapillary_v2_tree,
+    nyudv2_tree,
+    pascal_context_tree,
     photo,
+    relabel,
     sbd_tree,
     voc_tree,
 )
@@ -32,7 +43,20 @@ OFFICIAL = {
     "cityscapes": (19, {"train": 2975, "val": 500}),
     "coco_stuff": (171, {"train": 118287, "val": 5000}),
     "camvid": (11, {"train": 367, "val": 101, "test": 233}),
+    "pascal_context": (60, {"train": 4998, "val": 5105}),
+    "pascal_context59": (59, {"train": 4998, "val": 5105}),
+    "nyudv2": (40, {"train": 795, "test": 654}),
+    "bdd100k": (19, {"train": 7000, "val": 1000}),
+    "mapillary": (65, {"train": 18000, "val": 2000}),
+    "mapillary_v2": (116, {"train": 18000, "val": 2000}),
+    "coco_stuff10k": (171, {"train": 9000, "test": 1000}),
+    "sbd": (21, {"train": 8498, "val": 2857}),
+    "sunrgbd": (37, {"train": 5285, "test": 5050}),
+    "imagenet_s50": (51, {"train-semi": 500, "validation": 752}),
+    "imagenet_s300": (301, {"train-semi": 3000, "validation": 4097}),
+    "imagenet_s919": (920, {"train-semi": 9190, "validation": 12419}),
 }
+UNKNOWN = {"imagenet_s300": 777, "imagenet_s919": 999}  # a value that is none of the dataset's; 222 for all others
 
 
 def built(name: str, root: Path) -> Dataset:
@@ -70,6 +94,8 @@ def test_a_module_describes_itself_completely(name: str) -> None:
     assert dataset.val in dataset.splits
     assert dataset.val not in dataset.train
     assert len(dataset.home) > 20
+    assert len(dataset.terms) > 20
+    assert dataset.terms.endswith(".")
     reached = set(dataset.labels.table.tolist()) - {IGNORE, -2}
     assert reached == set(range(len(dataset.labels.classes))), "a class that no raw value reaches"
 
@@ -139,7 +165,7 @@ def test_a_missing_label_map_is_listed_and_not_skipped(name: str, tmp_path: Path
 def test_a_label_map_of_another_size_is_refused_with_both_files_and_sizes(name: str, tmp_path: Path) -> None:
     dataset = built(name, tmp_path)
     sample = open_training(dataset, tmp_path)[0][0]
-    grey(Path(sample.labels), labels_array([1, 2], 0, (96, 64)))
+    relabel(name, Path(sample.labels), labels_array([1, 2], 0, (96, 64)))
     with pytest.raises(DatasetError, match=r"64 x 96.*96 x 64.*turned") as caught:
         dataset.read(sample)
     assert sample.image in str(caught.value)
@@ -150,10 +176,10 @@ def test_a_label_map_of_another_size_is_refused_with_both_files_and_sizes(name: 
 def test_a_value_outside_the_label_space_is_refused_with_file_value_and_count(name: str, tmp_path: Path) -> None:
     dataset = built(name, tmp_path)
     sample = open_training(dataset, tmp_path)[0][0]
-    values = labels_array([1, 2], 0)
-    values[0, :7] = 222
-    grey(Path(sample.labels), values)
-    with pytest.raises(DatasetError, match=r"222 \(7 pixels\)") as caught:
+    values = labels_array([1, 2], 0).astype(np.uint16)
+    values[0, :7] = unknown = UNKNOWN.get(name, 222)
+    relabel(name, Path(sample.labels), values)
+    with pytest.raises(DatasetError, match=rf"{unknown} \(7 pixels\)") as caught:
         labels_of(LabelUnion([dataset.labels]), sample, dataset.read(sample)[1], dataset.source)
     assert sample.labels in str(caught.value)
 
@@ -176,7 +202,7 @@ def test_a_split_of_which_nothing_is_there_is_refused(name: str, tmp_path: Path)
 def test_a_misspelt_dataset_gets_a_suggestion() -> None:
     with pytest.raises(RecipeError, match="'cityscape'; did you mean 'cityscapes'"):
         load("cityscape")
-    with pytest.raises(RecipeError, match=r"known: ade20k, camvid.*\.yaml"):
+    with pytest.raises(RecipeError, match=r"known: ade20k, bdd100k, camvid.*\.yaml"):
         load("qqq")
 
 
@@ -316,6 +342,173 @@ def test_a_rotated_photo_beside_an_upright_label_map_is_refused(tmp_path: Path) 
         dataset.read(sample)
 
 
+# PASCAL-Context: three editions of one folder
+
+
+@pytest.mark.parametrize("folder", ["SegmentationClassContext", "59_context_labels", "trainval"])
+def test_all_three_editions_of_pascal_context_name_the_same_classes(tmp_path: Path, folder: str) -> None:
+    pascal_context_tree(tmp_path, folder)
+    seen = {"background", "sky", "grass", "person"}
+    _, line = open_training(load("pascal_context"), tmp_path)
+    assert line == f"pascal_context train: 2 of 4,998 images (labels: {folder})"
+    for name, expected in (("pascal_context", seen), ("pascal_context59", seen - {"background"})):
+        dataset = load(name)
+        assert class_names(dataset, open_training(dataset, tmp_path)[0][0]) == expected
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(("right", "wrong"), [("SegmentationClassContext", "59_context_labels"),
+                                              ("59_context_labels", "SegmentationClassContext")])  # fmt: skip
+def test_the_numbers_of_one_order_of_classes_are_refused_in_the_folder_of_the_other(
+    tmp_path: Path, right: str, wrong: str, split: str
+) -> None:
+    voc = pascal_context_tree(tmp_path, right)
+    (voc / right).rename(voc / wrong)
+    for name in ("pascal_context", "pascal_context59"):
+        with pytest.raises(DatasetError, match=rf"{wrong}: .* have the numbers of {right}, not of {wrong}"):
+            open_split(load(name), tmp_path, split)
+
+
+@pytest.mark.parametrize("folder", ["SegmentationClassContext", "59_context_labels"])
+def test_label_maps_of_pascal_context_that_count_from_zero_are_refused(tmp_path: Path, folder: str) -> None:
+    voc = pascal_context_tree(tmp_path, folder)
+    for path in (voc / folder).iterdir():
+        grey(path, read_labels(str(path)) - np.uint8(1))  # background becomes 255
+    with pytest.raises(DatasetError, match=f"have the numbers of {folder} less 1"):
+        open_training(load("pascal_context"), tmp_path)
+    assert load("pascal_context").labels.table[255] == -2
+
+
+def test_without_any_edition_of_its_label_maps_pascal_context_says_which_there_are(tmp_path: Path) -> None:
+    voc = pascal_context_tree(tmp_path)
+    (voc / "SegmentationClassContext").rename(voc / "SegmentationClass")
+    with pytest.raises(DatasetError, match=r"none of SegmentationClassContext, .*trainval .*VOC2010 has .*JPEGImages"):
+        open_training(load("pascal_context"), tmp_path)
+
+
+def test_a_number_that_none_of_the_459_classes_has_is_refused(tmp_path: Path) -> None:
+    pascal_context_tree(tmp_path, "trainval")
+    dataset = load("pascal_context")
+    sample = open_training(dataset, tmp_path)[0][0]
+    label_mat(Path(sample.labels), "LabelMap", np.full((64, 96), 460, dtype=np.uint16))
+    with pytest.raises(DatasetError, match=r"460 \(6144 pixels\).*0\.\.459"):
+        dataset.read(sample)
+
+
+# ImageNet-S
+
+
+@pytest.mark.parametrize(("size", "first", "last"), [(50, "goldfish", "agaric"), (300, "tench", "bolete"),
+                                                     (919, "tench", "toilet tissue")])  # fmt: skip
+def test_ids_of_imagenet_s_are_two_channels_and_other_is_a_class(
+    tmp_path: Path, size: int, first: str, last: str
+) -> None:
+    imagenet_s_tree(tmp_path, size)
+    dataset = load(f"imagenet_s{size}")
+    sample = open_training(dataset, tmp_path)[0][0]
+    _, raw = dataset.read(sample)
+    assert set(np.unique(raw).tolist()) == {0, 1, size, 1000}
+    assert dataset.labels.classes[0] == "other"
+    assert (dataset.labels.classes[1], dataset.labels.classes[size]) == (first, last)
+    assert dataset.labels.to_classes(np.array([0, 1, size, 1000])).tolist() == [0, 1, size, IGNORE]
+
+
+def test_a_label_map_of_imagenet_s_that_is_a_picture_or_grey_is_refused(tmp_path: Path) -> None:
+    imagenet_s_tree(tmp_path)
+    dataset = load("imagenet_s50")
+    sample = open_training(dataset, tmp_path)[0][0]
+    grey(Path(sample.labels), np.full((64, 96, 3), 7, dtype=np.uint8))
+    with pytest.raises(DatasetError, match="blue is used"):
+        dataset.read(sample)
+    grey(Path(sample.labels), labels_array([0, 1], 0))
+    with pytest.raises(DatasetError, match=r"expected RGB with ids of red \+ 256"):
+        dataset.read(sample)
+
+
+def test_the_folders_of_another_edition_of_imagenet_s_are_refused_since_its_ids_mean_other_things(
+    tmp_path: Path,
+) -> None:
+    home = imagenet_s_tree(tmp_path, 300)
+    (home / "train-semi" / "n01443537").rename(home / "train-semi" / "n01440764")
+    home.rename(tmp_path / "ImageNetS50")
+    with pytest.raises(DatasetError, match="1 folders such as n01440764 are no category of ImageNet-S50"):
+        open_training(load("imagenet_s50"), tmp_path)
+
+
+def test_the_editions_of_imagenet_s_are_sorted_by_wordnet_id_and_lie_within_each_other() -> None:
+    small, middle, large = (categories(size) for size in (50, 300, 919))
+    assert [len(small), len(middle), len(large)] == [50, 300, 919]
+    assert set(small) < set(middle) < set(large)
+    for edition in (small, middle, large):
+        assert [category.wordnet for category in edition] == sorted(category.wordnet for category in edition)
+    merged = {"n04356056", "n04493381", "n03642806", "n04008634", "n03887697"}
+    assert not merged & {category.wordnet for category in large}
+
+
+# Layouts in use beside the first
+
+
+def test_coco_stuff_10k_is_the_same_from_its_mat_files_and_from_converted_ones(tmp_path: Path) -> None:
+    dataset, seen = load("coco_stuff10k"), {"person", "stop sign", "blanket", "wood"}
+    for tree, kind in ((coco_stuff10k_mats, ".mat"), (coco_stuff10k_tree, "labelTrainIds")):
+        tree(tmp_path / kind)
+        samples, line = open_training(dataset, tmp_path / kind)
+        assert line.endswith(f"of 9,000 images (labels: {kind})")
+        assert class_names(dataset, samples[0]) == seen
+        assert int((dataset.read(samples[0])[1] == 0).sum()) > 0
+    label_mat(Path(samples[0].labels).with_suffix(".mat"), "S", np.full((64, 96), 12, dtype=np.uint16))
+    with pytest.raises(DatasetError, match=r"12 \(6144 pixels\).*0\.\.182"):
+        dataset.read(samples[0]._replace(labels=str(Path(samples[0].labels).with_suffix(".mat"))))
+
+
+def test_coco_stuff_10k_takes_no_other_matrix_for_its_labels(tmp_path: Path) -> None:
+    coco_stuff10k_mats(tmp_path)
+    dataset = load("coco_stuff10k")
+    sample = open_training(dataset, tmp_path)[0][0]
+    label_mat(Path(sample.labels), "regionMapStuff", np.full((64, 96), 1, dtype=np.uint16))
+    with pytest.raises(DatasetError, match="expected the label matrix S, found regionMapStuff"):
+        dataset.read(sample)
+
+
+def test_nyudv2_is_found_in_all_three_layouts(tmp_path: Path) -> None:
+    dataset, home = load("nyudv2"), nyudv2_tree(tmp_path)
+    raw = [dataset.read(sample)[1] for sample in open_training(dataset, tmp_path)[0]]
+    for photos, labels in (("train/rgb", "train/labels_40"), ("images/train", "annotations/train")):
+        place = tmp_path / photos.replace("/", "-") / "nyudv2"
+        for name in ("3", "4"):
+            for new, old in (
+                (f"{photos}/{name}.jpg", f"RGB/{name}.jpg"),
+                (f"{labels}/{name}.png", f"Label/{name}.png"),
+            ):
+                (place / new).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(home / old, place / new)
+        found = [dataset.read(sample)[1] for sample in open_training(dataset, place.parent)[0]]
+        assert all(np.array_equal(a, b) for a, b in zip(raw, found, strict=True))
+    assert class_names(dataset, open_training(dataset, tmp_path)[0][0]) == {"wall", "chair", "otherprop"}
+    assert dataset.labels.table[255] == -2, "ids less 1 come with 255, which must not be ignored"
+
+
+def test_bdd100k_is_found_in_the_layout_of_2018(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        photo(tmp_path / "bdd100k" / "seg" / "images" / split / "0004-d4.jpg", 0)
+        grey(tmp_path / "bdd100k" / "seg" / "labels" / split / "0004-d4_train_id.png", labels_array([0, 18, 255], 0))
+    dataset = load("bdd100k")
+    assert class_names(dataset, open_training(dataset, tmp_path)[0][0]) == {"road", "bicycle"}
+
+
+def test_the_two_versions_of_mapillary_vistas_do_not_take_each_others_label_maps(tmp_path: Path) -> None:
+    mapillary_v2_tree(tmp_path)
+    mapillary = load("mapillary_v2")
+    assert class_names(mapillary, open_training(mapillary, tmp_path)[0][0]) == {"Bird", "Road", "Sky", "Static"}
+    with pytest.raises(DatasetError, match=r"no .*v1\.2/labels or .*training/labels \(.*training has images, v2\.0\)"):
+        open_training(load("mapillary"), tmp_path)
+    shutil.rmtree(tmp_path / "mapillary")
+    mapillary_tree(tmp_path, "labels")
+    assert len(open_training(load("mapillary"), tmp_path)[0]) == 2, "version 1.1"
+    with pytest.raises(DatasetError, match=r"no .*v2\.0/labels"):
+        open_training(load("mapillary_v2"), tmp_path)
+
+
 # Real files
 
 
@@ -326,6 +519,8 @@ def test_a_rotated_photo_beside_an_upright_label_map_is_refused(tmp_path: Path) 
         ("voc", "val", 1),
         ("ade20k", "train", 1),
         ("ade20k", "val", 3),
+        ("sunrgbd", "train", 1),
+        ("sunrgbd", "test", 1),
         ("coco_stuff", "train", 13),
         ("coco_stuff", "val", 8),
         ("camvid", "train", 367),
@@ -354,6 +549,8 @@ def test_real_label_maps_lie_within_their_label_space(real_data: Path, name: str
         ("coco_stuff", "val", "000000000785", {"person", "skis", "snow", "fog"}),
         ("coco_stuff", "val", "000000001490", {"person", "sea", "sky-other", "building-other"}),
         ("coco_stuff", "val", "000000001268", {"person", "bridge", "river", "handbag", "tree"}),
+        ("sunrgbd", "train", "img-000001", {"floor", "wall", "table", "chair", "window", "cabinet"}),
+        ("sunrgbd", "test", "img-000001", {"dresser", "floor", "wall", "bed", "ceiling", "mirror"}),
         ("camvid", "test", "0001TP_008550", {"Sky", "Building", "Road", "Tree", "Car", "Pavement", "Bicyclist"}),
     ],
 )

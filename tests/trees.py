@@ -1,8 +1,11 @@
 """Miniature datasets in the official layouts: a few small pictures per split, with several classes in each."""
 
+import shutil
+import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
 from struct import pack
 
 import numpy as np
@@ -159,13 +162,153 @@ def own_yaml(root: Path, text: str, name: str = "site_a.yaml") -> Path:
     return path
 
 
-TREES = {
+def pascal_context_tree(root: Path, folder: str = "SegmentationClassContext") -> Path:
+    """2 train, 1 val in one of the three editions; every map has sky, grass, person and background."""
+    voc = root / "VOCdevkit" / "VOC2010"
+    values = {"SegmentationClassContext": [0, 47, 29, 37], "59_context_labels": [0, 50, 36, 15]}
+    ids = {"train": ["2008_000002", "2008_000003"], "val": ["2008_000007"]}
+    for seed, name in enumerate(name for names in ids.values() for name in names):
+        photo(voc / "JPEGImages" / f"{name}.jpg", seed)
+        if folder == "trainval":
+            numbers = labels_array([0, 1, 2, 3], seed)
+            label_mat(voc / folder / f"{name}.mat", "LabelMap", np.array([431, 360, 187, 284], np.uint16)[numbers])
+        else:
+            grey(voc / folder / f"{name}.png", labels_array(values[folder], seed))
+    for split, names in ids.items():
+        lines(voc / "ImageSets" / ("Main" if folder == "trainval" else "SegmentationContext") / f"{split}.txt", names)
+    return voc
+
+
+def nyudv2_tree(root: Path) -> Path:
+    home = root / "nyudv2"
+    for split, names in (("train", ["3", "4"]), ("test", ["1", "2"])):
+        for name in names:
+            photo(home / "RGB" / f"{name}.jpg", int(name))
+            grey(home / "Label" / f"{name}.png", labels_array([0, 1, 5, 40], int(name)))
+        lines(home / f"{split}.txt", [f"RGB/{name}.jpg Label/{name}.png" for name in names])
+    return home
+
+
+def bdd100k_tree(root: Path) -> Path:
+    home = root / "bdd100k"
+    for split in ("train", "val"):
+        for seed in range(2):
+            photo(home / "images" / "10k" / split / f"{seed:08x}-0000{seed:04x}.jpg", seed)
+            values = labels_array([255, 0, 2, 13, 18], seed)
+            grey(home / "labels" / "sem_seg" / "masks" / split / f"{seed:08x}-0000{seed:04x}.png", values)
+    return home
+
+
+def mapillary_tree(root: Path, labels: str = "v1.2/labels", values: Sequence[int] = (0, 13, 27, 64, 65)) -> Path:
+    home = root / "mapillary"
+    for split in ("training", "validation"):
+        for seed in range(2):
+            photo(home / split / "images" / f"{seed:022d}.jpg", seed)
+            palette(home / split / labels / f"{seed:022d}.png", labels_array(values, seed))
+    return home
+
+
+def mapillary_v2_tree(root: Path) -> Path:
+    return mapillary_tree(root, "v2.0/labels", (0, 2, 21, 61, 122, 123))
+
+
+def coco_stuff10k_tree(root: Path) -> Path:
+    """As MMSegmentation's converter leaves it; `coco_stuff10k_mats` has the files as downloaded."""
+    home = root / "coco_stuff10k"
+    for split in ("train", "test"):
+        names = [f"COCO_train2014_{seed + 9:012d}_{split}" for seed in range(2)]
+        for seed, name in enumerate(names):
+            photo(home / "images" / f"{split}2014" / f"{name}.jpg", seed)
+            values = labels_array([0, 1, 12, 82, 171], seed)
+            grey(home / "annotations" / f"{split}2014" / f"{name}_labelTrainIds.png", values)
+        lines(home / "imageLists" / f"{split}.txt", names)
+    return home
+
+
+def coco_stuff10k_mats(root: Path) -> Path:
+    """The classes of `coco_stuff10k_tree` by their numbers in labels.txt."""
+    home = root / "coco_stuff10k"
+    for seed, split in enumerate(("train", "test")):
+        name = f"COCO_train2014_{seed:012d}"
+        photo(home / "images" / f"{name}.jpg", seed)
+        values = np.array([0, 1, 13, 93, 182], dtype=np.uint16)[labels_array([0, 1, 2, 3, 4], seed)]
+        label_mat(home / "annotations" / f"{name}.mat", "S", values, beside="regionMapStuff")
+        lines(home / "imageLists" / f"{split}.txt", [name])
+    return home
+
+
+def sbd_alone_tree(root: Path) -> Path:
+    home = root / "benchmark_RELEASE" / "dataset"
+    for split, names in (("train", ["2008_000002", "2008_000003"]), ("val", ["2008_000007"])):
+        for seed, name in enumerate(names):
+            photo(home / "img" / f"{name}.jpg", seed)
+            sbd_mat(home / "cls" / f"{name}.mat", labels_array([0, 3, 20], seed))
+        lines(home / f"{split}.txt", names)
+    return home.parent
+
+
+def sunrgbd_tree(root: Path) -> Path:
+    home = root / "SUNRGBD"
+    for split in ("train", "test"):
+        for seed in range(1, 3):
+            photo(home / "image" / split / f"img-{seed:06d}.jpg", seed)
+            grey(home / "semseg-label37" / split / f"{seed:08d}.png", labels_array([0, 1, 36, 255], seed))
+    return home
+
+
+def imagenet_s_tree(root: Path, size: int = 50) -> Path:
+    """2 photos of goldfish, 1 of ladybugs a split; the first and last category and `other` in each."""
+    home = root / f"ImageNetS{size}"
+    for split in ("train-semi", "validation"):
+        for seed, name in enumerate(("n01443537/a", "n01443537/b", "n02165456/c")):
+            photo((home / split / name).with_suffix(".JPEG"), seed)
+            values = np.array([0, 1, size, 1000], dtype=np.uint16)[labels_array([0, 1, 2, 3], seed)]
+            packed((home / f"{split}-segmentation" / name).with_suffix(".png"), values)
+    return home
+
+
+def packed(path: Path, values: NDArray[np.integer]) -> Path:
+    """A label map of red + 256 * green."""
+    wide = values.astype(np.uint16)
+    return grey(path, np.stack([wide % 256, wide // 256, 0 * wide], axis=-1).astype(np.uint8))
+
+
+def relabel(dataset: str, path: Path, values: NDArray[np.integer]) -> Path:
+    """Another label map in the place of one of the dataset's, in its encoding."""
+    if path.suffix == ".mat":
+        return sbd_mat(path, values.astype(np.uint8))
+    return packed(path, values) if dataset.startswith("imagenet_s") else grey(path, values)
+
+
+TREES: dict[str, Callable[[Path], Path]] = {
     "voc": voc_tree,
     "ade20k": ade20k_tree,
     "cityscapes": cityscapes_tree,
     "coco_stuff": coco_stuff_tree,
     "camvid": camvid_tree,
+    "pascal_context": pascal_context_tree,
+    "pascal_context59": pascal_context_tree,
+    "nyudv2": nyudv2_tree,
+    "bdd100k": bdd100k_tree,
+    "mapillary": mapillary_tree,
+    "mapillary_v2": mapillary_v2_tree,
+    "coco_stuff10k": coco_stuff10k_tree,
+    "sbd": sbd_alone_tree,
+    "sunrgbd": sunrgbd_tree,
+    "imagenet_s50": imagenet_s_tree,
+    "imagenet_s300": partial(imagenet_s_tree, size=300),
+    "imagenet_s919": partial(imagenet_s_tree, size=919),
 }
+
+
+def zipped(folder: Path, archive: Path, top: str = "", method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """Packs what is in a folder, below `top`, and removes the folder."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w", method) as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, (PurePosixPath(top) / path.relative_to(folder).as_posix()).as_posix())
+    shutil.rmtree(folder)
+    return archive
 
 
 # MATLAB files, as SBD has them
@@ -180,6 +323,15 @@ def sbd_mat(path: Path, values: NDArray[np.uint8], compressed: bool = True) -> P
         matrix = pack("<II", 15, len(packed)) + packed
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + pack("<H", 0x0100) + b"IM" + matrix)
+    return path
+
+
+def label_mat(path: Path, name: str, values: NDArray[np.uint16], beside: str = "") -> Path:
+    """A matrix by itself, or beside another of its size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    matrices = [(name, values), *([(beside, values * 0 + 7)] if beside else [])]
+    data = b"".join(_element(14, _head(11, v.shape, n) + _element(4, v.tobytes(order="F"))) for n, v in matrices)
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + pack("<H", 0x0100) + b"IM" + data)
     return path
 
 

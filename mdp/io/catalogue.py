@@ -22,7 +22,15 @@ def dataset_rows(root: Path) -> list[dict[str, Any]]:
             except DatasetError:
                 count = None
             found[split] = {"found": count, "official": official}
-        rows.append({"name": name, "classes": len(dataset.labels.classes), "splits": found, "home": dataset.home})
+        rows.append(
+            {
+                "name": name,
+                "classes": len(dataset.labels.classes),
+                "splits": found,
+                "home": dataset.home,
+                "terms": dataset.terms,
+            }
+        )
     return rows
 
 

@@ -1,7 +1,8 @@
 """The check of the data, by itself and before training: everything is read once, and not again until a file changes.
 
 A check that passed is remembered under a fingerprint of the dataset's description and of every file's size and time
-of change.  What is in training and validation alike is looked for across all datasets.
+of change, in a zip archive also its checksum.  What is in training and validation alike is looked for across all
+datasets.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from mdp import __version__
 from mdp.io.check_report import Problem, Report, judge, refuse_errors
 from mdp.io.datasets import Absent, Dataset, Sample, open_split
 from mdp.io.errors import DatasetError, MdpError, RecipeError
+from mdp.io.files import Stamp, is_file, read_bytes, stamp
 from mdp.io.journal import Counter
 from mdp.io.opening import named
 from mdp.io.runs import space_json
@@ -29,7 +31,6 @@ from mdp.io.traps import other_edition
 __all__ = ["check_before_training", "check_samples", "fingerprint", "leaks", "run_check"]
 
 Part = tuple[Dataset, list[Sample], str]  # what is read, and as what: "train" or "val"
-Stamp = tuple[int, int]  # size and time of change of a file; (-1, -1) where there is none
 
 _VERSION = 1  # of what is checked and remembered
 _KEPT = 200  # remembered checks; the oldest are forgotten
@@ -199,11 +200,11 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], role: str) -> str:
 
 def _key(part: Part, stamps: Sequence[Stamp]) -> str:
     dataset, samples, role = part
-    source = Path(dataset.source)
-    description = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else dataset.source
+    source = dataset.source
+    description = hashlib.sha256(read_bytes(source, "dataset file")).hexdigest() if is_file(source) else source
     space = json.dumps(space_json(dataset.labels), sort_keys=True)
     files = zip(_paths(samples), stamps, strict=True)
-    rows = (f"{os.path.abspath(path)}\0{size}\0{changed}" for path, (size, changed) in files)
+    rows = ("\0".join(filter(None, (os.path.abspath(path), *map(str, found)))) for path, found in files)
     return _digest([str(_VERSION), __version__, description, space, role, *rows])
 
 
@@ -219,7 +220,7 @@ def _paths(samples: Sequence[Sample]) -> list[str]:
 
 
 def _stamps(samples: Sequence[Sample]) -> list[Stamp]:
-    """Size and time of change of each sample's two files, in order."""
+    """What changes with each sample's two files, in order."""
     paths = _paths(samples)
     groups = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
     threads = ThreadPoolExecutor(8)  # on a network disk nearly all of it is waiting
@@ -230,15 +231,7 @@ def _stamps(samples: Sequence[Sample]) -> list[Stamp]:
 
 
 def _stamps_of(paths: Sequence[str]) -> list[Stamp]:
-    return [_stamp(path) for path in paths]
-
-
-def _stamp(path: str) -> Stamp:
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
+    return [stamp(path) for path in paths]
 
 
 def _remember(
@@ -254,10 +247,11 @@ def _remember(
         return
     rows = []
     for place, (sample, found) in enumerate(zip(samples, seen, strict=True)):
-        (size, changed), (labels_size, labels_changed) = stamps[2 * place : 2 * place + 2]
-        row: dict[str, Any] = {"image": sample.image, "size": size, "mtime_ns": changed, "sha256": found.image_hash}
+        image, labels = stamps[2 * place : 2 * place + 2]
+        row: dict[str, Any] = {"image": sample.image, "size": image.size, "mtime_ns": image.changed}
+        row["sha256"] = found.image_hash
         if sample.labels:
-            row["labels"] = [sample.labels, labels_size, labels_changed, found.labels_hash]
+            row["labels"] = [sample.labels, labels.size, labels.changed, found.labels_hash]
         rows.append({**row, "pixels": found.pixel_hash, "look": found.look})
     problems = [asdict(problem) for problem in report.problems]
     about = {"dataset": report.dataset, "split": report.split, "images": report.images}

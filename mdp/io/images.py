@@ -98,6 +98,22 @@ def read_labels(path: str, colors: Mapping[RGB, int] | None = None) -> NDArray[n
         raise ResourceError(f"{path}: memory is short for its {image.width} x {image.height} pixels") from error
 
 
+def read_packed_labels(path: str) -> NDArray[np.uint16]:
+    """A label map (H, W) whose ids are red + 256 * green of an RGB image, as ImageNet-S has them.
+
+    Raises DatasetError naming the file, also where blue is used.
+    """
+    data = read_bytes(path, "label map")
+    path = printable(path)
+    image = _open(path, data, _LOSSLESS, "label map")
+    if image.mode != "RGB" or _stored(path, image, data)[0] != 8:
+        raise DatasetError(f"{path}: a label map of mode {image.mode}; expected RGB with ids of red + 256 * green")
+    pixels = np.array(image).astype(np.uint16)  # (H, W, 3); 256 * green does not fit into its own 8 bits
+    if pixels[..., 2].any():
+        raise DatasetError(f"{path}: blue is used, where ids are red + 256 * green: is it a picture of the labels?")
+    return pixels[..., 0] + 256 * pixels[..., 1]
+
+
 def _raw_values(path: str, image: Image.Image, data: bytes, colors: Mapping[RGB, int] | None) -> NDArray[np.integer]:
     """The numbers that a label map means, by how it is stored.  Raises DatasetError where they are not certain."""
     depth, grey = _stored(path, image, data)

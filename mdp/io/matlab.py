@@ -83,23 +83,26 @@ def _unpack(packed: memoryview, room: int) -> bytes:
     return unpacked
 
 
-def read_label_mat(path: str) -> NDArray[np.integer]:
-    """The label map of a `.mat` file: SBD's `GTcls.Segmentation`, or else the only two-dimensional matrix there is.
+def read_label_mat(path: str, variable: str | None = None) -> NDArray[np.integer]:
+    """The label map of a `.mat` file: the variable, else SBD's `GTcls.Segmentation` or the only flat matrix.
 
     Raises DatasetError naming the file and what it holds instead.
     """
     variables = read_mat(path)
     path = printable(path)
-    if isinstance(variables.get("GTcls"), dict):
+    if variable is not None:
+        variables = {variable: variables[variable]} if variable in variables else variables
+    elif isinstance(variables.get("GTcls"), dict):
         variables = {"GTcls.Segmentation": next(iter(variables["GTcls"].get("Segmentation", [])), None)}
     maps = {
         name: value
         for name, value in variables.items()
         if isinstance(value, np.ndarray) and value.ndim == 2 and min(value.shape) > 1
     }
-    if len(maps) != 1:
+    if len(maps) != 1 or variable not in (None, *maps):
         found = printable(", ".join(list(variables)[:8]) or "nothing")[:200]
-        raise DatasetError(f"{path}: expected one label matrix, found {found}")
+        wanted = "one label matrix" if variable is None else f"the label matrix {variable}"
+        raise DatasetError(f"{path}: expected {wanted}, found {found}")
     ((name, values),) = maps.items()
     name = printable(name)[:80]
     if values.size > _PIXELS:

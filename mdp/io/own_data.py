@@ -14,8 +14,11 @@ classes:
   2: {name: vehicle, values: [2, 7]}           # several raw values
   3: {name: tree, colors: ["#008000"]}         # a colour-coded label map
 
+Optional besides: `home`, where to get the data, and `terms`, the licence of photos and labels in a sentence.
+
 Without `classes` and `labels` it is unlabelled photos, all those below the folder `images`, for methods that need no
-labels.  A plain folder is the same: `--datasets photos/`.
+labels.  A plain folder is the same: `--datasets photos/`.  Every folder may be a zip archive, or lie in one:
+`images: photos.zip/train`.
 
 Every path, in the YAML file and in lists, stays inside the dataset's folder, and so does every symbolic link on the
 way; a dataset whose files lie elsewhere says `outside: true`.  Paths are written with `/`.
@@ -46,13 +49,13 @@ from mdp.io.datasets import (
     same_size,
 )
 from mdp.io.errors import DatasetError, RecipeError, ResourceError
-from mdp.io.files import STAY_INSIDE, has_controls, printable, shown, stray_entry, way_out
+from mdp.io.files import STAY_INSIDE, has_controls, is_dir, listed, printable, shown, stray_entry, way_out
 from mdp.io.images import read_labels, read_rgb, voc_colormap
 from mdp.io.strict_yaml import load_yaml
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _LABELS = (".png", ".bmp", ".tif", ".tiff", ".mat", ".jpg", ".jpeg")  # JPEG is refused when it is read
-_KEYS = ("name", "root", "splits", "ignore_index", "ignore", "classes", "home", "outside")
+_KEYS = ("name", "root", "splits", "ignore_index", "ignore", "classes", "home", "terms", "outside")
 _SPLIT_KEYS = ("images", "labels", "label", "list", "count")
 _CLASS_KEYS = ("name", "values", "colors", "color")
 _COUNT = 10**9  # images of a split
@@ -113,6 +116,9 @@ def load_own(path: Path) -> Dataset:
     if not outside:
         _refuse_ways_out(folder, splits, path)
     home = " ".join(str(values.get("home", _HOME)).split())
+    terms = values.get("terms", "")
+    if not isinstance(terms, str) or has_controls(terms.strip()):
+        raise RecipeError(f"{path}: terms: expected the licence in a sentence on one line, got {shown(terms)}")
     return Dataset(
         name=name,
         labels=labels,
@@ -132,13 +138,15 @@ def load_own(path: Path) -> Dataset:
             outside=outside,
         ),
         read=partial(_read, colors=colors) if labelled else _read_unlabelled,
+        terms=terms.strip(),
     )
 
 
 def load_folder(folder: Path) -> Dataset:
-    """All photos below a folder as an unlabelled dataset with the split `train`, named after the folder."""
+    """All photos below a folder or in a zip archive, unlabelled: a dataset named after it, with the split `train`."""
     folder = Path(os.path.realpath(folder))
-    name = re.sub(r"[^\w.-]", "-", folder.name).strip(".-") or "photos"
+    plain = re.sub(r"\.zip$", "", folder.name, flags=re.IGNORECASE)
+    name = re.sub(r"[^\w.-]", "-", plain).strip(".-") or "photos"
     return Dataset(
         name=name,
         labels=LabelSpace(name=name, classes=()),
@@ -201,8 +209,8 @@ def _label_space(name: str, values: Mapping[str, Any], path: Path) -> tuple[Labe
     ignored = _listed(values.get("ignore", []), "ignore", path)
     never = {_raw(item, "ignore", path) for item in ignored if not isinstance(item, str)}
     never_colors = {_color(item, "ignore", path) for item in ignored if isinstance(item, str)}
-    listed = [_class(key, value, path) for key, value in _mapping(values, "classes", path).items()]
-    kept = [entry for entry in listed if set(entry.values) - never or set(entry.colors) - never_colors]
+    described = [_class(key, value, path) for key, value in _mapping(values, "classes", path).items()]
+    kept = [entry for entry in described if set(entry.values) - never or set(entry.colors) - never_colors]
     lookup = dict.fromkeys(never, IGNORE)
     colors = dict.fromkeys(never_colors, _IGNORED_COLOR)
     if never_colors:
@@ -325,7 +333,7 @@ def _samples(
     outside: bool,
 ) -> list[Sample]:
     base = yaml.parent if folder is None else root / folder
-    if not os.path.isdir(base):
+    if not is_dir(base):
         hint = "" if folder is None else f" ({yaml.name} says root: {folder}, under --root {root})"
         raise Absent(f"{name}: the folder {base} is missing{hint}; {home}")
     entry, border = splits[split], os.sep if outside else os.path.realpath(base)
@@ -336,18 +344,18 @@ def _samples(
         pairs = [(photo, _label_of(photo, base, entry, labels)) for photo in photos.values()]
         _refuse_strays([(path, "") for pair in pairs for path in pair], border)
         return paired(name, pairs, home)
-    listed = base / entry.list
-    _refuse_strays([(listed, f"{yaml}: splits.{split}.list: ")], border)
-    lines = numbered_lines(listed)
+    order = base / entry.list
+    _refuse_strays([(order, f"{yaml}: splits.{split}.list: ")], border)
+    lines = numbered_lines(order)
     texts = Counter(line for _, line in lines)
     if len(texts) != len(lines):
         twice = next(line for line, count in texts.items() if count > 1)
-        raise DatasetError(f"{listed}: {len(lines) - len(texts)} lines are there twice, such as {shown(twice)}")
+        raise DatasetError(f"{order}: {len(lines) - len(texts)} lines are there twice, such as {shown(twice)}")
     by_stem = any(len(line.split()) == 1 for line in texts)
     photos, labels = (_photos(base, entry), _label_files(base, entry)) if by_stem else ({}, {})
     pairs, placed = [], []
     for number, line in lines:
-        where = f"{printable(listed)}: line {number}: "
+        where = f"{printable(order)}: line {number}: "
         pair = _pair(line, base, entry, photos, labels, where, outside)
         pairs.append(pair)
         placed += [(path, where) for path in pair]
@@ -375,8 +383,7 @@ def _refuse(reason: str, where: str) -> None:
 def _odd_entries(folder: Path) -> set[str]:
     """The names of links, folders, pipes and devices in a folder: one listing, no look at each file."""
     try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if not entry.is_file(follow_symlinks=False)}
+        return {name for name, odd in listed(folder) if odd}
     except (OSError, ValueError):
         return set()  # what is missing there is told by `paired`
 
@@ -387,7 +394,7 @@ def _unlabelled(name: str, folder: Path, border: str) -> list[Sample]:
     Links are followed, as subsets of ImageNet are often made of them, but never in a circle nor past the border.
     Raises DatasetError when the folder is missing, or for what is no file or outside.
     """
-    if not os.path.isdir(folder):
+    if not is_dir(folder):
         raise Absent(f"{name}: the folder {printable(folder)} is missing")
     found: list[Path] = []
     seen: set[str] = set()
@@ -408,15 +415,14 @@ def _within(place: Path, border: str) -> tuple[list[Path], list[Path]]:
     """The folders and the photos in a folder, hidden ones left out."""
     folders, photos = [], []
     try:
-        with os.scandir(place) as entries:
-            listed = [(place / entry.name, not entry.is_file(follow_symlinks=False)) for entry in entries]
+        entries = [(place / name, odd) for name, odd in listed(place)]
     except OSError as error:
         raise ResourceError(f"{printable(place)}: the folder cannot be read: {error.strerror}") from error
-    for path, odd in listed:
+    for path, odd in entries:
         if path.name.startswith("."):
             continue
         refuse_controls(path)
-        if odd and os.path.isdir(path):
+        if odd and is_dir(path):
             folders.append(path)
         elif path.suffix.lower() in _PHOTOS:
             _refuse(stray_entry(path, border) if odd else "", printable(path))

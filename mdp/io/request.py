@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdp.io.datasets import names as dataset_names
+from mdp.io.files import is_dir
 from mdp.io.recipe import Layer, Recipe, merge
 
 
@@ -36,5 +37,5 @@ def with_paths(recipe: Recipe) -> Recipe:
 
 def _absolute(text: str) -> str:
     file = text.partition(":")[0]
-    own = file.endswith((".yaml", ".yml")) or (file not in dataset_names() and Path(file).is_dir())
+    own = file.endswith((".yaml", ".yml")) or (file not in dataset_names() and is_dir(file))
     return str(Path(text).resolve()) if file and own else text

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from mdp.io.datasets import Dataset, Pair, Sample
 from mdp.io.errors import DatasetError, Preempted, ResourceError
-from mdp.io.files import read_bytes
+from mdp.io.files import is_file, read_bytes
 from mdp.io.images import read_orientation
 from mdp.io.signals import STOPPING
 
@@ -83,7 +82,7 @@ def look_at(read: Read, labelled: bool, sample: Sample) -> Seen:
         rgb, raw = read(sample)
     except DatasetError as error:
         return Seen(error=str(error))
-    on_disk = Path(sample.image).is_file()  # generated pictures have names, but no files
+    on_disk = is_file(sample.image)  # generated pictures have names, but no files
     photo = read_bytes(sample.image, "photo") if on_disk else b""
     labels = read_bytes(sample.labels, "label map") if on_disk and labelled else b""
     counts = np.bincount(raw.ravel()) if labelled else _NO_VALUES

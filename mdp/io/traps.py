@@ -23,7 +23,10 @@ _EDITIONS = {  # a folder that shows another edition, by dataset
         "ADE20K_20*",
         "this is the full ADE20K; expected is its SceneParsing challenge edition, ADEChallengeData2016",
     ),
-    "coco_stuff": ("*10k*", "this looks like COCO-Stuff 10k; expected is COCO-Stuff 164k"),
+    "coco_stuff": (
+        "*coco*10k*",
+        "this looks like COCO-Stuff 10k; expected is COCO-Stuff 164k (`coco_stuff10k` reads the other)",
+    ),
     "voc": ("VOC2007", "this is VOC 2007; expected is VOC 2012"),
 }
 _COLORED = {  # what colour label maps of a dataset are
@@ -32,6 +35,7 @@ _COLORED = {  # what colour label maps of a dataset are
     "coco_stuff": "colour maps are COCO's panoptic ones; expected are the stuffthingmaps of COCO-Stuff, grey PNGs of "
     "0..181 and 255",
     "cityscapes": "colour maps are for looking at (*_color.png); take *_labelIds.png",
+    "bdd100k": "colour maps are for looking at (labels/sem_seg/colormaps); take labels/sem_seg/masks",
     "voc": "VOC's label maps are palette PNGs; these were converted to colours: take the original files",
 }
 
@@ -64,6 +68,12 @@ def trap_of_unknown(dataset: Dataset, pixels: NDArray[np.int64], samples: Sequen
 def _published(dataset: Dataset, found: set[int], unknown: set[int], samples: Sequence[Sample]) -> Trap | None:
     """Another edition of a public dataset."""
     count, top = len(dataset.labels.classes), max(found - {255}, default=0)
+    if dataset.name == "bdd100k":
+        return Trap("bdd100k_ids", "expected are trainIds, 0..18 and 255, as labels/sem_seg/masks has them")
+    if dataset.name == "nyudv2" and top <= 39 and unknown == {255}:
+        return Trap(
+            "nyudv2_shifted", "these look like the 40 classes less 1 (0..39, 255); expected is 0 for void, 1..40"
+        )
     by_label_id = any(sample.labels.endswith("_labelIds.png") for sample in samples)
     if dataset.name == "cityscapes" or (count == 19 and (by_label_id or (top <= 33 and min(unknown) >= 19))):
         return Trap("cityscapes_label_ids", _CITYSCAPES)

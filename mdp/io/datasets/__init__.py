@@ -1,15 +1,15 @@
 """Datasets: one file each, found by its file name; or a YAML file of your own (`mdp.io.own_data`).
 
 A module has `LABELS`, `SPLITS` (official counts), `TRAIN` and `VAL` (splits used by default), `HOME` (where to get
-it), `samples(root, split)` and `read(sample)`.  What the rest of mdp sees is a `Dataset`, whichever it came from.
+it), `TERMS` (its licence in a sentence), `samples(root, split)` and `read(sample)`.  What the rest of mdp sees is a
+`Dataset`, whichever it came from.
 """
 
 import difflib
 import importlib
-import os
 import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,17 @@ from torch import Tensor
 
 from mdp.core.labels import LabelSpace, LabelUnion, UnknownLabels
 from mdp.io.errors import DatasetError, RecipeError, ResourceError
-from mdp.io.files import has_controls, printable, read_bytes, shown
+from mdp.io.files import (
+    archives,
+    exists,
+    has_controls,
+    is_dir,
+    names_in,
+    printable,
+    read_bytes,
+    shown,
+    unusable,
+)
 from mdp.io.images import read_labels, read_rgb
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.integer]]  # photo (H, W, 3), raw label values (H, W)
@@ -74,7 +84,7 @@ def load(name: str) -> Dataset:
         from mdp.io.own_data import load_own  # noqa: PLC0415 - it builds on this module
 
         return load_own(Path(name))
-    if name not in names() and os.path.isdir(name):
+    if name not in names() and is_dir(name):
         from mdp.io.own_data import load_folder  # noqa: PLC0415
 
         return load_folder(Path(name))
@@ -96,7 +106,7 @@ def load(name: str) -> Dataset:
         source=module.__file__ or name,
         samples=module.samples,
         read=module.read,
-        terms=module.TERMS if hasattr(module, "TERMS") else "",
+        terms=module.TERMS,
         detail=getattr(module, "detail", None),
     )
 
@@ -180,21 +190,44 @@ def same_size(sample: Sample, rgb: NDArray[np.uint8], raw: NDArray[np.integer]) 
     return rgb, raw
 
 
+def by_label_space(sample: Sample, raw: NDArray[np.integer], space: LabelSpace, hint: str) -> NDArray[np.int16]:
+    """Classes (H, W) of a raw label map by the label space of its own encoding, `IGNORE` where ignored.
+
+    Raises DatasetError naming the file, the values that are no class and the hint.
+    """
+    try:
+        return space.to_classes(raw)
+    except UnknownLabels as error:
+        raise DatasetError(f"{printable(sample.labels)}: {error}; {hint}") from error
+
+
 def home_of(name: str, root: Path, places: Sequence[str], marker: str, home: str) -> Path:
-    """The folder, among `places` under `root`, that holds `marker`.  Raises DatasetError naming all of them."""
+    """The folder, among `places` under `root`, that holds `marker`, if only in a zip archive.
+
+    What is in it is to be asked of `found`.  Raises Absent naming all of them.
+    """
     for place in places:
-        if os.path.exists(root / place / marker):
+        if exists(root, root / place / marker):
             return root / place
     looked = ", ".join(str(root / place / marker) for place in places)
-    there = contents(root) if os.path.isdir(root) else f"there is no folder {root}: set --root or MDP_DATA"
+    there = contents(root) if is_dir(root) else f"there is no folder {root}: set --root or MDP_DATA"
+    there += _unusable_in(root / place for place in places if place != ".")
     raise Absent(f"{name}: not found; looked for {looked} ({there}); {home}")
 
 
 def contents(folder: Path) -> str:
-    """What a folder has, for error messages."""
+    """What a folder has, or the nearest one above it that is there, for error messages."""
+    while not is_dir(folder) and folder != folder.parent:
+        folder = folder.parent
     entries = sorted(printable(name) for name in _entries(folder))
-    listed = ", ".join(entries[:8]) + (f" and {len(entries) - 8} more" if len(entries) > 8 else "")
-    return f"{printable(folder)} has {listed or 'nothing'}"
+    text = ", ".join(entries[:8]) + (f" and {len(entries) - 8} more" if len(entries) > 8 else "")
+    return f"{printable(folder)} has {text or 'nothing'}{_unusable_in([folder])}"
+
+
+def _unusable_in(folders: Iterable[Path]) -> str:
+    """The zip archives in the folders that are not read, and why."""
+    reasons = {path: unusable(path) for folder in folders for path in archives(folder)}
+    return "".join(f"; {printable(path.name)}: {reason}" for path, reason in reasons.items() if reason)
 
 
 def paired(name: str, pairs: Sequence[tuple[Path, Path]], home: str) -> list[Sample]:
@@ -222,7 +255,7 @@ def refuse_controls(path: Path) -> None:
 def _entries(folder: Path) -> set[str]:
     """The names in a folder, none if there is no such folder.  Raises ResourceError when it may not be read."""
     try:
-        return set(os.listdir(folder))
+        return set(names_in(folder))
     except PermissionError as error:
         raise ResourceError(f"{printable(folder)}: the folder cannot be read: {error.strerror}") from error
     except (OSError, ValueError):
@@ -266,12 +299,23 @@ def ids_of(path: Path) -> list[str]:
     return [line for _, line in lines]
 
 
+def names_of(folder: Path) -> list[str]:
+    """The names in a folder, sorted, hidden ones left out; none if there is no such folder."""
+    return sorted(name for name in _entries(folder) if not name.startswith("."))
+
+
 def files_in(folder: Path, *suffixes: str) -> list[Path]:
     """The files of a folder with one of the suffixes (any case), sorted, hidden ones left out.
 
     Raises DatasetError when the folder is missing, ResourceError when it may not be read.
     """
-    if not os.path.isdir(folder):
+    if not is_dir(folder):
         raise DatasetError(f"{printable(folder)}: the folder is missing; {contents(folder.parent)}")
-    paths = [folder / name for name in _entries(folder) if not name.startswith(".")]
-    return sorted(path for path in paths if path.suffix.lower() in suffixes)
+    paths = (folder / name for name in names_of(folder))
+    return [path for path in paths if path.suffix.lower() in suffixes]
+
+
+def files_below(folder: Path, ending: str) -> list[Path]:
+    """The files, in all the folders in a folder, whose names end so, sorted; none if there is no such folder."""
+    folders = [folder / name for name in names_of(folder) if is_dir(folder / name)]
+    return [place / name for place in folders for name in names_of(place) if name.endswith(ending)]

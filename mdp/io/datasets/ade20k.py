@@ -9,8 +9,9 @@ from pathlib import Path
 from mdp.core.labels import LabelSpace
 from mdp.io.datasets import Sample, files_in, home_of, paired
 from mdp.io.datasets import read_pair as read
+from mdp.io.files import found
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "read", "samples"]
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -64,12 +65,19 @@ LABELS = LabelSpace(
 SPLITS = {"train": 20210, "val": 2000}
 TRAIN = ("train",)
 VAL = "val"
-HOME = "get ADEChallengeData2016.zip from the MIT scene parsing challenge page and unpack it under the root"
+HOME = (
+    "get ADEChallengeData2016.zip from the MIT scene parsing challenge page and put it, packed or unpacked, under "
+    "the root"
+)
+TERMS = (
+    "The photos may be used for non-commercial research and education only; the annotations are licensed BSD-3-Clause "
+    "by MIT CSAIL."
+)
 _FOLDERS = {"train": "training", "val": "validation"}
 
 
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing."""
     home = home_of("ade20k", root, ("ADEChallengeData2016", "ade20k", "ade", "."), "annotations", HOME)
-    images, labels = (home / kind / _FOLDERS[split] for kind in ("images", "annotations"))
+    images, labels = (found(root, home / kind / _FOLDERS[split]) for kind in ("images", "annotations"))
     return paired("ade20k", [(image, labels / f"{image.stem}.png") for image in files_in(images, ".jpg")], HOME)

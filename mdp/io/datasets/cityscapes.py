@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mdp.core.labels import IGNORE, LabelSpace, UnknownLabels
-from mdp.io.datasets import Pair, Sample, home_of, paired, read_pair
+from mdp.core.labels import IGNORE, LabelSpace
+from mdp.io.datasets import Pair, Sample, by_label_space, contents, files_below, home_of, paired, read_pair
 from mdp.io.errors import DatasetError
+from mdp.io.files import found
 
 # fmt: off
 CLASSES = (
@@ -37,21 +38,26 @@ TRAIN = ("train",)
 VAL = "val"
 HOME = (
     "get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from the Cityscapes site (a free account is needed) "
-    "and unpack both under the root"
+    "and put both, packed or unpacked, under the root"
+)
+TERMS = (
+    "Photos and labels are for non-commercial purposes such as research and teaching, after registration, and may not "
+    "be handed on; see the licence on the Cityscapes site."
 )
 
 
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing, or when both encodings are mixed."""
     home = home_of("cityscapes", root, ("cityscapes", "Cityscapes", "."), "leftImg8bit", HOME)
-    images = sorted((home / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
-    kinds = [kind for kind in ("labelTrainIds", "labelIds") if any((home / "gtFine" / split).glob(f"*/*_{kind}.png"))]
+    photos, labels = found(root, home / "leftImg8bit" / split), found(root, home / "gtFine" / split)
+    images, maps = files_below(photos, "_leftImg8bit.png"), files_below(labels, "Ids.png")
+    kinds = [kind for kind in ("labelTrainIds", "labelIds") if any(path.name.endswith(f"_{kind}.png") for path in maps)]
     if images and not kinds:
-        raise DatasetError(f"cityscapes: no *_gtFine_labelIds.png under {home / 'gtFine' / split}; {HOME}")
+        raise DatasetError(f"cityscapes: no *_gtFine_labelIds.png under {labels} ({contents(home)}); {HOME}")
     pairs = []
     for image in images:
         stem = image.name.removesuffix("_leftImg8bit.png")
-        pairs.append((image, home / "gtFine" / split / image.parent.name / f"{stem}_gtFine_{kinds[0]}.png"))
+        pairs.append((image, labels / image.parent.name / f"{stem}_gtFine_{kinds[0]}.png"))
     return paired("cityscapes", pairs, HOME)
 
 
@@ -63,13 +69,10 @@ def read(sample: Sample) -> Pair:
     rgb, raw = read_pair(sample)
     if sample.labels.endswith("_labelTrainIds.png"):
         return rgb, raw
-    try:
-        classes = _BY_LABEL_ID.to_classes(raw)
-    except UnknownLabels as error:
-        raise DatasetError(f"{sample.labels}: {error}; labelIds are 0..33; are these trainIds?") from error
+    classes = by_label_space(sample, raw, _BY_LABEL_ID, "labelIds are 0..33; are these trainIds?")
     return rgb, np.where(classes == IGNORE, 255, classes).astype(np.uint8)
 
 
-def detail(found: list[Sample]) -> str:
+def detail(samples: list[Sample]) -> str:
     """Which of the two encodings was found."""
-    return found[0].labels.rsplit("_", 1)[1].removesuffix(".png")
+    return samples[0].labels.rsplit("_", 1)[1].removesuffix(".png")

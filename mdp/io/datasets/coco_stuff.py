@@ -9,9 +9,10 @@ from pathlib import Path
 from mdp.core.labels import LabelSpace
 from mdp.io.datasets import Sample, files_in, home_of, paired
 from mdp.io.datasets import read_pair as read
+from mdp.io.files import found
 from mdp.io.images import voc_colormap
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "read", "samples"]
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -50,7 +51,11 @@ TRAIN = ("train",)
 VAL = "val"
 HOME = (
     "get train2017.zip and val2017.zip from the COCO site, stuffthingmaps_trainval2017.zip from the COCO-Stuff page, "
-    "and unpack them to images/ and annotations/ under coco_stuff164k/"
+    "and put the first two in images/, the third in annotations/ under coco_stuff164k/, packed or unpacked"
+)
+TERMS = (
+    "The annotations are licensed CC BY 4.0 by the makers of COCO-Stuff; the photos come from Flickr, whose terms of "
+    "use hold for them."
 )
 
 
@@ -58,5 +63,5 @@ def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing."""
     places = ("coco_stuff164k", "coco_stuff", "coco", ".")
     home = home_of("coco_stuff", root, places, f"annotations/{split}2017", HOME)
-    images, labels = (home / kind / f"{split}2017" for kind in ("images", "annotations"))
+    images, labels = (found(root, home / kind / f"{split}2017") for kind in ("images", "annotations"))
     return paired("coco_stuff", [(image, labels / f"{image.stem}.png") for image in files_in(images, ".jpg")], HOME)

@@ -29,6 +29,7 @@ SPLITS = {"train": 400, "val": 64}
 TRAIN = ("train",)
 VAL = "val"
 HOME = "it is generated and needs no files"
+TERMS = "Drawn by mdp itself: there are no photos, and no terms beyond the licence of mdp."
 _TABLE = taxonomy(MEANING, CLASSES)
 
 

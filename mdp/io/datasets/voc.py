@@ -12,9 +12,10 @@ from mdp.core.labels import LabelSpace
 from mdp.io.datasets import Sample, home_of, ids_of, lines_of, paired
 from mdp.io.datasets import read_pair as read
 from mdp.io.errors import DatasetError
+from mdp.io.files import found, is_dir, is_file
 from mdp.io.images import voc_colormap
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TRAIN", "VAL", "detail", "read", "samples"]
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "detail", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -30,43 +31,47 @@ HOME = (
     "get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 site, and for trainaug benchmark.tgz (SBD) from the "
     "Semantic Boundaries page of Berkeley, and unpack both under the root"
 )
-_SBD = ("benchmark_RELEASE/dataset", "sbd", "SBD", "VOCdevkit/benchmark_RELEASE/dataset")
+TERMS = (
+    "The photos come from Flickr, whose terms of use hold for them; for SBD's annotations see the Semantic Boundaries "
+    "page of Berkeley."
+)
+SBD = ("benchmark_RELEASE/dataset", "sbd", "SBD", "VOCdevkit/benchmark_RELEASE/dataset", "VOCdevkit/VOCaug/dataset")
 
 
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train, val or trainaug.  Raises DatasetError saying what is missing."""
     voc = home_of("voc", root, ("VOCdevkit/VOC2012", "VOC2012", "."), "JPEGImages", HOME)
-    lists = voc / "ImageSets" / "Segmentation"
+    lists = found(root, voc / "ImageSets" / "Segmentation")
+    photos, own = found(root, voc / "JPEGImages"), found(root, voc / "SegmentationClass")
     if split != "trainaug":
-        return _listed(voc, ids_of(lists / f"{split}.txt"), "SegmentationClass")
-    if (voc / "SegmentationClassAug").is_dir():
-        return _augmented(voc, lists)
-    return _with_sbd(root, voc, lists)
+        return _listed(ids_of(lists / f"{split}.txt"), photos, own)
+    augmented = found(root, voc / "SegmentationClassAug")
+    names = ids_of(lists / "train.txt")
+    if is_dir(augmented):
+        return _listed(names, photos, own) + _listed(_augmented(lists, names), photos, augmented)
+    return _listed(names, photos, own) + _with_sbd(root, photos, lists, names)
 
 
-def _listed(voc: Path, ids: list[str], folder: str) -> list[Sample]:
-    pairs = [(voc / "JPEGImages" / f"{name}.jpg", voc / folder / f"{name}.png") for name in ids]
-    return paired("voc", pairs, HOME)
+def _listed(ids: list[str], photos: Path, labels: Path) -> list[Sample]:
+    return paired("voc", [(photos / f"{name}.jpg", labels / f"{name}.png") for name in ids], HOME)
 
 
-def _augmented(voc: Path, lists: Path) -> list[Sample]:
+def _augmented(lists: Path, own: list[str]) -> list[str]:
     """MMSegmentation's layout: SBD's labels as PNGs in a folder of their own, and a list with or without VOC's ids."""
     names = ("trainaug.txt", "train_aug.txt", "aug.txt")
-    found = next((lists / name for name in names if (lists / name).is_file()), None)
-    if found is None:
+    listed = next((lists / name for name in names if is_file(lists / name)), None)
+    if listed is None:
         raise DatasetError(f"voc: SegmentationClassAug is there but not its list {lists / names[0]}")
-    own = ids_of(lists / "train.txt")
-    extra = _rest({PurePath(line.split()[0]).stem for line in lines_of(found)}, own, lists)
-    return _listed(voc, own, "SegmentationClass") + _listed(voc, extra, "SegmentationClassAug")
+    return _rest({PurePath(line.split()[0]).stem for line in lines_of(listed)}, own, lists)
 
 
-def _with_sbd(root: Path, voc: Path, lists: Path) -> list[Sample]:
+def _with_sbd(root: Path, photos: Path, lists: Path, own: list[str]) -> list[Sample]:
     """SBD's own layout: `.mat` files."""
-    sbd = home_of("voc trainaug (SBD)", root, _SBD, "cls", HOME)
-    own = ids_of(lists / "train.txt")
-    extra = _rest(set(ids_of(sbd / "train.txt")) | set(ids_of(sbd / "val.txt")), own, lists)
-    pairs = [(voc / "JPEGImages" / f"{name}.jpg", sbd / "cls" / f"{name}.mat") for name in extra]
-    return _listed(voc, own, "SegmentationClass") + paired("voc", pairs, HOME)
+    sbd = home_of("voc trainaug (SBD)", root, SBD, "cls", HOME)
+    ids = {name for part in ("train.txt", "val.txt") for name in ids_of(found(root, sbd / part))}
+    labels = found(root, sbd / "cls")
+    pairs = [(photos / f"{name}.jpg", labels / f"{name}.mat") for name in _rest(ids, own, lists)]
+    return paired("voc", pairs, HOME)
 
 
 def _rest(names: set[str], own: list[str], lists: Path) -> list[str]:
@@ -74,7 +79,7 @@ def _rest(names: set[str], own: list[str], lists: Path) -> list[str]:
     return sorted(names - set(own) - set(ids_of(lists / "val.txt")))
 
 
-def detail(found: list[Sample]) -> str:
+def detail(samples: list[Sample]) -> str:
     """Whose annotations were found: `SegmentationClass` is VOC, the others SBD."""
-    counts = Counter(PurePath(sample.labels).parent.name for sample in found)
+    counts = Counter(PurePath(sample.labels).parent.name for sample in samples)
     return "labels: " + ", ".join(f"{count:,} in {folder}" for folder, count in counts.items())

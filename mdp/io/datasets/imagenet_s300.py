@@ -1,0 +1,12 @@
+"""ImageNet-S300: 300 categories of ImageNet and `other`; see `mdp.io.imagenet_s`."""
+
+from mdp.io.imagenet_s import TERMS, home, label_space, read, samples_by
+
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
+
+LABELS = label_space(300)
+SPLITS = {"train-semi": 3000, "validation": 4097}
+TRAIN = ("train-semi",)
+VAL = "validation"
+HOME = home(300)
+samples = samples_by(300)

@@ -1,0 +1,12 @@
+"""ImageNet-S50: 50 categories of ImageNet and `other`; see `mdp.io.imagenet_s`."""
+
+from mdp.io.imagenet_s import TERMS, home, label_space, read, samples_by
+
+__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
+
+LABELS = label_space(50)
+SPLITS = {"train-semi": 500, "validation": 752}
+TRAIN = ("train-semi",)
+VAL = "validation"
+HOME = home(50)
+samples = samples_by(50)
