@@ -53,6 +53,11 @@ def find_photos(named: Sequence[str], leave_out: Sequence[Path] = ()) -> Found:
     return Found(list(photos.values()), list(others.values()))
 
 
+def number_of(count: int, what: str) -> str:
+    """A count in words: `1 photo`, `2 photos`."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def refuse_control_names(photo: Photo) -> None:
     """Raises DatasetError for a name that a terminal would obey: files would be made that carry it on."""
     if has_controls(str(photo.name)):
@@ -60,6 +65,8 @@ def refuse_control_names(photo: Photo) -> None:
 
 
 def _found(text: str, barred: set[str]) -> Found:
+    if not text:
+        raise RecipeError("an empty name where a photo was expected; for the current folder give .")
     path = Path(text)
     if os.path.isdir(path):
         return _below(text, path, barred)
@@ -90,7 +97,7 @@ def _below(text: str, folder: Path, barred: set[str]) -> Found:
         raise RecipeError(f"{printable(text)}: a run folder, not photos; name it by --run")
     found = _walk(folder, barred)
     if not found.photos:
-        others = f"{len(found.others)} files that are none" if found.others else contents(folder)
+        others = number_of(len(found.others), "other file") if found.others else contents(folder)
         raise DatasetError(f"{printable(text)}: no photos in it ({others}); looked for {' '.join(SUFFIXES)}")
     return found
 
@@ -120,10 +127,11 @@ def _listing(place: Path) -> tuple[list[str], list[str]]:
     """The names of folders and of other things in a folder, hidden ones left out."""
     try:
         with os.scandir(place) as entries:
-            listed = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise ResourceError(f"{printable(place)}: the folder cannot be read: {error.strerror}") from error
-    return sorted(n for n, is_folder in listed if is_folder), sorted(n for n, is_folder in listed if not is_folder)
+    folders = {name for name in names if os.path.isdir(place / name)}  # False, not an error, for a circle of links
+    return sorted(folders), sorted(set(names) - folders)
 
 
 # Patterns
@@ -201,7 +209,8 @@ def _nothing(text: str) -> MdpError:
 
 def _no_match(pattern: str, others: int) -> DatasetError:
     """The error for a pattern without a photo, with one that would have some."""
-    what = f"no image matches {printable(pattern)!r}" + (f" ({others} other files do)" if others else "")
+    what = f"no image matches {printable(pattern)!r}"
+    what += f" ({number_of(others, 'other file')})" if others else ""
     base = fixed_part(pattern)
     if not os.path.isdir(base):
         return DatasetError(f"{what}: {printable(_nothing(str(base)))}")

@@ -37,7 +37,7 @@ from mdp.io.inference import _slide, inference_settings, predict
 from mdp.io.journal import Counter
 from mdp.io.loading import Key, load
 from mdp.io.locks import locked
-from mdp.io.photos import Found, Photo, find_photos, refuse_control_names
+from mdp.io.photos import Found, Photo, find_photos, number_of, refuse_control_names
 from mdp.io.predictions import (
     KINDS,
     Job,
@@ -58,7 +58,7 @@ from mdp.io.scoring import evaluation_recipe
 from mdp.io.setting_up import memory_in_one_line, set_up
 from mdp.io.signals import Stop, stop_on_signals
 
-TURNED = "the label maps fit the pixels as they are stored"
+TURNED = "which is not applied: the label maps fit the pixels as they are stored"
 ADVICE = "try --mode slide with a smaller eval.window, a smaller eval.scale, or smaller photos"
 
 
@@ -140,7 +140,9 @@ def segmentor_of(run: str | None, which: str) -> tuple[Path, Checkpoint]:
     """The checkpoint of a fine-tuning run, of the newest without one.  Raises CheckpointError when there is none."""
     source = Path(run) if run else runs.newest("finetune")
     if source is None:
-        raise CheckpointError(f"no fine-tuning run under {runs.BASE / 'finetune'}; run `mdp finetune` first, or --run")
+        raise CheckpointError(
+            f"no fine-tuning run under {runs.BASE / 'finetune'}; run `mdp finetune` first, or give --run"
+        )
     path = runs.checkpoint_of(source, which)
     start = load_checkpoint(path)
     if start.about["kind"] != "finetune":
@@ -185,9 +187,9 @@ def _about(path: Path, settings: EvalSettings, space: LabelSpace, raws: tuple[in
 
 
 def _what(found: Found, job: Job) -> str:
-    ignored = f"; {len(found.others)} files that are no photos" if found.others else ""
-    there = f"; {len(job.done)} of them are there already" if job.done else ""
-    return f"{len(found.photos)} photos{there}{ignored}"
+    ignored = f"; left out {number_of(len(found.others), 'other file')}" if found.others else ""
+    there = f", {len(job.done):,} of them predicted already" if job.done else ""
+    return number_of(len(found.photos), "photo") + there + ignored
 
 
 def _make_room(job: Job, space: LabelSpace, progress: Counter) -> None:
@@ -265,14 +267,16 @@ def _predict_all(work: Work, stop: Stop, progress: Counter) -> dict[str, Any]:
     whole = len(tally.done) + len(tally.skipped) == len(job.photos)
     write_index(job, work.about, "done" if whole else "stopped", tally.done, tally.skipped)
     if tally.turned:
-        progress.say(f"note: {len(tally.turned)} photos carry an EXIF rotation, which is not applied: {TURNED}")
+        progress.say(
+            f"note: {number_of(len(tally.turned), 'photo')} with an EXIF rotation, which is not applied: {TURNED}"
+        )
     if not whole:
         raise Preempted(
             f"stopped by {stop.name} after {len(tally.done)} of {len(job.photos)} photos; the same command with "
             f"--out {job.out} --skip-existing goes on"
         )
     if tally.skipped and not tally.done and not job.done:
-        raise DatasetError(f"none of the {len(tally.skipped)} photos can be read")
+        raise DatasetError(f"{number_of(len(tally.skipped), 'photo')}, and none can be read")
     return {
         "out": str(job.out),
         "predicted": len(tally.done),

@@ -26,7 +26,8 @@ from mdp.io.checkpoint import write_atomically
 from mdp.io.errors import DatasetError, RecipeError, ResourceError
 from mdp.io.files import printable, read_bytes
 from mdp.io.images import label_image, overlay, png_bytes, voc_colormap
-from mdp.io.photos import INDEX, Photo
+from mdp.io.photos import INDEX, Photo, number_of
+from mdp.io.resuming import changed_keys
 from mdp.io.runs import make, write_text
 
 KINDS = {"labels": ".png", "overlays": ".png", "probabilities": ".npy"}  # folder -> suffix
@@ -117,13 +118,13 @@ def _refuse_own_photos(out: Path, kinds: Sequence[str], photos: Sequence[Photo])
 def _refuse_existing(out: Path, there: Sequence[Path]) -> None:
     if there:
         raise RecipeError(
-            f"{printable(there[0])}: {len(there)} files of these names are there already; choose another --out, or add "
-            "--skip-existing to go on with what is missing, or --overwrite to replace them"
+            f"{printable(there[0])}: {number_of(len(there), 'file')} of these names there already; choose another "
+            "--out, or add --skip-existing to go on with what is missing, or --overwrite to replace them"
         )
-    if (out / INDEX).exists():
+    if (out / INDEX).exists() and _read_index(out / INDEX)["files"]:
         raise RecipeError(
             f"{out / INDEX}: the folder holds other predictions; choose another --out, or add --skip-existing to put "
-            "these beside them"
+            "these beside them, or --overwrite for an index of these alone"
         )
 
 
@@ -137,18 +138,24 @@ def _index_of(out: Path, needed: bool, about: Mapping[str, Any]) -> dict[str, An
         if needed:
             raise RecipeError(f"--skip-existing: {path} is missing, so nothing says what made the files in {out}")
         return {}
-    try:
-        index = json.loads(read_bytes(str(path), "index"))
-        if not isinstance(index["files"], list) or not all(isinstance(line, dict) for line in index["files"]):
-            raise TypeError
-        differ = [key for key, value in json.loads(json.dumps(about)).items() if index.get(key) != value]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"{path}: not an index of predictions; choose another --out") from error
-    if differ:
+    index = _read_index(path)
+    differ = list(changed_keys(index, json.loads(json.dumps(about))))
+    if differ and (needed or index["files"]):
         raise RecipeError(
             f"--skip-existing: {path} was made with other {', '.join(differ)}; choose another --out, or --overwrite"
         )
-    return index if isinstance(index, dict) else {}
+    return index
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    """Raises RecipeError for what is no index of predictions."""
+    try:
+        index = json.loads(read_bytes(str(path), "index", error=RecipeError))
+        if all(isinstance(line, dict) for line in index["files"]):
+            return {**index, "files": list(index["files"])}
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise RecipeError(f"{path}: not an index of predictions; choose another --out")
 
 
 # What is written
