@@ -266,6 +266,17 @@ def finetune(
         _finish(jobs.run_finetuning(request), as_json)
 
 
+GALLERY = 24  # images
+
+
+def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not (value.isdecimal() and 1 <= int(value) <= 1000):
+        raise click.BadParameter(f"expected a number of images, 1 to 1000, got {value!r}; RUN goes before --gallery")
+    return int(value)
+
+
 @cli.command("eval")
 @click.argument("run", required=False, shell_complete=_complete_runs)
 @click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets,
@@ -276,6 +287,8 @@ def finetune(
 @click.option("--mode", type=click.Choice(["whole", "slide"]), help="Whole images or sliding windows.")
 @click.option("--images", type=int, help="Score the first so many images only.")
 @click.option("--save", is_flag=True, help="Keep label PNGs and overlays of the predictions.")
+@click.option("--gallery", is_flag=False, flag_value=str(GALLERY), callback=_gallery_count, metavar="[N]",
+              help=f"Draw the N [{GALLERY}] images with the lowest mIoU, beside their labels and errors.")  # fmt: skip
 @processes_option
 @shared
 def evaluate(
@@ -286,6 +299,7 @@ def evaluate(
     mode: str | None,
     images: int | None,
     save: bool,
+    gallery: int | None,
     processes: int | None,
     as_json: bool,
     **others: Any,
@@ -299,6 +313,7 @@ def evaluate(
       mdp eval
       mdp eval runs/finetune/2026-11-20_1432_cityscapes --mode slide --save
       mdp eval --split test --json > scores.json
+      mdp eval runs/finetune/2026-11-20_1432_cityscapes --gallery 36
     """
     flags = {
         "eval.split": split,
@@ -311,7 +326,7 @@ def evaluate(
     from mdp.io.evaluation import table
     from mdp.io.scoring import run_evaluation
 
-    scores, folder = run_evaluation(request, which, save)
+    scores, folder = run_evaluation(request, which, save, gallery)
     if _speaks():
         click.echo(json.dumps(scores) if as_json else table(scores))
         click.echo(f"written to {folder}", err=True)
