@@ -231,8 +231,13 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
     """The text, or as much of its beginning and end as fits: names of files differ at their end."""
     if font.getlength(text) <= width:
         return text
-    for length in range(min(len(text), 500), 0, -1):
-        short = text[: length // 2] + "..." + text[-((length + 1) // 2) :]
-        if font.getlength(short) <= width:
-            return short
-    return ""
+    low, high = 0, min(len(text), width)  # characters that fit, and that do not
+    while high - low > 1:
+        length = (low + high) // 2
+        low, high = (length, high) if font.getlength(_shortened(text, length)) <= width else (low, length)
+    return _shortened(text, low)
+
+
+def _shortened(text: str, length: int) -> str:
+    """So many characters of the text, and dots in place of its middle."""
+    return f"{text[: length // 2]}...{text[len(text) - (length + 1) // 2 :]}"

@@ -150,6 +150,11 @@ def finite(value: Any) -> Any:
     return value
 
 
+def number_of(count: int, what: str) -> str:
+    """A count in words: `1 photo`, `2 photos`."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def _duration(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "?"

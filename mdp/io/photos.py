@@ -16,6 +16,7 @@ from mdp.io.datasets import contents
 from mdp.io.datasets import names as dataset_names
 from mdp.io.errors import DatasetError, MdpError, RecipeError, ResourceError
 from mdp.io.files import has_controls, printable
+from mdp.io.journal import number_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 INDEX = "predictions.json"  # what marks a folder of predictions, which are no photos
@@ -51,11 +52,6 @@ def find_photos(named: Sequence[str], leave_out: Sequence[Path] = ()) -> Found:
         for path in found.others:
             others.setdefault(os.path.abspath(path), path)
     return Found(list(photos.values()), list(others.values()))
-
-
-def number_of(count: int, what: str) -> str:
-    """A count in words: `1 photo`, `2 photos`."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def refuse_control_names(photo: Photo) -> None:
@@ -144,7 +140,7 @@ def _matching(pattern: str, barred: set[str]) -> Found:
     others: list[Path] = []
     made: dict[Path, bool] = {}
     for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
-        if _is_made(path.parent, base, barred, made):
+        if _is_made(path if path.is_dir() else path.parent, base, barred, made):
             continue
         if path.is_dir():
             found = _walk(path, barred)
@@ -227,9 +223,7 @@ def _near(pattern: str) -> Iterator[str]:
     suffixes = Counter(Path(match).suffix for match in _photos_of(str(path.with_name(f"{stem}.*"))))
     for suffix, _ in suffixes.most_common():
         yield str(path.with_name(stem + suffix))
-    base = fixed_part(pattern)
-    yield str(base / "**" / path.name)
-    yield str(base / "**" / "*")
+    yield str(fixed_part(pattern) / "**" / path.name)
 
 
 def _photos_of(pattern: str) -> Iterable[str]:

@@ -34,10 +34,10 @@ from mdp.io.files import printable
 from mdp.io.finetuning import new_segmentor
 from mdp.io.images import read_claims, read_rgb
 from mdp.io.inference import _slide, inference_settings, predict
-from mdp.io.journal import Counter
+from mdp.io.journal import Counter, number_of
 from mdp.io.loading import Key, load
 from mdp.io.locks import locked
-from mdp.io.photos import Found, Photo, find_photos, number_of, refuse_control_names
+from mdp.io.photos import Found, Photo, find_photos, refuse_control_names
 from mdp.io.predictions import (
     KINDS,
     Job,

@@ -26,7 +26,8 @@ from mdp.io.checkpoint import write_atomically
 from mdp.io.errors import DatasetError, RecipeError, ResourceError
 from mdp.io.files import printable, read_bytes
 from mdp.io.images import label_image, overlay, png_bytes, voc_colormap
-from mdp.io.photos import INDEX, Photo, number_of
+from mdp.io.journal import number_of
+from mdp.io.photos import INDEX, Photo
 from mdp.io.resuming import changed_keys
 from mdp.io.runs import make, write_text
 

@@ -16,7 +16,7 @@ from mdp.io.evaluation import prepare_keep, score, summary
 from mdp.io.finetuning import new_segmentor
 from mdp.io.gallery import Worst, write_gallery
 from mdp.io.inference import inference_settings
-from mdp.io.journal import Counter
+from mdp.io.journal import Counter, number_of
 from mdp.io.opening import Plan, named, pool_of
 from mdp.io.recipe import Recipe, resolve
 from mdp.io.request import Request, with_paths
@@ -99,7 +99,9 @@ def _evaluate(
     if worst:
         shown = worst.of_all(world)
         if world.main:
-            title = f"{dataset.name} {split}: the {len(shown)} worst of {count} images"
+            title = f"{dataset.name} {split}: the worst {len(shown)} of {number_of(count, 'image')}"
             pages = write_gallery(folder / "gallery", shown, dataset.labels, title)
-            progress.say(f"gallery: {len(shown)} images on {len(pages)} pages in {folder / 'gallery'}")
+            progress.say(
+                f"gallery: {number_of(len(shown), 'image')} on {number_of(len(pages), 'page')} in {folder / 'gallery'}"
+            )
     return scores, folder
