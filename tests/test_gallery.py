@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +229,14 @@ def test_a_gallery_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 # The whole way
 
 
-@pytest.mark.usefixtures("in_an_empty_folder")
-def test_the_gallery_of_an_evaluation_agrees_with_its_predictions(capsys: pytest.CaptureFixture[str]) -> None:
-    tuned = run_finetuning(request(init="scratch"))
+@pytest.fixture
+def tuned(in_an_empty_folder: None) -> Path:
+    return run_finetuning(request(init="scratch"))
+
+
+def test_the_gallery_of_an_evaluation_agrees_with_its_predictions(
+    tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain, _ = run_evaluation(request(init=str(tuned)), "last", keep=False)
     scores, folder = run_evaluation(request(init=str(tuned), quiet=False), "last", keep=True, gallery=3)
     assert scores == plain
@@ -248,9 +255,7 @@ def test_the_gallery_of_an_evaluation_agrees_with_its_predictions(capsys: pytest
     assert all(math.isfinite(miou) for miou, *_ in listed)
 
 
-@pytest.mark.usefixtures("in_an_empty_folder")
-def test_the_command_line_takes_a_number_or_none(capsys: pytest.CaptureFixture[str]) -> None:
-    tuned = run_finetuning(request(init="scratch"))
+def test_the_command_line_takes_a_number_or_none(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("small.json").write_text(json.dumps({key: TINY[key] for key in ("run", "eval")}))
     common = ["eval", str(tuned), "--config", "small.json", "-q", "--json"]
     for words, count in ((["--gallery", "2"], 2), (["--gallery"], 5), (["--gallery=1"], 1)):
@@ -261,3 +266,12 @@ def test_the_command_line_takes_a_number_or_none(capsys: pytest.CaptureFixture[s
     for word in ("0", "1001", "runs/x", "1.5"):
         with pytest.raises(click.BadParameter, match="RUN goes before --gallery"):
             cli.main([*common, f"--gallery={word}"], standalone_mode=False)
+
+
+def test_two_processes_draw_what_one_draws(tuned: Path) -> None:
+    Path("small.json").write_text(json.dumps({key: TINY[key] for key in ("run", "eval")}))
+    command = [sys.executable, "-m", "mdp", "eval", str(tuned.resolve()), "--config", "small.json", "-q", "--gallery=3"]
+    subprocess.run([*command, "--out", "two", "--processes", "2"], check=True, capture_output=True, timeout=120)
+    run_evaluation(request(init=str(tuned), out=Path("one")), "last", keep=False, gallery=3)
+    for name in ("gallery.json", "page-01.png"):
+        assert Path("one/gallery", name).read_bytes() == Path("two/gallery", name).read_bytes()

@@ -33,6 +33,7 @@ from mdp.io.runs import make, write_text
 
 KINDS = {"labels": ".png", "overlays": ".png", "probabilities": ".npy"}  # folder -> suffix
 _BAND = 2**20  # pixels of an overlay that are tinted at a time, in float32
+_INDEX_BYTES = 2**31  # a million photos, each in three files, take 400 MB
 _COLORED = 60000  # raw values from here on stand for the colours of a colour-coded dataset (own_data)
 
 
@@ -151,10 +152,10 @@ def _index_of(out: Path, needed: bool, about: Mapping[str, Any]) -> dict[str, An
 def _read_index(path: Path) -> dict[str, Any]:
     """Raises RecipeError for what is no index of predictions."""
     try:
-        index = json.loads(read_bytes(str(path), "index", error=RecipeError))
+        index = json.loads(read_bytes(str(path), "index", _INDEX_BYTES, RecipeError))
         if all(isinstance(line, dict) for line in index["files"]):
             return {**index, "files": list(index["files"])}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise RecipeError(f"{path}: not an index of predictions; choose another --out")
 
