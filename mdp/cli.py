@@ -278,6 +278,17 @@ def finetune(
         _finish(jobs.run_finetuning(request), as_json)
 
 
+GALLERY = 24  # images
+
+
+def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not (value.isdecimal() and 1 <= int(value) <= 1000):
+        raise click.BadParameter(f"expected a number of images, 1 to 1000, got {value!r}; RUN goes before --gallery")
+    return int(value)
+
+
 @cli.command("eval")
 @click.argument("run", required=False, shell_complete=_complete_runs)
 @click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets,
@@ -288,6 +299,8 @@ def finetune(
 @click.option("--mode", type=click.Choice(["whole", "slide"]), help="Whole images or sliding windows.")
 @click.option("--images", type=int, help="Score the first so many images only.")
 @click.option("--save", is_flag=True, help="Keep label PNGs and overlays of the predictions.")
+@click.option("--gallery", is_flag=False, flag_value=str(GALLERY), callback=_gallery_count, metavar="[N]",
+              help=f"Draw the N [{GALLERY}] images with the lowest mIoU, beside their labels and errors.")  # fmt: skip
 @processes_option
 @shared
 def evaluate(
@@ -298,6 +311,7 @@ def evaluate(
     mode: str | None,
     images: int | None,
     save: bool,
+    gallery: int | None,
     processes: int | None,
     as_json: bool,
     **others: Any,
@@ -311,6 +325,7 @@ def evaluate(
       mdp eval
       mdp eval runs/finetune/2026-11-20_1432_cityscapes --mode slide --save
       mdp eval --split test --json > scores.json
+      mdp eval runs/finetune/2026-11-20_1432_cityscapes --gallery 36
     """
     flags = {
         "eval.split": split,
@@ -323,12 +338,78 @@ def evaluate(
     from mdp.io.evaluation import table
     from mdp.io.scoring import run_evaluation
 
-    scores, folder = run_evaluation(request, which, save)
+    scores, folder = run_evaluation(request, which, save, gallery)
     if _speaks():
         click.echo(json.dumps(scores) if as_json else table(scores))
         click.echo(f"written to {folder}", err=True)
 
 
+@cli.command()
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO|FOLDER|'PATTERN'...", type=click.Path())
+@click.option("--run", metavar="RUN", shell_complete=_complete_runs,
+              help="Fine-tuning run, or a checkpoint of one [default: the newest].")  # fmt: skip
+@click.option("--which", type=click.Choice(["last", "best"]), default="last", show_default=True,
+              help="Checkpoint of the run; best was chosen by the validation split.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [default: a new one in RUN/predict].")
+@click.option("--overlay", is_flag=True, help="Also write the photos, tinted by class.")
+@click.option("--probabilities", is_flag=True, help="Also write .npy files, float16 (classes, height, width): large.")
+@click.option("--raw", is_flag=True, help="Write the values of the dataset's own label maps, not class numbers.")
+@click.option("--mode", type=click.Choice(["whole", "slide"]), help="Whole images or sliding windows [default: RUN's].")
+@click.option("--skip-existing", is_flag=True, help="Go on in --out: leave photos out whose files are there.")
+@click.option("--overwrite", is_flag=True, help="Replace files in --out.")
+@click.option("--on-bad-sample", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
+              help="When a photo cannot be read.")  # fmt: skip
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=int, help="Loader processes; 0 loads in the main process.")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; run and eval are read.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting: eval.scale=[2048,512].")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def predict(
+    photos: tuple[str, ...],
+    run: str | None,
+    which: str,
+    overlay: bool,
+    probabilities: bool,
+    raw: bool,
+    mode: str | None,
+    skip_existing: bool,
+    overwrite: bool,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Predict label maps for photos of any size.
+
+    Folders are searched at any depth, and what is made of FOLDER/a/x.jpg is OUT/labels/a/x.png: a palette PNG whose
+    values are the class numbers of OUT/classes.csv.  Photos are taken as they are stored: an EXIF rotation is not
+    applied.
+
+    \b
+      mdp predict photos/ --out predictions --overlay
+      mdp predict 'photos/**/*.jpg' --run runs/finetune/2026-11-20_1432_cityscapes --mode slide
+      mdp predict photos/ --out predictions --skip-existing
+    """
+    if skip_existing and overwrite:
+        raise click.UsageError("--skip-existing keeps files and --overwrite replaces them; give one of the two")
+    if skip_existing and others["out"] is None:
+        raise click.UsageError("--skip-existing needs --out, the folder to go on in")
+    flags = {"eval.mode": mode, **_take(others, PREDICT_FLAGS)}
+    request = _request(flags, init=run, **others)
+    from mdp.io.predicting import Wanted, run_predictions
+
+    wanted = Wanted(
+        photos=photos,
+        overlays=overlay,
+        probabilities=probabilities,
+        raw=raw,
+        existing="skip" if skip_existing else "overwrite" if overwrite else "stop",
+        which=which,
+    )
+    done = run_predictions(request, wanted)
+    click.echo(json.dumps(done) if as_json else done["out"])
+
+
+PREDICT_FLAGS = {"device": "run.device", "workers": "run.workers", "on_bad_sample": "run.on_bad_sample"}
 PLACE_FLAGS = {"root": "data.root", "device": "run.device", "workers": "run.workers"}
 RUN_FLAGS = {
     **PLACE_FLAGS,

@@ -36,6 +36,7 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _DIGITS = re.compile(r"[1-9][0-9]{0,5}")
 _LEFTOVER = re.compile(r"\..+\.([0-9]+)\.tmp")
+_SHORT = 50  # characters: a name may be so long that nothing can be added to it
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # some network file systems do not know it
 
 
@@ -376,7 +377,7 @@ def write_atomically(path: Path, chunks: Sequence[bytes | memoryview], previous:
     The file that was there before is renamed to `previous`, if that is given, once the new one is safely on the disk.
     Raises ResourceError naming the file when the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name[:_SHORT]}.{os.getpid()}.tmp")
     try:
         _write_synced(temporary, chunks)
         _put(temporary, path, previous)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -80,6 +80,15 @@ class World(NamedTuple):
         with answered():
             dist.broadcast_object_list(words, group=self.patient)  # the others may have to wait for it
         return words[0]
+
+    def told(self, value: Any) -> list[Any]:
+        """What each process says, on every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with answered():
+            dist.all_gather_object(values, value, group=self.patient)
+        return values
 
     def same(self, **texts: str) -> None:
         """Raises ProcessError, naming what differs, unless all processes say the same."""

@@ -23,6 +23,7 @@ from mdp.core.metrics import (
 from mdp.core.networks import Segmentor
 from mdp.io.distributed import ALONE, World
 from mdp.io.errors import DatasetError, MdpError
+from mdp.io.gallery import Worst
 from mdp.io.images import overlay, write_labels, write_rgb
 from mdp.io.inference import predict
 from mdp.io.loading import Pool, WholeItems, load
@@ -47,13 +48,14 @@ def score(
     keep: Path | None = None,
     world: World = ALONE,
     skipped: Callable[[MdpError], None] | None = None,
+    worst: Worst | None = None,
 ) -> Tensor:
     """Confusion matrices (K, C, C) of the network over K blocks of consecutive images of the pool.
 
     They add up to that of all images; apart they tell how much the score depends on the choice of images.  The network
     is left in evaluation mode.  The images are dealt out to all processes.  `tell` hears (images done, images in all);
     `keep` is a folder for label PNGs and overlays.  A `stop` that is set ends it early.  `skipped` hears of files that
-    cannot be read and are left out; without it the first of them is raised.
+    cannot be read and are left out; without it the first of them is raised.  `worst` sees every image.
     """
     (space,) = pool.union.spaces
     count = min(len(pool.samples), settings.images or len(pool.samples))
@@ -65,7 +67,10 @@ def score(
         for done, found in enumerate(items, 1):
             for item in found:
                 guess = predict(network, item.image, settings, device)
-                confusion[item.place * blocks // count] += confusion_matrix(guess, item.labels, pool.union.size)
+                counts = confusion_matrix(guess, item.labels, pool.union.size)
+                confusion[item.place * blocks // count] += counts
+                if worst:
+                    worst.see_(item.place, pool.samples[item.place].image, counts, item.image, guess, item.labels)
                 if keep:
                     _keep(keep, pool.samples[item.place].image, item.image, guess, item.labels, space)
             if tell:

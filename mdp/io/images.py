@@ -149,6 +149,28 @@ def read_orientation(path: str) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def read_claims(path: str) -> tuple[int, int, int]:
+    """Height, width and EXIF orientation that a photo's header claims; the pixels are not looked at.
+
+    Raises DatasetError when the header cannot be read.
+    """
+    data = read_bytes(path, "photo")
+    path = printable(path)
+    _refuse_stand_ins(path, data, "photo")
+    try:
+        _refuse_claims(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_PHOTOS)
+    except _DAMAGE as error:
+        raise DatasetError(f"{path}: damaged or not a photo ({_one_line(error)}); replace or remove it") from error
+    try:
+        turn = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGE:
+        turn = 1
+    return image.height, image.width, turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+
+
 def _stored(path: str, image: Image.Image, data: bytes) -> tuple[int, bool]:
     """Bits a channel in the file, and whether the file is grey: Pillow's modes no longer tell.
 
@@ -347,14 +369,25 @@ def voc_colormap(count: int) -> tuple[RGB, ...]:
 
 def write_labels(path: Path, classes: NDArray[np.integer], colors: tuple[RGB, ...]) -> None:
     """A palette PNG whose indices are the classes, 255 where ignored; 16-bit grey above 255 classes."""
+    _save(label_image(classes, colors), path)
+
+
+def label_image(classes: NDArray[np.integer], colors: tuple[RGB, ...]) -> Image.Image:
+    """What `write_labels` writes."""
     if len(colors) > 255:
-        image = Image.fromarray(np.where(classes == IGNORE, 65535, classes).astype(np.uint16))
-    else:
-        image = Image.fromarray(np.where(classes == IGNORE, 255, classes).astype(np.uint8))
-        # all 256 entries: with a short palette Pillow packs indices into 1, 2 or 4 bits, and 255 becomes a class
-        palette = (*colors, *voc_colormap(256)[len(colors) :])
-        image.putpalette([channel for color in palette for channel in color])
-    _save(image, path)
+        return Image.fromarray(np.where(classes == IGNORE, 65535, classes).astype(np.uint16))
+    image = Image.fromarray(np.where(classes == IGNORE, 255, classes).astype(np.uint8))
+    # all 256 entries: with a short palette Pillow packs indices into 1, 2 or 4 bits, and 255 becomes a class
+    palette = (*colors, *voc_colormap(256)[len(colors) :])
+    image.putpalette([channel for color in palette for channel in color])
+    return image
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as a PNG file's content.  Quick rather than small: overlays take most of a prediction's time else."""
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=3)
+    return file.getvalue()
 
 
 def write_rgb(path: Path, rgb: NDArray[np.uint8]) -> None:

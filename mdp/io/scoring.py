@@ -14,8 +14,9 @@ from mdp.io.engine import restore_, section
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.evaluation import prepare_keep, score, summary
 from mdp.io.finetuning import new_segmentor
+from mdp.io.gallery import Worst, write_gallery
 from mdp.io.inference import inference_settings
-from mdp.io.journal import Counter
+from mdp.io.journal import Counter, number_of
 from mdp.io.opening import Plan, named, pool_of
 from mdp.io.recipe import Recipe, resolve
 from mdp.io.request import Request, with_paths
@@ -35,16 +36,19 @@ def evaluation_recipe(request: Request, about: Mapping[str, Any]) -> Recipe:
     return with_paths(resolve(about["recipe"], asked, target))
 
 
-def run_evaluation(request: Request, which: str, keep: bool) -> tuple[dict[str, Any], Path]:
+def run_evaluation(request: Request, which: str, keep: bool, gallery: int | None = None) -> tuple[dict[str, Any], Path]:
     """Scores a fine-tuning run (`request.init`, or the newest) and returns the scores and the folder that has them.
 
+    `gallery` is the number of images, the worst ones, that are put into pictures.
     Raises an MdpError, with the exit code, for anything the user has to mend.
     """
     with stop_on_signals(), joined() as world:
-        return _evaluate(request, which, keep, world)
+        return _evaluate(request, which, keep, gallery, world)
 
 
-def _evaluate(request: Request, which: str, keep: bool, world: World) -> tuple[dict[str, Any], Path]:
+def _evaluate(
+    request: Request, which: str, keep: bool, gallery: int | None, world: World
+) -> tuple[dict[str, Any], Path]:
     source = Path(request.init) if request.init else runs.newest("finetune")
     if source is None:
         raise CheckpointError(f"no fine-tuning run under {runs.BASE / 'finetune'}; run `mdp finetune` first")
@@ -72,10 +76,12 @@ def _evaluate(request: Request, which: str, keep: bool, world: World) -> tuple[d
     network = new_segmentor(recipe, pool.union.size)
     restore_(network, section(start.tensors, "network"), str(path))
     place = prepare_keep(folder, pool) if keep else None
+    worst = Worst(gallery, dataset.labels) if gallery else None
     with memory_in_one_line():
         blocks = score(
-            network.to(device), pool, settings, device, recipe.run.workers, tell=progress.tell, keep=place, world=world
-        )
+            network.to(device), pool, settings, device, recipe.run.workers, tell=progress.tell, keep=place, world=world,
+            worst=worst,
+        )  # fmt: skip
     scores = {
         "dataset": dataset.name,
         "split": split,
@@ -90,4 +96,12 @@ def _evaluate(request: Request, which: str, keep: bool, world: World) -> tuple[d
     }
     if world.main:
         runs.write_text(folder / "scores.json", json.dumps(scores) + "\n")
+    if worst:
+        shown = worst.of_all(world)
+        if world.main:
+            title = f"{dataset.name} {split}: the worst {len(shown)} of {number_of(count, 'image')}"
+            pages = write_gallery(folder / "gallery", shown, dataset.labels, title)
+            progress.say(
+                f"gallery: {number_of(len(shown), 'image')} on {number_of(len(pages), 'page')} in {folder / 'gallery'}"
+            )
     return scores, folder

@@ -34,14 +34,15 @@ def agree(world: World, recipe: Recipe, plan: Plan) -> None:
 
 
 @contextmanager
-def memory_in_one_line() -> Iterator[None]:
+def memory_in_one_line(
+    where: str = "",
+    advice: str = "try --accumulate, --precision bf16, a smaller --batch-size or crop, or model.output_stride=16",
+) -> Iterator[None]:
+    """Turns what torch and Python raise when memory is short into one line; other errors pass."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         text = str(error) or "MemoryError"
         if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
             raise
-        raise ResourceError(
-            f"out of memory ({text.splitlines()[0]}); try --accumulate, --precision bf16, a smaller --batch-size or "
-            "crop, or model.output_stride=16"
-        ) from error
+        raise ResourceError(f"{where}out of memory ({text.splitlines()[0]}); {advice}") from error
