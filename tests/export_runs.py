@@ -1,4 +1,4 @@
-"""Run folders with random weights, written as runs write them, for tests of exports; and torchvision beside any torch."""
+"""Run folders with random weights, written as runs write them, for tests of exports; torchvision beside any torch."""
 
 import contextlib
 import io
@@ -25,7 +25,6 @@ SHAPES = [
 ]
 SMALL: Layer = {
     "model": {"backbone": "resnet18", "channels": 8, "dilations": [1, 2], "output_stride": 16},
-    "method": {"embedding": 8, "hidden": 8},
     "pretrain": {"datasets": ["shapes-coarse", "gone/my.yaml"]},
     "finetune": {"target": "shapes-target"},
 }
@@ -57,7 +56,8 @@ def awaken_(network: nn.Module, seed: int = 0) -> None:
 
 def make_run(folder: Path, kind: str, *changes: tuple[str, Any], name: str = "last") -> Path:
     """A run folder with a checkpoint after step 7; `changes` are settings of its recipe."""
-    recipe = resolve(merge(SMALL, *(nest(key, value) for key, value in changes)))
+    asked = merge(SMALL, *(nest(key, value) for key, value in changes))
+    recipe = resolve({"method": {"embedding": 8, "hidden": 8}, **asked})
     if kind == "pretrain":
         data = Data(LabelUnion(SHAPES), 4, 1)
         network = find_method(recipe.method.name).build(
@@ -85,7 +85,7 @@ def make_run(folder: Path, kind: str, *changes: tuple[str, Any], name: str = "la
 def torchvision_imports() -> bool:
     """Makes torchvision importable where only its compiled operators do not fit; False where it is not installed."""
     try:
-        import torchvision  # noqa: F401, PLC0415
+        import torchvision  # noqa: PLC0415
     except ModuleNotFoundError:
         return False
     except RuntimeError:
