@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., None])
 _HERE = Path(__file__).parent
+EXPORT_TARGETS = ("torchvision", "timm", "smp", "mmseg", "safetensors", "onnx", "hub")
 
 
 class Group(click.Group):
@@ -407,6 +408,31 @@ def predict(
     )
     done = run_predictions(request, wanted)
     click.echo(json.dumps(done) if as_json else done["out"])
+
+
+@cli.command()
+@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
+@click.option("--to", "target", required=True, type=click.Choice(EXPORT_TARGETS), help="Library that loads it.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [default: RUN/export].")
+@click.option("--which", type=click.Choice(["last", "best"]), default="last", show_default=True,
+              help="Checkpoint to take.")  # fmt: skip
+@click.option("--segmentor", is_flag=True, help="The whole fine-tuned network, not only its backbone.")
+@click.option("--overwrite", is_flag=True, help="Replace what has the same name and says something else.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def export(
+    run: Path, target: str, out: Path | None, which: str, segmentor: bool, overwrite: bool, as_json: bool
+) -> None:
+    """Write the weights of a run as another library loads them, and check that they give the same features there.
+
+    \b
+      mdp export runs/pretrain/2026-11-20_1432_voc+ade20k --to torchvision
+      mdp export runs/pretrain/2026-11-20_1432_voc+ade20k --to hub --out models
+      mdp export runs/finetune/2026-11-20_1832_cityscapes --to onnx --segmentor
+    """
+    from mdp.io import exporting
+
+    found = exporting.run_export(run, target, out, which, segmentor, overwrite)
+    click.echo(json.dumps(exporting.as_json(found), indent=1) if as_json else exporting.report(found))
 
 
 PREDICT_FLAGS = {"device": "run.device", "workers": "run.workers", "on_bad_sample": "run.on_bad_sample"}

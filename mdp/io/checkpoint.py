@@ -70,21 +70,12 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], pr
     Raises ResourceError, naming the file and the space needed, when it cannot be written; the file that was there
     before stays whole.
     """
-    # the largest items first, so that every tensor starts aligned
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    parts = {name: tensors[name].detach().cpu().contiguous() for name in names}
-    entries: dict[str, Any] = {}
-    checksums, start, payload = {}, 0, hashlib.sha256()
+    parts, entries = _laid_out(tensors)
+    checksums, payload = {}, hashlib.sha256()
     for name, tensor in parts.items():
         data = _bytes(tensor)
-        entries[name] = {
-            "dtype": _NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, start + len(data)],
-        }
         checksums[name] = zlib.crc32(data)
         payload.update(data)
-        start += len(data)
     description = json.dumps(about)
     texts = {
         "format": "mdp",
@@ -94,7 +85,39 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], pr
         "payload_sha256": payload.hexdigest(),
         "config_sha256": config_hash(json.loads(description)),
     }
-    header = _dump({**entries, "__metadata__": {**texts, "header_sha256": _digest(entries, texts)}})
+    _write(path, parts, entries, {**texts, "header_sha256": _digest(entries, texts)}, previous)
+
+
+def save_plain(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+    """Writes tensors and free text in the safetensors layout for other libraries: no checkpoint, no checksums.
+
+    Raises ResourceError as `save` does.
+    """
+    parts, entries = _laid_out(tensors)
+    _write(path, parts, entries, texts, None)
+
+
+def _laid_out(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors in the order of the file, and the header's entries for them."""
+    # the largest items first, so that every tensor starts aligned
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    parts = {name: tensors[name].detach().cpu().contiguous() for name in names}
+    entries, start = {}, 0
+    for name, tensor in parts.items():
+        end = start + tensor.numel() * tensor.element_size()
+        entries[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    return parts, entries
+
+
+def _write(
+    path: Path, parts: Mapping[str, Tensor], entries: Mapping[str, Any], texts: Mapping[str, str], previous: Path | None
+) -> None:
+    header = _dump({**entries, "__metadata__": dict(texts)})
     header += b" " * (-len(header) % 8)
     if len(header) > HEADER_LIMIT:
         raise CheckpointError(f"{path}: its description has {len(header)} bytes; at most {HEADER_LIMIT} are read back")

@@ -5,6 +5,8 @@ Our own names are MMSegmentation's: `backbone.` with torchvision's names below i
 counts, so that one table serves both directions.
 """
 
+from collections.abc import Iterable
+
 Layout = tuple[tuple[str, str], ...]
 
 _STEM = (*((f"backbone.stem.{i}.", f"conv1.{i}.") for i in (0, 1, 3, 4, 6)), ("backbone.stem.7.", "bn1."))
@@ -39,3 +41,19 @@ def to_own(name: str, layout: Layout) -> str | None:
     ('decode_head.conv_seg.bias', None)
     """
     return next((own + name[len(theirs) :] for own, theirs in layout if name.startswith(theirs)), None)
+
+
+def foreign_names(names: Iterable[str], layout: Layout) -> dict[str, str]:
+    """Our names of the parameters that the other library has, each with its name there, in the order given.
+
+    Raises ValueError where two would get one name.
+
+    >>> foreign_names(["backbone.conv1.weight", "projection_head.0.weight"], BARE)
+    {'backbone.conv1.weight': 'conv1.weight'}
+    """
+    found = {name: foreign for name in names if (foreign := to_foreign(name, layout)) is not None}
+    if len(set(found.values())) < len(found):
+        taken = list(found.values())
+        twice = sorted({name for name in taken if taken.count(name) > 1})
+        raise ValueError(f"two parameters would both be called {', '.join(twice[:3])}")
+    return found

@@ -1,0 +1,98 @@
+"""A network as an ONNX file: of any batch, height and width, with what it is and expects in the file's metadata.
+
+The extra `onnx` brings what writes and runs such files.
+"""
+
+import importlib
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdp.io.errors import CheckpointError, RecipeError
+
+OPSET = 18
+INPUT = "images"
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+
+
+def expect_onnx() -> None:
+    """Raises RecipeError, naming the extra, unless the libraries are there."""
+    for name in _NEEDED:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise RecipeError(
+                f"--to onnx: the library {name} cannot be imported ({error}); install the extra: "
+                "pip install 'mdp-segmentation[onnx]'"
+            ) from error
+
+
+def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str]) -> bytes:
+    """The file: from normalised images (B, 3, H, W) to the network's one output; the same bytes for the same network.
+
+    `texts` go into the metadata.  Raises CheckpointError when torch cannot convert the network.
+    """
+    network.eval()
+    sizes = {INPUT: {0: "batch", 2: "height", 3: "width"}}
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # torch's own remarks are not for our users
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                (torch.zeros(3, 3, 64, 96),),
+                input_names=[INPUT],
+                output_names=[output],
+                opset_version=OPSET,
+                dynamo=True,
+                dynamic_shapes=sizes,
+                external_data=False,
+                verbose=False,
+                custom_translation_table=_translations(),
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"--to onnx: torch {torch.__version__} cannot convert the network: {reason}") from error
+    assert program is not None
+    model = program.model_proto
+    _forget_traces_(model)
+    for key in sorted(texts):
+        model.metadata_props.add(key=key, value=texts[key])
+    found: bytes = model.SerializeToString(deterministic=True)
+    return found
+
+
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """What torch's converter gets wrong: it takes a copy into a larger tensor for one of the same shape."""
+    opset: Any = importlib.import_module("onnxscript").opset18
+
+    def copied(into: Any, source: Any, non_blocking: bool = False) -> Any:
+        return opset.Expand(opset.CastLike(source, into), opset.Shape(into))
+
+    copied.__annotations__.clear()  # onnxscript would take them for the types of tensors
+    return {torch.ops.aten.copy.default: copied}
+
+
+def _forget_traces_(model: Any) -> None:
+    """Takes out what the converter notes of the Python that it read: paths of this machine among it."""
+    for part in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info,
+                 *model.graph.initializer, *model.functions):  # fmt: skip
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del model.metadata_props[:]
+
+
+def run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    """The file as a function, by onnxruntime on the CPU."""
+    runtime: Any = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
+
+    return run

@@ -1,0 +1,134 @@
+"""What each library can hold, and the line that loads it there."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdp.cli import EXPORT_TARGETS
+from mdp.core.networks.layouts import BARE, DEEP_STEM, TORCHVISION_DEEPLAB
+from mdp.io.errors import RecipeError
+from mdp.io.export_targets import (
+    TARGETS,
+    Content,
+    dilates_alike,
+    layout_of,
+    load_line,
+    mmseg_backbone,
+    refuse_misfit,
+    timm_model,
+)
+
+PLAIN = Content("resnet50", 64, 8)
+DEEP = PLAIN._replace(backbone="resnet50_v1c")
+FOREIGN = PLAIN._replace(backbone="timm:convnext_tiny")
+WHOLE = PLAIN._replace(head="deeplabv3", classes=3)
+TORCHVISIONS = WHOLE._replace(head="deeplabv3_torchvision")
+
+
+def test_the_command_line_offers_all_targets() -> None:
+    assert tuple(TARGETS) == EXPORT_TARGETS
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_holds_a_plain_backbone(target: str) -> None:
+    refuse_misfit(target, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("target", "content", "reason", "can"),
+    [
+        ("torchvision", DEEP, "begin with a 7x7", "timm, mmseg, safetensors, onnx, hub"),
+        ("smp", DEEP, "begin with a 7x7", "timm, mmseg, safetensors, onnx, hub"),
+        ("mmseg", FOREIGN, "convnext_tiny", "timm, safetensors, onnx, hub"),
+        ("torchvision", FOREIGN, "convnext_tiny", "timm, safetensors, onnx, hub"),
+        ("timm", PLAIN._replace(width=16), "this one has 16", "safetensors, onnx"),
+        ("hub", PLAIN._replace(width=16), "this one has 16", "safetensors, onnx"),
+        ("timm", WHOLE, "backbones only", "mmseg, safetensors, onnx"),
+        ("smp", TORCHVISIONS, "backbones only", "torchvision, safetensors, onnx"),
+        ("torchvision", WHOLE, "deeplabv3 has other layers", "mmseg, safetensors, onnx"),
+        ("mmseg", TORCHVISIONS, "deeplabv3_torchvision has other layers", "torchvision, safetensors, onnx"),
+        ("mmseg", WHOLE._replace(backbone="resnet18"), "other convolutions", "safetensors, onnx"),
+        ("torchvision", TORCHVISIONS._replace(backbone="resnet34"), "on resnet34", "safetensors, onnx"),
+        ("torchvision", TORCHVISIONS._replace(stride=16), "stride 8, this one 16", "safetensors, onnx"),
+        ("torchvision", TORCHVISIONS._replace(channels=512), "256 channels, this one 512", "safetensors, onnx"),
+        ("torchvision", TORCHVISIONS._replace(dilations=(1, 6, 12, 18)), "dilations 1, 12", "safetensors, onnx"),
+    ],
+)
+def test_what_a_library_cannot_hold_is_refused_with_what_can(
+    target: str, content: Content, reason: str, can: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        refuse_misfit(target, content)
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith(f"what can hold it: {can}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "content"),
+    [
+        ("mmseg", WHOLE),
+        ("mmseg", WHOLE._replace(head="fcn", backbone="resnet101_v1c")),
+        ("mmseg", WHOLE._replace(backbone="resnet18", stride=32)),
+        ("torchvision", TORCHVISIONS),
+        ("torchvision", TORCHVISIONS._replace(channels=256, dilations=(1, 12, 24, 36), backbone="resnet101")),
+        ("onnx", TORCHVISIONS._replace(width=4)),
+        ("timm", DEEP),
+        ("hub", FOREIGN),
+    ],
+)
+def test_what_a_library_can_hold_is_taken(target: str, content: Content) -> None:
+    refuse_misfit(target, content)
+
+
+def test_only_what_runs_alike_is_compared_at_the_trained_stride() -> None:
+    basic = PLAIN._replace(backbone="resnet18")
+    assert [t for t in TARGETS if dilates_alike(t, PLAIN)] == [t for t in TARGETS if t != "smp"]
+    assert [t for t in TARGETS if dilates_alike(t, basic)] == ["timm", "safetensors", "onnx", "hub"]
+    assert all(dilates_alike(t, basic._replace(stride=32)) for t in TARGETS)
+
+
+def test_names_follow_the_library_and_the_stem() -> None:
+    assert [layout_of(t, DEEP) for t in ("timm", "hub", "safetensors")] == [DEEP_STEM, DEEP_STEM, BARE]
+    assert layout_of("mmseg", DEEP) == (("backbone.", "backbone."),)
+    assert layout_of("torchvision", TORCHVISIONS) == TORCHVISION_DEEPLAB
+
+
+@pytest.mark.parametrize(
+    ("backbone", "found"),
+    [
+        ("resnet34", ("resnet34", {})),
+        ("resnet101_v1c", ("resnet101c", {})),
+        ("resnet34_v1c", ("resnet34", {"stem_type": "deep", "stem_width": 32})),
+        ("timm:convnext_tiny.in12k", ("convnext_tiny.in12k", {})),
+    ],
+)
+def test_a_backbone_has_a_name_in_timm(backbone: str, found: tuple[str, dict[str, Any]]) -> None:
+    assert timm_model(PLAIN._replace(backbone=backbone)) == found
+
+
+def test_a_configuration_of_mmsegmentation_names_kind_and_depth() -> None:
+    assert mmseg_backbone(PLAIN) == 'type="ResNet", depth=50'
+    assert mmseg_backbone(PLAIN._replace(backbone="resnet101_v1c")) == 'type="ResNetV1c", depth=101'
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_line_is_one_statement_line_whatever_the_path(target: str) -> None:
+    path = Path('/a b/it\'s "so"/\n\u00fc.pth')
+    line = load_line(target, path, PLAIN)
+    compile(line, "line", "exec")
+    assert "\n" not in line
+    assert repr(str(path)).strip("'\"") in line
+
+
+def test_help_names_the_targets_without_torch() -> None:
+    code = (
+        "import sys\nfrom mdp.cli import cli\ncli.main(['export', '--help'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[torchvision|timm|smp|mmseg|safetensors|onnx|hub]" in done.stdout
