@@ -105,6 +105,8 @@ def training(command: Command) -> Command:
         click.option("--overwrite", is_flag=True, help="Replace the run in --out."),
         click.option("--resume", is_flag=False, flag_value="", metavar="[RUN]", shell_complete=_complete_runs,
                      help="Go on with an interrupted run (the newest; with --out, the one there, if any)."),
+        click.option("--init-from", metavar="PREFIX", help="Where in the --init file the backbone's names begin."),
+        click.option("--init-partial", is_flag=True, help="Take what fits of --init, also where much is missing."),
         click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the networks in training."),
         click.option("--compile/--no-compile", "compiled", default=None, help="Compile the networks."),
         click.option("--accumulate", type=int, help="Take each batch in so many parts, for less memory."),
@@ -326,6 +328,8 @@ RUN_FLAGS = {
     "accumulate": "run.accumulate",
     "deterministic": "run.deterministic",
     "on_bad_sample": "run.on_bad_sample",
+    "init_from": "run.init_from",
+    "init_partial": "run.init_partial",
     "checked": "run.check",
 }
 
@@ -333,7 +337,8 @@ RUN_FLAGS = {
 def _take(options: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
     """Takes the named options out of `options`, under the keys of their settings; a flag that is off says nothing."""
     taken = {key: options.pop(name) for name, key in keys.items()}
-    return {key: None if value is False and key == "run.deterministic" else value for key, value in taken.items()}
+    once = ("run.deterministic", "run.init_partial")  # flags without a --no-...
+    return {key: None if value is False and key in once else value for key, value in taken.items()}
 
 
 def _launch(processes: int | None) -> None:
