@@ -357,7 +357,7 @@ def _speaks() -> bool:
 @cli.command()
 @click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets, help="Dataset to fine-tune on.")
 @click.option("--start", "starts", multiple=True, metavar="[NAME=]KIND:PATH",
-              help="scratch, run:FOLDER, weights:FILE or imagenet:FILE (a torchvision one); repeat it.")  # fmt: skip
+              help="scratch, run:FOLDER, weights:FILE or imagenet:FILE (its backbone only); repeat it.")  # fmt: skip
 @click.option("--fractions", default="1/8,1/4,1", show_default=True, help="Shares of the training images.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Seeds 0, 1, ... of each cell.")
 @click.option("--split", help="Split to score [default: the dataset's validation split].")
@@ -521,6 +521,40 @@ def recipe_list(folder: Path, as_json: bool) -> None:
 
     rows = recipe_rows(folder)
     click.echo(json.dumps(rows, indent=1) if as_json else recipe_table(rows))
+
+
+@cli.command()
+@click.argument("file", metavar="FILE|RUN", type=click.Path(path_type=Path), shell_complete=_complete_runs)
+@click.option("--backbone", help="Hold it against this backbone [default: the ResNet that its shapes show].")
+@click.option("--init-from", default="", metavar="PREFIX", help="Where in the file the backbone's names begin.")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; its section model counts.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting: model.channels=256.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def inspect(
+    file: Path,
+    backbone: str | None,
+    init_from: str,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Say what a weights file holds, and what of it --init would take.  Exit code 5 when it would refuse it.
+
+    Reads .pth files of torchvision, timm, MMSegmentation, MoCo, DINO, SwAV, Lightning and the like, safetensors, and
+    checkpoints of mdp; nothing in them is executed.  mdp feeds RGB images normalised by ImageNet's mean and deviation.
+
+    \b
+      mdp inspect resnet50.pth
+      mdp inspect moco_v2_800ep_pretrain.pth.tar --json
+      mdp inspect deeplabv3.pth --backbone resnet101 --set model.channels=256
+    """
+    from mdp.io import inspecting
+    from mdp.io.recipe import config_layer, merge, nest, set_layer
+
+    chosen = {} if backbone is None else nest("model.backbone", backbone)
+    found = inspecting.inspect(file, merge(config_layer(config), chosen, set_layer(assignments)), init_from)
+    click.echo(json.dumps(found, indent=1) if as_json else inspecting.inspection(found))
+    inspecting.expect_usable(found)
 
 
 @cli.group(cls=Group)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mdp.core.networks.recognising import Recognised, recognise
+from mdp.core.networks.recognising import Recognised, backbone_for, recognise
 from mdp.core.networks.transfer import Match, Place, match_at, places
 from mdp.io.errors import CheckpointError
 from mdp.io.files import printable, shown
@@ -21,7 +21,7 @@ from mdp.io.weights import WeightsFile, read_file
 
 CLASSIFIER = "decode_head.conv_seg."
 _COUNTER = ".num_batches_tracked"  # BatchNorm's, which nothing here reads and old files lack: it counts for nothing
-_MORE = "; `mdp inspect FILE` lists all, --init-partial takes what fits"
+_PARTIAL = "; --init-partial takes what fits"
 _STEM = ("conv1", "bn1", "stem")
 _LISTED = 6  # names in a line
 
@@ -58,7 +58,7 @@ def take(
     file, own = read_file(path), network.state_dict()
     found = judge(file, own, parts, start, partial)
     if found.problem:
-        raise CheckpointError(f"{path}: {found.problem}")
+        raise CheckpointError(f"{path}: {found.problem} (`mdp inspect` lists all of it)")
     warnings = [f"note: {printable(path)}: {note}" for note in found.notes]
     return float32(found.match.tensors), [_loaded(path, file, found, own, parts), *warnings]
 
@@ -84,7 +84,7 @@ def judge(
     rows = _rows(own, match, parts)
     problem = _too_little(file, own, match, rows, partial)
     problem = problem or ("" if start else _tie(file, chosen, own)) or _not_finite(match)
-    return Judged(place, left, match, rows, problem, _notes(file, match, rows))
+    return Judged(place, left, match, rows, problem, [] if problem else _notes(file, match, rows))
 
 
 def _spellings(place: Place) -> tuple[str, ...]:
@@ -152,10 +152,10 @@ def _too_little(file: WeightsFile, own: Mapping[str, Tensor], match: Match, rows
     for row in (backbone, *(row for row in rows if _of_backbone(row))):
         if not _enough(row):
             what = "backbone" if row is backbone else f"backbone's {row.part}"
-            return _few(what, row, match, own) + _other_network(file, own) + _MORE
+            return _few(what, row, match, own) + _other_network(file, own) + _PARTIAL
     for row in heads:
         if not _enough(row) and (row.matched or row.wrong_shape):
-            return _few(row.part, row, match, own) + "; --backbone-only leaves the head out (fine-tuning)" + _MORE
+            return _few(row.part, row, match, own) + "; --backbone-only leaves the head out (fine-tuning)" + _PARTIAL
     return ""
 
 
@@ -199,7 +199,10 @@ def _other_network(file: WeightsFile, own: Mapping[str, Tensor]) -> str:
     theirs, ours = recognise(file.tensors), recognise(own)
     if theirs is None or ours is None or theirs == ours:
         return ""
-    return f"; the file has {told(theirs)}, the network {told(ours)}: set model.backbone and model.width to the file's"
+    name = backbone_for(theirs)
+    advice = f"the network is {told(ours)}: set model.backbone={name} and model.width={theirs.width}"
+    advice = advice if name else "which is none of the networks here"
+    return f"; the file has {told(theirs)}, {advice}"
 
 
 def told(found: Recognised) -> str:
@@ -211,11 +214,12 @@ def told(found: Recognised) -> str:
     extras = [
         (found.deep_stem, "a stem of three convolutions (V1c)"),
         (found.pooled_shortcut, "pooling in its shortcuts (ResNet-D)"),
-        (found.other_widths, "other widths inside its blocks (ResNeXt, Wide ResNet)"),
+        (found.other_widths, "blocks of other widths (ResNeXt, Wide ResNet)"),
     ]
     text = " and ".join(words for there, words in extras if there)
     name = found.name or "a ResNet of another depth"
-    return f"{name} of width {found.width}" + (f" with {text}" if text else "")
+    width = "" if found.other_widths else f" of width {found.width}"
+    return f"{name}{width}" + (f" with {text}" if text else "")
 
 
 def _not_finite(match: Match) -> str:
@@ -232,7 +236,7 @@ def _notes(file: WeightsFile, match: Match, rows: Sequence[Row]) -> list[str]:
         lost = [name for name in (*row.missing, *row.wrong_shape) if not name.endswith(_COUNTER)]
         lost = [name for name in lost if not _statistics(name, match)]
         if row.matched and lost:
-            notes.append(f"{len(lost)} of its {row.part} tensors are not in the file like that: {listed(lost)}")
+            notes.append(f"{len(lost)} of {len(row.own)} {row.part} tensors are not taken from it: {listed(lost)}")
     bare = [name for name in match.missing if _statistics(name, match) and name.endswith("running_var")]
     if bare:
         notes.append(
@@ -279,11 +283,16 @@ def _loaded(path: Path, file: WeightsFile, found: Judged, own: Mapping[str, Tens
 
 def where(file: WeightsFile, place: Place) -> str:
     """The dictionary and the prefix that the weights were found under, in brackets; "" for a bare state_dict."""
-    table = max((t for t in file.tables if f"{place.backbone}".startswith(f"{t}.")), key=len, default="")
-    prefix = place.backbone.removeprefix(f"{table}.") if table else place.backbone
+    table, prefix = place_of(file, place)
     words = [f"dictionary {printable(table)}"] if table else []
     words += [f"names after {printable(prefix)}"] if prefix and prefix != "backbone." else []
     return f" ({', '.join(words)})" if words else ""
+
+
+def place_of(file: WeightsFile, place: Place) -> tuple[str, str]:
+    """The dictionary of the file that a place is in, and what comes before the backbone's names there."""
+    table = max((path for path in file.tables if place.backbone.startswith(f"{path}.")), key=len, default="")
+    return table, place.backbone.removeprefix(f"{table}.") if table else place.backbone
 
 
 def _groups(own: Mapping[str, Tensor], taken: Mapping[str, Tensor]) -> list[str]:
