@@ -1,6 +1,5 @@
 """Which ResNet a file holds, told from the names and shapes of its tensors alone (He et al. 2016)."""
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from mdp.core.networks.transfer import rank
 
 _DEEP = "_v1c"  # ends the names of networks with a stem of three convolutions
 _MARK = "layer4.0.conv1.weight"  # every ResNet has it, once
-_BLOCK = re.compile(r"layer([1-4])\.([0-9]{1,3})\.conv1\.weight")
 
 
 class Recognised(NamedTuple):
@@ -30,7 +28,7 @@ def recognise(weights: Mapping[str, Tensor]) -> Recognised | None:
 
     >>> import torch
     >>> names = [f"layer{i}.{j}.conv{k}.weight" for i in (1, 2, 3, 4) for j in (0, 1) for k in (1, 2)]
-    >>> file = {name: torch.zeros(8 * 2 ** (int(name[5]) - 1), 1, 3, 3) for name in names}
+    >>> file = {name: torch.zeros(4 * 2 ** int(name[5]), 1, 3, 3) for name in names}
     >>> recognise(file)[:2]
     ('resnet18', 8)
     """
@@ -39,24 +37,36 @@ def recognise(weights: Mapping[str, Tensor]) -> Recognised | None:
     if not prefixes:
         return None
     start = min(prefixes, key=lambda prefix: (rank(prefix), len(prefix), prefix))
-    own = {name.removeprefix(start): tuple(t.shape) for name, t in weights.items() if name.startswith(start)}
-    places = [found for name in own if (found := _BLOCK.fullmatch(name))]
-    blocks = tuple(len({place[2] for place in places if place[1] == stage}) for stage in "1234")
-    bottleneck = "layer1.0.conv3.weight" in own
-    width = (own.get("layer1.0.bn2.weight") or own.get("layer1.0.conv2.weight") or (0,))[0]
+    shapes = {name.removeprefix(start): tuple(t.shape) for name, t in weights.items() if name.startswith(start)}
+
+    def size(name: str, axis: int = 0) -> int:
+        """Channels out (0) or in (1), or the kernel's sides (2, 3); 0 where there is no such tensor."""
+        return (*shapes.get(name, ()), 0, 0, 0, 0)[axis]
+
+    stages = [name.split(".")[0] for name in shapes if _opens_block(name)]
+    blocks = tuple(stages.count(f"layer{stage}") for stage in (1, 2, 3, 4))
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    width = size("layer1.0.conv2.weight")
+    if width == 0:
+        return None
     plain = {name: layout[:2] for name, layout in LAYOUTS.items() if not name.endswith(_DEEP)}
-    name = next((name for name, layout in plain.items() if layout == (blocks, bottleneck)), "")
-    inside = [own.get(f"layer{stage + 1}.0.conv2.weight", (0,))[:1] == (width * 2**stage,) for stage in range(4)]
-    last, expansion = ("conv3", 4) if bottleneck else ("conv2", 1)
-    outside = own.get(f"layer4.0.{last}.weight", (0,))[0] == width * 8 * expansion
-    grouped = bottleneck and own.get("layer1.0.conv2.weight", (0, width))[1] != width
+    inside = [(size(f"layer{n}.0.conv2.weight"), width * 2 ** (n - 1)) for n in (1, 2, 3, 4)]
+    if bottleneck:  # what goes in is grouped in ResNeXt; what comes out is not four times as much in Wide ResNet
+        inside += [(size("layer1.0.conv2.weight", 1), width), (size("layer4.0.conv3.weight"), 32 * width)]
     return Recognised(
-        name=name,
+        name=next((name for name, layout in plain.items() if layout == (blocks, bottleneck)), ""),
         width=width,
-        deep_stem=any(own.get(first, ())[2:] == (3, 3) for first in ("stem.0.weight", "conv1.0.weight")),
-        pooled_shortcut=len(own.get("layer2.0.downsample.1.weight", ())) == 4,
-        other_widths=not all(inside) or not outside or grouped,
+        deep_stem=any(size(first, 2) == 3 for first in ("stem.0.weight", "conv1.0.weight")),
+        pooled_shortcut=size("layer2.0.downsample.1.weight", 3) > 0,
+        other_widths=any(found != published for found, published in inside),
     )
+
+
+def _opens_block(name: str) -> bool:
+    """Whether it is the first convolution of a block, `layer3.5.conv1.weight`."""
+    stage, _, rest = name.partition(".")
+    number, _, last = rest.partition(".")
+    return stage.startswith("layer") and number.isdigit() and last == "conv1.weight"
 
 
 def backbone_for(found: Recognised) -> str:

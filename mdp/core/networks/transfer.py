@@ -4,7 +4,6 @@ Files wrap the same network differently (`module.encoder_q.conv1.weight`, `teach
 place where it lies is not looked up in a list of projects but counted: it is where most of the network's names appear.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -107,7 +106,7 @@ def rank(prefix: str) -> int:
     >>> rank("teacher.backbone."), rank("student.module.backbone."), rank("module.encoder_k.")
     (0, 1, 2)
     """
-    words = set(re.split(r"[._]", prefix))
+    words = set(prefix.replace("_", ".").split("."))
     return 0 if words & _FIRST else 2 if words & _LAST else 1
 
 
