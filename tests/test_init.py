@@ -106,8 +106,8 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, str]] = {
         "dictionary state_dict, names after module.base_encoder.", "state_dict.module.momentum_encoder",
     ),
     "DINO": (
-        {"student": under("module.backbone.", OTHER), "teacher": {**under("backbone.", OURS), "head.mlp.0.bias": ODD_ONE},
-         "optimizer": MOMENTS, "epoch": 3},
+        {"student": under("module.backbone.", OTHER), "optimizer": MOMENTS, "epoch": 3,
+         "teacher": {**under("backbone.", OURS), "head.mlp.0.bias": ODD_ONE}},
         "dictionary teacher", "head.mlp, optimizer.state, student.module.backbone",
     ),
     "SwAV": (
