@@ -112,6 +112,8 @@ def training(command: Command) -> Command:
         click.option("--overwrite", is_flag=True, help="Replace the run in --out."),
         click.option("--resume", is_flag=False, flag_value="", metavar="[RUN]", shell_complete=_complete_runs,
                      help="Go on with an interrupted run (the newest; with --out, the one there, if any)."),
+        click.option("--init-from", metavar="PREFIX", help="Where in the --init file the backbone's names begin."),
+        click.option("--init-partial", is_flag=True, help="Take what fits of --init, also where much is missing."),
         click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the networks in training."),
         click.option("--compile/--no-compile", "compiled", default=None, help="Compile the networks."),
         click.option("--accumulate", type=int, help="Take each batch in so many parts, for less memory."),
@@ -445,6 +447,8 @@ RUN_FLAGS = {
     "accumulate": "run.accumulate",
     "deterministic": "run.deterministic",
     "on_bad_sample": "run.on_bad_sample",
+    "init_from": "run.init_from",
+    "init_partial": "run.init_partial",
     "checked": "run.check",
 }
 
@@ -452,7 +456,8 @@ RUN_FLAGS = {
 def _take(options: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
     """Takes the named options out of `options`, under the keys of their settings; a flag that is off says nothing."""
     taken = {key: options.pop(name) for name, key in keys.items()}
-    return {key: None if value is False and key == "run.deterministic" else value for key, value in taken.items()}
+    once = ("run.deterministic", "run.init_partial")  # flags without a --no-...
+    return {key: None if value is False and key in once else value for key, value in taken.items()}
 
 
 def _launch(processes: int | None) -> None:
@@ -471,7 +476,7 @@ def _speaks() -> bool:
 @cli.command()
 @click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets, help="Dataset to fine-tune on.")
 @click.option("--start", "starts", multiple=True, metavar="[NAME=]KIND:PATH",
-              help="scratch, run:FOLDER, weights:FILE or imagenet:FILE (a torchvision one); repeat it.")  # fmt: skip
+              help="scratch, run:FOLDER, weights:FILE or imagenet:FILE (its backbone only); repeat it.")  # fmt: skip
 @click.option("--fractions", default="1/8,1/4,1", show_default=True, help="Shares of the training images.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Seeds 0, 1, ... of each cell.")
 @click.option("--split", help="Split to score [default: the dataset's validation split].")
@@ -635,6 +640,40 @@ def recipe_list(folder: Path, as_json: bool) -> None:
 
     rows = recipe_rows(folder)
     click.echo(json.dumps(rows, indent=1) if as_json else recipe_table(rows))
+
+
+@cli.command()
+@click.argument("file", metavar="FILE|RUN", type=click.Path(path_type=Path), shell_complete=_complete_runs)
+@click.option("--backbone", help="Hold it against this backbone [default: the ResNet that its shapes show].")
+@click.option("--init-from", default="", metavar="PREFIX", help="Where in the file the backbone's names begin.")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; its section model counts.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting: model.channels=256.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def inspect(
+    file: Path,
+    backbone: str | None,
+    init_from: str,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Say what a weights file holds, and what of it --init would take.  Exit code 5 when it would refuse it.
+
+    Reads .pth files of torchvision, timm, MMSegmentation, MoCo, DINO, SwAV, Lightning and the like, safetensors, and
+    checkpoints of mdp; nothing in them is executed.  mdp feeds RGB images normalised by ImageNet's mean and deviation.
+
+    \b
+      mdp inspect resnet50.pth
+      mdp inspect moco_v2_800ep_pretrain.pth.tar --json
+      mdp inspect deeplabv3.pth --backbone resnet101 --set model.channels=256
+    """
+    from mdp.io import inspecting
+    from mdp.io.recipe import config_layer, merge, nest, set_layer
+
+    chosen = {} if backbone is None else nest("model.backbone", backbone)
+    found = inspecting.inspect(file, merge(config_layer(config), chosen, set_layer(assignments)), init_from)
+    click.echo(json.dumps(found, indent=1) if as_json else inspecting.inspection(found))
+    inspecting.expect_usable(found)
 
 
 @cli.group(cls=Group)

@@ -112,7 +112,7 @@ def test_pretrained_weights_arrive_in_the_segmentor() -> None:
     for part in ("backbone.layer4.1.conv2.weight", "decode_head.bottleneck.conv.weight"):
         assert torch.equal(before[f"query.{part}"], after[f"network.{part}"])
     log = (tuned / "log.txt").read_text()
-    assert "loaded backbone 120 tensors, decode_head 24 tensors" in log
+    assert "loaded 120 of 120 backbone tensors, 24 of 24 decode_head tensors from" in log
     assert "starts at random: decode_head.conv_seg" in log
 
 

@@ -26,6 +26,7 @@ from mdp.io.recipe import Layer, as_layer, merge, nest, set_layer
 from mdp.io.request import Request
 from mdp.io.resuming import changed_keys
 from mdp.io.scoring import run_evaluation
+from mdp.io.starts import check_start
 
 KINDS = ("scratch", "run", "weights", "imagenet")
 _FORMS = "scratch, run:FOLDER, weights:FILE or imagenet:FILE"
@@ -131,9 +132,24 @@ def run_comparison(request: Request, asked: Comparison) -> Path:
     _same_networks(cells, wanted)
     for cell in cells:
         _refuse_other_settings(cell, wanted[cell.record])
+    counter = Counter(request.quiet)
+    for line in _look_at_starts(cells):
+        counter.say(line)
     with locked(runs.make(folder)):
-        _run_missing(cells, wanted, folder, target, asked, Counter(request.quiet))
+        _run_missing(cells, wanted, folder, target, asked, counter)
     return folder
+
+
+def _look_at_starts(cells: Sequence[Cell]) -> Iterator[str]:
+    """What each start loads; one that does not fit stops the comparison before its first cell."""
+    seen: set[tuple[str, Path]] = set()
+    for cell in cells:
+        recipe, weights = finetune_recipe(cell.request)
+        if weights is None or (cell.start.name, weights) in seen or _read(cell.record).get("result"):
+            continue
+        seen.add((cell.start.name, weights))
+        for line in check_start(cell.start.kind, weights, recipe):
+            yield f"{cell.start.name}: {line}"
 
 
 def _run_missing(
@@ -188,6 +204,7 @@ def _identity(cell: Cell) -> dict[str, Any]:
     layer = as_layer(recipe)
     decisive = ("seed", "threads", "precision", "accumulate", "clip_norm", "deterministic")
     run = {key: layer["run"][key] for key in decisive}
+    run |= {key: layer["run"][key] for key in ("init_from", "init_partial") if layer["run"][key]}
     return {
         "start": cell.start.name,
         "init": cell.start.init(cell.seed),

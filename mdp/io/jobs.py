@@ -20,6 +20,7 @@ from mdp.io.distributed import World, joined
 from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, RecipeError
 from mdp.io.finetuning import finetune, new_segmentor
 from mdp.io.head_init import start_classifier_
+from mdp.io.init_weights import take
 from mdp.io.journal import Counter, Journal, rewind
 from mdp.io.opening import Plan, expect_pretraining, plan_finetuning, plan_pretraining
 from mdp.io.place import Place
@@ -29,7 +30,7 @@ from mdp.io.resuming import Start, begin, differences, fresh, resumed_recipe, sa
 from mdp.io.setting_up import agree, memory_in_one_line, set_up
 from mdp.io.signals import Stop, stop_on_signals
 from mdp.io.training import data_of, pretrain, schedule_of
-from mdp.io.weights import about_weights, fit, read_weights
+from mdp.io.weights import about_weights
 
 
 @contextmanager
@@ -114,14 +115,15 @@ def run_pretraining(request: Request) -> Path:
         data = data_of(recipe, plan.pool.union, images)  # a misfit is told before there is a run folder
         _enough(recipe.pretrain.batch_size, world, recipe, least=1)
         agree(world, recipe, plan)
-        weights, report = {}, ""
+        weights: dict[str, torch.Tensor] = {}
+        report: list[str] = []
         if start.checkpoint and start.folder:
             same_labels(start.checkpoint.about, plan.pool, start.folder)
         elif request.init:
             path = runs.checkpoint_of(Path(request.init))
             pair = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, data, torch.Generator())
-            found, report = fit(read_weights(path)[0], pair.query, ("backbone", "decode_head", "projection_head"), path)
-            weights = found.tensors
+            parts = ("backbone", "decode_head", "projection_head")
+            weights, report = take(path, pair.query, parts, recipe.run.init_from, recipe.run.init_partial)
         checked = _check(recipe, plan, world, stop, request.quiet)
         folder = start.folder or Path(world.said(lambda: str(fresh("pretrain", plan, request, held))))
         schedule, length = schedule_of(recipe, images)
@@ -132,8 +134,8 @@ def run_pretraining(request: Request) -> Path:
                 f"{images:,} images, {plan.pool.union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
                 f"images ({length:,} an epoch) on {_where(device, world, schedule.batch, recipe)}"
             )
-            if report:
-                journal.say(report)
+            for line in report:
+                journal.say(line)
             place = Place(folder=folder, journal=journal, device=device, world=world)
             pretrain(recipe, plan.pool, plan.validation, place, stop, start.checkpoint, weights)
             _ended(place)
@@ -224,22 +226,23 @@ def run_finetuning(request: Request) -> Path:
         _enough(recipe.finetune.batch_size, world, recipe, least=2)
         agree(world, recipe, plan)
         network = new_segmentor(recipe, plan.pool.union.size)
-        report = "starting from random weights"
+        report = ["starting from random weights"]
         if start.checkpoint and start.folder:
             same_labels(start.checkpoint.about, plan.pool, start.folder)
         elif weights:
-            found, report = fit(read_weights(weights)[0], network, recipe.finetune.load, weights)
-            network.load_state_dict(found.tensors, strict=False)
+            load = recipe.finetune.load
+            found, report = take(weights, network, load, recipe.run.init_from, recipe.run.init_partial)
+            network.load_state_dict(found, strict=False)
         if recipe.finetune.head_init == "prototypes" and not start.checkpoint:
             if weights is None:
                 raise RecipeError("--head-init prototypes: scratch has no prototypes; give --init RUN")
-            report += "\n" + start_classifier_(network, weights, recipe, plan.pool, device)
+            report.append(start_classifier_(network, weights, recipe, plan.pool, device))
         checked = _check(recipe, plan, world, stop, request.quiet)
         folder = start.folder or Path(world.said(lambda: str(fresh("finetune", plan, request, held))))
         journal = Journal(folder, recipe.finetune.steps, recipe.run.log_seconds, request.quiet, world.main)
         with _recorded(journal, "finetune", world):
             _announce(journal, [*plan.lines, *checked], start, world)
-            for line in [] if start.checkpoint else report.splitlines():
+            for line in [] if start.checkpoint else report:
                 journal.say(line)
             batch = recipe.finetune.batch_size
             journal.say(f"{recipe.finetune.steps:,} steps of {batch} crops on {_where(device, world, batch, recipe)}")

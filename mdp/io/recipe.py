@@ -42,6 +42,8 @@ class RunSettings:
     deterministic: bool = False  # torch's deterministic algorithms, and flat gradients
     keep_steps: int = 0  # a checkpoint is kept every so many steps, besides last, previous and best; 0: none
     on_bad_sample: str = "stop"  # stop | skip: what an image that cannot be read does to training
+    init_from: str = ""  # --init: where in the file the backbone's names begin; "": the place that fits best
+    init_partial: bool = False  # --init: take what fits, also where less than nine tenths of the backbone do
     check: bool = True  # look at every file before training; done once, as long as the files do not change
     log_seconds: float = 10.0  # a log line every so often when stderr is not a terminal
     checkpoint_minutes: float = 10.0  # time between checkpoints, besides those after each validation

@@ -1,132 +1,147 @@
-"""Starting weights: from a run of mdp or a plain weights file into a network, with a report of what was loaded."""
+"""Reading files of weights: checkpoints of mdp, safetensors and pickles of others, as one flat table of tensors.
+
+What other projects nest in dictionaries (`state_dict`, `teacher`, an optimizer's moments) keeps its path in the name,
+`state_dict.module.conv1.weight`, so that nothing is chosen, and nothing dropped, before the names are looked at.
+"""
 
 import os
 import pickle
+import re
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mdp.core.networks import Match, match
-from mdp.io.checkpoint import load, opened, read_about, read_header, read_tensors
+from mdp.io.checkpoint import HEADER_LIMIT, load, opened, read_about, read_header, read_tensors
 from mdp.io.engine import section
 from mdp.io.errors import CheckpointError
-from mdp.io.files import printable
+from mdp.io.files import printable, shown
 from mdp.io.pickles import check_pickled
 
-_CLASSIFIER = "decode_head.conv_seg."
 # what zipfile, torch and its reader of pickles raise for damaged files
 _UNREADABLE = (RuntimeError, AssertionError, EOFError, ValueError, LookupError, TypeError, AttributeError, MemoryError)
 _LIMIT = 4 * 2**30  # bytes; larger files are no segmentation network
+_PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".pkl")
+_DEPTH, _ENTRIES, _NAME = 6, 200_000, 1000  # of dictionaries in dictionaries: one that holds itself would never end
+_TOO_DEEP = object()
+# whose objects checkpoints hold besides tensors: only for these is it worth while to open the file with its code
+_HONEST = re.compile(r"asks for (argparse|numpy|torch\.nn|torchvision|timm|omegaconf|mmengine|(pytorch_)?lightning)\.")
+_RESAVE = (
+    'if you trust its source (this runs what is in it), keep its tensors: python -c "import torch; c = torch.load('
+    "'{file}', map_location='cpu', weights_only=False); c = c.state_dict() if hasattr(c, 'state_dict') else c; "
+    "torch.save({{k: v for k, v in c.items() if torch.is_tensor(v) or isinstance(v, dict) and all(map(torch.is_tensor, "
+    "v.values()))}}, 'bare.pth')\""
+)
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of a checkpoint file and what it says about itself (empty for foreign files).
+class WeightsFile(NamedTuple):
+    """A file's tensors and what stands beside them."""
 
-    A pretraining run gives its query encoder, a fine-tuning run its network.  `.pth` and `.pt` files are read without
-    executing anything in them.  Raises CheckpointError naming the file.
+    tensors: dict[str, Tensor]  # by their path: keys of dictionaries and the name, joined by points
+    about: dict[str, Any]  # what a checkpoint of mdp says of itself; empty for the files of others
+    container: str  # safetensors, or how torch.save wrote it
+    tables: tuple[str, ...]  # the paths of dictionaries that hold tensors themselves, without the outermost
+    others: dict[str, Any]  # by their path: what is no tensor
+
+
+def read_file(path: Path) -> WeightsFile:
+    """Everything in a file of weights; nothing in it is executed.
+
+    Of a checkpoint of mdp: the query encoder of a pretraining run, the network of a fine-tuning run.
+    Raises CheckpointError naming the file.
     """
-    if path.suffix in (".pth", ".pt", ".bin"):
-        return _foreign(path), {}
+    if _pickled(path):
+        return _foreign(path)
     if read_header(path).texts.get("format") != "mdp":
-        return read_tensors(path)[0], {}
+        tensors, texts = read_tensors(path)
+        return WeightsFile(tensors, {}, "safetensors", (), dict(texts))
     whole = load(path)
     kind = whole.about.get("kind")
     if kind not in ("pretrain", "finetune"):
         raise CheckpointError(f"{path}: its kind is {kind!r}; expected a pretrain or finetune run")
-    return section(whole.tensors, "query" if kind == "pretrain" else "network"), whole.about
+    part = "query" if kind == "pretrain" else "network"
+    return WeightsFile(section(whole.tensors, part), whole.about, f"{kind} checkpoint of mdp", (), {})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a file by their paths, and what it says about itself (empty for foreign files)."""
+    found = read_file(path)
+    return found.tensors, found.about
 
 
 def about_weights(path: Path) -> dict[str, Any]:
     """What a checkpoint file says about itself, without its weights; empty for foreign files."""
-    foreign = path.suffix in (".pth", ".pt", ".bin") or read_header(path).texts.get("format") != "mdp"
-    return {} if foreign else read_about(path)
+    return {} if _pickled(path) or read_header(path).texts.get("format") != "mdp" else read_about(path)
 
 
-def _foreign(path: Path) -> dict[str, Tensor]:
-    loaded = _unpickled(path)
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict):
+def _pickled(path: Path) -> bool:
+    """Whether to read it as a pickle: by its first bytes, for names lie; by its name where they say nothing."""
+    with opened(path, "weights file") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and 2 <= length <= HEADER_LIMIT:
+        return False
+    return start.startswith((b"PK\x03\x04", b"\x80")) or path.suffix in _PICKLES
+
+
+def _foreign(path: Path) -> WeightsFile:
+    loaded, container = _unpickled(path)
+    if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a state_dict, found {type(loaded).__name__}")
-    weights = {name: tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
-    if not weights:
-        raise CheckpointError(f"{path}: no tensors in it")
-    return weights
+    tensors: dict[str, Tensor] = {}
+    others: dict[str, Any] = {}
+    tables: dict[str, None] = {}
+    for count, (table, name, value) in enumerate(_entries(loaded, "", 1)):
+        if count >= _ENTRIES or len(name) > _NAME or value is _TOO_DEEP:
+            raise CheckpointError(f"{path}: its dictionaries are nested too deeply, or too large, for weights")
+        if name in tensors or name in others:
+            raise CheckpointError(f"{path}: two things in it are called {shown(name)}; save the bare state_dict")
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            tables[table] = None
+        elif not isinstance(value, Mapping) or not value:
+            others[name] = value
+    if not tensors:
+        raise CheckpointError(f"{path}: no tensors in it{_keys(others)}")
+    return WeightsFile(tensors, {}, container, tuple(table for table in tables if table), others)
 
 
-def _unpickled(path: Path) -> Any:
+def _entries(table: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, str, Any]]:
+    """(path of the dictionary, path of the value, value) of everything in it, and in the dictionaries in it."""
+    for key, value in table.items():
+        name = f"{path}.{key}" if path else str(key)
+        inside = isinstance(value, Mapping) and len(value) > 0
+        yield path, name, _TOO_DEEP if inside and depth == _DEPTH else value
+        if inside and depth < _DEPTH:
+            yield from _entries(value, name, depth + 1)
+
+
+def _keys(others: Mapping[str, Any]) -> str:
+    return f" (it has {', '.join(shown(name) for name in list(others)[:5])})" if others else ""
+
+
+def _unpickled(path: Path) -> tuple[Any, str]:
     try:
         with opened(path, "weights file") as file:
             size = os.fstat(file.fileno()).st_size
             if size > _LIMIT:
                 raise CheckpointError(f"{path}: {size} bytes; weights files of up to {_LIMIT} are read")
+            container = "torch.save" if file.read(2) == b"PK" else "torch.save, before version 1.6"
+            file.seek(0)
             check_pickled(file, size)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True), container
     except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *_UNREADABLE) as error:
         reason = printable(str(error).split("\n")[0])[:200] or type(error).__name__
         raise CheckpointError(
             f"{path}: cannot be read as plain weights ({reason}); files that run code when loaded are refused: "
-            "save the bare state_dict"
+            f"save the bare state_dict{_resave(path) if _HONEST.search(reason) else ''}"
         ) from error
 
 
-def fit(weights: dict[str, Tensor], network: nn.Module, parts: tuple[str, ...], path: Path) -> tuple[Match, str]:
-    """What of `weights` fits the named parts of the network, and the report for people.
-
-    Raises CheckpointError, saying which tensors, unless all of the backbone fits and no shape differs.
-    """
-    own = network.state_dict()
-    # a classifier's outputs are the classes of another training, whatever their number: it is never taken over
-    body = {name: tensor for name, tensor in own.items() if not name.startswith(_CLASSIFIER)}
-    found = match(weights, body, parts)
-    backbone = [name for name in own if name.startswith("backbone.")]
-    loaded = sum(name in found.tensors for name in backbone)
-    if found.wrong_shape:
-        name, shape = next(iter(found.wrong_shape.items()))
-        raise CheckpointError(
-            f"{path}: {len(found.wrong_shape)} tensors have another shape, such as {name}: {list(shape)} in the "
-            f"file, {list(own[name].shape)} in the network; set model.backbone, model.width and model.channels to the "
-            "file's"
-        )
-    if loaded < len(backbone):
-        first = [name for name in backbone if name not in found.tensors][:3]
-        raise CheckpointError(
-            f"{path}: only {loaded} of the {len(backbone)} backbone tensors are in the file (missing: "
-            f"{', '.join(first)}, ...); is it a {type(network).__name__} of another backbone?"
-        )
-    _refuse_part_of_a_head(found, parts, path)
-    lines = [f"{part} {sum(n.startswith(part + '.') for n in found.tensors)} tensors" for part in parts]
-    new = sorted({_group(name) for name in own} - {_group(name) for name in found.tensors})
-    unused = sorted({_group(name) for name in found.unexpected})
-    report = f"loaded {', '.join(lines)} from {path}"
-    report += f"; not in the file, starts at random: {', '.join(new)}" if new else ""
-    report += f"; in the file, not used: {', '.join(unused)}" if unused else ""
-    return found, report
-
-
-def _refuse_part_of_a_head(found: Match, parts: tuple[str, ...], path: Path) -> None:
-    """Raises CheckpointError when the file has a head, and it is another one: heads share some names by chance."""
-    if "decode_head" not in parts:
-        return
-    loaded, missing, unknown = (
-        [n for n in names if n.startswith("decode_head.") and not n.endswith("num_batches_tracked")]
-        for names in (found.tensors, found.missing, found.unexpected)
-    )
-    unknown = [name for name in unknown if not name.startswith(_CLASSIFIER)]
-    if unknown or (loaded and missing):
-        odd = f"it has {unknown[0]}" if unknown else f"it lacks {missing[0]}"
-        raise CheckpointError(
-            f"{path}: the head in the file is not the network's ({odd}); set model.head and model.dilations to the "
-            "file's, or load the backbone alone (finetune --backbone-only)"
-        )
-
-
-def _group(name: str) -> str:
-    """`decode_head.conv_seg.weight` -> `decode_head.conv_seg`, `projection_head.3.bias` -> `projection_head`."""
-    part, name = name.split(".")[:2]
-    return part if name.isdigit() else f"{part}.{name}"
+def _resave(path: Path) -> str:
+    """The line that makes a plain file of one with other objects in it."""
+    return "; " + _RESAVE.format(file=path if re.fullmatch(r"[\w./+=-]+", str(path)) else "FILE")

@@ -1,11 +1,39 @@
-"""Which weights of a file fit a network: matched by name and shape, with a report of what does not."""
+"""Which weights of a file fit a network: found by name under any prefix, matched by name and shape.
 
-from collections.abc import Mapping, Sequence
+Files wrap the same network differently (`module.encoder_q.conv1.weight`, `teacher.backbone.conv1.weight`), so the
+place where it lies is not looked up in a list of projects but counted: it is where most of the network's names appear.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-_WRAPPERS = ("module.", "_orig_mod.", "encoder_q.")  # DistributedDataParallel's, torch.compile's, MoCo's query encoder
+from mdp.core.networks.layouts import BARE, DEEP_STEM, MMSEG, TORCHVISION_DEEPLAB, Layout, to_foreign
+
+BACKBONE = "backbone."
+# The first that fits as well as any names the file; each is tried under every prefix
+LAYOUTS: dict[str, Layout] = {
+    "mdp or MMSegmentation": (*MMSEG, ("projection_head.", "projection_head.")),
+    "torchvision segmentation": TORCHVISION_DEEPLAB,
+    "bare backbone": BARE,
+    "bare backbone, timm's deep stem": DEEP_STEM,
+}
+# Where several places fit equally well: averaged weights (DINO's authors advise the teacher), then what was trained by
+# gradients (query, online, base, student), last what only follows it, and an optimizer's moments
+_FIRST = {"teacher", "ema"}
+_LAST = {"key", "k", "momentum", "target", "optimizer", "optim"}
+
+
+class Place(NamedTuple):
+    """A place of a file where the network's names appear."""
+
+    prefix: str  # before all names, such as `state_dict.module.`
+    layout: str  # of the names after it, a key of LAYOUTS
+    backbone: str  # before the backbone's names, such as `state_dict.module.backbone.`
+    fits: int  # backbone tensors there, of the network's shape
+    named: int  # backbone tensors there, of any shape
+    rank: int  # 0 is preferred to 1 and 2 where as many tensors fit
 
 
 class Match(NamedTuple):
@@ -14,34 +42,106 @@ class Match(NamedTuple):
     tensors: dict[str, Tensor]  # by the network's own names
     missing: list[str]  # the network has it, the file does not
     unexpected: list[str]  # the file has it, the network does not
-    wrong_shape: dict[str, tuple[int, ...]]  # both have it; the file's shape, which is not the network's
+    wrong_shape: dict[str, tuple[int, ...]]  # both have it; the file's shape, which is not the network's (nor its kind)
+
+
+def places(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[Place]:
+    """Where in a file the backbone of a network lies, the best place first; empty where none of its names is.
+
+    The best is where most of the backbone's tensors fit, then where most are named, then where most of the whole
+    network fits; then averaged weights before those of a gradient before followers, short prefixes before long ones.
+
+    >>> import torch
+    >>> one = torch.zeros(2)
+    >>> file = {"module.encoder_k.conv1.weight": one, "module.encoder_q.conv1.weight": one}
+    >>> [place.backbone for place in places(file, {"backbone.conv1.weight": one})]
+    ['module.encoder_q.', 'module.encoder_k.']
+    """
+    index: dict[str, list[tuple[str, str]]] = {}  # foreign name -> (layout, own name)
+    for layout, table in LAYOUTS.items():
+        for name in own:
+            foreign = to_foreign(name, table)
+            if foreign:
+                index.setdefault(foreign, []).append((layout, name))
+    counts: dict[tuple[str, str], list[int]] = {}  # backbone fits, backbone named, all that fit
+    depth = max((foreign.count(".") for foreign in index), default=0) + 1
+    for name, tensor in weights.items():
+        for suffix in _suffixes(name, depth):
+            for layout, own_name in index.get(suffix, ()):
+                count = counts.setdefault((name.removesuffix(suffix), layout), [0, 0, 0])
+                fits, backbone = same_kind(tensor, own[own_name]), own_name.startswith(BACKBONE)
+                count[0] += fits and backbone
+                count[1] += backbone
+                count[2] += fits
+    order = list(LAYOUTS)
+    found = sorted(
+        (-count[0], -count[1], -count[2], rank(prefix), len(prefix), prefix, order.index(layout))
+        for (prefix, layout), count in counts.items()
+        if count[1]
+    )
+    listed = [
+        Place(prefix, order[number], prefix + (to_foreign(BACKBONE, LAYOUTS[order[number]]) or ""), -fits, -named, rank)
+        for fits, named, _, rank, _, prefix, number in found
+    ]
+    best: dict[str, Place] = {}
+    for place in listed:  # one backbone can be seen through several layouts; the first explains most of the file
+        best.setdefault(place.backbone, place)
+    return list(best.values())
+
+
+def _suffixes(name: str, depth: int) -> Iterable[str]:
+    """The last 1, 2, ... parts of a name, as many as the network's own names can have.
+
+    >>> list(_suffixes("a.b.c", 2)), list(_suffixes("a", 2))
+    (['c', 'b.c'], ['a'])
+    """
+    parts = name.rsplit(".", depth)
+    end = len(parts) if len(parts) <= depth else depth
+    return (".".join(parts[-count:]) for count in range(1, end + 1))
+
+
+def rank(prefix: str) -> int:
+    """0 for averaged weights, 1 for those of a gradient, 2 for what follows others.
+
+    >>> rank("teacher.backbone."), rank("student.module.backbone."), rank("module.encoder_k.")
+    (0, 1, 2)
+    """
+    words = set(prefix.replace("_", ".").split("."))
+    return 0 if words & _FIRST else 2 if words & _LAST else 1
+
+
+def same_kind(tensor: Tensor, own: Tensor) -> bool:
+    """Whether shapes agree, and both hold fractions or neither does; precision may differ."""
+    return tensor.shape == own.shape and tensor.is_floating_point() == own.is_floating_point()
+
+
+def match_at(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Sequence[str], place: Place) -> Match:
+    """Matches what lies at a place of a file to the named parts of a network's `state_dict`."""
+    layout = LAYOUTS[place.layout]
+    foreign = {
+        name: place.prefix + theirs
+        for name in own
+        if name.split(".")[0] in parts and (theirs := to_foreign(name, layout)) is not None
+    }
+    there = {name: weights[theirs] for name, theirs in foreign.items() if theirs in weights}
+    used = {foreign[name] for name in there}
+    return Match(
+        tensors={name: tensor for name, tensor in there.items() if same_kind(tensor, own[name])},
+        missing=[name for name in own if name.split(".")[0] in parts and name not in there],
+        unexpected=[name for name in weights if name not in used],
+        wrong_shape={n: tuple(t.shape) for n, t in there.items() if not same_kind(t, own[n])},
+    )
 
 
 def match(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Sequence[str]) -> Match:
-    """Matches a file's weights to a network's `state_dict`, looking at the named parts of the network only.
-
-    Wrapper prefixes are stripped, in any order.  A file that names no part of the network (`conv1.weight`, ...) counts
-    as a bare backbone, `backbone.*`.
+    """Matches a file's weights, at their best place, to the named parts of a network's `state_dict`.
 
     >>> import torch
     >>> found = match({"conv1.weight": torch.ones(2)}, {"backbone.conv1.weight": torch.zeros(2)}, ["backbone"])
     >>> list(found.tensors), found.missing
     (['backbone.conv1.weight'], [])
     """
-    named = {_strip(name): tensor for name, tensor in weights.items()}
-    known = {name.split(".")[0] for name in own}
-    if not any(name.split(".")[0] in known for name in named):
-        named = {f"backbone.{name}": tensor for name, tensor in named.items()}
-    wanted = {name: tensor for name, tensor in own.items() if name.split(".")[0] in parts}
-    return Match(
-        tensors={n: named[n] for n, t in wanted.items() if n in named and named[n].shape == t.shape},
-        missing=[n for n in wanted if n not in named],
-        unexpected=[n for n in named if n not in wanted],
-        wrong_shape={n: tuple(named[n].shape) for n, t in wanted.items() if n in named and named[n].shape != t.shape},
-    )
-
-
-def _strip(name: str) -> str:
-    while name.startswith(_WRAPPERS):
-        name = name.split(".", 1)[1]
-    return name
+    best = places(weights, own)
+    if best:
+        return match_at(weights, own, parts, best[0])
+    return Match({}, [name for name in own if name.split(".")[0] in parts], list(weights), {})

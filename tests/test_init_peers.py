@@ -1,0 +1,113 @@
+"""Weights that torchvision and timm save start a run: their networks, ours and the file agree bit for bit."""
+
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mdp.core.networks import NetworkSettings, Segmentor
+from mdp.core.networks.resnet import ResNet
+from mdp.io.init_weights import take
+from mdp.io.inspecting import inspect
+from mdp.io.jobs import run_pretraining
+from tests.small_runs import losses, tensors_of
+from tests.small_runs import request as run_of
+from tests.tensors import rng_of
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+
+
+@pytest.fixture(scope="module")
+def torchvision() -> Any:
+    """torchvision, also where its compiled operators do not load: its networks need none, but its modules name them."""
+    found = importlib.util.find_spec("torchvision")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("torchvision is not installed")
+    folder = Path(found.submodule_search_locations[0])
+    for compiled in folder.glob("_C*"):
+        try:
+            torch.ops.load_library(compiled)
+        except OSError:
+            continue
+    text = (folder / "_meta_registrations.py").read_text()
+    names = {*re.findall(r'register_meta\("(\w+)"', text), *re.findall(r'"torchvision::(\w+)"', text)}
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in names:
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor x) -> Tensor")
+    yield pytest.importorskip("torchvision", exc_type=ImportError)
+    del library
+
+
+@pytest.fixture
+def from_torchvision(torchvision: Any) -> Callable[[str], torch.nn.Module]:
+    return lambda name: randomised(getattr(torchvision.models, name)())
+
+
+@pytest.fixture
+def from_timm() -> Callable[[str], torch.nn.Module]:
+    timm = pytest.importorskip("timm")
+    return lambda name: randomised(timm.create_model(name))
+
+
+def randomised(network: torch.nn.Module) -> torch.nn.Module:
+    """With running statistics that are none of a fresh network's."""
+    for name, buffer in network.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.5, generator=rng_of(len(name)))
+    return network.eval()
+
+
+@pytest.mark.parametrize("source", ["from_torchvision", "from_timm"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_our_backbone_computes_what_theirs_does(
+    tmp_path: Path, source: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    theirs = request.getfixturevalue(source)(name)
+    torch.save(theirs.state_dict(), tmp_path / "x.pth")
+    network = Segmentor(NetworkSettings(backbone=name, channels=8), 2)
+    weights, (line,) = take(tmp_path / "x.pth", network, ("backbone",))
+    assert "in the file, not used: fc" in line
+    ours = ResNet(name, output_stride=32).eval()
+    ours.load_state_dict({key.removeprefix("backbone."): tensor for key, tensor in weights.items()})
+    images = torch.randn(1, 3, 48, 40, generator=rng_of(0))
+    with torch.no_grad():
+        x = theirs.conv1(images)
+        x = theirs.maxpool((theirs.relu if source == "from_torchvision" else theirs.act1)(theirs.bn1(x)))
+        expected = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(x))))
+        torch.testing.assert_close(ours(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["from_torchvision", "from_timm"])
+def test_pretraining_goes_on_from_their_resnet50(tmp_path: Path, source: str, request: pytest.FixtureRequest) -> None:
+    theirs = request.getfixturevalue(source)("resnet50").state_dict()
+    torch.save(theirs, tmp_path / "x.pth")
+    model = [("model.backbone", "resnet50"), ("model.width", 64), ("pretrain.steps", 2)]
+    folder = run_pretraining(run_of(*model, init=str(tmp_path / "x.pth")))
+    start, end = tensors_of(folder, "previous"), tensors_of(folder)
+    body = [name for name in theirs if not name.startswith("fc.")]
+    assert len(body) == 318
+    assert all(torch.equal(start[f"query.backbone.{name}"], theirs[name]) for name in body)
+    assert all(torch.equal(start[f"key.backbone.{name}"], theirs[name]) for name in body)
+    moved = [name for name in body if not torch.equal(end[f"query.backbone.{name}"], theirs[name])]
+    assert len(moved) > 300
+    assert len(losses(folder)) >= 1
+    assert "loaded 318 of 318 backbone tensors from" in (folder / "log.txt").read_text()
+
+
+def test_timms_deep_stem_is_told_and_not_taken_for_the_plain_one(
+    tmp_path: Path, from_timm: Callable[[str], torch.nn.Module]
+) -> None:
+    for name, words in (
+        ("resnet50c", "stem of three"),
+        ("resnet50d", "pooling in its"),
+        ("resnext50_32x4d", "ResNeXt"),
+    ):
+        torch.save(from_timm(name).state_dict(), tmp_path / f"{name}.pth")
+        found = inspect(tmp_path / f"{name}.pth", {"model": {"backbone": "resnet50"}})
+        assert words in found["holds"]
+        assert found["problem"]
