@@ -275,7 +275,13 @@ def finetune(
               help="Checkpoint to score; best was chosen by the validation split.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["whole", "slide"]), help="Whole images or sliding windows.")
 @click.option("--images", type=int, help="Score the first so many images only.")
+@click.option("--scales", metavar="0.5,1,1.5", help="Average the scores of the image at several ratios of its size.")
+@click.option("--flip/--no-flip", default=None, help="Average with the mirrored image's scores.")
+@click.option("--max-memory", metavar="2GB", help="Memory to take beyond network and image.")
 @click.option("--save", is_flag=True, help="Keep label PNGs and overlays of the predictions.")
+@click.option("--save-as", multiple=True, type=click.Choice(["cityscapes", "imagenet-s"]),
+              help="Keep predictions as that benchmark's server takes them.")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Print the mean IoU by other rules too.")
 @processes_option
 @shared
 def evaluate(
@@ -285,7 +291,12 @@ def evaluate(
     which: str,
     mode: str | None,
     images: int | None,
+    scales: str | None,
+    flip: bool | None,
+    max_memory: str | None,
     save: bool,
+    save_as: tuple[str, ...],
+    verbose: bool,
     processes: int | None,
     as_json: bool,
     **others: Any,
@@ -298,23 +309,35 @@ def evaluate(
     \b
       mdp eval
       mdp eval runs/finetune/2026-11-20_1432_cityscapes --mode slide --save
+      mdp eval --scales 0.5,0.75,1,1.25,1.5,1.75 --flip
       mdp eval --split test --json > scores.json
     """
     flags = {
         "eval.split": split,
         "eval.mode": mode,
         "eval.images": images,
+        "eval.scales": None if scales is None else _numbers("--scales", scales),
+        "eval.flip": flip,
+        "eval.max_memory": max_memory,
         **_take(others, PLACE_FLAGS),
     }
     request = _request(flags, init=run, target=target or "", **others)
     _launch(processes)
-    from mdp.io.evaluation import table
+    from mdp.io.eval_report import table
     from mdp.io.scoring import run_evaluation
 
-    scores, folder = run_evaluation(request, which, save)
+    scores, folder = run_evaluation(request, which, save, save_as)
     if _speaks():
-        click.echo(json.dumps(scores) if as_json else table(scores))
+        click.echo(json.dumps(scores) if as_json else table(scores, verbose))
         click.echo(f"written to {folder}", err=True)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    """The numbers of a comma-separated list."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"expected numbers such as 0.5,1,1.5, got {text!r}", param_hint=option) from error
 
 
 PLACE_FLAGS = {"root": "data.root", "device": "run.device", "workers": "run.workers"}

@@ -73,7 +73,7 @@ def boundary_counts(prediction: Tensor, labels: Tensor, classes: int, ratio: flo
             raise ValueError(f"{name}: values {int(values.min())}..{int(values.max())} outside 0..{classes - 1}")
     if classes <= 2**15:  # a quarter of the memory traffic of int64
         prediction, labels = prediction.to(torch.int16), labels.to(torch.int16)
-    distance = boundary_width(*labels.shape, ratio=ratio)
+    distance = boundary_width(labels.shape[0], labels.shape[1], ratio)
     true_edge, guessed_edge = boundary(labels, distance) & valid, boundary(prediction, distance) & valid
     both = true_edge & guessed_edge & (labels == prediction)
     chosen = (labels[both], labels[true_edge], prediction[guessed_edge])

@@ -104,6 +104,7 @@ def first_maximum(parts: Iterable[Tensor]) -> Tensor:
         scores, index = part.max(0)  # (H, W) each
         index += seen
         seen += len(part)
+        del part  # or it would live on while the next one is made
         if best is None:
             best, place = scores, index
             continue
@@ -121,6 +122,7 @@ def log_partition(parts: Iterable[Tensor]) -> Tensor:
     total: Tensor | None = None
     for part in parts:
         share = part.logsumexp(0)  # (H, W)
+        del part
         total = share if total is None else torch.logaddexp(total, share)
     assert total is not None, "there is at least one class"
     return total
@@ -132,6 +134,7 @@ def mean_probabilities(views: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     count = 0
     for logits, partition in views:
         shares = (logits - partition).exp_()
+        del logits
         total = shares if total is None else total.add_(shares)
         count += 1
     assert total is not None, "there is at least one view"
