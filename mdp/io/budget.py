@@ -17,7 +17,7 @@ from mdp.io.recipe import EvalSettings, bytes_of
 _WINDOWS = 2**19  # pixels of windows at a time: 96-pixel ones run 2.2 times faster together than one by one, on a CPU
 _CLASSES = 2**28  # bytes of class scores at the image's resolution at a time, where no limit is set
 _SLACK = 1.15  # measured: a forward pass of DeepLab took 0.99 to 1.2 times what `activation_bytes` says,
-_BASE = 2**25  # and what its libraries take once
+_BASE = 2**27  # and what its libraries take once; 80 MB of it are what torch imports for its meta device
 _PIXEL = 44  # bytes for each pixel of a running maximum
 _LEAST = 4  # classes at a time
 
@@ -76,7 +76,7 @@ class Budget:
         each = 4 * (copies * pixels + resized + largest)
         if self.limit is None:
             return max(_LEAST, _CLASSES // each)
-        held = held_bytes(views) + (_PIXEL + 4 * len(views)) * pixels + 4 * canvas
+        held = _BASE + held_bytes(views) + (_PIXEL + 4 * len(views)) * pixels + 4 * canvas
         count = (self.limit - held) // each
         if count < min(_LEAST, views[0].classes):
             _refuse(held + _LEAST * each, self.limit, f"the scores of {size[1]} x {size[0]} pixels")

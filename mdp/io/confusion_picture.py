@@ -15,6 +15,7 @@ _NAMED = 60  # classes whose names are drawn
 _NUMBERED = 24  # classes whose cells hold a number
 _SIDE = 1400  # pixels that a large matrix takes
 _LETTERS = 28  # of a name that are shown
+_TITLE = "rows: true class, columns: prediction, % of the row's pixels"
 _WHITE, _INK, _GREY = (255, 255, 255), (30, 30, 30), (225, 225, 225)
 # from white to dark blue, lightness falling evenly: what is seen as darker is more
 _RAMP = np.array([(255, 255, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107)], dtype=np.float64)
@@ -26,14 +27,15 @@ def confusion_picture(confusion: Tensor, names: Sequence[str]) -> NDArray[np.uin
     cell = 34 if classes <= _NUMBERED else 18 if classes <= _NAMED else max(1, _SIDE // classes)
     shares = row_shares(confusion)
     colors = np.where(np.isnan(shares)[..., None], _GREY, ramp(np.nan_to_num(shares))).astype(np.uint8)
-    labels = [_short(name) for name in names] if classes <= _NAMED else _numbers(classes)
+    labels = [_short(name, i) for i, name in enumerate(names)] if classes <= _NAMED else _numbers(classes)
     font = _font(14 if classes <= _NUMBERED else 12)
     margin = int(max(font.getlength(label) for label in labels)) + 16
     side, top = cell * classes, 40
-    picture = Image.new("RGB", (margin + side + 90, top + side + margin + 30), _WHITE)
+    wide = margin + max(side + 90, int(font.getlength(_TITLE)) + 16)
+    picture = Image.new("RGB", (wide, top + side + margin + 12), _WHITE)
     picture.paste(Image.fromarray(colors.repeat(cell, 0).repeat(cell, 1)), (margin, top))
     draw = ImageDraw.Draw(picture)
-    draw.text((margin, 12), "rows: true class, columns: prediction, % of the row's pixels", _INK, font)
+    draw.text((margin, 12), _TITLE, _INK, font)
     draw.rectangle((margin - 1, top - 1, margin + side, top + side), outline=_INK)
     for i, label in enumerate(labels):
         middle = i * cell + cell // 2
@@ -63,7 +65,9 @@ def ramp(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.interp(shares, places, _RAMP[:, channel]) for channel in range(3)], -1)
 
 
-def _short(name: str) -> str:
+def _short(name: str, place: int) -> str:
+    if not name.isascii():
+        return f"class {place}"  # Pillow's font has no other letters
     return name if len(name) <= _LETTERS else name[: _LETTERS - 3] + "..."
 
 

@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -96,7 +97,10 @@ def interval(groups: Tensor, images: int) -> dict[str, Any] | None:
     return {
         "low": _number(low),
         "high": _number(high),
-        "rule": f"95 % percentile bootstrap over {drawn}, {REPLICATES} replicates, which takes them as independent",
+        "rule": (
+            f"95 % percentile bootstrap over {drawn}, {REPLICATES} replicates, which takes them as independent; "
+            "a replicate without a class leaves it out of its mean"
+        ),
         "images": images,
         "groups": len(groups),
         "replicates": REPLICATES,
@@ -158,9 +162,10 @@ def _means(scores: dict[str, Any]) -> str:
     boundary = "" if scores["boundary_miou"] is None else f"   boundary mIoU {percent(scores['boundary_miou'])}"
     drawn = f"95 % interval over {_drawn(found)}; " if found else ""
     return (
+        f"{drawn}{counted} of {len(scores['classes'])} classes counted; "
+        f"always saying {always['class']!r}: mIoU {percent(always['miou'])}\n"
         f"mIoU {percent(scores['miou'])}{spread}   mAcc {percent(scores['macc'])}   aAcc {percent(scores['aacc'])}   "
-        f"mDice {percent(scores['mdice'])}{boundary}\n({drawn}{counted} of {len(scores['classes'])} classes counted; "
-        f"always saying {always['class']!r}: mIoU {percent(always['miou'])})"
+        f"mDice {percent(scores['mdice'])}{boundary}"
     )
 
 
@@ -178,10 +183,10 @@ def _other_rules(scores: dict[str, Any]) -> list[str]:
         rows.append({"name": "boundary mIoU", "rule": rule, "value": scores["boundary_miou"]})
     rows += scores["conventions"]
     width = max(len(row["name"]) for row in rows) + 2
-    lines = [f"{row['name']:<{width}}{percent(row['value']):>7}  {row['rule']}" for row in rows]
+    lines = [(f"{row['name']:<{width}}{percent(row['value']):>6}  ", row["rule"]) for row in rows]
     if scores["miou_interval"]:
-        lines.append(f"{'[low, high]':<{width}}{'':>7}  {scores['miou_interval']['rule']}")
-    return [*lines, ""]
+        lines.append((f"{'[low, high]':<{width + 8}}", scores["miou_interval"]["rule"]))
+    return [*(fill(rule, 100, initial_indent=head, subsequent_indent=" " * len(head)) for head, rule in lines), ""]
 
 
 def percent(value: float | None) -> str:
