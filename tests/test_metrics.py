@@ -141,23 +141,6 @@ def test_an_interval_is_that_of_a_plain_bootstrap() -> None:
     assert found.high == pytest.approx(scores[1949], abs=0.06 * (found.high - found.low))
 
 
-def test_an_interval_is_scipys_percentile_bootstrap() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    counts = scattered_counts(30)
-
-    def score(*columns: np.ndarray, axis: int) -> np.ndarray:
-        sums = np.stack([column.sum(axis) for column in columns], -1)  # (..., 3 C)
-        return count_miou(torch.from_numpy(sums).view(*sums.shape[:-1], 3, 3)).numpy()
-
-    columns = [column.numpy() for column in counts.flatten(1).unbind(1)]
-    theirs = stats.bootstrap(
-        columns, score, paired=True, method="percentile", n_resamples=4000, rng=np.random.default_rng(0)
-    ).confidence_interval
-    ours = miou_interval(counts, rng_of(0), 4000)
-    assert ours.low == pytest.approx(theirs.low, abs=0.06 * (theirs.high - theirs.low))
-    assert ours.high == pytest.approx(theirs.high, abs=0.06 * (theirs.high - theirs.low))
-
-
 def test_an_interval_narrows_with_the_root_of_the_number_of_images() -> None:
     few, many = (miou_interval(scattered_counts(images), rng_of(0)) for images in (50, 5000))
     assert (few.high - few.low) / (many.high - many.low) == pytest.approx(10, rel=0.4)

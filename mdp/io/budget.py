@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import nn
 
-from mdp.core.windows import Windows
+from mdp.core.windows import LEAST_CLASSES, Windows
 from mdp.io.activations import activation_bytes
 from mdp.io.errors import ResourceError
 from mdp.io.recipe import EvalSettings, bytes_of
@@ -19,7 +19,6 @@ _CLASSES = 2**28  # bytes of class scores at the image's resolution at a time, w
 _SLACK = 1.15  # measured: a forward pass of DeepLab took 0.99 to 1.2 times what `activation_bytes` says,
 _BASE = 2**27  # and what its libraries take once; 80 MB of it are what torch imports for its meta device
 _PIXEL = 44  # bytes for each pixel of a running maximum
-_LEAST = 4  # classes at a time
 
 
 class Budget:
@@ -66,7 +65,7 @@ class Budget:
     def classes(self, views: list[Windows], size: tuple[int, int]) -> int:
         """How many classes are put together at a time at an image's size (H, W).
 
-        Raises ResourceError when the limit does not allow four.
+        Raises ResourceError when the limit does not allow 19, or all where there are fewer.
         """
         pixels, canvas = size[0] * size[1], max(view.canvas[0] * view.canvas[1] for view in views)
         slides = any(view.window != view.canvas for view in views)
@@ -75,11 +74,11 @@ class Budget:
         copies = 4 if len(views) > 1 else 2 if views[0].flip else 1
         each = 4 * (copies * pixels + resized + largest)
         if self.limit is None:
-            return max(_LEAST, _CLASSES // each)
+            return max(LEAST_CLASSES, _CLASSES // each)
         held = _BASE + held_bytes(views) + (_PIXEL + 4 * len(views)) * pixels + 4 * canvas
-        count = (self.limit - held) // each
-        if count < min(_LEAST, views[0].classes):
-            _refuse(held + _LEAST * each, self.limit, f"the scores of {size[1]} x {size[0]} pixels")
+        count, least = (self.limit - held) // each, min(LEAST_CLASSES, views[0].classes)
+        if count < least:
+            _refuse(held + least * each, self.limit, f"the scores of {size[1]} x {size[0]} pixels")
         return count
 
 
