@@ -301,9 +301,15 @@ def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None
               help="Checkpoint to score; best was chosen by the validation split.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["whole", "slide"]), help="Whole images or sliding windows.")
 @click.option("--images", type=int, help="Score the first so many images only.")
+@click.option("--scales", metavar="0.5,1,1.5", help="Average the scores of the image at several ratios of its size.")
+@click.option("--flip/--no-flip", default=None, help="Average with the mirrored image's scores.")
+@click.option("--max-memory", metavar="2GB", help="Memory to take beyond network and image.")
 @click.option("--save", is_flag=True, help="Keep label PNGs and overlays of the predictions.")
 @click.option("--gallery", is_flag=False, flag_value=str(GALLERY), callback=_gallery_count, metavar="[N]",
               help=f"Draw the N [{GALLERY}] images with the lowest mIoU, beside their labels and errors.")  # fmt: skip
+@click.option("--save-as", multiple=True, type=click.Choice(["cityscapes", "imagenet-s"]),
+              help="Keep predictions as that benchmark's server takes them.")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Print the mean IoU by other rules too.")
 @processes_option
 @shared
 def evaluate(
@@ -313,8 +319,13 @@ def evaluate(
     which: str,
     mode: str | None,
     images: int | None,
+    scales: str | None,
+    flip: bool | None,
+    max_memory: str | None,
     save: bool,
     gallery: int | None,
+    save_as: tuple[str, ...],
+    verbose: bool,
     processes: int | None,
     as_json: bool,
     **others: Any,
@@ -327,6 +338,7 @@ def evaluate(
     \b
       mdp eval
       mdp eval runs/finetune/2026-11-20_1432_cityscapes --mode slide --save
+      mdp eval --scales 0.5,0.75,1,1.25,1.5,1.75 --flip
       mdp eval --split test --json > scores.json
       mdp eval runs/finetune/2026-11-20_1432_cityscapes --gallery 36
     """
@@ -334,16 +346,19 @@ def evaluate(
         "eval.split": split,
         "eval.mode": mode,
         "eval.images": images,
+        "eval.scales": None if scales is None else _numbers("--scales", scales),
+        "eval.flip": flip,
+        "eval.max_memory": max_memory,
         **_take(others, PLACE_FLAGS),
     }
     request = _request(flags, init=run, target=target or "", **others)
     _launch(processes)
-    from mdp.io.evaluation import table
+    from mdp.io.eval_report import table
     from mdp.io.scoring import run_evaluation
 
-    scores, folder = run_evaluation(request, which, save, gallery)
+    scores, folder = run_evaluation(request, which, save, save_as, gallery)
     if _speaks():
-        click.echo(json.dumps(scores) if as_json else table(scores))
+        click.echo(json.dumps(scores) if as_json else table(scores, verbose))
         click.echo(f"written to {folder}", err=True)
 
 
@@ -435,6 +450,14 @@ def export(
 
     found = exporting.run_export(run, target, out, which, segmentor, overwrite)
     click.echo(json.dumps(exporting.as_json(found), indent=1) if as_json else exporting.report(found))
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    """The numbers of a comma-separated list."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"expected numbers such as 0.5,1,1.5, got {text!r}", param_hint=option) from error
 
 
 PREDICT_FLAGS = {"device": "run.device", "workers": "run.workers", "on_bad_sample": "run.on_bad_sample"}

@@ -2,13 +2,28 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdp.core.comparison import count_miou, miou_interval
 from mdp.core.labels import IGNORE
-from mdp.core.metrics import class_accuracy, class_iou, confusion_matrix, mean_accuracy, mean_iou, pixel_accuracy
+from mdp.core.metrics import (
+    class_accuracy,
+    class_dice,
+    class_iou,
+    class_precision,
+    confusion_matrix,
+    mean_accuracy,
+    mean_iou,
+    mean_iou_of,
+    mean_iou_of_all,
+    mean_iou_of_labelled,
+    merge_classes,
+    pixel_accuracy,
+)
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 
@@ -65,3 +80,80 @@ def test_values_outside_the_classes_are_refused() -> None:
 def test_counts_beyond_float32_stay_exact() -> None:
     big = torch.tensor([[2**40 + 1, 0], [0, 1]])
     assert pixel_accuracy(big + torch.tensor([[0, 1], [0, 0]])) < 1
+
+
+@given(seeds, st.integers(1, 6), st.integers(0, 40))
+def test_dice_and_precision_equal_those_counted_pixel_by_pixel(seed: int, classes: int, pixels: int) -> None:
+    rng = rng_of(seed)
+    truth, guess = (torch.randint(0, classes, (pixels,), generator=rng) for _ in range(2))
+    confusion = confusion_matrix(guess, truth, classes)
+    dice, precision = pure_call(class_dice, confusion), pure_call(class_precision, confusion)
+    for c in range(classes):
+        hits = sum(t == g == c for t, g in zip(truth.tolist(), guess.tolist(), strict=True))
+        labelled, predicted = int((truth == c).sum()), int((guess == c).sum())
+        expected = 2 * hits / (labelled + predicted) if labelled + predicted else math.nan
+        assert float(dice[c]) == pytest.approx(expected, nan_ok=True)
+        assert float(precision[c]) == pytest.approx(hits / predicted if predicted else math.nan, nan_ok=True)
+    iou = class_iou(confusion)
+    assert torch.allclose(dice, 2 * iou / (1 + iou), equal_nan=True)
+
+
+def test_the_rules_of_the_mean_differ_where_classes_are_absent() -> None:
+    # class 2 is predicted but not labelled, class 3 neither
+    confusion = torch.tensor([[3, 0, 1, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert mean_iou(confusion) == pytest.approx((0.75 + 1 + 0) / 3)
+    assert mean_iou_of_labelled(confusion) == pytest.approx((0.75 + 1) / 2)
+    assert mean_iou_of_all(confusion) == pytest.approx((0.75 + 1 + 0 + 0) / 4)
+    assert mean_iou_of(confusion, slice(1, None)) == pytest.approx((1 + 0) / 2)
+    empty = torch.zeros(2, 2, dtype=torch.int64)
+    assert all(math.isnan(rule(empty)) for rule in (mean_iou, mean_iou_of_labelled, mean_iou_of_all))
+
+
+@given(seeds, st.integers(1, 6), st.integers(1, 4))
+def test_merged_classes_are_counted_as_if_they_had_been_one(seed: int, classes: int, groups: int) -> None:
+    rng = rng_of(seed)
+    truth, guess = (torch.randint(0, classes, (30,), generator=rng) for _ in range(2))
+    group = torch.randint(0, groups, (classes,), generator=rng)
+    group[0] = groups - 1
+    merged = pure_call(merge_classes, confusion_matrix(guess, truth, classes), group)
+    assert torch.equal(merged, confusion_matrix(group[guess], group[truth], groups))
+
+
+# The interval
+
+
+@given(seeds, st.integers(2, 6), st.integers(1, 4))
+def test_an_interval_lies_among_the_scores_of_single_images_of_one_class(seed: int, images: int, scale: int) -> None:
+    hits = torch.randint(0, 5, (images,), generator=rng_of(seed))
+    counts = torch.stack([hits, torch.full((images,), 4), torch.full((images,), 4)], -1)[:, None] * scale  # (N, 1, 3)
+    low, high = pure_call(miou_interval, counts, rng_of(seed), 200)
+    scores = count_miou(counts).tolist()
+    assert min(scores) - 1e-12 <= low <= high <= max(scores) + 1e-12
+
+
+def test_an_interval_is_that_of_a_plain_bootstrap() -> None:
+    counts = scattered_counts(40)
+    found = miou_interval(counts, rng_of(0))
+    rng = np.random.default_rng(1)
+    scores = sorted(float(count_miou(counts[rng.integers(0, 40, 40)].sum(0))) for _ in range(2000))
+    # quantiles of 2000 replicates scatter by about a fiftieth of the interval
+    assert found.low == pytest.approx(scores[50], abs=0.06 * (found.high - found.low))
+    assert found.high == pytest.approx(scores[1949], abs=0.06 * (found.high - found.low))
+
+
+def test_an_interval_narrows_with_the_root_of_the_number_of_images() -> None:
+    few, many = (miou_interval(scattered_counts(images), rng_of(0)) for images in (50, 5000))
+    assert (few.high - few.low) / (many.high - many.low) == pytest.approx(10, rel=0.4)
+
+
+def test_one_image_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="two images or more, got 1"):
+        miou_interval(torch.ones(1, 2, 3), rng_of(0))
+
+
+def scattered_counts(images: int) -> torch.Tensor:
+    """Counts (N, 3, 3) of images of which some are much better than others."""
+    rng = rng_of(3)
+    hits = torch.randint(1, 50, (images, 3), generator=rng)
+    missed, wrong = (torch.randint(0, 40, (images, 3), generator=rng) for _ in range(2))
+    return torch.stack([hits, hits + missed, hits + wrong], -1)

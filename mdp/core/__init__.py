@@ -10,8 +10,9 @@ T batches in the bank.
 """
 
 from mdp.core.batches import Batch, Blend
+from mdp.core.boundaries import boundary, boundary_counts, boundary_width
 from mdp.core.chance import beta, generator
-from mdp.core.comparison import Difference, block_counts, count_miou, difference
+from mdp.core.comparison import Difference, Interval, block_counts, count_iou, count_miou, difference, miou_interval
 from mdp.core.contrast import (
     WeightedLoss,
     class_logits,
@@ -40,11 +41,17 @@ from mdp.core.head_init import Related, fit_classifier, plain_name, related_clas
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion, UnknownLabels
 from mdp.core.metrics import (
     class_accuracy,
+    class_dice,
     class_iou,
+    class_precision,
     confusion_matrix,
     majority,
     mean_accuracy,
     mean_iou,
+    mean_iou_of,
+    mean_iou_of_all,
+    mean_iou_of_labelled,
+    merge_classes,
     pixel_accuracy,
 )
 from mdp.core.mixing import MixPlan, MixSettings, draw_box, draw_plan, mix, mix_pixels, mix_regions, plan_rows
@@ -119,6 +126,7 @@ __all__ = [
     "EmbeddingNetwork",
     "EncoderPair",
     "InstanceNetwork",
+    "Interval",
     "LabelSpace",
     "LabelUnion",
     "MixPlan",
@@ -140,17 +148,23 @@ __all__ = [
     "apply_photometry",
     "beta",
     "block_counts",
+    "boundary",
+    "boundary_counts",
+    "boundary_width",
     "build_embedding_network",
     "build_instance_network",
     "build_segmentor",
     "class_accuracy",
+    "class_dice",
     "class_iou",
     "class_logits",
     "class_means",
+    "class_precision",
     "class_similarity",
     "class_sums",
     "confusion_matrix",
     "cosine",
+    "count_iou",
     "count_miou",
     "cut_image",
     "cut_labels",
@@ -182,7 +196,12 @@ __all__ = [
     "mean_accuracy",
     "mean_cosine",
     "mean_iou",
+    "mean_iou_of",
+    "mean_iou_of_all",
+    "mean_iou_of_labelled",
     "mean_over",
+    "merge_classes",
+    "miou_interval",
     "mix",
     "mix_pixels",
     "mix_regions",

@@ -41,6 +41,22 @@ def class_accuracy(confusion: Tensor) -> Tensor:
     return counts.diagonal() / counts.sum(1)
 
 
+def class_precision(confusion: Tensor) -> Tensor:
+    """Share of each class's predicted pixels that is right, (C,) float64; NaN where the class is not predicted."""
+    counts = confusion.double()
+    return counts.diagonal() / counts.sum(0)
+
+
+def class_dice(confusion: Tensor) -> Tensor:
+    """Dice coefficient (F1) of each class, (C,) float64; NaN where the class is neither labelled nor predicted.
+
+    >>> class_dice(torch.tensor([[3, 1], [0, 4]])).tolist() == [6 / 7, 8 / 9]
+    True
+    """
+    counts = confusion.double()
+    return 2 * counts.diagonal() / (counts.sum(0) + counts.sum(1))
+
+
 def mean_iou(confusion: Tensor) -> float:
     """Mean IoU over the classes whose union is not empty (MMSegmentation's rule, the paper's), in 0..1.
 
@@ -50,6 +66,46 @@ def mean_iou(confusion: Tensor) -> float:
     0.775
     """
     return float(class_iou(confusion).nanmean())
+
+
+def mean_iou_of_labelled(confusion: Tensor) -> float:
+    """Mean IoU over the classes that the labels have; one that is only predicted does not count, in 0..1.
+
+    >>> mean_iou_of_labelled(torch.tensor([[1, 1], [0, 0]]))
+    0.5
+    """
+    return float(class_iou(confusion)[confusion.sum(1) > 0].mean())
+
+
+def mean_iou_of_all(confusion: Tensor) -> float:
+    """Mean IoU over all C classes, those whose union is empty counting as 0, in 0..1.
+
+    >>> mean_iou_of_all(torch.tensor([[1, 0], [0, 0]]))
+    0.5
+    """
+    return float(class_iou(confusion).nan_to_num(0).mean()) if int(confusion.sum()) else float("nan")
+
+
+def mean_iou_of(confusion: Tensor, classes: slice) -> float:
+    """Mean IoU over some of the classes, of these those whose union is not empty, in 0..1.
+
+    All pixels count: one that is wrongly given to a class that is left out is still missing from its own.
+
+    >>> mean_iou_of(torch.tensor([[3, 1], [0, 4]]), slice(1, None))
+    0.8
+    """
+    return float(class_iou(confusion)[classes].nanmean())
+
+
+def merge_classes(confusion: Tensor, groups: Tensor) -> Tensor:
+    """The confusion matrix (G, G) of groups of classes; `groups` (C,) int64 says which group a class is in.
+
+    >>> merge_classes(torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), torch.tensor([0, 0, 1])).tolist()
+    [[12, 9], [15, 9]]
+    """
+    size = int(groups.max()) + 1
+    rows = confusion.new_zeros(size, len(groups)).index_add(0, groups, confusion)  # (G, C)
+    return confusion.new_zeros(size, size).index_add(1, groups, rows)
 
 
 def mean_accuracy(confusion: Tensor) -> float:

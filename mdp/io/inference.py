@@ -1,19 +1,38 @@
-"""A segmentor's prediction for one image: whole or in windows, at the image's own resolution.
+"""A segmentor's prediction for one image, at the image's own resolution: whole or in windows, at one or several scales.
+
+The network's logits are small and are kept; at the image's resolution a few classes exist at a time (core/windows.py).
 
 Shape legend: C classes, H x W image.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdp.core.geometry import Box, View, cut_image, fitted_size
-from mdp.core.networks import Segmentor, upsample
 from mdp.core.photometry import normalise
+from mdp.core.windows import (
+    Windows,
+    assemble,
+    class_parts,
+    first_maximum,
+    log_partition,
+    mean_probabilities,
+    starts,
+)
+from mdp.io.budget import Budget, held_bytes, new_budget, out_of_memory
+from mdp.io.errors import ResourceError
 from mdp.io.recipe import EvalSettings, Recipe
 
-_PIXELS = 2**19  # of windows at a time: 96-pixel windows run 2.2 times faster together than one by one, on a CPU
+
+class Turn(NamedTuple):
+    """One look at an image: resized to `size` (height, width), mirrored or not."""
+
+    size: tuple[int, int]
+    flip: bool
 
 
 def inference_settings(recipe: Recipe) -> EvalSettings:
@@ -21,50 +40,122 @@ def inference_settings(recipe: Recipe) -> EvalSettings:
     return replace(recipe.eval, window=recipe.eval.window or recipe.finetune.crop)
 
 
-def predict(network: Segmentor, image: Tensor, settings: EvalSettings, device: torch.device) -> Tensor:
+def predict(
+    network: nn.Module, image: Tensor, settings: EvalSettings, device: torch.device, budget: Budget | None = None
+) -> Tensor:
     """Classes (H, W) int64, on the CPU, of an image (3, H, W) uint8; the network is in evaluation mode.
 
-    MMSegmentation's order: fit to `scale`, logits at that size, logits at the image's size, then the maximum.
+    MMSegmentation's order: fit to `scale`, logits at that size, logits at the image's size, then the maximum; with
+    several scales or mirrored, the maximum of the mean of the softmax scores at the image's size.
+
+    Raises ResourceError when `budget`, or the memory there is, does not allow it.
     """
-    height, width = int(image.shape[1]), int(image.shape[2])
-    size = fitted_size(height, width, settings.scale) if settings.scale else (height, width)
     with torch.no_grad():
-        resized = cut_image(image, View(Box(0, 0, height, width), False), size).to(device)
-        inputs = normalise(resized[None].float() / 255)  # (1, 3, *size)
-        logits = _slide(network, inputs, settings) if settings.mode == "slide" else upsample(network(inputs), size)
-        if size != (height, width):
-            logits = upsample(logits, (height, width))  # (1, C, H, W)
-        return logits[0].argmax(0).cpu()
+        return first_maximum(_scores(network, image, settings, device, budget, sharp=True)).cpu()
 
 
-def _slide(network: Segmentor, inputs: Tensor, settings: EvalSettings) -> Tensor:
-    """Mean logits of overlapping windows; the last window of a row or column is shifted back inside."""
-    height, width = int(inputs.shape[2]), int(inputs.shape[3])
+def probabilities(
+    network: nn.Module, image: Tensor, settings: EvalSettings, device: torch.device, budget: Budget | None = None
+) -> Tensor:
+    """Class probabilities (C, H, W) float32, on the CPU, of an image (3, H, W) uint8; `predict` gives their maximum.
+
+    The answer itself is not part of the budget.  Raises ResourceError as `predict` does.
+    """
+    with torch.no_grad():
+        return torch.cat([part.cpu() for part in _scores(network, image, settings, device, budget, sharp=False)])
+
+
+def turns(height: int, width: int, settings: EvalSettings) -> list[Turn]:
+    """The looks that the settings ask for at an image of this size.
+
+    A ratio multiplies both sides of `scale`, in MMSegmentation's way, or the image's own where there is none.
+    """
+    long, short = settings.scale or (max(height, width), min(height, width))
+    sizes = [fitted_size(height, width, (max(1, int(long * ratio)), max(1, int(short * ratio))))
+             for ratio in settings.scales]  # fmt: skip
+    return [Turn(size, flip) for size in sizes for flip in ((False, True) if settings.flip else (False,))]
+
+
+def _scores(
+    network: nn.Module,
+    image: Tensor,
+    settings: EvalSettings,
+    device: torch.device,
+    budget: Budget | None,
+    sharp: bool,
+) -> Iterator[Tensor]:
+    """Scores (c, H, W) of a few classes after the other: probabilities, or with `sharp` whatever has their maximum."""
+    budget = budget or new_budget(settings)
+    size = (int(image.shape[1]), int(image.shape[2]))
+    views: list[Windows] = []
+    for turn in turns(*size, settings):
+        views.append(_look(network, image, turn, settings, device, budget, held_bytes(views)))
+    parts = class_parts(views[0].classes, budget.classes(views, size))
+    try:
+        if sharp and len(views) == 1:
+            yield from (assemble(views[0], part, size) for part in parts)
+            return
+        norms = [log_partition(assemble(view, part, size) for part in parts) for view in views]  # (H, W) each
+        for part in parts:
+            pairs = zip(views, norms, strict=True)
+            yield mean_probabilities((assemble(view, part, size), norm) for view, norm in pairs)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ResourceError(
+            f"out of memory with {len(range(*parts[0].indices(views[0].classes)))} classes at {size[1]} x {size[0]} "
+            "pixels; give a --max-memory below what there is, or --device cpu"
+        ) from error
+
+
+def _look(
+    network: nn.Module,
+    image: Tensor,
+    turn: Turn,
+    settings: EvalSettings,
+    device: torch.device,
+    budget: Budget,
+    held: int,
+) -> Windows:
+    """What the network says of an image in one turn, beside `held` bytes of other turns."""
+    whole = Box(0, 0, int(image.shape[1]), int(image.shape[2]))
+    resized = cut_image(image, View(whole, turn.flip), turn.size).to(device)
+    inputs = normalise(resized[None].float() / 255)  # (1, 3, *turn.size)
+    window, corners = _grid(turn.size, settings)
+    batches: list[Tensor] = []
+    done = 0
+    held += inputs.numel() * inputs.element_size()
+    while done < len(corners):
+        kept = held + sum(batch.numel() * batch.element_size() for batch in batches)
+        part = corners[done : done + budget.windows(network, window, kept, device)]
+        logits = _forward(network, [inputs[:, :, y : y + window[0], x : x + window[1]] for y, x in part])
+        if logits is None:
+            budget.shrink(len(part), window)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        batches.append(logits)
+        done += len(part)
+    return Windows(tuple(batches), tuple(corners), window, turn.size, turn.flip)
+
+
+def _forward(network: nn.Module, pieces: list[Tensor]) -> Tensor | None:
+    """Logits (n, C, h, w) of pieces (1, 3, *window); None when memory ran out."""
+    try:
+        logits: Tensor = network(torch.cat(pieces))
+        return logits
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return None  # the error holds on to what the network had computed: it ends here, before the next try
+
+
+def _grid(size: tuple[int, int], settings: EvalSettings) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """The window's size and the corners; the last window of a row or column is shifted back inside."""
+    if settings.mode == "whole":
+        return size, [(0, 0)]
     assert settings.window is not None, "inference_settings fills it in"
     window = settings.window
     stride = settings.stride or (-(-2 * window[0] // 3), -(-2 * window[1] // 3))
-    size = (min(window[0], height), min(window[1], width))
-    corners = [(y, x) for y in starts(height, window[0], stride[0]) for x in starts(width, window[1], stride[1])]
-    together = max(1, _PIXELS // (size[0] * size[1]))
-    total, hits = None, inputs.new_zeros(1, 1, height, width)
-    for first in range(0, len(corners), together):
-        part = corners[first : first + together]
-        pieces = torch.cat([inputs[:, :, y : y + size[0], x : x + size[1]] for y, x in part])  # (n, 3, *size)
-        for (y, x), logits in zip(part, upsample(network(pieces), size), strict=True):
-            if total is None:
-                total = logits.new_zeros(1, logits.shape[0], height, width)
-            total[0, :, y : y + size[0], x : x + size[1]] += logits
-            hits[:, :, y : y + size[0], x : x + size[1]] += 1
-    assert total is not None
-    mean: Tensor = total / hits
-    return mean
-
-
-def starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin so that they cover `length` pixels.
-
-    >>> starts(1025, 769, 513), starts(100, 769, 513)
-    ([0, 256], [0])
-    """
-    count = max(length - window + stride - 1, 0) // stride + 1
-    return [max(0, min(i * stride, length - window)) for i in range(count)]
+    corners = [(y, x) for y in starts(size[0], window[0], stride[0]) for x in starts(size[1], window[1], stride[1])]
+    return (min(window[0], size[0]), min(window[1], size[1])), corners

@@ -20,10 +20,8 @@ import torch
 from torch import Tensor
 
 import mdp
-from mdp.core.geometry import Box, View, cut_image, fitted_size
 from mdp.core.labels import LabelSpace
-from mdp.core.networks import Segmentor, upsample
-from mdp.core.photometry import normalise
+from mdp.core.networks import Segmentor
 from mdp.io import runs
 from mdp.io.checkpoint import Checkpoint
 from mdp.io.checkpoint import load as load_checkpoint
@@ -33,7 +31,7 @@ from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, Re
 from mdp.io.files import printable
 from mdp.io.finetuning import new_segmentor
 from mdp.io.images import read_claims, read_rgb
-from mdp.io.inference import _slide, inference_settings, predict
+from mdp.io.inference import inference_settings, predict, probabilities
 from mdp.io.journal import Counter, number_of
 from mdp.io.loading import Key, load
 from mdp.io.locks import locked
@@ -330,16 +328,3 @@ def predict_one(work: Work, item: PhotoItem) -> None:
                 assert shares is not None
                 chunks = probability_chunks(shares)
             write_new(path, chunks, work.overwrite)
-
-
-def probabilities(network: Segmentor, image: Tensor, settings: EvalSettings, device: torch.device) -> Tensor:
-    """Class probabilities (C, H, W) float32, on the CPU, of an image (3, H, W) uint8."""
-    height, width = int(image.shape[1]), int(image.shape[2])
-    size = fitted_size(height, width, settings.scale) if settings.scale else (height, width)
-    with torch.no_grad():
-        resized = cut_image(image, View(Box(0, 0, height, width), False), size).to(device)
-        inputs = normalise(resized[None].float() / 255)  # (1, 3, *size)
-        logits = _slide(network, inputs, settings) if settings.mode == "slide" else upsample(network(inputs), size)
-        if size != (height, width):
-            logits = upsample(logits, (height, width))  # (1, C, H, W)
-        return logits[0].softmax(0).cpu()

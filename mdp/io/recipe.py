@@ -8,6 +8,7 @@ flags (or their MDP_* environment variables), `--set`.  Unknown keys are errors.
 import difflib
 import importlib
 import pkgutil
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -156,6 +157,10 @@ class EvalSettings:
     stride: tuple[int, int] | None = None  # slide: step between windows; None: two thirds of the window
     scale: tuple[int, int] | None = None  # (long, short) side images are fitted to; None: as they are
     images: int | None = None  # score the first so many only
+    scales: tuple[float, ...] = (1.0,)  # ratios on the scale; the softmax scores of several are averaged
+    flip: bool = False  # average with the mirrored image's scores
+    boundary: bool = True  # boundary IoU besides; a sixth of a second for an image of 2048 x 1024
+    max_memory: str | None = None  # beyond network and image, such as 2GB; None: as much as it takes
 
     def __post_init__(self) -> None:
         if self.mode not in ("whole", "slide"):
@@ -164,6 +169,12 @@ class EvalSettings:
             at_least_each(name, getattr(self, name), 1)
         if self.images is not None:
             at_least("images", self.images, 1)
+        if not self.scales:
+            raise ValueError("scales: expected one ratio or more, such as [0.5, 1.0], got none")
+        if not all(0.05 <= ratio <= 20 for ratio in self.scales) or len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales: expected different ratios from 0.05 to 20, got {list(self.scales)}")
+        if self.max_memory is not None:
+            bytes_of(self.max_memory)
 
 
 # MMSegmentation's schedules for DeepLab-v3 (0.11 to 0.30); steps of VOC and COCO-Stuff are the authors', the others
@@ -223,6 +234,20 @@ def one_of(name: str, value: str, *known: str) -> None:
     """Raises ValueError, naming the setting, unless `value` is one of the known words."""
     if value not in known:
         raise ValueError(f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, got {value!r}")
+
+
+def bytes_of(text: str) -> int:
+    """The bytes that `max_memory` names.  Raises ValueError, naming the setting, for anything else.
+
+    >>> bytes_of("2GB"), bytes_of("1.5 GiB")
+    (2000000000, 1610612736)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*", text, re.IGNORECASE)
+    if found is None or (found[3] and not found[2]):
+        raise ValueError(f"max_memory: expected a number and a unit, such as 2GB, 500MB or 1.5GiB, got {text!r}")
+    count = int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+    at_least("max_memory", count, 1)
+    return count
 
 
 def at_least_each(name: str, values: tuple[int, ...] | None, least: int) -> None:

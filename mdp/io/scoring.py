@@ -1,18 +1,18 @@
 """The job behind `mdp eval`: from layers of settings to the scores of a fine-tuned segmentor."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdp.core.comparison import block_counts
 from mdp.io import runs
 from mdp.io.checkpoint import load
 from mdp.io.datasets import open_split
 from mdp.io.distributed import World, joined
 from mdp.io.engine import restore_, section
 from mdp.io.errors import CheckpointError, RecipeError
-from mdp.io.evaluation import prepare_keep, score, summary
+from mdp.io.eval_report import summary, write_report
+from mdp.io.evaluation import tally
 from mdp.io.finetuning import new_segmentor
 from mdp.io.gallery import Worst, write_gallery
 from mdp.io.inference import inference_settings
@@ -21,6 +21,7 @@ from mdp.io.opening import Plan, named, pool_of
 from mdp.io.recipe import Recipe, resolve
 from mdp.io.request import Request, with_paths
 from mdp.io.resuming import same_labels
+from mdp.io.saving import kinds_of, saved
 from mdp.io.setting_up import agree, memory_in_one_line, set_up
 from mdp.io.signals import stop_on_signals
 
@@ -36,18 +37,21 @@ def evaluation_recipe(request: Request, about: Mapping[str, Any]) -> Recipe:
     return with_paths(resolve(about["recipe"], asked, target))
 
 
-def run_evaluation(request: Request, which: str, keep: bool, gallery: int | None = None) -> tuple[dict[str, Any], Path]:
+def run_evaluation(
+    request: Request, which: str, keep: bool, save_as: Sequence[str] = (), gallery: int | None = None
+) -> tuple[dict[str, Any], Path]:
     """Scores a fine-tuning run (`request.init`, or the newest) and returns the scores and the folder that has them.
 
+    `keep` keeps predictions as pictures, `save_as` names formats of benchmarks' servers to keep them in;
     `gallery` is the number of images, the worst ones, that are put into pictures.
     Raises an MdpError, with the exit code, for anything the user has to mend.
     """
     with stop_on_signals(), joined() as world:
-        return _evaluate(request, which, keep, gallery, world)
+        return _evaluate(request, which, keep, save_as, gallery, world)
 
 
 def _evaluate(
-    request: Request, which: str, keep: bool, gallery: int | None, world: World
+    request: Request, which: str, keep: bool, save_as: Sequence[str], gallery: int | None, world: World
 ) -> tuple[dict[str, Any], Path]:
     source = Path(request.init) if request.init else runs.newest("finetune")
     if source is None:
@@ -65,6 +69,7 @@ def _evaluate(
     samples, line = open_split(dataset, Path(recipe.data.root), split)
     pool = pool_of([(dataset, samples)])
     same_labels(start.about, pool, path)
+    kinds = kinds_of(keep, save_as, dataset.labels)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = runs.make(request.out or home / "eval" / f"{dataset.name}-{split}")
     settings = inference_settings(recipe)
@@ -75,12 +80,12 @@ def _evaluate(
     progress.say(line)
     network = new_segmentor(recipe, pool.union.size)
     restore_(network, section(start.tensors, "network"), str(path))
-    place = prepare_keep(folder, pool) if keep else None
     worst = Worst(gallery, dataset.labels) if gallery else None
-    with memory_in_one_line():
-        blocks = score(
-            network.to(device), pool, settings, device, recipe.run.workers, tell=progress.tell, keep=place, world=world,
-            worst=worst,
+    workers = recipe.run.workers
+    with memory_in_one_line(), saved(folder, pool, kinds, world) as place:
+        counts = tally(
+            network.to(device), pool, settings, device, workers,
+            tell=progress.tell, say=progress.say, keep=place, world=world, worst=worst,
         )  # fmt: skip
     scores = {
         "dataset": dataset.name,
@@ -90,12 +95,14 @@ def _evaluate(
         "step": start.about["step"],
         "mode": settings.mode,
         "scale": settings.scale,
-        **summary(blocks.sum(0), dataset.labels),
-        "confusion": blocks.sum(0).tolist(),
-        "blocks": block_counts(blocks).tolist(),  # of images in a row: hits, labelled and predicted pixels by class
+        "scales": settings.scales,
+        "flip": settings.flip,
+        "window": settings.window if settings.mode == "slide" else None,
+        "stride": settings.stride if settings.mode == "slide" else None,
+        **summary(counts, dataset.labels, count),
     }
     if world.main:
-        runs.write_text(folder / "scores.json", json.dumps(scores) + "\n")
+        write_report(folder, scores, json.dumps(scores) + "\n")
     if worst:
         shown = worst.of_all(world)
         if world.main:
