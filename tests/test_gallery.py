@@ -1,7 +1,6 @@
 """The gallery of the worst images: which they are, what their pictures show, and what is written."""
 
 import json
-import math
 import random
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -153,7 +151,7 @@ def test_ignored_pixels_of_the_truth_are_striped_and_only_they() -> None:
 def test_one_wrong_pixel_of_a_large_image_still_shows() -> None:
     labels = torch.zeros(3000, 3000, dtype=torch.int16)
     guess = torch.zeros(3000, 3000, dtype=torch.int64)
-    guess[1003:1010, 1003:1010] = 1
+    guess[1001:1007, 1001:1007] = 1  # between the pixels that a resampling by nearest ones would look at
     picture = np.array(panels(torch.zeros(3, 3000, 3000, dtype=torch.uint8), guess, labels, SPACE))
     assert (picture[:, 3 * STEP : 3 * STEP + 260] != gallery._RIGHT).any()
 
@@ -244,15 +242,21 @@ def test_the_gallery_of_an_evaluation_agrees_with_its_predictions(
     assert "gallery: 3 images on 1 page in" in capsys.readouterr().err
     dataset = load("shapes-target")
     expected = []
-    for sample in open_split(dataset, Path(), "val")[0][:5]:
+    for place, sample in enumerate(open_split(dataset, Path(), "val")[0][:5]):
         with Image.open(folder / "predictions" / f"{Path(sample.image).stem}.png") as picture:
-            guess: NDArray[np.uint8] = np.array(picture)
-        labels = dataset.labels.to_classes(dataset.read(sample)[1])
-        counts = confusion_matrix(torch.from_numpy(guess), torch.from_numpy(labels), 8)
-        expected.append((mean_iou(counts), sample.image, pixel_accuracy(counts)))
+            guess = torch.from_numpy(np.array(picture))
+        rgb, raw = dataset.read(sample)
+        labels = torch.from_numpy(dataset.labels.to_classes(raw))
+        row = gallery.png_bytes(panels(torch.from_numpy(rgb).permute(2, 0, 1), guess, labels, dataset.labels))
+        counts = confusion_matrix(guess, labels, 8)
+        classes = tuple(torch.cat([guess.flatten(), labels[labels != IGNORE].flatten()]).unique().tolist())
+        expected.append(Shown(mean_iou(counts), place, sample.image, pixel_accuracy(counts), classes, row))
+    expected = sorted(expected)[:3]
     listed = [(line["miou"], line["image"], line["accuracy"]) for line in found["images"]]
-    assert listed == sorted(expected)[:3]
-    assert all(math.isfinite(miou) for miou, *_ in listed)
+    assert listed == [(item.miou, item.name, item.accuracy) for item in expected]
+    sheet = page(expected, 1, dataset.labels, "shapes-target val: the worst 3 of 5 images, page 1 of 1")
+    with Image.open(folder / "gallery" / "page-01.png") as picture:
+        assert (np.array(picture) == np.array(sheet)).all()
 
 
 def test_the_command_line_takes_a_number_or_none(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,7 +169,7 @@ def page(shown: Sequence[Shown], first: int, space: LabelSpace, heading: str) ->
 
     What all names begin with stands in the heading.
     """
-    rows = [Image.open(io.BytesIO(item.picture)).convert("RGB") for item in shown]
+    rows = [Image.open(io.BytesIO(item.picture), formats=("PNG",)).convert("RGB") for item in shown]
     legend = list(_legend(sorted({label for item in shown for label in item.classes}), space))
     meaning_top = _MARGIN + _LINE + 8 + _LINE * (1 + max((line for line, *_ in legend), default=-1))
     headings_top = meaning_top + _LINE + 12
