@@ -210,6 +210,8 @@ def opened(path: Path, what: str) -> Iterator[BinaryIO]:
 
     Raises CheckpointError when there is no plain file of that name, ResourceError when it cannot be read.
     """
+    if "\0" in str(path):
+        raise CheckpointError(f"{printable(path)}: expected a {what}, found a null character in its path")
     try:
         _expect_plain(path, what, path.stat().st_mode)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -139,11 +139,13 @@ def prepare(
 
 def loss(pair: EncoderPair[EmbeddingNetwork], shared: Shared, parts: tuple[Blend, ...], settings: Settings) -> Loss:
     """Each view's pixels against the prototypes: the mean over its valid pixels, then the mean over views."""
-    queries = pair.query(torch.cat([blend.images for blend in parts])).chunk(len(parts))  # V of (B, D, h, w)
+    images = torch.cat([blend.images for blend in parts])  # (V B, 3, H, W)
+    queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)
     stride, losses = pair.query.output_stride, []
     for query, blend, weight in zip(queries, parts, shared.weights, strict=True):
         targets = _targets(query, blend, shared.known, settings, stride)
-        losses.append(mean_over(prototype_nce(query, shared.known, targets, settings.temperature).total, weight))
+        found = prototype_nce(query, shared.known, targets, settings.temperature, unit=False)
+        losses.append(mean_over(found.total, weight))
     return Loss(torch.stack(losses).mean(), {})
 
 

@@ -65,10 +65,12 @@ def prepare(
 
 def loss(pair: EncoderPair[EmbeddingNetwork], shared: Tensor, parts: tuple[Pixels, ...], settings: Settings) -> Loss:
     """Every ordered pair of views is a direction; the loss is the mean over them."""
-    queries = pair.query(torch.cat([view.images for view in parts])).chunk(len(parts))  # V of (B, D, h, w)
+    images = torch.cat([view.images for view in parts])  # (V B, 3, H, W)
+    queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)
     losses = []
     for (a, b), weight in zip(permutations(range(len(parts)), 2), shared, strict=True):
-        found = pixel_nce(queries[a], parts[b].keys, parts[a].labels, parts[b].labels, settings.temperature)
+        other = parts[b]
+        found = pixel_nce(queries[a], other.keys, parts[a].labels, other.labels, settings.temperature, unit=False)
         losses.append(mean_over(found.total, weight))
     return Loss(torch.stack(losses).mean(), {})
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdp.core.kernel import EPS
 from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, randomly
 from mdp.core.networks.decode_heads import HEADS, LOW_STRIDE, build_head
 from mdp.core.networks.heads import instance_head, projection_head
@@ -92,10 +93,13 @@ class EmbeddingNetwork(nn.Module):
         features: Tensor = self.decode_head(*self._maps(self.backbone, images))
         return features
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D, h, w) float32 of unit length, whatever the autocast; a zero vector stays zero."""
-        vectors = self.projection_head(self.features(images))  # (B, D, h, w)
-        return F.normalize(vectors.float(), dim=1, eps=1e-6)  # 1e-12 lets the gradient at zero reach 1e12
+    def forward(self, images: Tensor, unit: bool = True) -> Tensor:
+        """(B, 3, H, W) -> (B, D, h, w) float32 of unit length, whatever the autocast; a zero vector stays zero.
+
+        With `unit` False they are as the network has them, for losses that divide by the length themselves.
+        """
+        vectors: Tensor = self.projection_head(self.features(images))  # (B, D, h, w)
+        return F.normalize(vectors.float(), dim=1, eps=EPS) if unit else vectors
 
 
 class InstanceNetwork(nn.Module):
@@ -113,7 +117,7 @@ class InstanceNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D) float32 of unit length, whatever the autocast."""
         features = self._maps(self.backbone, images).last.mean((2, 3))  # (B, channels)
-        return F.normalize(self.projection_head(features).float(), dim=1, eps=1e-6)
+        return F.normalize(self.projection_head(features).float(), dim=1, eps=EPS)
 
 
 class Segmentor(nn.Module):
