@@ -29,7 +29,7 @@ class PixelSettings:
 def build(
     settings: PixelSettings, network: NetworkSettings, data: Data, rng: torch.Generator
 ) -> EncoderPair[EmbeddingNetwork]:
-    """Backbone, ASPP and projection head, twice."""
+    """Backbone, segmentation head and projection head, twice."""
     return make_pair(build_embedding_network(network, settings.embedding, settings.hidden, rng))
 
 
