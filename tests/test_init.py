@@ -372,12 +372,13 @@ def test_two_places_that_nothing_prefers_are_refused_until_one_is_chosen(tmp_pat
         CheckpointError, match=r"fit equally well \(120 tensors\), at net_a and at net_b; choose with --init-f"
     ):
         taken(tmp_path / "x.pth", both)
-    for start in ("net_b", "net_b."):
+    for start in ("net_b", "net_b.", "outer", "outer.net_b"):
+        both = under("outer." if "outer" in start else "", under("net_b.", OTHER)) | under("net_a.", OURS)
         weights, lines = taken(tmp_path / "x.pth", both, start)
         assert torch.equal(weights["backbone.conv1.weight"], OTHER["conv1.weight"])
         assert "in the file, not used: net_a" in lines[0]
     with pytest.raises(
-        CheckpointError, match="--init-from nets: no backbone begins there; the best places are net_a, net_b"
+        CheckpointError, match=r"--init-from nets: no backbone begins there; the best places are net_a, outer\.net_b"
     ):
         taken(tmp_path / "x.pth", both, "nets")
 

@@ -74,7 +74,7 @@ def judge(
     """What of a file fits the named parts of a network's `state_dict`, and whether that is enough."""
     own = {name: tensor for name, tensor in network.items() if not name.startswith(CLASSIFIER)}
     found = places(file.tensors, own)
-    chosen = [place for place in found if start in ("", *_spellings(place))]
+    chosen = [place for place in found if _begins(place, start)]
     missing = Match({}, [name for name in own if name.split(".")[0] in parts], list(file.tensors), {})
     if not chosen:
         return Judged(None, [], missing, _rows(own, missing, parts), _nowhere(file, found, start), [])
@@ -83,13 +83,15 @@ def judge(
     left = [other for other in found if other is not place and 2 * other.fits >= place.fits > 0]
     rows = _rows(own, match, parts)
     problem = _too_little(file, own, match, rows, partial)
-    problem = problem or ("" if start else _tie(file, chosen, own)) or _not_finite(match)
+    problem = problem or _tie(file, chosen, own) or _not_finite(match)
     return Judged(place, left, match, rows, problem, [] if problem else _notes(file, match, rows))
 
 
-def _spellings(place: Place) -> tuple[str, ...]:
-    """How `--init-from` may name a place; the outermost one is a point."""
-    return place.backbone, place.prefix, place.backbone.rstrip(".") or ".", place.prefix.rstrip(".") or "."
+def _begins(place: Place, start: str) -> bool:
+    """Whether a place is the one that `--init-from` names, or inside it; a point is the outermost."""
+    if start == ".":
+        return "" in (place.prefix, place.backbone)
+    return not start or place.backbone.startswith(f"{start.rstrip('.')}.")
 
 
 def _rows(own: Mapping[str, Tensor], match: Match, parts: Sequence[str]) -> list[Row]:
@@ -119,7 +121,8 @@ def part_of(name: str) -> str:
 
 def _nowhere(file: WeightsFile, found: Sequence[Place], start: str) -> str:
     if found:
-        where = ", ".join(_path(place.backbone) or "." for place in found[:3])
+        good = [place for place in found if 2 * place.fits >= found[0].fits]
+        where = ", ".join(_path(place.backbone) or "." for place in good[:3])
         return f"--init-from {printable(start)}: no backbone begins there; the best places are {where}"
     names = ", ".join(shown(name) for name in list(file.tensors)[:3])
     return f"none of its tensors has a name of the network's backbone; it has {names}, ..."
