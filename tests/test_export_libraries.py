@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mdp.io import export_check, exporting
-from mdp.io.errors import CheckpointError
+from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.export_check import difference
 from mdp.io.export_source import Source, exported, read_source
 from mdp.io.export_targets import Content
@@ -247,3 +247,33 @@ def test_a_deeplab_of_torchvisions_is_rebuilt_there(tmp_path: Path) -> None:
     loaded = export_check._torchvision(tmp_path / "a.pth", Described, 8)  # type: ignore[arg-type]
     with torch.no_grad():
         assert torch.equal(loaded(IMAGES[:1]), theirs(IMAGES[:1])["out"])
+
+
+def test_a_folder_for_timm_is_refused_where_it_would_lack_parameters() -> None:
+    need("timm")
+
+    class Described:
+        content = Content("timm:convnext_atto", 64, 32)
+        weights: dict[str, Tensor]
+
+    timm: Any = importlib.import_module("timm")
+    whole = timm.create_model("convnext_atto", num_classes=0).state_dict()
+    Described.weights = {f"backbone.{name}": tensor for name, tensor in whole.items()}
+    export_check.refuse_incomplete(Described)  # type: ignore[arg-type]
+    del Described.weights["backbone.head.norm.weight"]
+    with pytest.raises(RecipeError, match=r"head\.norm\.weight, which gives no features, was not trained"):
+        export_check.refuse_incomplete(Described)  # type: ignore[arg-type]
+
+
+def test_a_backbone_of_timms_is_read_back_without_its_last_norm(tmp_path: Path) -> None:
+    need("timm")
+    timm: Any = importlib.import_module("timm")
+    network = timm.create_model("convnext_atto", num_classes=0).eval()
+    state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("head.")}
+    images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    loaded = export_check._timm_own(timm.create_model("convnext_atto", num_classes=0), state)
+    with torch.no_grad():
+        wanted = network.forward_intermediates(images, intermediates_only=True)[-1]
+        assert torch.equal(loaded(images), wanted)
+    with pytest.raises(CheckpointError, match=r"timm has no conv1\.weight"):
+        export_check._timm_own(network, {"conv1.weight": images})

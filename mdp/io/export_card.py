@@ -177,15 +177,14 @@ def mmseg_meta(source: Source, known: Mapping[str, Any]) -> dict[str, Any]:
     return meta
 
 
-def hub_config(source: Source, features: int) -> dict[str, Any]:
+def hub_config(source: Source) -> dict[str, Any]:
     """config.json of a timm model folder."""
     name, settings = timm_model(source.content)
     own = not source.content.backbone.startswith(TIMM)
     first = "conv1.0" if source.content.backbone.endswith(DEEP) else "conv1"
     return {
-        "architecture": name,
+        "architecture": name.partition(".")[0],  # without the tag of somebody's weights
         "num_classes": 0,
-        "num_features": features,
         **({"model_args": settings} if settings else {}),
         "pretrained_cfg": {
             "tag": "mdp",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mdp.core.networks.layouts import to_own
 from mdp.io.checkpoint import read_tensors
-from mdp.io.errors import CheckpointError
+from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.export_source import Source
 from mdp.io.export_targets import TIMM, UNDILATED, dilates_alike, layout_of, timm_model
 from mdp.io.onnx_file import run_onnx
@@ -195,6 +195,20 @@ def _timm_own(network: Any, state: dict[str, Tensor]) -> Function:
         raise CheckpointError(f"timm has no {unknown[0]}")
     network.eval()
     return lambda images: network.forward_intermediates(images, intermediates_only=True, output_fmt="NCHW")[-1]
+
+
+def refuse_incomplete(source: Source) -> None:
+    """Raises RecipeError when timm's model has parameters that give no features: it wants them all of a folder."""
+    timm: Any = importlib.import_module("timm")
+    name, _ = timm_model(source.content)
+    with torch.device("meta"):
+        wanted = timm.create_model(name, num_classes=0).state_dict()
+    lacking = [key for key in wanted if f"backbone.{key}" not in source.weights]
+    if lacking:
+        raise RecipeError(
+            f"--to hub: timm wants all of {name} in a folder, and {lacking[0]}, which gives no features, was not "
+            "trained; what can hold it: timm, safetensors, onnx"
+        )
 
 
 def _safetensors(path: Path, source: Source, stride: int) -> Function:

@@ -21,9 +21,9 @@ from mdp.io import runs
 from mdp.io.checkpoint import save_plain, write_atomically
 from mdp.io.errors import RecipeError, ResourceError
 from mdp.io.export_card import facts, home_of, hub_config, mmseg_meta, model_card, stem_of, texts_of
-from mdp.io.export_check import Checked, check_export
+from mdp.io.export_check import Checked, check_export, refuse_incomplete
 from mdp.io.export_source import Source, exported, read_source
-from mdp.io.export_targets import TARGETS, Content, layout_of, load_line, refuse_misfit
+from mdp.io.export_targets import TARGETS, TIMM, Content, layout_of, load_line, refuse_misfit
 from mdp.io.onnx_file import OPSET, expect_onnx, onnx_bytes
 from mdp.io.setting_up import memory_in_one_line
 
@@ -58,6 +58,8 @@ def run_export(run: Path, target: str, out: Path | None, which: str, segmentor: 
     with memory_in_one_line():
         source = read_source(run, which, segmentor)
         refuse_misfit(target, source.content)
+        if target == "hub" and source.content.backbone.startswith(TIMM):
+            refuse_incomplete(source)
         folder = runs.make(out or home_of(source.path) / "export")
         try:
             workplace = Path(tempfile.mkdtemp(prefix=".export-", suffix=".tmp", dir=folder))
@@ -102,8 +104,7 @@ def _write(
     elif target == "hub":
         path.mkdir()
         save_plain(path / _HUB_WEIGHTS, tensors, {"format": "pt"})
-        features = next(t.shape[0] for name, t in reversed(tensors.items()) if name.endswith("running_var"))
-        runs.write_text(path / "config.json", json.dumps(hub_config(source, features), indent=2) + "\n")
+        runs.write_text(path / "config.json", json.dumps(hub_config(source), indent=2) + "\n")
         runs.write_text(path / "README.md", model_card(known, stem))
     elif path.suffix == ".safetensors":
         save_plain(path, tensors, texts_of(known))
