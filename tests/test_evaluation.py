@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mdp.core.comparison import block_counts, miou_interval
+from mdp.core.boundaries import boundary_counts
+from mdp.core.chance import generator
+from mdp.core.comparison import block_counts, count_miou, miou_interval
 from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import class_iou, confusion_matrix, mean_iou
 from mdp.io import evaluation
@@ -24,8 +26,9 @@ from mdp.io.distributed import ALONE
 from mdp.io.errors import DatasetError, Preempted, RecipeError
 from mdp.io.eval_report import interval, summary, table, write_report
 from mdp.io.evaluation import Tally, group_count
-from mdp.io.jobs import run_finetuning
+from mdp.io.jobs import finetune_recipe, run_finetuning
 from mdp.io.loading import Pool
+from mdp.io.opening import plan_finetuning
 from mdp.io.recipe import resolve
 from mdp.io.saving import kinds_of, save, saved
 from mdp.io.scoring import run_evaluation
@@ -294,32 +297,35 @@ def half_saved(pool: Any) -> None:
 # Whole evaluations
 
 
-def test_an_evaluation_counts_blocks_images_and_boundaries_of_the_same_predictions() -> None:
+def test_an_evaluation_counts_blocks_images_and_boundaries_of_the_saved_predictions() -> None:
     tuned = str(run_finetuning(request(init="scratch")))
-    scores, folder = run_evaluation(request(init=tuned), "last", keep=True, save_as=("imagenet-s",))
+    asked = request(("eval.images", 23), init=tuned)
+    scores, folder = run_evaluation(asked, "last", keep=True, save_as=("imagenet-s",))
     assert {path.name for path in folder.iterdir()} == {
         "scores.json", "results.csv", "confusion.csv", "confusion.png", "predictions", "overlays", "imagenet-s",
     }  # fmt: skip
-    with (
-        Image.open(folder / "predictions" / "00003.png") as first,
-        Image.open(folder / "imagenet-s" / "00003.png") as second,
-    ):
-        assert np.array_equal(np.array(first), np.array(second)[..., 0])
-    assert torch.tensor(scores["blocks"])[..., 0].sum() == torch.tensor(scores["confusion"]).diagonal().sum()
-    # five images are five blocks, so the interval is theirs
-    found = miou_interval(torch.tensor(scores["blocks"]), evaluation_rng())
+    validation = plan_finetuning(finetune_recipe(request(init="scratch"))[0]).validation
+    assert validation
+    blocks, edges = torch.zeros(20, 8, 3, dtype=torch.int64), torch.zeros(8, 3, dtype=torch.int64)
+    single = []
+    for index in range(23):
+        labels = validation.read(index)[1]
+        guess, coded = (
+            np.array(Image.open(folder / kind / f"{index:05d}.png")) for kind in ("predictions", "imagenet-s")
+        )
+        assert np.array_equal(guess, coded[..., 0])
+        seen = torch.from_numpy(guess).long()
+        single.append(block_counts(confusion_matrix(seen, labels, 8)))
+        blocks[index * 20 // 23] += single[-1]
+        edges += boundary_counts(seen, labels, 8)
+    assert scores["blocks"] == blocks.tolist()
+    found = miou_interval(torch.stack(single), generator(0, "interval"))
     assert [scores["miou_interval"][key] for key in ("low", "high")] == list(found)
-    assert scores["boundary_miou"] is not None
-    assert scores["images"] == scores["miou_interval"]["images"] == 5
-    plain, _ = run_evaluation(request(("eval.boundary", False), init=tuned), "last", keep=False)
+    assert scores["boundary_miou"] == float(count_miou(edges))
+    assert scores["images"] == scores["miou_interval"]["images"] == scores["miou_interval"]["groups"] == 23
+    plain, _ = run_evaluation(request(("eval.images", 23), ("eval.boundary", False), init=tuned), "last", keep=False)
     assert plain["confusion"] == scores["confusion"]
     assert plain["boundary_miou"] is None
-
-
-def evaluation_rng() -> torch.Generator:
-    from mdp.core.chance import generator  # noqa: PLC0415
-
-    return generator(0, "interval")
 
 
 def test_several_scales_are_said_and_change_the_counts() -> None:
