@@ -18,7 +18,7 @@ from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
 from mdp.io.datasets import load, open_split
 from mdp.io.distributed import World, joined
-from mdp.io.evaluation import score
+from mdp.io.evaluation import tally
 from mdp.io.finetuning import new_segmentor
 from mdp.io.loading import PretrainItems, view_batches
 from mdp.io.opening import pool_of
@@ -72,17 +72,18 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     }
 
 
-def confusion(world: World) -> torch.Tensor:
-    """Of an untrained segmentor on seven images, which no number of processes above one divides."""
+def counts(world: World) -> dict[str, torch.Tensor]:
+    """All pixel counts of an untrained segmentor on seven images, which no number of processes above one divides."""
     dataset = load("shapes-target")
     pool = pool_of([(dataset, open_split(dataset, Path(), "val")[0][:7])])
     network = new_segmentor(resolve({"model": MODEL}), pool.union.size)
-    return score(network, pool, EvalSettings(), CPU, workers=0, world=world)
+    found = tally(network, pool, EvalSettings(), CPU, workers=0, world=world)
+    return {f"count.{key}": tensor for key, tensor in found._asdict().items()}
 
 
 def everything(world: World) -> dict[str, torch.Tensor]:
     """All that is compared."""
-    found = {"confusion": confusion(world)}
+    found = counts(world)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         torch.set_default_dtype(torch.float64)

@@ -76,7 +76,7 @@ def test_class_parts_are_all_classes_once_and_begin_where_vectors_do(classes: in
     assert all(part.start % 16 == 0 for part in parts)
     assert max(lengths) <= max(most, 19)
     assert min(lengths) >= min(4, classes)
-    assert len(parts) == 1 or most <= classes + 3
+    assert (len(parts) == 1) == (classes <= max(most, 19))
 
 
 @given(seeds, st.lists(st.integers(1, 4), min_size=1, max_size=4))

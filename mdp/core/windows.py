@@ -54,6 +54,8 @@ def class_parts(classes: int, most: int) -> list[slice]:
     >>> class_parts(36, 20), class_parts(35, 20)
     ([slice(0, 16, None), slice(16, 32, None), slice(32, 36, None)], [slice(0, 16, None), slice(16, 35, None)])
     """
+    if classes <= most:
+        return [slice(0, classes)]
     step = max(_VECTOR, (most - 3) // _VECTOR * _VECTOR)
     ends = [*range(0, classes, step), classes]
     if len(ends) > 2 and ends[-1] - ends[-2] <= 3:
