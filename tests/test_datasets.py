@@ -11,6 +11,8 @@ from PIL import Image
 from mdp.core.labels import IGNORE, LabelUnion
 from mdp.io.datasets import Dataset, Sample, labels_of, load, names, open_split, open_training
 from mdp.io.datasets.coco_stuff import NEVER
+from mdp.io.datasets.pascal_context import CLASSES as CONTEXT
+from mdp.io.datasets.pascal_context import NUMBERS, VOC_FIRST
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.imagenet_s import categories
 from mdp.io.images import read_labels
@@ -377,6 +379,24 @@ def test_label_maps_of_pascal_context_that_count_from_zero_are_refused(tmp_path:
     with pytest.raises(DatasetError, match=f"have the numbers of {folder} less 1"):
         open_training(load("pascal_context"), tmp_path)
     assert load("pascal_context").labels.table[255] == -2
+
+
+def test_the_makers_order_of_pascal_context_is_vocs_and_then_their_list() -> None:
+    names = [CONTEXT[label] for label in VOC_FIRST]
+    assert sorted(names) == sorted(CONTEXT)
+    assert names[:21] == ["table" if name == "diningtable" else name for name in load("voc").labels.classes]
+    rest = """bag bed bench book building cabinet ceiling cloth computer cup door fence floor flower food grass ground
+    keyboard light mountain mouse curtain platform sign plate road rock shelves sidewalk sky snow bedclothes track tree
+    truck wall water window wood"""
+    assert names[21:] == rest.split()
+
+
+def test_classes_and_numbers_of_pascal_context_are_both_in_alphabetical_order() -> None:
+    assert list(CONTEXT[1:]) == sorted(CONTEXT[1:])
+    assert list(NUMBERS) == sorted(set(NUMBERS))
+    assert len(NUMBERS) == 59
+    some = {2: "aeroplane", 23: "bicycle", 187: "grass", 284: "person", 360: "sky", 458: "wood"}
+    assert {number: CONTEXT[1 + NUMBERS.index(number)] for number in some} == some
 
 
 def test_without_any_edition_of_its_label_maps_pascal_context_says_which_there_are(tmp_path: Path) -> None:
