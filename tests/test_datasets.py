@@ -520,6 +520,9 @@ def test_the_two_versions_of_mapillary_vistas_do_not_take_each_others_label_maps
     mapillary_v2_tree(tmp_path)
     mapillary = load("mapillary_v2")
     assert class_names(mapillary, open_training(mapillary, tmp_path)[0][0]) == {"Bird", "Road", "Sky", "Static"}
+    ignored = np.array([2, 31, 38, 79, 86, 96, 115, 123])
+    assert (mapillary.labels.to_classes(ignored) == IGNORE).all()
+    assert int((mapillary.labels.to_classes(np.arange(124)) == IGNORE).sum()) == len(ignored)
     with pytest.raises(DatasetError, match=r"no .*v1\.2/labels or .*training/labels \(.*training has images, v2\.0\)"):
         open_training(load("mapillary"), tmp_path)
     shutil.rmtree(tmp_path / "mapillary")

@@ -186,6 +186,13 @@ def test_colours_for_display_are_ones_own_where_given_and_distinct_elsewhere(tmp
     assert len(set(colors)) == 2
 
 
+def test_the_terms_of_a_dataset_are_those_its_file_states(tmp_path: Path) -> None:
+    assert load(str(own_yaml(tmp_path, MINIMAL + "terms: |\n  Photos are ours;\n  labels CC0.\n"))).terms == (
+        "Photos are ours; labels CC0."
+    )
+    assert load(str(own_yaml(tmp_path, MINIMAL))).terms == ""
+
+
 # What it refuses
 
 
@@ -227,6 +234,7 @@ def test_colours_for_display_are_ones_own_where_given_and_distinct_elsewhere(tmp
         (UNLABELLED.replace("images: photos", "count: 3"), "a split is {images: FOLDER}; got count"),
         (UNLABELLED.replace("photos", "photos, image: photos"), "splits.train.image; did you mean 'images'"),
         (UNLABELLED.replace("photos", "3"), "splits.train.images: expected text, got 3"),
+        (MINIMAL + "terms: 4\n", "terms: expected the licence in a sentence"),
         ("name: site\n", "splits: expected"),
         ("", "splits: expected"),
         ("name: [", "line 1"),
