@@ -393,7 +393,7 @@ def test_a_hub_folder_is_what_timm_reads(pretrained: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in found.path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     config = json.loads((found.path / "config.json").read_text())
     assert (config["architecture"], config["num_classes"]) == ("resnet18", 0)
-    assert config["pretrained_cfg"]["first_conv"] == "conv1"
+    assert (config["pretrained_cfg"]["first_conv"], config["pretrained_cfg"]["num_classes"]) == ("conv1", 0)
     assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]
     assert found.sha256 == exporting._sha256(found.path / "model.safetensors")
     assert json.loads(found.sidecar.read_text())["sha256_of"] == f"{found.path.name}/model.safetensors"

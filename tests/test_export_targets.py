@@ -1,5 +1,6 @@
 """What each library can hold, and the line that loads it there."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from mdp.io.export_targets import (
     refuse_misfit,
     timm_model,
 )
+from tests.conftest import ROOT
 
 PLAIN = Content("resnet50", 64, 8)
 DEEP = PLAIN._replace(backbone="resnet50_v1c")
@@ -122,6 +124,15 @@ def test_the_line_is_one_statement_line_whatever_the_path(target: str) -> None:
     compile(line, "line", "exec")
     assert "\n" not in line
     assert repr(str(path)).strip("'\"") in line
+
+
+def test_the_page_on_libraries_has_every_target_and_python_that_compiles() -> None:
+    page = (ROOT / "docs" / "interop.md").read_text()
+    assert [target for target in TARGETS if f"| `{target}` |" not in page] == []
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 6
+    for block in blocks:
+        compile(block, "interop.md", "exec")
 
 
 def test_help_names_the_targets_without_torch() -> None:
