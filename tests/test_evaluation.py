@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
+from mdp.cli import cli
 from mdp.core.boundaries import boundary_counts
 from mdp.core.chance import generator
 from mdp.core.comparison import block_counts, count_miou, miou_interval
@@ -378,3 +380,18 @@ def test_the_counts_of_an_evaluation_are_those_of_its_predictions() -> None:
     labels, guess = (torch.randint(0, 3, (8, 9), generator=rng_of(i)) for i in range(2))
     counts = tally_of(confusion_matrix(guess, labels, 3).tolist(), images=1)
     assert summary(counts, SPACE, 1)["miou"] == pytest.approx(mean_iou(confusion_matrix(guess, labels, 3)))
+
+
+def test_flags_reach_the_settings_and_a_bad_list_is_refused() -> None:
+    tuned = str(run_finetuning(request(init="scratch")))
+    runner = CliRunner()
+    command = ["eval", tuned, "--images", "2", "--scales", "0.5,1", "--flip", "--max-memory", "1GB", "-v"]
+    done = runner.invoke(cli, [*command, "--device", "cpu", "--workers", "0"])
+    assert done.exit_code == 0, done.output
+    assert "mean IoU over all classes, absent ones as 0" in done.output
+    (path,) = Path(tuned).rglob("scores.json")
+    scores = json.loads(path.read_text())
+    assert (scores["scales"], scores["flip"], scores["images"]) == ([0.5, 1.0], True, 2)
+    wrong = runner.invoke(cli, ["eval", tuned, "--scales", "0.5,x"])
+    assert wrong.exit_code == 2
+    assert "expected numbers such as 0.5,1,1.5, got '0.5,x'" in wrong.output

@@ -255,6 +255,12 @@ def test_activations_grow_with_the_image_and_with_the_batch(network: Segmentor) 
     assert one >= 4 * (3 * 128 * 128 + 4 * 64 * 64)
 
 
+def test_what_a_layer_has_used_up_is_counted_no_longer() -> None:
+    # what goes in and what comes out, 3 x 10 x 10 numbers each, and copies of both and of 3 x 3 weights
+    for layers in (3, 30):
+        assert activation_bytes(nn.Sequential(*[nn.Conv2d(3, 3, 1)] * layers), (10, 10)) == 4 * (4 * 300 + 9)
+
+
 def test_inference_stays_within_its_budget() -> None:
     # 171 classes at 512 x 256 take 90 MB for each copy of their scores
     own = [sys.executable, "-m", "tests.stress.eval_memory", "--small", "--limit", "220MB", "--one", "whole with flip"]

@@ -53,7 +53,8 @@ def activation_bytes(network: nn.Module, size: tuple[int, int], images: int = 1)
 
     For a convolution, what goes in and out is counted twice: on a CPU it is copied into another layout.
     """
-    weights = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
+    tensors = (*network.named_parameters(), *network.named_buffers())  # each once, also where layers share weights
+    weights = {name: tensor.to("meta") for name, tensor in tensors}
     inputs = torch.empty(images, 3, *size, device="meta")
     with torch.no_grad(), _Living() as living:
         functional_call(network, weights, (inputs,))
