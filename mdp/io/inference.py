@@ -170,7 +170,7 @@ def _forward(network: nn.Module, pieces: list[Tensor]) -> Tensor | None:
     """Logits (n, C, h, w) of pieces (1, 3, *window); None when memory ran out."""
     try:
         logits: Tensor = network(torch.cat(pieces))
-        return logits
+        return logits.contiguous()  # a network in channels_last gives them so; classes are looked at one by one
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

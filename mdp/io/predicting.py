@@ -99,7 +99,8 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
         progress.say(_what(found, job))
         network = new_segmentor(recipe, len(space.classes))
         restore_(network, section(start.tensors, "network"), str(path))
-        network.to(device).eval()
+        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.eval()
         _make_room(job, space, progress)
         work = Work(
             job=job,

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mdp.io import runs
 from mdp.io.checkpoint import load
 from mdp.io.datasets import open_split
@@ -80,11 +82,12 @@ def _evaluate(
     progress.say(line)
     network = new_segmentor(recipe, pool.union.size)
     restore_(network, section(start.tensors, "network"), str(path))
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     worst = Worst(gallery, dataset.labels) if gallery else None
     workers = recipe.run.workers
     with memory_in_one_line(), saved(folder, pool, kinds, world) as place:
         counts = tally(
-            network.to(device), pool, settings, device, workers,
+            network, pool, settings, device, workers,
             tell=progress.tell, say=progress.say, keep=place, world=world, worst=worst,
         )  # fmt: skip
     scores = {
