@@ -100,8 +100,9 @@ def mix_regions(a: Batch, b: Batch, boxes: tuple[Box, ...]) -> Batch:
 
 def mix_pixels(a: Batch, b: Batch, share: Tensor) -> Blend:
     """share * a + (1 - share) * b (eq. 6); labels are not mixed, both are kept.  `share` is (B,)."""
-    lam = share.to(a.images)[:, None, None, None]  # (B, 1, 1, 1)
-    return Blend(torch.lerp(b.images, a.images, lam), a.labels, b.labels, share.to(a.images.device))
+    share = share.to(a.images.device, non_blocking=True)
+    lam = share.to(a.images.dtype)[:, None, None, None]  # (B, 1, 1, 1)
+    return Blend(torch.lerp(b.images, a.images, lam), a.labels, b.labels, share)
 
 
 def plan_rows(plan: MixPlan, rows: slice) -> MixPlan:
@@ -115,14 +116,14 @@ def mix(batch: Batch, plan: MixPlan, whole: Batch | None = None) -> Blend:
     Partners are in `whole`, where `batch` is a part of a batch that processes share.
     """
     device, whole = batch.images.device, whole or batch
-    partner = plan.partner.to(device)
+    partner = plan.partner.to(device, non_blocking=True)
     other = Batch(whole.images[partner], whole.labels[partner])
     nothing = Box(0, 0, 0, 0)
     boxes = tuple(box if kind == REGION else nothing for box, kind in zip(plan.boxes, plan.kind, strict=True))
     pasted = mix_regions(batch, other, boxes)
     share = torch.where(plan.kind == PIXEL, plan.share, 1.0)
     blend = mix_pixels(pasted, other, share)
-    second = torch.where((share < 1).to(device)[:, None, None], blend.second, blend.first)
+    second = torch.where((share < 1).to(device, non_blocking=True)[:, None, None], blend.second, blend.first)
     return blend._replace(second=second)
 
 

@@ -127,7 +127,7 @@ def prepare(
     known = prototypes(bank, settings.normalise_prototypes)
     blends = tuple(_blend(view, settings.mix, rng, processes) for view in views)
     weights = [_plain_targets(blend, settings.mix, stride).valid.sum() for blend in blends]
-    valid = [(labels != IGNORE).sum().float(), torch.tensor(float(labels.numel()), device=labels.device)]
+    valid = [(labels != IGNORE).sum().float(), labels.new_full((), labels.numel(), dtype=torch.float32)]
     counts = processes.all_sum(torch.stack([*weights, *valid]))  # (V + 2,)
     metrics = {
         "valid_share": counts[-2] / counts[-1],
