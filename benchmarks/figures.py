@@ -65,7 +65,8 @@ def judged(figures: Figures) -> list[Verdict]:
 
 
 def _verdict(gate: Gate, figures: Figures) -> Verdict:
-    ours, ratio_of = figures.entries[0], time_ratio if gate.what == "time" else memory_ratio
+    ours = next(entry for entry in figures.entries if not gate.of or entry.name == gate.of)
+    ratio_of = time_ratio if gate.what == "time" else memory_ratio
     ratios = [ratio for entry in _opponents(gate, figures) if (ratio := ratio_of(entry, ours)) is not None]
     if not ratios:
         return Verdict(gate, None, None)

@@ -45,6 +45,7 @@ class Gate:
     at_least: float | None = None  # theirs / ours
     at_most: float | None = None  # ours / theirs
     what: Literal["time", "memory"] = "time"
+    of: str = ""  # the entry that is judged in place of ours
 
     def __post_init__(self) -> None:
         if (self.at_least is None) == (self.at_most is None):

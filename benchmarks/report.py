@@ -57,9 +57,9 @@ def sentence(verdict: Verdict) -> str:
     """A gate and what it came to."""
     gate = verdict.gate
     demand = (
-        f"{gate.against} / ours >= {gate.at_least:g}"
+        f"{gate.against} / {gate.of or 'ours'} >= {gate.at_least:g}"
         if gate.at_least is not None
-        else f"ours / {gate.against} <= {gate.at_most:g}"
+        else f"{gate.of or 'ours'} / {gate.against} <= {gate.at_most:g}"
     )
     outcome = {None: "nothing to compare with", True: "met", False: "MISSED"}[verdict.met]
     return f"{gate.what} {demand}: " + (f"{verdict.ratio:.2f}, {outcome}" if verdict.ratio is not None else outcome)

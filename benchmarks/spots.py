@@ -5,7 +5,7 @@ from importlib import import_module
 
 from benchmarks.measure import Case
 
-SPOTS = ("prototype_loss",)
+SPOTS = ("prototype_loss", "step", "loop")
 
 
 def cases(spot: str) -> dict[str, Callable[[], Case]]:
