@@ -14,6 +14,7 @@ from torch import Tensor
 from mdp.core.batches import Batch, Blend
 from mdp.core.chance import beta
 from mdp.core.geometry import Box
+from mdp.core.processes import taken
 
 PLAIN, REGION, PIXEL = 0, 1, 2
 
@@ -110,20 +111,20 @@ def plan_rows(plan: MixPlan, rows: slice) -> MixPlan:
     return MixPlan(plan.partner[rows], plan.kind[rows], plan.share[rows], plan.boxes[rows])
 
 
-def mix(batch: Batch, plan: MixPlan, whole: Batch | None = None) -> Blend:
+def mix(batch: Batch, plan: MixPlan, others: Batch | None = None) -> Blend:
     """Applies a plan: every image is left plain, region-mixed or pixel-mixed with its partner.
 
-    Partners are in `whole`, where `batch` is a part of a batch that processes share.
+    `others` are the partners, one for each image, where `batch` is a part of a batch that processes share.
     """
-    device, whole = batch.images.device, whole or batch
-    partner = plan.partner.to(device, non_blocking=True)
-    other = Batch(whole.images[partner], whole.labels[partner])
+    other = others or Batch(taken(batch.images, plan.partner), taken(batch.labels, plan.partner))
     nothing = Box(0, 0, 0, 0)
     boxes = tuple(box if kind == REGION else nothing for box, kind in zip(plan.boxes, plan.kind, strict=True))
     pasted = mix_regions(batch, other, boxes)
     share = torch.where(plan.kind == PIXEL, plan.share, 1.0)
     blend = mix_pixels(pasted, other, share)
-    second = torch.where((share < 1).to(device, non_blocking=True)[:, None, None], blend.second, blend.first)
+    second = torch.where(
+        (share < 1).to(other.labels.device, non_blocking=True)[:, None, None], blend.second, blend.first
+    )
     return blend._replace(second=second)
 
 

@@ -153,8 +153,8 @@ def _blend(view: Batch, settings: MixSettings, rng: torch.Generator, processes: 
     if not (settings.region or settings.pixel):
         return unmixed(view)
     plan = draw_plan(rng, settings, processes.total, *view.images.shape[2:])
-    whole = Batch(processes.gather(view.images), processes.gather(view.labels))
-    return mix(view, plan_rows(plan, processes.own), whole)
+    others = Batch(processes.take(view.images, plan.partner), processes.take(view.labels, plan.partner))
+    return mix(view, plan_rows(plan, processes.own), others)
 
 
 def _plain_targets(blend: Blend, settings: MixSettings, stride: int) -> Targets:
