@@ -5,7 +5,9 @@ from importlib import import_module
 
 from benchmarks.measure import Case
 
-SPOTS = ("prototype_loss",)
+SPOTS = (
+    "prototype_loss", "pixel_loss", "class_pooling", "bank", "key_encoder", "mixing", "confusion", "boundary",
+)  # fmt: skip
 
 
 def cases(spot: str) -> dict[str, Callable[[], Case]]:
