@@ -24,12 +24,13 @@ def embeddings(
 
 
 def label_maps(
-    rng: torch.Generator, count: int, height: int, width: int, classes: int, own: int = 12, ignored: float = 0.1
-) -> Tensor:
-    """(B, h, w) int64 in patches of an eighth of the map, about `own` classes an image; -1 for the `ignored` share."""
+    rng: torch.Generator, count: int, height: int, width: int, classes: int, own: int = 12, ignored: float = 0.1,
+    patches: int = 8,
+) -> Tensor:  # fmt: skip
+    """(B, h, w) int64 of patches x patches, about `own` classes an image; -1 for the `ignored` share of pixels."""
     palette = torch.stack([torch.randperm(classes, generator=rng)[:own] for _ in range(count)])  # (B, own)
-    patches = torch.randint(palette.shape[1], (count, 8, 8), generator=rng)
-    maps = palette.gather(1, patches.flatten(1)).view(count, 1, 8, 8).float()
+    places = torch.randint(palette.shape[1], (count, patches**2), generator=rng)
+    maps = palette.gather(1, places).view(count, 1, patches, patches).float()
     maps = F.interpolate(maps, size=(height, width), mode="nearest")[:, 0].long()
     return maps.masked_fill(torch.rand(maps.shape, generator=rng) < ignored, IGNORE)
 

@@ -5,7 +5,10 @@ from importlib import import_module
 
 from benchmarks.measure import Case
 
-SPOTS = ("prototype_loss", "step", "loop")
+SPOTS = (
+    "prototype_loss", "pixel_loss", "class_pooling", "bank", "key_encoder", "mixing", "confusion", "boundary",
+    "step", "loop",
+)  # fmt: skip
 
 
 def cases(spot: str) -> dict[str, Callable[[], Case]]:

@@ -56,7 +56,7 @@ class Exchange(NamedTuple):
 def plan_exchange(index: Tensor, images: tuple[int, ...], rank: int) -> Exchange:
     """How each process gets the rows `index` (B,) of the whole batch that its own images ask for, and no others."""
     owner = torch.repeat_interleave(torch.arange(len(images)), torch.tensor(images))  # (B,) of a row
-    wanted = index.split(images)  # by each process
+    wanted = torch.split(index, images)  # by each process
     start = sum(images[:rank])
     asked = [rows[owner[rows] == rank] - start for rows in wanted]
     mine = owner[wanted[rank]]  # (b,): whose the rows are that this process wants
