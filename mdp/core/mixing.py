@@ -122,9 +122,8 @@ def mix(batch: Batch, plan: MixPlan, others: Batch | None = None) -> Blend:
     pasted = mix_regions(batch, other, boxes)
     share = torch.where(plan.kind == PIXEL, plan.share, 1.0)
     blend = mix_pixels(pasted, other, share)
-    second = torch.where(
-        (share < 1).to(other.labels.device, non_blocking=True)[:, None, None], blend.second, blend.first
-    )
+    mixed = (share < 1).to(other.labels.device, non_blocking=True)[:, None, None]  # (B, 1, 1)
+    second = torch.where(mixed, blend.second, blend.first)
     return blend._replace(second=second)
 
 

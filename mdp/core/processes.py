@@ -18,9 +18,7 @@ class Processes(NamedTuple):
     rank: int
     all_sum: Callable[[Tensor], Tensor]  # the sum over processes, the same bits on each
     gather: Callable[[Tensor], Tensor]  # (b, ...) of each process -> (B, ...), in order of rank; without gradient
-    take: Callable[
-        [Tensor, Tensor], Tensor
-    ]  # (b, ...), index (B,) -> row index[i] of all for each own image i: (b, ...)
+    take: Callable[[Tensor, Tensor], Tensor]  # (b, ...), index (B,) -> for each own image i row index[i] of all
 
     @property
     def total(self) -> int:
@@ -56,7 +54,7 @@ class Exchange(NamedTuple):
 def plan_exchange(index: Tensor, images: tuple[int, ...], rank: int) -> Exchange:
     """How each process gets the rows `index` (B,) of the whole batch that its own images ask for, and no others."""
     owner = torch.repeat_interleave(torch.arange(len(images)), torch.tensor(images))  # (B,) of a row
-    wanted = torch.split(index, images)  # by each process
+    wanted = torch.split(index, list(images))  # by each process
     start = sum(images[:rank])
     asked = [rows[owner[rows] == rank] - start for rows in wanted]
     mine = owner[wanted[rank]]  # (b,): whose the rows are that this process wants
