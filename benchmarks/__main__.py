@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from benchmarks import report, spots
+from benchmarks import gpu_report, report, spots
 from benchmarks.children import measured
 from benchmarks.figures import Figures
+from benchmarks.gpu import device_of, sizes
+from mdp.io.errors import MdpError
 
 
 def _chosen(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -27,9 +29,13 @@ def _chosen(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--quick", is_flag=True, help="The smallest case of each spot, 2 rounds: whether it works.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the table here.")
+@click.option("--gpu", is_flag=True, help="Measure hot spots and whole steps on a CUDA device instead.")
+@click.option("--device", default="auto", show_default=True, help="With --gpu: auto, cuda:N, or cpu to try it out.")
+@click.option("--peak-tflops", type=click.FloatRange(0, min_open=True), help="With --gpu: the peak to compare with.")
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="With --gpu: loader processes.")
 def main(
     only: tuple[str, ...], listed: bool, rounds: int, threads: int, quick: bool, json_file: Path | None,
-    markdown: Path | None,
+    markdown: Path | None, gpu: bool, device: str, peak_tflops: float | None, workers: int,
 ) -> None:  # fmt: skip
     """Measure the hot spots of mdp beside what else computes the same.
 
@@ -38,7 +44,10 @@ def main(
     \b
     python -m benchmarks --quick
     python -m benchmarks --only prototype_loss --rounds 9 --json figures.json
+    python -m benchmarks --gpu --workers 8
     """
+    if gpu:
+        sys.exit(_on_gpu(device, quick, rounds, peak_tflops, workers))
     if listed:
         for name in only:
             click.echo(f"{name}: {spots.summary(name)}")
@@ -57,6 +66,18 @@ def main(
     if markdown:
         markdown.write_text(report.markdown(found), encoding="utf-8")
     sys.exit(1 if any(figures.failure for figures in found) else 0)
+
+
+def _on_gpu(name: str, quick: bool, rounds: int, peak: float | None, workers: int) -> int:
+    """Prints the lines of the GPU benchmark as they come; the exit code."""
+    try:
+        device = device_of(name)
+        for line in gpu_report.lines(device, sizes(quick, rounds), peak, workers):
+            click.echo(line)
+    except MdpError as error:
+        click.echo(str(error), err=True)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
