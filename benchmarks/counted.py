@@ -4,7 +4,7 @@
 Shape legend: V = 2 views, B images a process, C classes, D channels, T batches in the bank, n processes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -16,10 +16,11 @@ from mdp.core.chance import generator
 from mdp.core.labels import LabelSpace, LabelUnion
 from mdp.core.methods import Data, multi_dataset
 from mdp.core.networks import EmbeddingNetwork, NetworkSettings, build_embedding_network
-from mdp.io.datasets import ade20k, voc
+from mdp.io.datasets import ade20k, coco_stuff, voc
 
 VIEWS = 2
 EPOCHS = 200
+INSTEAD = "were the whole batch gathered"  # in place of the partners: not part of a step
 IMAGES = voc.SPLITS["trainaug"] + ade20k.SPLITS["train"]  # the union that the paper's longer runs see
 CLASSES = len(voc.LABELS.classes) + len(ade20k.LABELS.classes)
 
@@ -43,7 +44,6 @@ class Counts:
     class_sum_bytes: int  # all-reduced
     norm_bytes: int  # all-gathered and all-reduced by SyncBatchNorm
     partner_bytes: int  # received for mixing
-    gathered_bytes: int  # what gathering the whole batch would have received, for each process of the run
     input_bytes: int  # copied to the device, uint8 images and int16 labels
     bank_bytes: int  # resident, for each batch that the bank keeps
 
@@ -81,7 +81,6 @@ def count(
         class_sum_bytes=classes * (4 * embedding + 8),
         norm_bytes=4 * (2 * (2 * channels + len(norms)) + 2 * channels),  # both encoders' forward, one backward
         partner_bytes=VIEWS * images * (4 * 3 + 8) * picture,
-        gathered_bytes=VIEWS * images * (4 * 3 + 8) * picture,
         input_bytes=VIEWS * images * (3 + 2) * picture,
         bank_bytes=multi_dataset.state_bytes(method, data) - multi_dataset.state_bytes(shorter, data),
     )
@@ -129,31 +128,72 @@ def step_seconds(counts: Counts, machine: Machine, processes: int) -> dict[str, 
         "class sums": several * 3 * machine.latency + ring_bytes(counts.class_sum_bytes, processes) / link,
         "SyncBatchNorm": several * 3 * counts.norm_layers * machine.latency,
         "partners": several * counts.partner_bytes / link,
-        "whole batch instead": (processes - 1) * counts.gathered_bytes / link,
+        INSTEAD: (processes - 1) * counts.partner_bytes / link,
     }
 
 
-def table(counts: Counts, machine: Machine) -> list[str]:
+def time_table(counts: Counts, machine: Machine) -> str:
     """Rows of Markdown: the parts of a step in milliseconds on 1, 8 and 64 devices."""
-    rows = ["| part of a step, ms | 1 device | 8 devices | 64 devices |", "|---|---|---|---|"]
+    rows = [f"| {counts.images} images a device, ms | 1 device | 8 devices | 64 devices |", "|---|---|---|---|"]
     columns = [step_seconds(counts, machine, processes) for processes in (1, 8, 64)]
     rows += [f"| {name} | {' | '.join(f'{1000 * column[name]:.1f}' for column in columns)} |" for name in columns[0]]
-    return rows
+    return "\n".join(rows)
 
 
-def lines(counts: Counts) -> Mapping[str, str]:
-    """The counted numbers as text, by name."""
-    return {name.replace("_", " "): f"{value:,}" for name, value in asdict(counts).items()}
+def count_table(counts: Sequence[Counts]) -> str:
+    """Rows of Markdown: every counted number, a column for each number of images a device."""
+    names = [name for name in asdict(counts[0]) if name != "images"]
+    rows = [f"| | {' | '.join(f'{one.images} images a device' for one in counts)} |", f"|---{'|---' * len(counts)}|"]
+    rows += [
+        f"| {name.replace('_', ' ')} | {' | '.join(f'{getattr(one, name):,}' for one in counts)} |" for name in names
+    ]
+    return "\n".join(rows)
 
 
-def main() -> None:
-    """Prints everything."""
-    counts, machine = count(NetworkSettings()), Machine()
-    print(f"VOC + ADE20K: {IMAGES:,} images, {CLASSES} classes")
-    for name, value in lines(counts).items():
-        print(f"{name}: {value}")
-    print("\n".join(table(counts, machine)))
+def bank_table() -> str:
+    """Rows of Markdown: the memory of a bank that keeps one epoch, by images a step."""
+    rows = [f"| images a step | T, C = {CLASSES} | MB | T, C = 342 | MB |", "|---|---|---|---|---|"]
+    for batch in (64, 512, 4096):
+        cells = [f"{batch:,}"]
+        for images, classes in ((IMAGES, CLASSES), (IMAGES + coco_stuff.SPLITS["train"], 342)):
+            space = LabelSpace(name="union", classes=tuple(map(str, range(classes))))
+            data = Data(LabelUnion([space]), batch, images // batch)
+            size = multi_dataset.state_bytes(multi_dataset.Settings(), data)
+            cells += [f"{data.epoch_batches:,}", f"{size / 1e6:,.0f}"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def hours(counts: Counts, machine: Machine, processes: int) -> float:
+    """VOC + ADE20K, 200 epochs, were nothing hidden behind anything else; without the loader."""
+    parts = step_seconds(counts, machine, processes)
+    steps = EPOCHS * (IMAGES // (counts.images * processes))
+    return steps * sum(seconds for name, seconds in parts.items() if name != INSTEAD) / 3600
+
+
+def hours_table(counts: Sequence[Counts], machine: Machine) -> str:
+    """Rows of Markdown: steps and hours of the paper's longer run."""
+    rows = ["| devices | images a device | images a step | steps an epoch | hours |", "|---|---|---|---|---|"]
+    for one in counts:
+        for processes in (1, 8, 64):
+            batch = one.images * processes
+            cells = (processes, one.images, f"{batch:,}", IMAGES // batch, f"{hours(one, machine, processes):.1f}")
+            rows.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(rows)
+
+
+def tables() -> list[str]:
+    """Everything that docs/scale.md quotes."""
+    machine, settings = Machine(), NetworkSettings()
+    counts = [count(settings, images) for images in (64, 8)]
+    return [
+        f"VOC + ADE20K: {IMAGES:,} images, {CLASSES} classes.",
+        count_table(counts),
+        *(time_table(one, machine) for one in counts),
+        hours_table(counts, machine),
+        bank_table(),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    print("\n\n".join(tables()))

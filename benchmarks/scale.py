@@ -24,7 +24,7 @@ from benchmarks.recipes import RESNET18, pretraining
 from mdp.core.chance import generator
 from mdp.core.contrast import prototype_nce
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
-from mdp.core.prototypes import class_sums, empty_bank, prototypes, push
+from mdp.core.prototypes import Prototypes, class_sums, empty_bank, prototypes, push
 from mdp.core.targets import Targets, hard_targets, prototype_similarity, sparse_targets
 from mdp.io.charts import Line, Panel, line_chart
 
@@ -32,6 +32,10 @@ CHANNELS, SIDE, TAU = 256, 28, 0.07
 HERE = Path(__file__).parent
 
 Work = Callable[[], object]
+_INTRODUCTION = """Written by `python -m benchmarks.scale --write`. An exponent is the slope of a least-squares
+line through the logarithms of the larger sizes (three or more): 1 is linear growth, 0 is none. Memory is the peak of
+one call beyond its inputs.
+"""
 
 
 class Growth(NamedTuple):
@@ -75,7 +79,7 @@ def _loss(count: int, classes: int, similar: int = 0) -> Work:
     return partial(_graded, raw, known, targets)
 
 
-def _graded(raw: Tensor, known: inputs.Prototypes, targets: Targets) -> Tensor:
+def _graded(raw: Tensor, known: Prototypes, targets: Targets) -> Tensor:
     leaf = raw.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(prototype_nce(leaf, known, targets, TAU, unit=False).mean(), leaf)
     return gradient
@@ -188,20 +192,16 @@ def _memory(points: Sequence[Point]) -> str:
 
 def chart(found: Sequence[tuple[str, Sequence[Point]]]) -> str:
     """Doublings of time, and of memory, over doublings of the size: slope 1 is linear."""
-    times = [
-        Line(name, [_doublings(points, p.size, p.seconds, points[0].seconds) for p in points]) for name, points in found
-    ]
+    times = [_line(name, points, [p.seconds for p in points]) for name, points in found]
     kept = [(name, points) for name, points in found if all((p.memory or 0) >= 2**20 for p in points)]
-    memories = [
-        Line(name, [_doublings(points, p.size, p.memory or 1, points[0].memory or 1) for p in points])
-        for name, points in kept
-    ]  # fmt: skip
+    memories = [_line(name, points, [float(p.memory or 1) for p in points]) for name, points in kept]
     panels = [Panel("time", times)] + ([Panel("peak memory of a call", memories)] if memories else [])
     return line_chart(panels, "What grows how, on one CPU thread", "doublings of the size", "doublings")
 
 
-def _doublings(points: Sequence[Point], size: float, value: float, first: float) -> tuple[float, float]:
-    return math.log2(size / points[0].size), math.log2(value / first)
+def _line(name: str, points: Sequence[Point], values: Sequence[float]) -> Line:
+    xs = [math.log2(point.size / points[0].size) for point in points]
+    return Line(name, list(zip(xs, [math.log2(value / values[0]) for value in values], strict=True)))
 
 
 @click.command()
@@ -217,7 +217,7 @@ def main(write: bool, rounds: int, only: str) -> None:
             found.append((growth.name, list(measure(growth, rounds))))
             click.echo(table(found[-1:]).splitlines()[-1])
     if write:
-        text = f"{report.machine(1)}\n\n{table(found)}\n"
+        text = f"# How it grows\n\n{_INTRODUCTION}\n{report.machine(1)}.\n\n{table(found)}\n\n![growth](scale.svg)\n"
         (HERE / "scale.md").write_text(text, encoding="utf-8")
         (HERE / "scale.svg").write_text(chart(found), encoding="utf-8")
 
