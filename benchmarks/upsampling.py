@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from mdp.core.upsampling import upsampled_argmax
 from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import inputs
 from benchmarks.measure import Case, Entry, Gate
+from mdp.core.upsampling import upsampled_argmax
 
 MARGIN = 8.0  # of the right class's logit
 NOISE = 0.6  # standard deviation

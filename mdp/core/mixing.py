@@ -90,12 +90,10 @@ def mix_regions(a: Batch, b: Batch, boxes: tuple[Box, ...]) -> Batch:
     """
     if a.images.shape != b.images.shape or len(boxes) != len(a.images):
         raise ValueError(f"{len(boxes)} boxes for batches {tuple(a.images.shape)} and {tuple(b.images.shape)}")
-    images, labels = a.images.clone(), a.labels.clone()
-    for i, (top, left, height, width) in enumerate(boxes):
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        images[i, :, rows, columns] = b.images[i, :, rows, columns]
-        labels[i, rows, columns] = b.labels[i, rows, columns]
-    return Batch(images, labels)
+    mixed = Batch(a.images.clone(), a.labels.clone())
+    for i, box in enumerate(boxes):
+        _paste_(mixed, i, b, i, box)
+    return mixed
 
 
 def mix_pixels(a: Batch, b: Batch, share: Tensor) -> Blend:
@@ -114,16 +112,22 @@ def mix(batch: Batch, plan: MixPlan, whole: Batch | None = None) -> Blend:
 
     Partners are in `whole`, where `batch` is a part of a batch that processes share.
     """
-    device, whole = batch.images.device, whole or batch
-    partner = plan.partner.to(device)
-    other = Batch(whole.images[partner], whole.labels[partner])
-    nothing = Box(0, 0, 0, 0)
-    boxes = tuple(box if kind == REGION else nothing for box, kind in zip(plan.boxes, plan.kind, strict=True))
-    pasted = mix_regions(batch, other, boxes)
-    share = torch.where(plan.kind == PIXEL, plan.share, 1.0)
-    blend = mix_pixels(pasted, other, share)
-    second = torch.where((share < 1).to(device)[:, None, None], blend.second, blend.first)
-    return blend._replace(second=second)
+    whole, partner = whole or batch, plan.partner.tolist()
+    mixed = Batch(batch.images.clone(), batch.labels.clone())
+    for i in (plan.kind == REGION).nonzero().flatten().tolist():
+        _paste_(mixed, i, whole, partner[i], plan.boxes[i])
+    share, second = torch.where(plan.kind == PIXEL, plan.share, 1.0), mixed.labels.clone()
+    for i in (share < 1).nonzero().flatten().tolist():  # one by one, where partners need no batch of their own
+        torch.lerp(whole.images[partner[i]], batch.images[i], float(share[i]), out=mixed.images[i])
+        second[i] = whole.labels[partner[i]]
+    return Blend(mixed.images, mixed.labels, second, share.to(mixed.images.device))
+
+
+def _paste_(mixed: Batch, i: int, other: Batch, j: int, box: Box) -> None:
+    """Writes a box of image `j` of the other batch into image `i`, labels included."""
+    rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+    mixed.images[i, :, rows, columns] = other.images[j, :, rows, columns]
+    mixed.labels[i, rows, columns] = other.labels[j, rows, columns]
 
 
 def unmixed(batch: Batch) -> Blend:
