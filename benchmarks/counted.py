@@ -52,9 +52,7 @@ def count(
     settings: NetworkSettings, images: int = 64, crop: int = 224, classes: int = CLASSES, embedding: int = 256
 ) -> Counts:
     """The counts of a step of multi_dataset; nothing is computed."""
-    with torch.device("meta"):
-        network = build_embedding_network(settings, embedding, 512, generator(0))
-    forward, backward = _flops(network, crop)
+    network, forward, backward = _passes(settings, embedding, crop)
     side = -(-crop // network.output_stride)
     pixels = VIEWS * images * side**2
     norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
@@ -87,14 +85,16 @@ def count(
 
 
 @cache
-def _flops(network: EmbeddingNetwork, crop: int) -> tuple[int, int]:
-    """FLOPs of one image's forward and backward pass."""
+def _passes(settings: NetworkSettings, embedding: int, crop: int) -> tuple[EmbeddingNetwork, int, int]:
+    """The network, without memory, and the FLOPs of one image's forward and backward pass."""
+    with torch.device("meta"):
+        network = build_embedding_network(settings, embedding, 512, generator(0))
     images = torch.empty(2, 3, crop, crop, device="meta")
     with FlopCounterMode(display=False) as forward:
         queries: Tensor = network(images, unit=False)
     with FlopCounterMode(display=False) as backward:
         queries.sum().backward()  # type: ignore[no-untyped-call]
-    return forward.get_total_flops() // 2, backward.get_total_flops() // 2
+    return network, forward.get_total_flops() // 2, backward.get_total_flops() // 2
 
 
 def ring_bytes(size: int, processes: int) -> float:

@@ -6,8 +6,8 @@ from importlib import import_module
 from benchmarks.measure import Case
 
 SPOTS = (
-    "prototype_loss", "pixel_loss", "class_pooling", "bank", "key_encoder", "mixing", "confusion", "boundary",
-    "step", "loop",
+    "prototype_loss", "pixel_loss", "class_pooling", "bank", "key_encoder", "mixing",
+    "confusion", "upsampling", "boundary", "step", "loop",
 )  # fmt: skip
 
 

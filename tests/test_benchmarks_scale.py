@@ -1,4 +1,4 @@
-"""What is counted, fitted and reported for GPUs and for scale: the arithmetic, by hand and against torch's own counter."""
+"""What is counted, fitted and reported for GPUs and for scale: by hand and against torch's own counter."""
 
 import math
 import subprocess

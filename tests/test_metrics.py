@@ -54,6 +54,23 @@ def test_scores_equal_those_counted_pixel_by_pixel(seed: int, classes: int, pixe
     assert pixel_accuracy(confusion) == pytest.approx(right, nan_ok=True)
 
 
+def test_what_is_predicted_for_ignored_pixels_does_not_matter() -> None:
+    truth, guess = torch.tensor([0, -1, 1, -1], dtype=torch.int16), torch.tensor([0, -1, 0, 999])
+    assert confusion_matrix(guess, truth, 2).tolist() == [[1, 0], [1, 0]]
+
+
+@pytest.mark.parametrize(("truth", "guess"), [(2, 0), (-2, 0), (0, 2), (0, -1)])
+def test_values_that_are_no_class_are_refused(truth: int, guess: int) -> None:
+    with pytest.raises(ValueError, match=r"values -?\d+\.\.-?\d+ outside 0\.\.1"):
+        confusion_matrix(torch.tensor([1, guess]), torch.tensor([1, truth]), 2)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_a_narrow_type_counts_as_a_wide_one(kind: torch.dtype) -> None:
+    values = torch.arange(250)
+    assert torch.equal(confusion_matrix(values.to(kind), values.to(kind), 250), torch.eye(250, dtype=torch.int64))
+
+
 @given(seeds, st.integers(0, 20))
 def test_confusion_matrices_add_across_images(seed: int, cut: int) -> None:
     rng = rng_of(seed)

@@ -371,7 +371,7 @@ def test_a_run_on_a_model_of_timms_is_resumed_exactly_and_fine_tuned(monkeypatch
     changes = request(("model", None), ("finetune.steps", 2), ("finetune.head_init", "prototypes"))
     own = {key: value for key, value in changes.layers[0].items() if key != "model"}
     tuned = run_finetuning(Request(layers=(own,), quiet=True, out=Path("tuned"), init=str(whole)))
-    assert "loaded backbone" in (tuned / "log.txt").read_text()
+    assert "backbone tensors from" in (tuned / "log.txt").read_text()
     assert "classifier from prototypes" in (tuned / "log.txt").read_text()
     assert "network.backbone.stages.0.blocks.0.conv_dw.weight" in tensors_of(tuned)
 

@@ -24,7 +24,7 @@ MIX = MixSettings(region=True, pixel=True)
 SMALL = {"embedding": 8, "hidden": 8, "bank_batches": 2}
 SETTING_UP = {"noise_queue", "initial_state"}  # before the first step, waiting is free
 KNOWN = {  # functions that wait, in methods which the paper compares its own with: their sizes depend on the labels
-    "pixel_pairs": ["_image_means"],
+    "pixel_pairs": ["pixel_nce"],
     "region_bank": ["enqueue_classes", "region_nce"],
 }
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

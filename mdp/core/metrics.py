@@ -20,12 +20,24 @@ def confusion_matrix(prediction: Tensor, labels: Tensor, classes: int) -> Tensor
     """
     if prediction.shape != labels.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape")
-    valid = labels != IGNORE
-    truth, guess = labels[valid].long(), prediction[valid].long()
-    for name, values in (("labels", truth), ("prediction", guess)):
-        if len(values) and not (int(values.min()) >= 0 and int(values.max()) < classes):
-            raise ValueError(f"{name}: values {int(values.min())}..{int(values.max())} outside 0..{classes - 1}")
-    return torch.bincount(truth * classes + guess, minlength=classes * classes).view(classes, classes)
+    if not (_within(labels, IGNORE, classes) and _within(prediction, 0, classes)):
+        valid = labels != IGNORE
+        for name, values in (("labels", labels[valid]), ("prediction", prediction[valid])):
+            if not _within(values, 0, classes):
+                raise ValueError(f"{name}: values {int(values.min())}..{int(values.max())} outside 0..{classes - 1}")
+        prediction = torch.where(valid, prediction, 0)  # what is predicted for ignored pixels does not matter
+    kind = torch.int32 if (classes + 1) * classes < 2**31 else torch.int64
+    # ignored pixels are counted in a row of their own: leaving them out costs several passes over memory
+    cell = (labels.to(kind) - IGNORE) * classes + prediction.to(kind)
+    return torch.bincount(cell.flatten(), minlength=(classes + 1) * classes)[classes:].view(classes, classes)
+
+
+def _within(values: Tensor, least: int, end: int) -> bool:
+    """Whether all values lie in least .. end - 1."""
+    if values.numel() == 0:
+        return True
+    low, high = torch.aminmax(values)
+    return int(low) >= least and int(high) < end
 
 
 def class_iou(confusion: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor
 from mdp.core.batches import Batch, Blend
 from mdp.core.chance import beta
 from mdp.core.geometry import Box
-from mdp.core.processes import taken
 
 PLAIN, REGION, PIXEL = 0, 1, 2
 
@@ -91,12 +90,10 @@ def mix_regions(a: Batch, b: Batch, boxes: tuple[Box, ...]) -> Batch:
     """
     if a.images.shape != b.images.shape or len(boxes) != len(a.images):
         raise ValueError(f"{len(boxes)} boxes for batches {tuple(a.images.shape)} and {tuple(b.images.shape)}")
-    images, labels = a.images.clone(), a.labels.clone()
-    for i, (top, left, height, width) in enumerate(boxes):
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        images[i, :, rows, columns] = b.images[i, :, rows, columns]
-        labels[i, rows, columns] = b.labels[i, rows, columns]
-    return Batch(images, labels)
+    mixed = Batch(a.images.clone(), a.labels.clone())
+    for i, box in enumerate(boxes):
+        _paste_(mixed, i, b, i, box)
+    return mixed
 
 
 def mix_pixels(a: Batch, b: Batch, share: Tensor) -> Blend:
@@ -116,15 +113,22 @@ def mix(batch: Batch, plan: MixPlan, others: Batch | None = None) -> Blend:
 
     `others` are the partners, one for each image, where `batch` is a part of a batch that processes share.
     """
-    other = others or Batch(taken(batch.images, plan.partner), taken(batch.labels, plan.partner))
-    nothing = Box(0, 0, 0, 0)
-    boxes = tuple(box if kind == REGION else nothing for box, kind in zip(plan.boxes, plan.kind, strict=True))
-    pasted = mix_regions(batch, other, boxes)
-    share = torch.where(plan.kind == PIXEL, plan.share, 1.0)
-    blend = mix_pixels(pasted, other, share)
-    mixed = (share < 1).to(other.labels.device, non_blocking=True)[:, None, None]  # (B, 1, 1)
-    second = torch.where(mixed, blend.second, blend.first)
-    return blend._replace(second=second)
+    other, place = (batch, plan.partner.tolist()) if others is None else (others, range(len(plan.partner)))
+    mixed = Batch(batch.images.clone(), batch.labels.clone())
+    for i in (plan.kind == REGION).nonzero().flatten().tolist():
+        _paste_(mixed, i, other, place[i], plan.boxes[i])
+    share, second = torch.where(plan.kind == PIXEL, plan.share, 1.0), mixed.labels.clone()
+    for i in (share < 1).nonzero().flatten().tolist():  # one by one, where partners need no batch of their own
+        torch.lerp(other.images[place[i]], batch.images[i], float(share[i]), out=mixed.images[i])
+        second[i] = other.labels[place[i]]
+    return Blend(mixed.images, mixed.labels, second, share.to(mixed.images.device, non_blocking=True))
+
+
+def _paste_(mixed: Batch, i: int, other: Batch, j: int, box: Box) -> None:
+    """Writes a box of image `j` of the other batch into image `i`, labels included."""
+    rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+    mixed.images[i, :, rows, columns] = other.images[j, :, rows, columns]
+    mixed.labels[i, rows, columns] = other.labels[j, rows, columns]
 
 
 def unmixed(batch: Batch) -> Blend:

@@ -74,7 +74,7 @@ def assemble(windows: Windows, part: slice, size: tuple[int, int]) -> Tensor:
 
 
 def _whole(windows: Windows, part: slice) -> Tensor:
-    return upsample(_of_part(windows.logits[0], part), windows.canvas)
+    return upsample(of_part(windows.logits[0], part), windows.canvas)
 
 
 def _mean(windows: Windows, part: slice) -> Tensor:
@@ -86,12 +86,12 @@ def _mean(windows: Windows, part: slice) -> Tensor:
     hits = total.new_zeros(1, 1, *windows.canvas)
     pieces = (batch[i : i + 1] for batch in windows.logits for i in range(len(batch)))
     for (y, x), piece in zip(windows.corners, pieces, strict=True):
-        total[:, :, y : y + height, x : x + width] += upsample(_of_part(piece, part), windows.window)
+        total[:, :, y : y + height, x : x + width] += upsample(of_part(piece, part), windows.window)
         hits[:, :, y : y + height, x : x + width] += 1
     return total.div_(hits)
 
 
-def _of_part(logits: Tensor, part: slice) -> Tensor:
+def of_part(logits: Tensor, part: slice) -> Tensor:
     """Some classes of logits, in the memory layout of all: torch has a kernel for each, which round differently."""
     last = logits.is_contiguous(memory_format=torch.channels_last) and not logits.is_contiguous()
     return logits[:, part].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

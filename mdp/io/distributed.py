@@ -80,6 +80,8 @@ class World(NamedTuple):
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is up on any process."""
+        if self.size == 1:
+            return list(flags)
         return (self.all_sum(torch.tensor(flags, dtype=torch.int64)) > 0).tolist()
 
     def said(self, say: Callable[[], str]) -> str:

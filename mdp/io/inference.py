@@ -6,6 +6,7 @@ Shape legend: C classes, H x W image.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from mdp.core.geometry import Box, View, cut_image, fitted_size
 from mdp.core.photometry import normalise
+from mdp.core.upsampling import upsampled_argmax
 from mdp.core.windows import (
     Windows,
     assemble,
@@ -51,7 +53,9 @@ def predict(
     Raises ResourceError when `budget`, or the memory there is, does not allow it.
     """
     with torch.no_grad():
-        return first_maximum(_scores(network, image, settings, device, budget, sharp=True)).cpu()
+        seen = _looks(network, image, settings, device, budget)
+        with _memory(seen):
+            return _classes(seen).cpu()
 
 
 def probabilities(
@@ -62,7 +66,9 @@ def probabilities(
     The answer itself is not part of the budget.  Raises ResourceError as `predict` does.
     """
     with torch.no_grad():
-        return torch.cat([part.cpu() for part in _scores(network, image, settings, device, budget, sharp=False)])
+        seen = _looks(network, image, settings, device, budget)
+        with _memory(seen):
+            return torch.cat([part.cpu() for part in _shares(seen)])
 
 
 def turns(height: int, width: int, settings: EvalSettings) -> list[Turn]:
@@ -76,35 +82,56 @@ def turns(height: int, width: int, settings: EvalSettings) -> list[Turn]:
     return [Turn(size, flip) for size in sizes for flip in ((False, True) if settings.flip else (False,))]
 
 
-def _scores(
-    network: nn.Module,
-    image: Tensor,
-    settings: EvalSettings,
-    device: torch.device,
-    budget: Budget | None,
-    sharp: bool,
-) -> Iterator[Tensor]:
-    """Scores (c, H, W) of a few classes after the other: probabilities, or with `sharp` whatever has their maximum."""
+class _Seen(NamedTuple):
+    """What the network says of an image."""
+
+    views: list[Windows]
+    parts: list[slice]  # of the classes: so many fit into memory at the image's size
+    size: tuple[int, int]  # of the image
+
+
+def _looks(
+    network: nn.Module, image: Tensor, settings: EvalSettings, device: torch.device, budget: Budget | None
+) -> _Seen:
     budget = budget or new_budget(settings)
     size = (int(image.shape[1]), int(image.shape[2]))
     views: list[Windows] = []
     for turn in turns(*size, settings):
         views.append(_look(network, image, turn, settings, device, budget, held_bytes(views)))
-    parts = class_parts(views[0].classes, budget.classes(views, size))
+    return _Seen(views, class_parts(views[0].classes, budget.classes(views, size)), size)
+
+
+def _classes(seen: _Seen) -> Tensor:
+    """The class of the highest score at each pixel, (H, W) int64."""
+    if len(seen.views) > 1:
+        return first_maximum(_shares(seen))
+    (view,) = seen.views
+    if view.window == view.canvas == seen.size and not view.flip:
+        return upsampled_argmax(view.logits[0], seen.size, seen.parts)
+    return first_maximum(assemble(view, part, seen.size) for part in seen.parts)
+
+
+def _shares(seen: _Seen) -> Iterator[Tensor]:
+    """Probabilities (c, H, W) of a few classes after the other."""
+    views, parts, size = seen
+    norms = [log_partition(assemble(view, part, size) for part in parts) for view in views]  # (H, W) each
+    for part in parts:
+        pairs = zip(views, norms, strict=True)
+        yield mean_probabilities((assemble(view, part, size), norm) for view, norm in pairs)
+
+
+@contextmanager
+def _memory(seen: _Seen) -> Iterator[None]:
+    """Raises ResourceError when memory runs out inside."""
     try:
-        if sharp and len(views) == 1:
-            yield from (assemble(views[0], part, size) for part in parts)
-            return
-        norms = [log_partition(assemble(view, part, size) for part in parts) for view in views]  # (H, W) each
-        for part in parts:
-            pairs = zip(views, norms, strict=True)
-            yield mean_probabilities((assemble(view, part, size), norm) for view, norm in pairs)
+        yield
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
+        together = len(range(*seen.parts[0].indices(seen.views[0].classes)))
         raise ResourceError(
-            f"out of memory with {len(range(*parts[0].indices(views[0].classes)))} classes at {size[1]} x {size[0]} "
-            "pixels; give a --max-memory below what there is, or --device cpu"
+            f"out of memory with {together} classes at {seen.size[1]} x {seen.size[0]} pixels; give a --max-memory "
+            "below what there is, or --device cpu"
         ) from error
 
 

@@ -17,7 +17,7 @@ from mdp.core.networks import NetworkSettings, build_segmentor
 from mdp.io.inference import predict
 from mdp.io.recipe import EvalSettings, bytes_of
 
-CASES = ("whole", "slide", "whole with flip", "slide at 0.5 and 1")
+CASES = ("whole", "slide", "slide with flip", "slide at 0.5 and 1")
 
 
 def peak() -> int:

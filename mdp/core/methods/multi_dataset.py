@@ -153,6 +153,8 @@ def _blend(view: Batch, settings: MixSettings, rng: torch.Generator, processes: 
     if not (settings.region or settings.pixel):
         return unmixed(view)
     plan = draw_plan(rng, settings, processes.total, *view.images.shape[2:])
+    if len(processes.images) == 1:
+        return mix(view, plan)  # partners are here, and need no copies
     others = Batch(processes.take(view.images, plan.partner), processes.take(view.labels, plan.partner))
     return mix(view, plan_rows(plan, processes.own), others)
 
