@@ -10,10 +10,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import counted, gpu, gpu_report, scale
 from benchmarks.counted import Machine, count, ring_bytes, step_seconds
+from benchmarks.figures import Figures, Measured, judged
 from benchmarks.gpu import Row, peaks_of, summed_up
 from benchmarks.loader import loader_rate
+from benchmarks.measure import Gate
 from benchmarks.naive_step import naive
 from benchmarks.recipes import RESNET18, in_layout, network_alone, new_pair, pretraining, supervised
+from benchmarks.report import sentence
 from benchmarks.scale import Point, chart, exponent, table
 from mdp.core.networks import NetworkSettings
 from mdp.io.errors import ResourceError
@@ -106,6 +109,13 @@ def test_every_step_to_compare_with_runs_in_both_layouts(layout: str) -> None:
     for make in (supervised, network_alone):
         assert make(recipe)().isfinite()
     assert pretraining(recipe, key_forward=False)().isfinite()
+
+
+def test_a_gate_can_judge_another_entry_in_place_of_ours() -> None:
+    entries = (Measured("a", "ours", (4.0,)), Measured("b", "ours", (1.0,)), Measured("c", "plain", (2.0,)))
+    figures = Figures("spot", "size", entries, (Gate("c", at_most=1.0), Gate("c", at_most=1.0, of="b")))
+    assert [(verdict.ratio, verdict.met) for verdict in judged(figures)] == [(2.0, False), (0.5, True)]
+    assert sentence(judged(figures)[1]).startswith("time b / c <= 1: 0.50")
 
 
 # The GPU mode

@@ -17,6 +17,7 @@ from mdp.core.networks import NetworkSettings
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
 from mdp.core.processes import alone
 from mdp.io.recipe import find_method
+from mdp.io.updating import _numbers
 from tests.elsewhere import DEVICE, Elsewhere, moved_, pretended
 
 BATCH, CLASSES, SIDE = 4, 9, 32
@@ -86,3 +87,40 @@ def test_photometry_reads_no_number_from_the_device() -> None:
         found = normalise(apply_photometry(Elsewhere(images), draws))
         assert waits == []
     torch.testing.assert_close(found.inner, expected)
+
+
+def test_all_numbers_of_a_step_are_waited_for_once_and_counts_stay_whole_numbers() -> None:
+    tensors = {"loss": torch.tensor(0.25), "classes": torch.tensor(7), "norm": torch.tensor(2.0, dtype=torch.float64)}
+    with pretended() as waits:
+        found = _numbers({name: Elsewhere(tensor) for name, tensor in tensors.items()})
+        assert len(waits) == 1
+    assert found == {"loss": 0.25, "classes": 7, "norm": 2.0}
+    assert [type(value) for value in found.values()] == [float, int, float]
+
+
+def test_the_played_device_tells_of_everything_that_waits() -> None:
+    """Otherwise the tests above would pass whatever a step does."""
+    x, mask = Elsewhere(torch.tensor([1.0, 2.0])), Elsewhere(torch.tensor([True, False]))
+    ways = [
+        lambda: x.sum().item(),
+        lambda: float(x[0]),
+        lambda: bool((x > 0).all()),
+        x.tolist,
+        x.cpu,
+        x.nonzero,
+        x.unique,
+        lambda: x[mask],
+        lambda: torch.ones(2).to(DEVICE),
+        lambda: torch.tensor(1.0, device=DEVICE),
+    ]
+    with pretended() as waits:
+        for number, way in enumerate(ways, 1):
+            way()
+            assert len(waits) == number, waits
+        for quiet in (
+            lambda: torch.ones(2).to(DEVICE, non_blocking=True),
+            lambda: x[:1] + 1,
+            lambda: x.new_full((), 3),
+        ):
+            quiet()
+        assert len(waits) == len(ways), waits
