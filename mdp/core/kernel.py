@@ -148,13 +148,15 @@ def _grid(tensor: Tensor, axis: int, images: int) -> Tensor:
 def _loss_of_some(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     """The chunk's loss, computed for the pixels that have a mass: saves the time of many ignored ones."""
     across, (images, count, _) = 3 - chunk.axis, chunk.pull.mass.shape
-    kept = (chunk.pull.mass != 0).flatten().nonzero().flatten() if images == 1 else None
-    if kept is None or len(kept) > _DENSE * count:
+    weighs = (chunk.pull.mass != 0).flatten()
+    some = -(-int(weighs.sum()) // _ALIGNED) * _ALIGNED  # filled up with others, which add nothing
+    if images > 1 or some > _DENSE * count:
         return _loss(chunk, temperature, unit)
     if chunk.gradient is not None:
         chunk.gradient.zero_()
-    if len(kept) == 0:
+    if some == 0:
         return chunk.pull.mass.new_zeros(())
+    kept = weighs.argsort(descending=True, stable=True)[:some]
     pixels, pull = chunk.pixels.index_select(across, kept), _each(chunk.pull, lambda t: t.index_select(1, kept))
     if chunk.gradient is None:
         return _loss(chunk._replace(pixels=pixels, pull=pull), temperature, unit)
