@@ -196,7 +196,7 @@ def test_a_case_that_does_not_exist_fails_alone() -> None:
     assert "KeyError" in found.failure
 
 
-CHEAP = ("mixing", "confusion")  # the others have a network, or products of large matrices: run them by hand
+CHEAP = ("class_pooling", "confusion")  # the others have a network, or products of large matrices: run them by hand
 
 
 def test_a_quick_run_compares_the_numbers_ends_well_and_writes_its_figures(tmp_path: Path) -> None:
