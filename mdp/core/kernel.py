@@ -88,6 +88,8 @@ def _chunks(embeddings: Tensor, gradient: Tensor | None, candidates: Candidates,
     """Views of the batch in its own layout: images together, or pieces of one."""
     axis = 2 if embeddings.is_contiguous(memory_format=torch.channels_last) else 1
     own = candidates.vectors.dim() == 3
+    if axis == 2 and not embeddings.is_cuda:
+        candidates = _aligned(candidates)
     images = len(embeddings) if own or axis == 1 else 1  # in channels_last the pixels of all images lie in one row
     pixels, slopes = _grid(embeddings, axis, images), None if gradient is None else _grid(gradient, axis, images)
     count = pixels.shape[3 - axis]
@@ -109,6 +111,13 @@ def _even(count: int, size: int) -> int:
     """The length of pieces of about one size, of `size` at most where it is no trouble, whole cache lines."""
     pieces = -(-count // size)
     return -(-count // (pieces * _ALIGNED)) * _ALIGNED
+
+
+def _aligned(candidates: Candidates) -> Candidates:
+    """With candidates that do not compete added, so that a pixel's logits are whole cache lines."""
+    spare = -candidates.vectors.shape[-2] % _ALIGNED
+    vectors, competes = F.pad(candidates.vectors, (0, 0, 0, spare)), F.pad(candidates.competes, (0, spare))
+    return candidates._replace(vectors=vectors, competes=competes)
 
 
 def _of_images(candidates: Candidates, images: slice) -> Candidates:
@@ -139,13 +148,15 @@ def _grid(tensor: Tensor, axis: int, images: int) -> Tensor:
 def _loss_of_some(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     """The chunk's loss, computed for the pixels that have a mass: saves the time of many ignored ones."""
     across, (images, count, _) = 3 - chunk.axis, chunk.pull.mass.shape
-    kept = (chunk.pull.mass != 0).flatten().nonzero().flatten() if images == 1 else None
-    if kept is None or len(kept) > _DENSE * count:
+    weighs = (chunk.pull.mass != 0).flatten()
+    some = -(-int(weighs.sum()) // _ALIGNED) * _ALIGNED  # filled up with others, which add nothing
+    if images > 1 or some > _DENSE * count:
         return _loss(chunk, temperature, unit)
     if chunk.gradient is not None:
         chunk.gradient.zero_()
-    if len(kept) == 0:
+    if some == 0:
         return chunk.pull.mass.new_zeros(())
+    kept = weighs.argsort(descending=True, stable=True)[:some]
     pixels, pull = chunk.pixels.index_select(across, kept), _each(chunk.pull, lambda t: t.index_select(1, kept))
     if chunk.gradient is None:
         return _loss(chunk._replace(pixels=pixels, pull=pull), temperature, unit)
@@ -164,8 +175,7 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     scale = 1 / temperature if length is None else length.clamp(min=EPS).reciprocal_() / temperature
     pixels = pixels * scale
     logits = _against(vectors, pixels, axis)  # (b, C, n) or (b, n, C)
-    if logits.is_cuda or not competes.all():  # a GPU would have to be waited for
-        logits.masked_fill_(~competes[..., None] if axis == 1 else ~competes[..., None, :], -torch.inf)
+    _leave_out_(logits, competes, axis)
     pulling = logits if aims is None else _against(aims, pixels, axis)  # (b, C or U, n) or (b, n, C or U)
     pulled = torch.where(pull.weights != 0, pulling.gather(axis, pull.classes), 0.0)  # 0 * inf would be NaN
     if pull.left_out is not None:
@@ -188,6 +198,14 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
         slopes.addcmul_(pixels, torch.where(length > EPS, radial, 0.0), value=-1)
     torch.mul(slopes, scale, out=chunk.gradient)
     return loss
+
+
+def _leave_out_(logits: Tensor, competes: Tensor, axis: int) -> None:
+    """Writes -inf where candidates do not compete."""
+    if logits.is_cuda:  # how many they are would have to be waited for
+        logits.masked_fill_(~competes[..., None] if axis == 1 else ~competes[..., None, :], -torch.inf)
+    else:  # one image at a time
+        logits.index_fill_(axis, (~competes).flatten().nonzero().flatten(), -torch.inf)
 
 
 def _against(vectors: Tensor, pixels: Tensor, axis: int) -> Tensor:
