@@ -17,6 +17,7 @@ from mdp.core.mixing import (
     mix,
     mix_pixels,
     mix_regions,
+    plan_rows,
     unmixed,
 )
 from tests.laws import pure_call
@@ -104,6 +105,23 @@ def test_a_plan_mixes_in_the_ways_that_are_switched_on(seed: int, region: bool, 
         else:
             assert blend.share[i] == 1
             assert torch.equal(blend.first[i], blend.second[i])
+
+
+@given(seeds, st.booleans())
+def test_applying_a_plan_is_region_mixing_and_then_pixel_mixing_with_the_partners(seed: int, parted: bool) -> None:
+    whole = batch_of(seed, 5)
+    plan = draw_plan(rng_of(seed), MixSettings(region=True, pixel=True), 5, 6, 8)
+    rows = slice(1, 4) if parted else slice(0, 5)
+    batch, own = Batch(*(t[rows] for t in whole)), plan_rows(plan, rows)
+    others = Batch(*(t[own.partner] for t in whole))
+    blend = pure_call(mix, batch, own, others) if parted else pure_call(mix, batch, own)
+    none = Box(0, 0, 0, 0)
+    boxes = tuple(box if kind == REGION else none for box, kind in zip(own.boxes, own.kind.tolist(), strict=True))
+    expected = mix_pixels(mix_regions(batch, others, boxes), others, torch.where(own.kind == PIXEL, own.share, 1.0))
+    assert torch.equal(blend.images, expected.images)
+    assert torch.equal(blend.first, expected.first)
+    second = torch.where((expected.share < 1)[:, None, None], others.labels, expected.first)
+    assert torch.equal(blend.second, second)
 
 
 def test_half_of_the_images_are_mixed_with_one_mixing_and_all_with_both() -> None:

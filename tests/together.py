@@ -24,7 +24,10 @@ def together(images: tuple[int, ...], work: Callable[[Processes], Answer]) -> li
             assert len(tensor) == images[rank]
             return torch.cat(exchange(tensor))
 
-        return work(Processes(images, rank, lambda tensor: torch.stack(exchange(tensor)).sum(0), gather))
+        def take(tensor: Tensor, index: Tensor) -> Tensor:
+            return gather(tensor)[index.split(images)[rank]]
+
+        return work(Processes(images, rank, lambda tensor: torch.stack(exchange(tensor)).sum(0), gather, take))
 
     return _play(len(images), process)
 

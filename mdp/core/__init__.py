@@ -80,7 +80,7 @@ from mdp.core.photometry import (
     normalise,
     stack_draws,
 )
-from mdp.core.processes import Processes, alone, even_parts, rows_of
+from mdp.core.processes import Exchange, Processes, alone, even_parts, plan_exchange, rows_of, taken
 from mdp.core.prototypes import (
     ClassSums,
     PrototypeBank,
@@ -125,6 +125,7 @@ __all__ = [
     "DistortionSettings",
     "EmbeddingNetwork",
     "EncoderPair",
+    "Exchange",
     "InstanceNetwork",
     "Interval",
     "LabelSpace",
@@ -215,6 +216,7 @@ __all__ = [
     "pixel_rows",
     "pixel_similarity",
     "plain_name",
+    "plan_exchange",
     "plan_rows",
     "polynomial",
     "prototype_nce",
@@ -229,6 +231,7 @@ __all__ = [
     "rows_of",
     "sparse_targets",
     "stack_draws",
+    "taken",
     "upsample",
     "warm_up",
 ]

@@ -68,13 +68,19 @@ def boundary_counts(prediction: Tensor, labels: Tensor, classes: int, ratio: flo
     if prediction.shape != labels.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape")
     valid = labels != IGNORE
-    for name, values in (("labels", labels[valid]), ("prediction", prediction)):
-        if values.numel() and not (int(values.min()) >= 0 and int(values.max()) < classes):
+    for name, values, least in (("labels", labels, min(IGNORE, 0)), ("prediction", prediction, 0)):
+        if values.numel() and not (int(values.min()) >= least and int(values.max()) < classes):
             raise ValueError(f"{name}: values {int(values.min())}..{int(values.max())} outside 0..{classes - 1}")
-    if classes <= 2**15:  # a quarter of the memory traffic of int64
+    if classes < 2**15:  # a quarter of the memory traffic of int64
         prediction, labels = prediction.to(torch.int16), labels.to(torch.int16)
     distance = boundary_width(labels.shape[0], labels.shape[1], ratio)
     true_edge, guessed_edge = boundary(labels, distance) & valid, boundary(prediction, distance) & valid
     both = true_edge & guessed_edge & (labels == prediction)
-    chosen = (labels[both], labels[true_edge], prediction[guessed_edge])
-    return torch.stack([torch.bincount(values.long(), minlength=classes) for values in chosen], -1)
+    chosen = ((both, labels), (true_edge, labels), (guessed_edge, prediction))
+    return torch.stack([_counts(edge, values, classes) for edge, values in chosen], -1)
+
+
+def _counts(chosen: Tensor, values: Tensor, classes: int) -> Tensor:
+    """How often each class is among the chosen pixels; picking them out first would take three times as long."""
+    spare = torch.where(chosen, values, classes).flatten()  # what is not chosen is counted as class C
+    return torch.bincount(spare.long(), minlength=classes + 1)[:classes]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mdp.core.kernel import Candidates, Pull, chunked_total
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import Prototypes, class_means
+from mdp.core.prototypes import Prototypes, image_means
 from mdp.core.queues import ClassQueues
 from mdp.core.targets import Targets
 
@@ -121,20 +121,15 @@ def pixel_nce(
     The mean over positives of the logits is the logit of their mean, so only the denominator meets every pair, a chunk
     at a time.  The gradient can be taken once.
     """
-    known, means, present = _image_means(keys, key_labels)  # (U,), (B, U, D), (B, U)
+    known, ranks = torch.unique(key_labels, return_inverse=True)  # (C,), (B, h, w)
+    means, _, present = image_means(keys, torch.where(key_labels == IGNORE, IGNORE, ranks), len(known))
     place = torch.bucketize(query_labels.flatten(1), known).clamp(max=len(known) - 1)  # (B, N)
     anchors = (known[place] == query_labels.flatten(1)) & present.gather(1, place)  # (B, N)
     mass = anchors.float().view(-1, 1)
+    aims = (present.cumsum(1) - 1).clamp(min=0).gather(1, place)  # (B, N): which of the means of the own image
     candidates = Candidates(keys.detach().flatten(2).mT, key_labels.flatten(1) != IGNORE, means)
-    total = chunked_total(queries, candidates, Pull(place.view(-1, 1), mass, mass), temperature, unit)
+    total = chunked_total(queries, candidates, Pull(aims.view(-1, 1), mass, mass), temperature, unit)
     return WeightedLoss(total, mass.sum())
-
-
-def _image_means(keys: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The classes (U,) of a batch in order, each image's mean key of each (B, U, D), and where there is one (B, U)."""
-    known, ranks = torch.unique(labels, return_inverse=True)  # (U,), (B, h, w)
-    means, present = class_means(keys, torch.where(labels == IGNORE, IGNORE, ranks), len(known))
-    return known, means, present
 
 
 def pixel_anchors(query_labels: Tensor, key_labels: Tensor) -> Tensor:

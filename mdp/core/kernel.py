@@ -19,6 +19,7 @@ from torch.nn import functional as F
 EPS = 1e-6  # shorter vectors count as this long; with torch's 1e-12 the gradient at a zero vector reaches 1e12
 _CPU_BYTES = 2 * 2**20  # of a chunk's logits, which stay in the cache; half or twice as much is as good
 _GPU_BYTES = 128 * 2**20  # enough work to hide the launches
+_ALIGNED = 16  # float32 in a cache line: rows of other lengths take a matrix product twice the time
 _DENSE = 0.8  # share of pixels to keep from which on leaving the others out costs more than it saves
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -66,7 +67,7 @@ class _Chunked(torch.autograd.Function):
         ctx: Any, embeddings: Tensor, candidates: Candidates, pull: Pull, temperature: float, unit: bool
     ) -> Tensor:
         total = torch.zeros((), device=embeddings.device)
-        gradient = torch.zeros_like(embeddings) if ctx.needs_input_grad[0] else None
+        gradient = torch.empty_like(embeddings) if ctx.needs_input_grad[0] else None
         loss = _loss if embeddings.is_cuda else _loss_of_some
         with torch.autocast(embeddings.device.type, enabled=False):
             for chunk in _chunks(embeddings, gradient, candidates, pull):
@@ -87,20 +88,47 @@ def _chunks(embeddings: Tensor, gradient: Tensor | None, candidates: Candidates,
     """Views of the batch in its own layout: images together, or pieces of one."""
     axis = 2 if embeddings.is_contiguous(memory_format=torch.channels_last) else 1
     own = candidates.vectors.dim() == 3
+    if axis == 2 and not embeddings.is_cuda:
+        candidates = _aligned(candidates)
     images = len(embeddings) if own or axis == 1 else 1  # in channels_last the pixels of all images lie in one row
     pixels, slopes = _grid(embeddings, axis, images), None if gradient is None else _grid(gradient, axis, images)
     count = pixels.shape[3 - axis]
     targets = _each(pull, lambda t: t.view(images, count, -1))
     size = max(1, (_GPU_BYTES if embeddings.is_cuda else _CPU_BYTES) // (4 * max(1, candidates.vectors.shape[-2])))
+    length = _even(count, size)
     together = max(1, size // count) if embeddings.is_cuda else 1  # on a CPU an image is enough work for a call
     for first in range(0, images, together):
         some = slice(first, first + together)
-        theirs = Candidates(*(None if t is None else t[some] for t in candidates)) if own else candidates  # type: ignore[arg-type]
-        for start in range(0, count, size):
-            piece = slice(start, start + size)
+        theirs = _of_images(candidates, some) if own else candidates
+        for start in range(0, count, length):
+            piece = slice(start, start + length)
             block = (some, slice(None), piece) if axis == 1 else (some, piece)
             room = None if slopes is None else slopes[block]
             yield _Chunk(pixels[block], room, theirs, _piece(targets, some, piece), axis)
+
+
+def _even(count: int, size: int) -> int:
+    """The length of pieces of about one size, of `size` at most where it is no trouble, whole cache lines."""
+    pieces = -(-count // size)
+    return -(-count // (pieces * _ALIGNED)) * _ALIGNED
+
+
+def _aligned(candidates: Candidates) -> Candidates:
+    """With candidates that do not compete added, so that a pixel's logits are whole cache lines."""
+    spare = -candidates.vectors.shape[-2] % _ALIGNED
+    vectors, competes = F.pad(candidates.vectors, (0, 0, 0, spare)), F.pad(candidates.competes, (0, spare))
+    return candidates._replace(vectors=vectors, competes=competes)
+
+
+def _of_images(candidates: Candidates, images: slice) -> Candidates:
+    """Their candidates; of one image those alone that compete, where none of them is a target."""
+    vectors, competes, aims = (None if t is None else t[images] for t in candidates)
+    assert vectors is not None
+    assert competes is not None
+    if aims is not None and len(vectors) == 1 and not vectors.is_cuda:
+        kept = competes[0].nonzero().flatten()
+        vectors, competes = vectors.index_select(1, kept), competes.index_select(1, kept)
+    return Candidates(vectors, competes, aims)
 
 
 def _piece(pull: Pull, images: slice, pixels: slice) -> Pull:
@@ -120,11 +148,15 @@ def _grid(tensor: Tensor, axis: int, images: int) -> Tensor:
 def _loss_of_some(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     """The chunk's loss, computed for the pixels that have a mass: saves the time of many ignored ones."""
     across, (images, count, _) = 3 - chunk.axis, chunk.pull.mass.shape
-    kept = (chunk.pull.mass != 0).flatten().nonzero().flatten() if images == 1 else None
-    if kept is None or len(kept) > _DENSE * count:
+    weighs = (chunk.pull.mass != 0).flatten()
+    some = -(-int(weighs.sum()) // _ALIGNED) * _ALIGNED  # filled up with others, which add nothing
+    if images > 1 or some > _DENSE * count:
         return _loss(chunk, temperature, unit)
-    if len(kept) == 0:
+    if chunk.gradient is not None:
+        chunk.gradient.zero_()
+    if some == 0:
         return chunk.pull.mass.new_zeros(())
+    kept = weighs.argsort(descending=True, stable=True)[:some]
     pixels, pull = chunk.pixels.index_select(across, kept), _each(chunk.pull, lambda t: t.index_select(1, kept))
     if chunk.gradient is None:
         return _loss(chunk._replace(pixels=pixels, pull=pull), temperature, unit)
@@ -143,7 +175,7 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     scale = 1 / temperature if length is None else length.clamp(min=EPS).reciprocal_() / temperature
     pixels = pixels * scale
     logits = _against(vectors, pixels, axis)  # (b, C, n) or (b, n, C)
-    logits.masked_fill_(~competes[..., None] if axis == 1 else ~competes[..., None, :], -torch.inf)
+    _leave_out_(logits, competes, axis)
     pulling = logits if aims is None else _against(aims, pixels, axis)  # (b, C or U, n) or (b, n, C or U)
     pulled = torch.where(pull.weights != 0, pulling.gather(axis, pull.classes), 0.0)  # 0 * inf would be NaN
     if pull.left_out is not None:
@@ -163,10 +195,17 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
         slopes -= _back(aims, torch.zeros_like(pulling).scatter_add_(axis, pull.classes, pull.weights), axis)
     if length is not None:  # what changes the length changes nothing
         radial = (slopes * pixels).sum(axis, keepdim=True) * temperature**2
-        slopes.sub_(pixels * torch.where(length > EPS, radial, 0.0))
-    torch.mul(slopes, scale, out=slopes)
-    chunk.gradient.copy_(slopes)
+        slopes.addcmul_(pixels, torch.where(length > EPS, radial, 0.0), value=-1)
+    torch.mul(slopes, scale, out=chunk.gradient)
     return loss
+
+
+def _leave_out_(logits: Tensor, competes: Tensor, axis: int) -> None:
+    """Writes -inf where candidates do not compete."""
+    if logits.is_cuda:  # how many they are would have to be waited for
+        logits.masked_fill_(~competes[..., None] if axis == 1 else ~competes[..., None, :], -torch.inf)
+    else:  # one image at a time
+        logits.index_fill_(axis, (~competes).flatten().nonzero().flatten(), -torch.inf)
 
 
 def _against(vectors: Tensor, pixels: Tensor, axis: int) -> Tensor:

@@ -90,18 +90,17 @@ def mix_regions(a: Batch, b: Batch, boxes: tuple[Box, ...]) -> Batch:
     """
     if a.images.shape != b.images.shape or len(boxes) != len(a.images):
         raise ValueError(f"{len(boxes)} boxes for batches {tuple(a.images.shape)} and {tuple(b.images.shape)}")
-    images, labels = a.images.clone(), a.labels.clone()
-    for i, (top, left, height, width) in enumerate(boxes):
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        images[i, :, rows, columns] = b.images[i, :, rows, columns]
-        labels[i, rows, columns] = b.labels[i, rows, columns]
-    return Batch(images, labels)
+    mixed = Batch(a.images.clone(), a.labels.clone())
+    for i, box in enumerate(boxes):
+        _paste_(mixed, i, b, i, box)
+    return mixed
 
 
 def mix_pixels(a: Batch, b: Batch, share: Tensor) -> Blend:
     """share * a + (1 - share) * b (eq. 6); labels are not mixed, both are kept.  `share` is (B,)."""
-    lam = share.to(a.images)[:, None, None, None]  # (B, 1, 1, 1)
-    return Blend(torch.lerp(b.images, a.images, lam), a.labels, b.labels, share.to(a.images.device))
+    share = share.to(a.images.device, non_blocking=True)
+    lam = share.to(a.images.dtype)[:, None, None, None]  # (B, 1, 1, 1)
+    return Blend(torch.lerp(b.images, a.images, lam), a.labels, b.labels, share)
 
 
 def plan_rows(plan: MixPlan, rows: slice) -> MixPlan:
@@ -109,21 +108,27 @@ def plan_rows(plan: MixPlan, rows: slice) -> MixPlan:
     return MixPlan(plan.partner[rows], plan.kind[rows], plan.share[rows], plan.boxes[rows])
 
 
-def mix(batch: Batch, plan: MixPlan, whole: Batch | None = None) -> Blend:
+def mix(batch: Batch, plan: MixPlan, others: Batch | None = None) -> Blend:
     """Applies a plan: every image is left plain, region-mixed or pixel-mixed with its partner.
 
-    Partners are in `whole`, where `batch` is a part of a batch that processes share.
+    `others` are the partners, one for each image, where `batch` is a part of a batch that processes share.
     """
-    device, whole = batch.images.device, whole or batch
-    partner = plan.partner.to(device)
-    other = Batch(whole.images[partner], whole.labels[partner])
-    nothing = Box(0, 0, 0, 0)
-    boxes = tuple(box if kind == REGION else nothing for box, kind in zip(plan.boxes, plan.kind, strict=True))
-    pasted = mix_regions(batch, other, boxes)
-    share = torch.where(plan.kind == PIXEL, plan.share, 1.0)
-    blend = mix_pixels(pasted, other, share)
-    second = torch.where((share < 1).to(device)[:, None, None], blend.second, blend.first)
-    return blend._replace(second=second)
+    other, place = (batch, plan.partner.tolist()) if others is None else (others, range(len(plan.partner)))
+    mixed = Batch(batch.images.clone(), batch.labels.clone())
+    for i in (plan.kind == REGION).nonzero().flatten().tolist():
+        _paste_(mixed, i, other, place[i], plan.boxes[i])
+    share, second = torch.where(plan.kind == PIXEL, plan.share, 1.0), mixed.labels.clone()
+    for i in (share < 1).nonzero().flatten().tolist():  # one by one, where partners need no batch of their own
+        torch.lerp(other.images[place[i]], batch.images[i], float(share[i]), out=mixed.images[i])
+        second[i] = other.labels[place[i]]
+    return Blend(mixed.images, mixed.labels, second, share.to(mixed.images.device, non_blocking=True))
+
+
+def _paste_(mixed: Batch, i: int, other: Batch, j: int, box: Box) -> None:
+    """Writes a box of image `j` of the other batch into image `i`, labels included."""
+    rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+    mixed.images[i, :, rows, columns] = other.images[j, :, rows, columns]
+    mixed.labels[i, rows, columns] = other.labels[j, rows, columns]
 
 
 def unmixed(batch: Batch) -> Blend:

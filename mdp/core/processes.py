@@ -7,6 +7,7 @@ by all processes at the same place, whatever their part holds: nothing here depe
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -17,6 +18,7 @@ class Processes(NamedTuple):
     rank: int
     all_sum: Callable[[Tensor], Tensor]  # the sum over processes, the same bits on each
     gather: Callable[[Tensor], Tensor]  # (b, ...) of each process -> (B, ...), in order of rank; without gradient
+    take: Callable[[Tensor, Tensor], Tensor]  # (b, ...), index (B,) -> for each own image i row index[i] of all
 
     @property
     def total(self) -> int:
@@ -32,7 +34,32 @@ class Processes(NamedTuple):
 
 def alone(images: int) -> Processes:
     """One process that has the whole batch."""
-    return Processes((images,), 0, lambda tensor: tensor, lambda tensor: tensor)
+    return Processes((images,), 0, lambda tensor: tensor, lambda tensor: tensor, taken)
+
+
+def taken(tensor: Tensor, index: Tensor) -> Tensor:
+    """The rows that `index`, on the CPU, names; without waiting for a device."""
+    return tensor.index_select(0, index.to(tensor.device, non_blocking=True))
+
+
+class Exchange(NamedTuple):
+    """Which rows a process sends to whom, and where those go that it gets; on the CPU."""
+
+    sent: Tensor  # own rows, those for the first process first
+    sent_to: list[int]  # how many to each process
+    got_from: list[int]  # how many from each process
+    places: Tensor  # (b,) of what comes, that of the first process first
+
+
+def plan_exchange(index: Tensor, images: tuple[int, ...], rank: int) -> Exchange:
+    """How each process gets the rows `index` (B,) of the whole batch that its own images ask for, and no others."""
+    owner = torch.repeat_interleave(torch.arange(len(images)), torch.tensor(images))  # (B,) of a row
+    wanted = torch.split(index, list(images))  # by each process
+    start = sum(images[:rank])
+    asked = [rows[owner[rows] == rank] - start for rows in wanted]
+    mine = owner[wanted[rank]]  # (b,): whose the rows are that this process wants
+    counts = torch.bincount(mine, minlength=len(images)).tolist()
+    return Exchange(torch.cat(asked), [len(rows) for rows in asked], counts, mine.argsort(stable=True))
 
 
 def even_parts(count: int, parts: int) -> tuple[int, ...]:

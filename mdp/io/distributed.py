@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from mdp.core.processes import Processes, even_parts
+from mdp.core.processes import Processes, even_parts, plan_exchange, taken
 from mdp.io.errors import ProcessError, ResourceError
 
 _MINUTES = 10  # until a process that does not answer is given up
@@ -66,10 +66,22 @@ class World(NamedTuple):
             whole = torch.cat([rows[:count] for rows, count in zip(found, images, strict=True)])
             return whole.bool() if flags else whole
 
-        return Processes(images, self.rank, self.all_sum, gather)
+        def take(tensor: Tensor, index: Tensor) -> Tensor:
+            if self.size == 1:
+                return taken(tensor, index)
+            plan = plan_exchange(index, images, self.rank)
+            sent = taken(tensor.detach().contiguous(), plan.sent)
+            found = sent.new_empty(len(plan.places), *sent.shape[1:])
+            with answered():
+                dist.all_to_all_single(found, sent, plan.got_from, plan.sent_to)
+            return torch.empty_like(found).index_copy_(0, plan.places.to(found.device, non_blocking=True), found)
+
+        return Processes(images, self.rank, self.all_sum, gather, take)
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is up on any process."""
+        if self.size == 1:
+            return list(flags)
         return (self.all_sum(torch.tensor(flags, dtype=torch.int64)) > 0).tolist()
 
     def said(self, say: Callable[[], str]) -> str:

@@ -113,13 +113,12 @@ class Pretraining:
                     partial(self._loss, ready.shared, part, step, place)
                     for place, part in enumerate(split(ready.parts, len(items), self.recipe.run.accumulate))
                 ]
-                values = update_(self.one, losses, lr, f"step {step + 1}")
+                values = update_(self.one, losses, lr, f"step {step + 1}", ready.metrics)
         except Overflow as error:
             return {"epoch": step // self.epoch_steps, **error.record, "lr": lr, "overflow": 1}
         follow_(self.pair, self.method.key_momentum(self.chosen))
         self.state = ready.state
-        metrics = {name: value.item() for name, value in ready.metrics.items()}
-        return {"epoch": step // self.epoch_steps, **metrics, **values, "lr": lr}
+        return {"epoch": step // self.epoch_steps, **values, "lr": lr}
 
     def _loss(self, shared: Any, part: Any, step: int, place: int) -> Loss:
         """The loss of one part, which has dropout of its own."""

@@ -138,8 +138,17 @@ class Overflow(Diverged):
     """The fp16 gradients overflowed: the scale is smaller now, and the step does not count."""
 
 
-def update_(one: Trainee, losses: Iterable[Callable[[], Loss]], lr: float, what: str) -> dict[str, float]:
+def update_(
+    one: Trainee,
+    losses: Iterable[Callable[[], Loss]],
+    lr: float,
+    what: str,
+    besides: Mapping[str, Tensor] | None = None,
+) -> dict[str, float]:
     """One step at rate `lr` down the sum of the losses, each made when its turn comes; returns loss and metrics.
+
+    `besides` are metrics of the whole batch to return too: all numbers of a step are waited for once, before weights
+    are changed.
 
     Raises Diverged, before weights or momentum are changed, when loss or gradient is not finite, on all processes
     alike; Overflow when a smaller fp16 scale will help.  `what` names the step.
@@ -154,12 +163,13 @@ def update_(one: Trainee, losses: Iterable[Callable[[], Loss]], lr: float, what:
             one.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
         shares.append({"loss": loss.value.detach(), **loss.metrics})
     sums = torch.stack([torch.stack([share[name] for share in shares]).double().sum() for name in shares[0]])
-    values = dict(zip(shares[0], one.world.all_sum(sums).tolist(), strict=True))
-    if not math.isfinite(values["loss"]):
-        raise Diverged(f"{what}: the loss is {values['loss']}; try a smaller --lr, or pretrain.warmup_steps", values)
+    summed = dict(zip(shares[0], one.world.all_sum(sums).unbind(), strict=True))
     _reduce_(one)
     one.scaler.unscale_(one.optimizer)
-    norm = _norm(one)
+    values = _numbers({**(besides or {}), **summed, "": _norm(one)})
+    norm = values.pop("")
+    if not math.isfinite(values["loss"]):
+        raise Diverged(f"{what}: the loss is {values['loss']}; try a smaller --lr, or pretrain.warmup_steps", values)
     if not math.isfinite(norm):
         _overflow_(one, values, what)
     clip = one.settings.clip_norm
@@ -208,9 +218,17 @@ def _reduce_(one: Trainee) -> None:
             tensor.copy_(part.view_as(tensor) / one.world.size)
 
 
-def _norm(one: Trainee) -> float:
-    """The Euclidean norm of the gradient."""
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(_gradients(one)))))
+def _norm(one: Trainee) -> Tensor:
+    """The Euclidean norm of the gradient, ()."""
+    total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(_gradients(one))))
+    return total
+
+
+def _numbers(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars as numbers of Python, integers as such; the one place where a step waits for a GPU."""
+    values = torch.stack([tensor.double() for tensor in tensors.values()]).tolist()
+    kinds = [float if tensor.is_floating_point() else int for tensor in tensors.values()]
+    return {name: kind(value) for name, kind, value in zip(tensors, kinds, values, strict=True)}
 
 
 def _overflow_(one: Trainee, values: dict[str, float], what: str) -> None:

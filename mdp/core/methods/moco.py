@@ -88,7 +88,7 @@ def prepare(
     the statistics do not give away which key belongs to which query.
     """
     second = processes.gather(views[1].images)  # (B, 3, H, W) of the whole batch
-    order = torch.randperm(len(second), generator=rng).to(second.device)
+    order = torch.randperm(len(second), generator=rng).to(second.device, non_blocking=True)
     with torch.no_grad():
         own = _in_groups(pair.key, second[order[processes.own]], settings.groups, processes.total)
     shuffled = processes.gather(own)  # (B, D)

@@ -127,7 +127,7 @@ def prepare(
     known = prototypes(bank, settings.normalise_prototypes)
     blends = tuple(_blend(view, settings.mix, rng, processes) for view in views)
     weights = [_plain_targets(blend, settings.mix, stride).valid.sum() for blend in blends]
-    valid = [(labels != IGNORE).sum().float(), torch.tensor(float(labels.numel()), device=labels.device)]
+    valid = [(labels != IGNORE).sum().float(), labels.new_full((), labels.numel(), dtype=torch.float32)]
     counts = processes.all_sum(torch.stack([*weights, *valid]))  # (V + 2,)
     metrics = {
         "valid_share": counts[-2] / counts[-1],
@@ -153,8 +153,10 @@ def _blend(view: Batch, settings: MixSettings, rng: torch.Generator, processes: 
     if not (settings.region or settings.pixel):
         return unmixed(view)
     plan = draw_plan(rng, settings, processes.total, *view.images.shape[2:])
-    whole = Batch(processes.gather(view.images), processes.gather(view.labels))
-    return mix(view, plan_rows(plan, processes.own), whole)
+    if len(processes.images) == 1:
+        return mix(view, plan)  # partners are here, and need no copies
+    others = Batch(processes.take(view.images, plan.partner), processes.take(view.labels, plan.partner))
+    return mix(view, plan_rows(plan, processes.own), others)
 
 
 def _plain_targets(blend: Blend, settings: MixSettings, stride: int) -> Targets:

@@ -53,7 +53,7 @@ def prepare(
     labels = [downsample_labels(view.labels, pair.query.output_stride) for view in views]  # V of (B, h, w)
     anchors = [pixel_anchors(labels[a], labels[b]).sum() for a, b in permutations(range(len(views)), 2)]
     every = torch.stack(labels)  # (V, B, h, w)
-    valid = [(every != IGNORE).sum(), torch.tensor(every.numel(), device=every.device)]
+    valid = [(every != IGNORE).sum(), every.new_full((), every.numel())]
     counts = processes.all_sum(torch.stack([*anchors, *valid]).float())  # (V (V - 1) + 2,)
     metrics = {
         "valid_share": counts[-2] / counts[-1],

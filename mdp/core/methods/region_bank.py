@@ -71,7 +71,7 @@ def prepare(
     queues = enqueue_classes(state, _gathered(means, len(views), processes), _gathered(present, len(views), processes))
     own = labels.chunk(len(views))  # V of (B, h, w)
     weights = [region_anchors(part, queues).sum().float() for part in own]
-    valid = [(labels != IGNORE).sum().float(), torch.tensor(float(labels.numel()), device=labels.device)]
+    valid = [(labels != IGNORE).sum().float(), labels.new_full((), labels.numel(), dtype=torch.float32)]
     counts = processes.all_sum(torch.stack([*weights, *valid]))  # (V + 2,)
     metrics = {
         "valid_share": counts[-2] / counts[-1],

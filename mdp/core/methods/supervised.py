@@ -69,7 +69,7 @@ def prepare(
     """The parts are a `Batch` for each view, with labels on the feature grid."""
     parts = tuple(Batch(v.images, downsample_labels(v.labels, pair.query.output_stride)) for v in views)
     labels = torch.stack([part.labels for part in parts])  # (V, B, h, w)
-    valid = [(labels != IGNORE).sum(), torch.tensor(labels.numel(), device=labels.device)]
+    valid = [(labels != IGNORE).sum(), labels.new_full((), labels.numel())]
     counts = processes.all_sum(torch.stack(valid).float())  # (2,)
     return Prepared(state, Shared(state, counts[0]), parts, {"valid_share": counts[0] / counts[1]})
 

@@ -1,0 +1,126 @@
+"""Nothing in a step waits for a GPU, as far as a machine without one can tell (see `elsewhere`)."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mdp.core.batches import Batch
+from mdp.core.chance import generator
+from mdp.core.labels import LabelSpace, LabelUnion
+from mdp.core.methods import Data
+from mdp.core.methods.multi_dataset import SparseSettings
+from mdp.core.mixing import MixSettings
+from mdp.core.networks import NetworkSettings
+from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
+from mdp.core.processes import alone
+from mdp.io.recipe import find_method
+from mdp.io.updating import _numbers
+from tests.elsewhere import DEVICE, Elsewhere, moved_, pretended
+
+BATCH, CLASSES, SIDE = 4, 9, 32
+MIX = MixSettings(region=True, pixel=True)
+SMALL = {"embedding": 8, "hidden": 8, "bank_batches": 2}
+SETTING_UP = {"noise_queue", "initial_state"}  # before the first step, waiting is free
+KNOWN = {  # functions that wait, in methods which the paper compares its own with: their sizes depend on the labels
+    "pixel_pairs": ["pixel_nce"],
+    "region_bank": ["enqueue_classes", "region_nce"],
+}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "multi_dataset": ("multi_dataset", SMALL),
+    "mixed": ("multi_dataset", {**SMALL, "mix": MIX}),
+    "csc1": ("multi_dataset", {**SMALL, "sparse": SparseSettings(variant="csc1")}),
+    "csc2": ("multi_dataset", {**SMALL, "mix": MIX, "sparse": SparseSettings(variant="csc2", source="prototype")}),
+    "pixel_pairs": ("pixel_pairs", {"embedding": 8, "hidden": 8}),
+    "region_bank": ("region_bank", {"embedding": 8, "hidden": 8, "queue": 5}),
+    "moco": ("moco", {"embedding": 8, "queue": 12, "groups": 2}),
+    "supervised": ("supervised", {}),
+}
+
+
+def losses(name: str, there: bool) -> list[Tensor]:
+    """The losses of three steps of a method, on the device that is not there or on the CPU."""
+    kind, given = METHODS[name]
+    method = find_method(kind)
+    settings = method.Settings(**given)
+    data = Data(LabelUnion([LabelSpace(name="a", classes=tuple(map(str, range(CLASSES))))]), BATCH, 2)
+    network = NetworkSettings(backbone="resnet18", width=4, channels=8, output_stride=8, dilations=(1, 2))
+    pair = method.build(settings, network, data, generator(0))
+    views = []
+    for view in range(2):
+        rng = generator(1, view)
+        images = torch.randn(BATCH, 3, SIDE, SIDE, generator=rng)
+        labels = torch.randint(-1, CLASSES, (BATCH, SIDE, SIDE), generator=rng)
+        views.append(Batch(*(Elsewhere(t) if there else t for t in (images, labels))))
+    if there:
+        for one in dict.fromkeys(pair):
+            moved_(one)
+    state = method.initial_state(settings, data, generator(2), DEVICE if there else torch.device("cpu"))
+    found = []
+    for step in range(3):
+        torch.manual_seed(0)
+        ready = method.prepare(pair, state, views, settings, generator(3, step), alone(BATCH))
+        found.append(method.loss(pair, ready.shared, ready.parts, settings).value.detach())
+        state = ready.state
+    return found
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_of_a_method_reads_no_number_from_the_device(name: str) -> None:
+    expected = losses(name, there=False)
+    with pretended() as waits, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = losses(name, there=True)
+        assert all(isinstance(loss, Elsewhere) for loss in found)
+        places = {wait.split()[2].rstrip(":") for wait in waits}
+        assert sorted(places - SETTING_UP) == KNOWN.get(name, []), waits
+    torch.testing.assert_close(torch.stack([loss.inner for loss in found]), torch.stack(expected))
+
+
+def test_photometry_reads_no_number_from_the_device() -> None:
+    draws = stack_draws([draw_photometry(generator(i), PhotometrySettings()) for i in range(8)])
+    images = torch.randint(0, 256, (8, 3, 16, 16), generator=generator(0)).to(torch.uint8)
+    expected = normalise(apply_photometry(images, draws))
+    with pretended() as waits:
+        found = normalise(apply_photometry(Elsewhere(images), draws))
+        assert waits == []
+    torch.testing.assert_close(found.inner, expected)
+
+
+def test_all_numbers_of_a_step_are_waited_for_once_and_counts_stay_whole_numbers() -> None:
+    tensors = {"loss": torch.tensor(0.25), "classes": torch.tensor(7), "norm": torch.tensor(2.0, dtype=torch.float64)}
+    with pretended() as waits:
+        found = _numbers({name: Elsewhere(tensor) for name, tensor in tensors.items()})
+        assert len(waits) == 1
+    assert found == {"loss": 0.25, "classes": 7, "norm": 2.0}
+    assert [type(value) for value in found.values()] == [float, int, float]
+
+
+def test_the_played_device_tells_of_everything_that_waits() -> None:
+    """Otherwise the tests above would pass whatever a step does."""
+    x, mask = Elsewhere(torch.tensor([1.0, 2.0])), Elsewhere(torch.tensor([True, False]))
+    ways = [
+        lambda: x.sum().item(),
+        lambda: float(x[0]),
+        lambda: bool((x > 0).all()),
+        x.tolist,
+        x.cpu,
+        x.nonzero,
+        x.unique,
+        lambda: x[mask],
+        lambda: torch.ones(2).to(DEVICE),
+        lambda: torch.tensor(1.0, device=DEVICE),
+    ]
+    with pretended() as waits:
+        for number, way in enumerate(ways, 1):
+            way()
+            assert len(waits) == number, waits
+        for quiet in (
+            lambda: torch.ones(2).to(DEVICE, non_blocking=True),
+            lambda: x[:1] + 1,
+            lambda: x.new_full((), 3),
+        ):
+            quiet()
+        assert len(waits) == len(ways), waits
