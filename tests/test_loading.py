@@ -14,6 +14,7 @@ from mdp.core.labels import IGNORE, LabelUnion
 from mdp.io.datasets import Sample, open_split
 from mdp.io.datasets import load as load_dataset
 from mdp.io.errors import DatasetError
+from mdp.io.loader import load
 from mdp.io.loading import (
     FinetuneItems,
     Pool,
@@ -22,7 +23,8 @@ from mdp.io.loading import (
     crop_batch,
     epoch_batches,
     epoch_order,
-    load,
+    stack_crops,
+    stack_views,
     stream_batches,
     view_batches,
 )
@@ -93,7 +95,7 @@ def test_the_number_of_workers_changes_nothing(workers: int) -> None:
     items = PretrainItems(pool, PretrainSettings(crop=32), seed=3)
 
     def images(count: int) -> torch.Tensor:
-        batches = load(items, epoch_batches(3, [12, 12], 6, False, 0, 4), count)
+        batches = load(items, epoch_batches(3, [12, 12], 6, False, 0, 4), count, stack=stack_views)
         return torch.stack([view.images for batch in batches for view in view_batches(batch, CPU)])
 
     assert torch.equal(images(0), images(workers))
@@ -103,7 +105,7 @@ def test_views_of_an_image_differ_and_labels_follow() -> None:
     pool = shapes_pool("shapes-fine")
     item = PretrainItems(pool, PretrainSettings(crop=40), seed=0)[0, 1]
     assert not isinstance(item, Exception)
-    first, second = view_batches([item], CPU)
+    first, second = view_batches(stack_views([item]), CPU)
     assert first.images.shape == (1, 3, 40, 40)
     assert first.labels.shape == (1, 40, 40)
     assert not torch.equal(first.images, second.images)
@@ -115,7 +117,7 @@ def test_crops_are_padded_with_zeros_and_ignore() -> None:
     settings = FinetuneSettings(crop=(128, 160), ratio=(0.5, 0.5))
     item = FinetuneItems(pool, settings, seed=0)[0, 0]
     assert not isinstance(item, Exception)
-    batch = crop_batch([item], CPU)
+    batch = crop_batch(stack_crops([item]), CPU)
     assert batch.images.shape == (1, 3, 128, 160)
     assert item.inside == (48, 48)
     assert batch.labels[0, 48:].eq(IGNORE).all()

@@ -25,7 +25,8 @@ from mdp.io.errors import Diverged, Preempted, ProcessError
 from mdp.io.finetuning import Finetuning, new_segmentor
 from mdp.io.jobs import _ended
 from mdp.io.journal import Journal
-from mdp.io.loading import FinetuneItems, Pool, own_parts
+from mdp.io.loader import own_parts
+from mdp.io.loading import FinetuneItems, Pool, stack_crops
 from mdp.io.opening import pool_of
 from mdp.io.place import Place
 from mdp.io.probing import probe

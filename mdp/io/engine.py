@@ -44,7 +44,7 @@ class Position(NamedTuple):
 class Run(Protocol):
     """What a run does."""
 
-    def advance(self, items: list[Any], step: int) -> dict[str, float]:
+    def advance(self, items: Any, step: int) -> dict[str, float]:
         """One step on these samples; metrics, "loss" and "lr" among them.  Raises Diverged before it does harm."""
 
     def validate(self, step: int, stop: Stop) -> float | None:
@@ -65,14 +65,14 @@ def position_of(about: Mapping[str, Any]) -> Position:
 
 def loop(
     run: Run,
-    items: Generator[list[Any], None, None],
+    items: Generator[Any, None, None],
     schedule: Schedule,
     journal: Journal,
     start: Position,
     stop: Stop,
     world: World,
 ) -> None:
-    """Runs from `start` to the end of the schedule; `items` gives one list of loaded samples a step.
+    """Runs from `start` to the end of the schedule; `items` gives what was loaded for one step after the other.
 
     A fresh run writes its first checkpoint before its first step: a full disk shows now, not after hours.
     Raises Preempted, after the checkpoint, when a signal asked to stop, and Diverged, likewise, with a record.
