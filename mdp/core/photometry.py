@@ -5,6 +5,9 @@ Draws are made one image at a time on the CPU (`draw_*`) and applied to the batc
 image's operations is known on the CPU, so nothing waits for the device.
 Images are float in [0, 1], (B, 3, H, W), RGB; strengths are (B,).  Every operation clips to [0, 1], as 8-bit
 pipelines do; unlike them it does not round in between.  Call outside autocast.
+
+Each operation has a twin that ends in an underscore and overwrites its images.  `apply_*` chains these on one copy:
+that of a single image stays in a CPU's cache, which saves a quarter of the time.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +34,12 @@ def normalise(images: Tensor) -> Tensor:
     >>> denormalise(normalise(torch.full((1, 3, 2, 2), 0.25)))[0, :, 0, 0]
     tensor([0.2500, 0.2500, 0.2500])
     """
-    return (images - _channels(MEAN, images)).div_(_channels(STD, images))
+    return normalise_(images.clone())
+
+
+def normalise_(images: Tensor) -> Tensor:
+    """The same in place."""
+    return images.sub_(_channels(MEAN, images)).div_(_channels(STD, images))
 
 
 def denormalise(images: Tensor) -> Tensor:
@@ -56,49 +64,69 @@ def _each(strength: Tensor, images: Tensor) -> Tensor:
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with black; 1 leaves the image as it is."""
-    return (images * _each(factor, images)).clamp_(0, 1)
+    return _brightness_(images.clone(), factor)
+
+
+def _brightness_(images: Tensor, factor: Tensor) -> Tensor:
+    return images.mul_(_each(factor, images)).clamp_(0, 1)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the mean luma of the image."""
+    return _contrast_(images.clone(), factor)
+
+
+def _contrast_(images: Tensor, factor: Tensor) -> Tensor:
     mean = grey(images.mean((2, 3), keepdim=True))  # (B, 1, 1, 1): the mean of the luma is the luma of the means
-    return _blend(images, mean, _each(factor, images))
+    return _blend_(images, mean, factor)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the luma of each pixel."""
-    return _blend(images, grey(images), _each(factor, images))
+    return _saturation_(images.clone(), factor)
 
 
-def _blend(images: Tensor, luma: Tensor, factor: Tensor) -> Tensor:
+def _saturation_(images: Tensor, factor: Tensor) -> Tensor:
+    return _blend_(images, grey(images), factor)
+
+
+def _blend_(images: Tensor, luma: Tensor, factor: Tensor) -> Tensor:
     """factor * images + (1 - factor) * luma, clipped: what Pillow's ImageEnhance does."""
-    return (images * factor).add_(luma * (1 - factor)).clamp_(0, 1)
+    share = _each(factor, images)
+    return images.mul_(share).add_(luma.mul_(1 - share)).clamp_(0, 1)
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     """Add `shift` turns to the H of HSV; grey pixels stay as they are.
 
-    With the colour's least part taken away and its largest scaled to 1, one of (r, g, b) is 1 and one is 0, and H goes
-    round the hexagon as 1 + g + b - r sixths of a turn, backwards where g < b.  Along it each channel is V within a
-    sixth of a turn of its own hue, and falls to the least part at two sixths.
-
     >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     >>> adjust_hue(red, torch.tensor([1 / 3])).flatten().round()
     tensor([0., 1., 0.])
     """
+    return _hue_(images.clone(), shift)
+
+
+def _hue_(images: Tensor, shift: Tensor) -> Tensor:
+    """The same in place.
+
+    With the colour's least part taken away and its largest scaled to 1, one of (r, g, b) is 1 and one is 0, and H goes
+    round the hexagon as 1 + g + b - r sixths of a turn, backwards where g < b.  Along it each channel is V within a
+    sixth of a turn of its own hue, and falls to the least part at two sixths.
+    """
     red, green, blue = images.unbind(1)  # each (B, H, W)
     value, least = _largest(images)[:, 0], _least(images)[:, 0]  # (B, H, W)
     span = value - least  # (B, H, W)
-    sixths = (green - least).add_(blue - red).div_(span.clamp(min=_TINY)).add_(1)  # (B, H, W)
-    hue = sixths.copysign_(green - blue).div_(6).add_(_each(shift, images)[:, 0])  # (B, H, W) turns
-    top = value + span
-    slope = span.mul_(-6)
-    turned = torch.empty_like(images)  # (B, 3, H, W)
-    for channel, own in enumerate((0, 1 / 3, 2 / 3)):
-        away = hue - own
-        away = away.sub_(away.round()).abs_()  # (B, H, W) turns, 0 to 1/2
-        torch.clamp(torch.addcmul(top, slope, away), least, value, out=turned[:, channel])
-    return turned
+    slope = (6 * span).add_(_TINY)  # (B, H, W): what a channel falls by in a turn
+    scratch = blue - red
+    hue = (green - least).add_(scratch).div_(slope).add_(1 / 6)  # (B, H, W) turns
+    torch.sub(green, blue, out=scratch)
+    hue.copysign_(scratch).add_(_each(shift, images)[:, 0])
+    top = span.add_(value)
+    for channel, from_last in zip((red, green, blue), (0, 1 / 3, 1 / 3), strict=True):
+        hue.sub_(from_last)  # the turns from the channel's own hue,
+        away = torch.sub(hue, torch.round(hue, out=scratch), out=scratch).abs_()  # the short way round
+        torch.clamp(torch.addcmul(top, slope, away, value=-1, out=scratch), least, value, out=channel)
+    return images
 
 
 def _largest(images: Tensor) -> Tensor:
@@ -117,20 +145,32 @@ def scale_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
     H and V stay, so each channel's distance from V grows with S = span / V, until S is 1: no hue is needed.
     """
+    return _scale_saturation_(images.clone(), factor)
+
+
+def _scale_saturation_(images: Tensor, factor: Tensor) -> Tensor:
     value = _largest(images)  # (B, 1, H, W)
     span = value - _least(images)  # (B, 1, H, W)
     gain = torch.minimum(value / span.clamp_(min=_TINY), _each(factor, images))  # (B, 1, H, W)
-    return (images - value).mul_(gain).add_(value).clamp_(0, 1)
+    return images.sub_(value).mul_(gain).add_(value).clamp_(0, 1)
 
 
 def shift_brightness(images: Tensor, delta: Tensor) -> Tensor:
     """Add `delta` to every channel."""
-    return (images + _each(delta, images)).clamp_(0, 1)
+    return _shift_(images.clone(), delta)
+
+
+def _shift_(images: Tensor, delta: Tensor) -> Tensor:
+    return images.add_(_each(delta, images)).clamp_(0, 1)
 
 
 def to_grey(images: Tensor) -> Tensor:
     """The luma in all three channels."""
-    return grey(images).repeat(1, 3, 1, 1)
+    return _grey_(images.clone())
+
+
+def _grey_(images: Tensor) -> Tensor:
+    return images.copy_(grey(images))
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -139,30 +179,34 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     A true Gaussian, cut at three standard deviations of each image, whatever images are beside it (Pillow's is three
     box blurs that approach it); 0 leaves an image as it is.  `sigma` lies on the CPU: the taps are counted there.
     """
+    return _blur_(images.clone(), sigma)
+
+
+def _blur_(images: Tensor, sigma: Tensor) -> Tensor:
     cut = torch.ceil(3 * sigma).clamp(min=1)  # (B,)
     taps = torch.arange(int(cut.max()) + 1, dtype=torch.float32)  # (reach + 1,), of one side
     weights = torch.exp(-0.5 * (taps / sigma.float().clamp(min=1e-3)[:, None]) ** 2)  # (B, reach + 1)
     weights = weights * (taps <= cut[:, None])
     weights = weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
     weights = weights.to(images.device, images.dtype, non_blocking=True)
-    return _smooth(_smooth(images, weights, 2), weights, 3)
+    return _smooth_(_smooth_(images, weights, 2), weights, 3)
 
 
-def _smooth(images: Tensor, weights: Tensor, axis: int) -> Tensor:
+def _smooth_(images: Tensor, weights: Tensor, axis: int) -> Tensor:
     """Symmetric filter along an axis with weights (B, reach + 1) from the middle outwards.
 
-    Sums of shifted images: a convolution with a kernel for each image takes two to four times as long on a CPU.
+    Sums of shifted images: a convolution with a kernel for each image takes three times as long on a CPU.
     """
     reach, length = weights.shape[1] - 1, images.shape[axis]
     padding = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
     padded = F.pad(images, padding, mode="replicate")
     middle, *others = weights[:, :, None, None, None].unbind(1)  # each (B, 1, 1, 1)
-    total = images * middle
+    images.mul_(middle)
     for distance, weight in enumerate(others, 1):
         before = padded.narrow(axis, reach - distance, length)
         after = padded.narrow(axis, reach + distance, length)
-        total.addcmul_(before + after, weight)
-    return total
+        images.addcmul_(before + after, weight)
+    return images
 
 
 # Draws
@@ -173,16 +217,16 @@ def stack_draws(draws: Sequence[Draw]) -> Draw:
     return type(draws[0])(*(torch.stack(field) for field in zip(*draws, strict=True)))
 
 
-def _on(chosen: list[int], function: Callable[..., Tensor], images: Tensor, *strengths: Tensor) -> Tensor:
-    """`function` on the chosen images, the others as they are.  `images` is the caller's own, and may be written to."""
+def _on_(chosen: list[int], function_: Callable[..., Tensor], images: Tensor, *strengths: Tensor) -> None:
+    """`function_` on the chosen images, which are overwritten; the others stay as they are."""
     if not chosen:
-        return images
+        return
     if len(chosen) == len(images):
-        return function(images, *strengths)
+        function_(images, *strengths)
+        return
     place = torch.tensor(chosen)
     there = place.to(images.device, non_blocking=True)
-    changed = function(images[there], *(strength[place] for strength in strengths))
-    return images.index_copy_(0, there, changed)
+    images.index_copy_(0, there, function_(images[there], *(strength[place] for strength in strengths)))
 
 
 def _set(flags: Tensor) -> list[int]:
@@ -246,7 +290,7 @@ def draw_photometry(rng: torch.Generator, settings: PhotometrySettings) -> Photo
     )
 
 
-_JITTER = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+_JITTER = (_brightness_, _contrast_, _saturation_, _hue_)
 
 
 def apply_photometry(images: Tensor, draws: PhotometryDraw) -> Tensor:
@@ -254,11 +298,12 @@ def apply_photometry(images: Tensor, draws: PhotometryDraw) -> Tensor:
     images = as_float(images)
     jittered, orders = _set(draws.jitter), draws.order.tolist()
     for place in range(4):
-        for operation, function in enumerate(_JITTER):
+        for operation, function_ in enumerate(_JITTER):
             chosen = [image for image in jittered if orders[image][place] == operation]
-            images = _on(chosen, function, images, draws.factors[:, operation])
-    images = _on(_set(draws.grey), to_grey, images)
-    return _on(_set(draws.sigma > 0), gaussian_blur, images, draws.sigma)
+            _on_(chosen, function_, images, draws.factors[:, operation])
+    _on_(_set(draws.grey), _grey_, images)
+    _on_(_set(draws.sigma > 0), _blur_, images, draws.sigma)
+    return images
 
 
 # MMSegmentation's PhotoMetricDistortion
@@ -309,8 +354,9 @@ def apply_distortion(images: Tensor, draws: DistortionDraw) -> Tensor:
     """Brightness, contrast, saturation and hue, contrast second or last; uint8 or float in, float32 in [0, 1] out."""
     images = as_float(images)
     delta, contrast, saturation, hue = draws.strengths.unbind(1)
-    images = _on(_set(draws.applied[:, 0]), shift_brightness, images, delta)
-    images = _on(_set(draws.applied[:, 1] & draws.contrast_first), adjust_brightness, images, contrast)
-    images = _on(_set(draws.applied[:, 2]), scale_saturation, images, saturation)
-    images = _on(_set(draws.applied[:, 3]), adjust_hue, images, hue)
-    return _on(_set(draws.applied[:, 1] & ~draws.contrast_first), adjust_brightness, images, contrast)
+    _on_(_set(draws.applied[:, 0]), _shift_, images, delta)
+    _on_(_set(draws.applied[:, 1] & draws.contrast_first), _brightness_, images, contrast)
+    _on_(_set(draws.applied[:, 2]), _scale_saturation_, images, saturation)
+    _on_(_set(draws.applied[:, 3]), _hue_, images, hue)
+    _on_(_set(draws.applied[:, 1] & ~draws.contrast_first), _brightness_, images, contrast)
+    return images

@@ -25,7 +25,7 @@ from mdp.core.photometry import (
     apply_photometry,
     draw_distortion,
     draw_photometry,
-    normalise,
+    normalise_,
     stack_draws,
 )
 from mdp.io.datasets import Dataset, Sample, labels_of
@@ -166,7 +166,7 @@ class PretrainItems:
 
 def finished(images: Tensor, draws: PhotometryDraw) -> Tensor:
     """Photometry and normalisation of images (B, 3, s, s) uint8: float32."""
-    return normalise(apply_photometry(images, draws))
+    return normalise_(apply_photometry(images, draws))
 
 
 def stack_views(items: list[ViewsItem]) -> Views:
@@ -241,7 +241,7 @@ class FinetuneItems:
 
 def finished_crops(images: Tensor, inside: list[tuple[int, int]], draws: DistortionDraw) -> Tensor:
     """Distortion and normalisation of crops (B, 3, *crop) uint8: float32; padding is 0 after normalisation."""
-    images = normalise(apply_distortion(images, draws))
+    images = normalise_(apply_distortion(images, draws))
     for image, (height, width) in zip(images, inside, strict=True):
         image[:, height:] = 0
         image[:, :, width:] = 0
