@@ -202,10 +202,11 @@ def _smooth_(images: Tensor, weights: Tensor, axis: int) -> Tensor:
     padded = F.pad(images, padding, mode="replicate")
     middle, *others = weights[:, :, None, None, None].unbind(1)  # each (B, 1, 1, 1)
     images.mul_(middle)
+    both = torch.empty_like(images)
     for distance, weight in enumerate(others, 1):
         before = padded.narrow(axis, reach - distance, length)
         after = padded.narrow(axis, reach + distance, length)
-        images.addcmul_(before + after, weight)
+        images.addcmul_(torch.add(before, after, out=both), weight)
     return images
 
 

@@ -12,6 +12,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+INSTALL = "pip install 'mdp-segmentation[fast]' for JPEG photos"
+
 
 @cache
 def simplejpeg() -> ModuleType | None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from mdp.core.labels import LabelUnion
+from mdp.io import jpeg
 from mdp.io.checkpoint import save
 from mdp.io.distributed import World
 from mdp.io.engine import Position
 from mdp.io.errors import MdpError
-from mdp.io.journal import Journal
+from mdp.io.journal import Journal, number_of
 from mdp.io.loader import Forgiving, load, to_device
 from mdp.io.loading import Key, Pool
 from mdp.io.recipe import Recipe, RunSettings, as_layer
@@ -81,6 +82,7 @@ class Place:
 
         With --on-bad-sample skip, what cannot be read is replaced by the next sample.
         """
+        self.journal.say(f"JPEG photos are decoded by {jpeg.decoder()}, {number_of(settings.workers, 'worker')}")
         skipped, pin = None, self.device.type == "cuda"
         if settings.on_bad_sample == "skip":
             items, skipped = Forgiving(items, len(pool.samples)), self.skip
