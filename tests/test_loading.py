@@ -109,10 +109,12 @@ def test_the_draws_for_a_key_are_the_same_in_every_version() -> None:
     rng = generator(0, "views", 1, 7)
     views = [draw_view(rng, 375, 500) for _ in range(2)]
     assert views == [View(Box(0, 25, 346, 322), False), View(Box(51, 60, 302, 372), True)]
-    first, second = (draw_photometry(rng, PhotometrySettings()) for _ in range(2))
+    first, second, *others = (draw_photometry(rng, PhotometrySettings()) for _ in range(8))
     assert torch.equal(second.factors, torch.tensor([1.0818955898, 0.9291410446, 0.8247786760, -0.0358267426]))
     assert [first.order.tolist(), second.order.tolist()] == [[1, 3, 0, 2], [2, 0, 1, 3]]
     assert [bool(draw.jitter) for draw in (first, second)] == [False, True]
+    assert [bool(draw.grey) for draw in others] == [False, False, True, False, True, True]
+    assert [round(float(draw.sigma), 6) for draw in others] == [0, 0, 0, 0, 0.611649, 0.86276]
     distortion = draw_distortion(generator(0, "crops", 1, 7), DistortionSettings())
     assert torch.equal(distortion.strengths, torch.tensor([0.0448250547, 0.7661209106, 0.9354029894, 16 / 180]))
     assert distortion.applied.tolist() == [True, True, False, True]
