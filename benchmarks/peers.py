@@ -19,6 +19,7 @@ DISTRIBUTIONS = {  # top-level module -> what to install
     "pytorch_metric_learning": "pytorch-metric-learning",
     "lightly": "lightly",
     "cv2": "opencv-python-headless",
+    "albumentations": "albumentations",
 }
 _OPERATORS: list[torch.library.Library] = []  # they are gone when the library object is
 

@@ -7,7 +7,7 @@ from benchmarks.measure import Case
 
 SPOTS = (
     "prototype_loss", "pixel_loss", "class_pooling", "bank", "key_encoder", "mixing",
-    "confusion", "upsampling", "boundary", "step", "loop",
+    "confusion", "upsampling", "boundary", "views", "step", "loop",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from mdp.io.datasets import load, open_split
 from mdp.io.distributed import World, joined
 from mdp.io.evaluation import tally
 from mdp.io.finetuning import new_segmentor
-from mdp.io.loading import PretrainItems, view_batches
+from mdp.io.loading import PretrainItems, stack_views, view_batches
 from mdp.io.opening import pool_of
 from mdp.io.recipe import EvalSettings, PretrainSettings, RunSettings, find_method, resolve
 from mdp.io.updating import sgd, trainee, update_
@@ -52,7 +52,7 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     processes = world.share(BATCH)
     items = PretrainItems(pool, PretrainSettings(crop=64), seed=0)
     own = [items[0, index] for index in range(0, 16, 2)][processes.own]
-    views = [Batch(view.images.double(), view.labels) for view in view_batches(own, CPU)]
+    views = [Batch(view.images.double(), view.labels) for view in view_batches(stack_views(own), CPU)]
     if world.rank == world.size - 1:
         for view in views:
             view.labels[-2:] = -1  # two images without a valid pixel: with three processes, all that the last one has

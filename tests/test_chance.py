@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdp.core.chance import beta, coin, generator, uniform
+from mdp.core.chance import beta, coin, generator, uniform, uniforms
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 
@@ -48,3 +48,12 @@ def test_coins_and_uniform_numbers_keep_their_range(seed: int) -> None:
     assert -2 <= pure_call(uniform, rng_of(seed), -2.0, 3.0) <= 3
     assert pure_call(coin, rng_of(seed), 1.0) is True
     assert coin(rng_of(seed), 0.0) is False
+
+
+@given(seeds, st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=9))
+def test_numbers_drawn_at_once_are_those_drawn_one_by_one_and_leave_the_generator_where_they_do(
+    seed: int, ranges: list[tuple[float, float]]
+) -> None:
+    together, apart = rng_of(seed), rng_of(seed)
+    assert pure_call(uniforms, together, *ranges) == [uniform(apart, *limits) for limits in ranges]
+    assert torch.equal(together.get_state(), apart.get_state())

@@ -1,5 +1,7 @@
 """Crops, flips and resizes."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,20 @@ def test_image_and_labels_undergo_the_same_geometry(
     rows = cut_map[:, 0]
     sure = (means < 60) | (means > 140)  # away from the antialiased edge the label is that of the image
     assert torch.equal(rows[sure], (means[sure] > 100).long())
+
+
+@given(seeds, sides, sides, st.integers(1, 70), st.integers(1, 70), st.booleans())
+def test_each_pixel_of_a_cut_label_map_is_the_one_under_its_centre(
+    seed: int, height: int, width: int, out_height: int, out_width: int, flip: bool
+) -> None:
+    rng = rng_of(seed)
+    labels = torch.randint(-1, 300, (height + 3, width + 5), generator=rng).short()
+    cut = pure_call(cut_labels, labels, View(Box(2, 4, height, width), flip), (out_height, out_width))
+    rows = [2 + int(Fraction(2 * i + 1, 2) * height / out_height) for i in range(out_height)]
+    columns = [4 + int(Fraction(2 * j + 1, 2) * width / out_width) for j in range(out_width)]
+    expected = labels[torch.tensor(rows)[:, None], torch.tensor(columns)]
+    assert torch.equal(cut, expected.flip(-1) if flip else expected)
+    assert cut.dtype == torch.int16
 
 
 @given(seeds, st.integers(1, 20), st.integers(1, 20))

@@ -10,10 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdp.core.chance import generator
+from mdp.core.geometry import Box, View, draw_view
 from mdp.core.labels import IGNORE, LabelUnion
+from mdp.core.photometry import DistortionSettings, PhotometrySettings, draw_distortion, draw_photometry
 from mdp.io.datasets import Sample, open_split
 from mdp.io.datasets import load as load_dataset
 from mdp.io.errors import DatasetError
+from mdp.io.loader import load
 from mdp.io.loading import (
     FinetuneItems,
     Pool,
@@ -22,13 +26,15 @@ from mdp.io.loading import (
     crop_batch,
     epoch_batches,
     epoch_order,
-    load,
+    stack_crops,
+    stack_views,
     stream_batches,
     view_batches,
 )
 from mdp.io.recipe import FinetuneSettings, PretrainSettings
 
 CPU = torch.device("cpu")
+TINY_CROPS = FinetuneSettings(crop=(40, 48), ratio=(0.3, 0.9))  # some are padded
 
 
 def shapes_pool(*names: str) -> Pool:
@@ -93,17 +99,61 @@ def test_the_number_of_workers_changes_nothing(workers: int) -> None:
     items = PretrainItems(pool, PretrainSettings(crop=32), seed=3)
 
     def images(count: int) -> torch.Tensor:
-        batches = load(items, epoch_batches(3, [12, 12], 6, False, 0, 4), count)
+        batches = load(items, epoch_batches(3, [12, 12], 6, False, 0, 4), count, stack=stack_views)
         return torch.stack([view.images for batch in batches for view in view_batches(batch, CPU)])
 
     assert torch.equal(images(0), images(workers))
+
+
+def test_the_draws_for_a_key_are_the_same_in_every_version() -> None:
+    rng = generator(0, "views", 1, 7)
+    views = [draw_view(rng, 375, 500) for _ in range(2)]
+    assert views == [View(Box(0, 25, 346, 322), False), View(Box(51, 60, 302, 372), True)]
+    first, second, *others = (draw_photometry(rng, PhotometrySettings()) for _ in range(8))
+    assert torch.equal(second.factors, torch.tensor([1.0818955898, 0.9291410446, 0.8247786760, -0.0358267426]))
+    assert [first.order.tolist(), second.order.tolist()] == [[1, 3, 0, 2], [2, 0, 1, 3]]
+    assert [bool(draw.jitter) for draw in (first, second)] == [False, True]
+    assert [bool(draw.grey) for draw in others] == [False, False, True, False, True, True]
+    assert [round(float(draw.sigma), 6) for draw in others] == [0, 0, 0, 0, 0.611649, 0.86276]
+    distortion = draw_distortion(generator(0, "crops", 1, 7), DistortionSettings())
+    assert torch.equal(distortion.strengths, torch.tensor([0.0448250547, 0.7661209106, 0.9354029894, 16 / 180]))
+    assert distortion.applied.tolist() == [True, True, False, True]
+
+
+def test_photometry_in_the_workers_gives_what_it_gives_on_the_whole_batch() -> None:
+    pool = shapes_pool("shapes-coarse", "shapes-fine")
+    keys = [(0, index) for index in range(12)]
+    views = [
+        view_batches(stack_views([items[key] for key in keys]), CPU)
+        for items in (PretrainItems(pool, PretrainSettings(crop=48), 3, finish=finish) for finish in (True, False))
+    ]
+    crops = [
+        crop_batch(stack_crops([items[key] for key in keys]), CPU)
+        for items in (FinetuneItems(pool, TINY_CROPS, 3, finish=finish) for finish in (True, False))
+    ]
+    for early, late in (*zip(*views, strict=True), crops):
+        torch.testing.assert_close(early.images, late.images, rtol=0, atol=1e-5)  # normalised: 4.4 times the colour's
+        assert torch.equal(early.labels, late.labels)
+    assert not torch.equal(views[0][0].images, views[0][1].images)
+
+
+def test_what_a_worker_hands_over_is_a_few_large_tensors_without_draws_once_they_are_applied() -> None:
+    pool = shapes_pool("shapes-fine")
+    early, late = (
+        stack_views([items[0, index] for index in range(5)])
+        for items in (PretrainItems(pool, PretrainSettings(crop=32), 0, finish=finish) for finish in (True, False))
+    )
+    assert (early.images.shape, early.images.dtype, early.draws) == ((2, 5, 3, 32, 32), torch.float32, ())
+    assert (late.images.shape, late.images.dtype) == ((2, 5, 3, 32, 32), torch.uint8)
+    assert [draw.order.shape for draw in late.draws] == [(5, 4), (5, 4)]
+    assert early.labels.dtype == late.labels.dtype == torch.int16
 
 
 def test_views_of_an_image_differ_and_labels_follow() -> None:
     pool = shapes_pool("shapes-fine")
     item = PretrainItems(pool, PretrainSettings(crop=40), seed=0)[0, 1]
     assert not isinstance(item, Exception)
-    first, second = view_batches([item], CPU)
+    first, second = view_batches(stack_views([item]), CPU)
     assert first.images.shape == (1, 3, 40, 40)
     assert first.labels.shape == (1, 40, 40)
     assert not torch.equal(first.images, second.images)
@@ -115,7 +165,7 @@ def test_crops_are_padded_with_zeros_and_ignore() -> None:
     settings = FinetuneSettings(crop=(128, 160), ratio=(0.5, 0.5))
     item = FinetuneItems(pool, settings, seed=0)[0, 0]
     assert not isinstance(item, Exception)
-    batch = crop_batch([item], CPU)
+    batch = crop_batch(stack_crops([item]), CPU)
     assert batch.images.shape == (1, 3, 128, 160)
     assert item.inside == (48, 48)
     assert batch.labels[0, 48:].eq(IGNORE).all()

@@ -22,7 +22,8 @@ from mdp.io.errors import DatasetError, Diverged, MdpError, Preempted, RecipeErr
 from mdp.io.finetuning import Finetuning
 from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.journal import Journal
-from mdp.io.loading import Forgiving, Pool, crop_batch, view_batches
+from mdp.io.loader import Forgiving
+from mdp.io.loading import Pool, crop_batch, view_batches
 from mdp.io.request import Request
 from mdp.io.scoring import run_evaluation
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of

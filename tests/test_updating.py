@@ -25,7 +25,8 @@ from mdp.io.errors import Diverged, Preempted, ProcessError
 from mdp.io.finetuning import Finetuning, new_segmentor
 from mdp.io.jobs import _ended
 from mdp.io.journal import Journal
-from mdp.io.loading import FinetuneItems, Pool, own_parts
+from mdp.io.loader import own_parts
+from mdp.io.loading import CropItem, FinetuneItems, Pool, stack_crops
 from mdp.io.opening import pool_of
 from mdp.io.place import Place
 from mdp.io.probing import probe
@@ -240,8 +241,8 @@ def test_fine_tuning_divides_its_loss_by_the_pixels_of_all_processes(ignored: bo
         place = Place(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0, main=False), device=CPU, world=world)
         run = Finetuning(recipe, network, pool, None, place, None)
         network.eval()
-        own = [items[key] for key in next(run.keys(0, 1))][run.processes.own]
-        return run.advance(own, 0)["loss"], network.decode_head.conv_seg.weight.detach()
+        own = [item for key in next(run.keys(0, 1)) if isinstance(item := items[key], CropItem)][run.processes.own]
+        return run.advance(stack_crops(own), 0)["loss"], network.decode_head.conv_seg.weight.detach()
 
     loss, weight = work(ALONE)
     for found, other in worlds(2, work):

@@ -27,6 +27,17 @@ def uniform(rng: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=rng))
 
 
+def uniforms(rng: torch.Generator, *ranges: tuple[float, float]) -> list[float]:
+    """One number from U(low, high) for each range: what as many calls of `uniform` give, by one call of torch.
+
+    >>> rng, again = generator(7), generator(7)
+    >>> uniforms(rng, (0, 1), (2, 5)) == [uniform(again, 0, 1), uniform(again, 2, 5)]
+    True
+    """
+    shares = torch.rand(len(ranges), generator=rng).tolist()
+    return [low + (high - low) * share for (low, high), share in zip(ranges, shares, strict=True)]
+
+
 def coin(rng: torch.Generator, probability: float) -> bool:
     """True with the given probability."""
     return float(torch.rand((), generator=rng)) < probability

@@ -113,6 +113,14 @@ class LabelUnion:
         starts = [0, *ends[:-1]]
         return {space.name: slice(start, end) for space, start, end in zip(self.spaces, starts, ends, strict=True)}
 
+    @cached_property
+    def _tables(self) -> dict[str, NDArray[np.int16]]:
+        """For each dataset: raw value -> class of the union, `IGNORE`, or -2 where the value is unknown; (65536,)."""
+        return {
+            space.name: np.where(space.table < 0, space.table, space.table + np.int16(self._slices[space.name].start))
+            for space in self.spaces
+        }
+
     @property
     def size(self) -> int:
         """C, the number of classes of the union."""
@@ -132,7 +140,7 @@ class LabelUnion:
 
         Raises UnknownLabels for values outside that dataset's label space, KeyError for an unknown dataset.
         """
-        start = self._slices[name].start
-        space = next(space for space in self.spaces if space.name == name)
-        classes = space.to_classes(raw)
-        return torch.from_numpy(np.where(classes == IGNORE, IGNORE, classes + np.int16(start)))
+        classes = self._tables[name].take(raw)
+        if classes.size and classes.min() == _UNKNOWN:
+            next(space for space in self.spaces if space.name == name).to_classes(raw)  # raises UnknownLabels
+        return torch.from_numpy(classes)

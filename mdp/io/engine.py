@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from mdp.io import jpeg
 from mdp.io.distributed import World
 from mdp.io.errors import CheckpointError, Diverged, Preempted, ResourceError
 from mdp.io.journal import Journal, finite
@@ -44,7 +45,7 @@ class Position(NamedTuple):
 class Run(Protocol):
     """What a run does."""
 
-    def advance(self, items: list[Any], step: int) -> dict[str, float]:
+    def advance(self, items: Any, step: int) -> dict[str, float]:
         """One step on these samples; metrics, "loss" and "lr" among them.  Raises Diverged before it does harm."""
 
     def validate(self, step: int, stop: Stop) -> float | None:
@@ -63,22 +64,44 @@ def position_of(about: Mapping[str, Any]) -> Position:
     return Position(about["step"], about["validated"], -math.inf if best is None else best)
 
 
+class DataWait:
+    """The share of time that goes into waiting for data; it is told once, when it is above a fifth for a while."""
+
+    def __init__(self, journal: Journal, least: float = 0.2, seconds: float = 60.0) -> None:
+        self.journal, self.least, self.seconds = journal, least, seconds
+        self.waited = self.took = 0.0
+        self.said = False
+
+    def note(self, waited: float, took: float) -> None:
+        """A step took so many seconds, the first of which it waited."""
+        self.waited, self.took = self.waited + waited, self.took + took
+        if self.said or self.took < self.seconds:
+            return
+        share = self.waited / self.took
+        if share > self.least:
+            self.said = True
+            advice = "more --workers may help" + ("" if jpeg.simplejpeg() else f", or {jpeg.INSTALL}")
+            self.journal.say(f"{share:.0%} of the last {self.took:.0f} s went into waiting for data: {advice}")
+        self.waited = self.took = 0.0
+
+
 def loop(
     run: Run,
-    items: Generator[list[Any], None, None],
+    items: Generator[Any, None, None],
     schedule: Schedule,
     journal: Journal,
     start: Position,
     stop: Stop,
     world: World,
 ) -> None:
-    """Runs from `start` to the end of the schedule; `items` gives one list of loaded samples a step.
+    """Runs from `start` to the end of the schedule; `items` gives what was loaded for one step after the other.
 
     A fresh run writes its first checkpoint before its first step: a full disk shows now, not after hours.
     Raises Preempted, after the checkpoint, when a signal asked to stop, and Diverged, likewise, with a record.
     """
     step, validated, best = start
     stop.patient = True
+    data_wait = DataWait(journal)
     saved_at = -math.inf if step == 0 else time.monotonic()
     with closing(items):
         while True:
@@ -113,6 +136,7 @@ def loop(
             speed, waiting = schedule.batch / took, waited / took
             journal.record("train", step, **metrics, images_per_second=speed, data_wait=waiting)
             journal.progress(step, metrics["loss"], metrics["lr"], speed, waiting)
+            data_wait.note(waited, took)
             if schedule.keep_every and step % schedule.keep_every == 0:
                 run.checkpoint(keep_name(step), Position(step, validated, best))
 

@@ -20,7 +20,8 @@ from mdp.io.distributed import ALONE, World
 from mdp.io.errors import MdpError
 from mdp.io.gallery import Worst
 from mdp.io.inference import predict
-from mdp.io.loading import Pool, WholeItems, load
+from mdp.io.loader import load
+from mdp.io.loading import Pool, WholeItems
 from mdp.io.recipe import EvalSettings
 from mdp.io.saving import Saved, save
 from mdp.io.signals import Stop

@@ -21,7 +21,8 @@ from mdp.io.checkpoint import Checkpoint
 from mdp.io.engine import Position, Schedule, loop, position_of, prefixed, restore_, section
 from mdp.io.evaluation import score
 from mdp.io.inference import inference_settings
-from mdp.io.loading import CropItem, FinetuneItems, Key, Pool, crop_batch, own_parts, stream_batches
+from mdp.io.loader import own_parts
+from mdp.io.loading import Crops, FinetuneItems, Key, Pool, crop_batch, stack_crops, stream_batches
 from mdp.io.place import Place
 from mdp.io.recipe import Recipe
 from mdp.io.signals import Stop
@@ -78,7 +79,7 @@ class Finetuning:
     def samples(self, step: int) -> list[str]:
         return [self.pool.name(index) for _, index in next(self.keys(step, step + 1))]
 
-    def advance(self, items: list[CropItem], step: int) -> dict[str, float]:
+    def advance(self, items: Crops, step: int) -> dict[str, float]:
         settings = self.recipe.finetune
         batch = crop_batch(items, self.place.device)
         lr = polynomial(step / settings.steps, settings.lr, settings.min_lr, settings.power)
@@ -87,7 +88,7 @@ class Finetuning:
         pixels = self.place.world.all_sum(count).to(self.place.device)
         losses = [
             partial(self._loss, part, pixels, step, place)
-            for place, part in enumerate(split(batch, len(items), self.recipe.run.accumulate))
+            for place, part in enumerate(split(batch, len(batch.labels), self.recipe.run.accumulate))
         ]
         try:
             with unharmed(self.one, [batch]):
@@ -145,7 +146,8 @@ def finetune(
     start = position_of(resume.about) if resume else Position()
     schedule = Schedule(settings.steps, settings.batch_size, settings.validate_steps, seconds, recipe.run.keep_steps)
     keys = own_parts(run.keys(start.step, settings.steps), run.processes.own)
-    items = place.load(FinetuneItems(pool, settings, recipe.run.seed), pool, keys, recipe.run)
+    made = FinetuneItems(pool, settings, recipe.run.seed, finish=place.finish)
+    items = place.load(made, pool, keys, recipe.run, stack_crops)
     loop(run, items, schedule, place.journal, start, stop, place.world)
     return run.last
 

@@ -17,8 +17,8 @@ from mdp.core.prototypes import Prototypes, add, class_sums, empty_bank, prototy
 from mdp.io.checkpoint import Checkpoint, load, read_tensors
 from mdp.io.engine import restore_, section
 from mdp.io.errors import RecipeError
-from mdp.io.loading import FinetuneItems, Pool, crop_batch, stream_batches
-from mdp.io.loading import load as load_items
+from mdp.io.loader import load as load_items
+from mdp.io.loading import FinetuneItems, Pool, crop_batch, stack_crops, stream_batches
 from mdp.io.recipe import Recipe, find_method, resolve
 
 _CROPS = 128  # looked at: enough for some thousand features, few enough to take seconds
@@ -33,7 +33,8 @@ def start_classifier_(network: Segmentor, weights: Path, recipe: Recipe, pool: P
     features, labels, sums = [], [], None
     count = max(1, _CROPS // recipe.finetune.batch_size)
     keys = stream_batches(recipe.run.seed, len(pool.samples), recipe.finetune.batch_size, 0, count)
-    with torch.no_grad(), closing(load_items(FinetuneItems(pool, recipe.finetune, recipe.run.seed), keys, 0)) as items:
+    crops = FinetuneItems(pool, recipe.finetune, recipe.run.seed)
+    with torch.no_grad(), closing(load_items(crops, keys, 0, stack=stack_crops)) as items:
         for item in items:
             batch = crop_batch(item, device)
             feature = embedding.features(batch.images)  # (B, F, h, w)

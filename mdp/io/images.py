@@ -12,7 +12,8 @@ import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from mdp.core.labels import IGNORE, RGB
+from mdp.io import jpeg
 from mdp.io.errors import DatasetError, ResourceError
 from mdp.io.files import printable, read_bytes
 from mdp.io.matlab import read_label_mat
@@ -66,14 +68,18 @@ def read_rgb(path: str) -> NDArray[np.uint8]:
     are kept in colour, grey is refused (its white point is unknown).  Raises DatasetError naming the file when it is
     missing, damaged or of another format.
     """
-    image = _open(path, read_bytes(path, "photo"), _PHOTOS, "photo")
+    data = read_bytes(path, "photo")
+    pixels = _quick_rgb(path, data)
+    if pixels is not None:
+        return pixels
+    image = _open(path, data, _PHOTOS, "photo")
     path = printable(path)
     if image.mode.startswith(("I", "F")):
         raise DatasetError(f"{path}: {image.mode} pixels; photos must have 8 bits a channel")
     try:
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")
-        return np.array(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except MemoryError as error:
         raise ResourceError(f"{path}: memory is short for its {image.width} x {image.height} pixels") from error
     except ValueError as error:
@@ -232,22 +238,28 @@ def _refuse_colors(path: str, strange: Counter[int], has_table: bool) -> None:
 def _open(path: str, data: bytes, formats: tuple[str, ...], what: str) -> Image.Image:
     """The decoded image.  Raises DatasetError with one line, ResourceError when memory is short."""
     path = printable(path)
-    _refuse_stand_ins(path, data, what)
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # other libraries switch it on; half a mask would turn into labels
-    try:
-        _refuse_claims(data)
-        with warnings.catch_warnings():  # above what Pillow finds suspicious, ours is the limit
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=formats)
-        pixels = image.width * image.height
-        if pixels > _PIXELS:
-            raise DatasetError(f"{path}: {image.width} x {image.height} pixels; at most {_PIXELS} are read")
-        if len(data) > _METADATA + 8 * pixels:
-            raise DatasetError(f"{path}: {len(data)} bytes are too many for {image.width} x {image.height} pixels")
-        if image.format == "TIFF" and image.tag_v2.get(_ORIENTATION, 1) != 1:  # type: ignore[attr-defined]
-            # Pillow would turn it, and so away from its partner
-            raise DatasetError(f"{path}: a TIFF with an orientation tag; save it upright, without the tag")
+    with _refused(path, data, formats, what):
+        image = _header(path, data, formats, what)
         image.load()
+    if image.format == "PNG":
+        _check_png(path, data)
+    return image
+
+
+def _quick_rgb(path: str, data: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG photo that passed the same checks; None where it is for `_open` to decode or refuse it."""
+    if not data.startswith(b"\xff\xd8") or not jpeg.simplejpeg():
+        return None
+    path = printable(path)
+    with _refused(path, data, _PHOTOS, "photo"):
+        return jpeg.quick_rgb(data, _header(path, data, _PHOTOS, "photo"))
+
+
+@contextmanager
+def _refused(path: str, data: bytes, formats: tuple[str, ...], what: str) -> Iterator[None]:
+    """Turns what Pillow raises on damaged files into DatasetError, and MemoryError into ResourceError."""
+    try:
+        yield
     except MemoryError as error:
         raise ResourceError(f"{path}: memory is short for the {what} ({len(data)} bytes)") from error
     except _DAMAGE as error:
@@ -255,8 +267,24 @@ def _open(path: str, data: bytes, formats: tuple[str, ...], what: str) -> Image.
         raise DatasetError(
             f"{path}: damaged or not a {what} ({_one_line(error)}); replace or remove it (formats read: {allowed})"
         ) from error
-    if image.format == "PNG":
-        _check_png(path, data)
+
+
+def _header(path: str, data: bytes, formats: tuple[str, ...], what: str) -> Image.Image:
+    """The image before it is decoded.  Raises DatasetError for what is no image, or one that takes too much."""
+    _refuse_stand_ins(path, data, what)
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # other libraries switch it on; half a mask would turn into labels
+    _refuse_claims(data)
+    with warnings.catch_warnings():  # above what Pillow finds suspicious, ours is the limit
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(data), formats=formats)
+    pixels = image.width * image.height
+    if pixels > _PIXELS:
+        raise DatasetError(f"{path}: {image.width} x {image.height} pixels; at most {_PIXELS} are read")
+    if len(data) > _METADATA + 8 * pixels:
+        raise DatasetError(f"{path}: {len(data)} bytes are too many for {image.width} x {image.height} pixels")
+    if image.format == "TIFF" and image.tag_v2.get(_ORIENTATION, 1) != 1:  # type: ignore[attr-defined]
+        # Pillow would turn it, and so away from its partner
+        raise DatasetError(f"{path}: a TIFF with an orientation tag; save it upright, without the tag")
     return image
 
 

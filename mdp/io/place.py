@@ -1,6 +1,6 @@
 """Where a run happens: its folder, journal, device and processes, and what all kinds of runs do with them."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from mdp.core.labels import LabelUnion
+from mdp.io import jpeg
 from mdp.io.checkpoint import save
 from mdp.io.distributed import World
 from mdp.io.engine import Position
 from mdp.io.errors import MdpError
-from mdp.io.journal import Journal
-from mdp.io.loading import Forgiving, Key, Pool, load
+from mdp.io.journal import Journal, number_of
+from mdp.io.loader import Forgiving, load, to_device
+from mdp.io.loading import Key, Pool
 from mdp.io.recipe import Recipe, RunSettings, as_layer
 from mdp.io.runs import space_json
 
@@ -63,10 +65,25 @@ class Place:
         self.skipped += 1
         self.journal.warn(f"left out: {error}")
 
+    @property
+    def finish(self) -> bool:
+        """Whether the loader's workers do all there is to do for an image: a GPU does the last of it better itself."""
+        return self.device.type == "cpu"
+
     def load(
-        self, items: Any, pool: Pool, keys: Iterator[list[Key]], settings: RunSettings
-    ) -> Generator[list[Any], None, None]:
-        """The items of the keys; with --on-bad-sample skip, what cannot be read is replaced by the next sample."""
-        if settings.on_bad_sample == "stop":
-            return load(items, keys, settings.workers)
-        return load(Forgiving(items, len(pool.samples)), keys, settings.workers, self.skip)
+        self,
+        items: Any,
+        pool: Pool,
+        keys: Iterator[list[Key]],
+        settings: RunSettings,
+        stack: Callable[[list[Any]], Any],
+    ) -> Generator[Any, None, None]:
+        """The stacked items of the keys, on the device if it is a GPU.
+
+        With --on-bad-sample skip, what cannot be read is replaced by the next sample.
+        """
+        self.journal.say(f"JPEG photos are decoded by {jpeg.decoder()}, {number_of(settings.workers, 'worker')}")
+        skipped, pin = None, self.device.type == "cuda"
+        if settings.on_bad_sample == "skip":
+            items, skipped = Forgiving(items, len(pool.samples)), self.skip
+        return to_device(load(items, keys, settings.workers, skipped, stack, pin), self.device)

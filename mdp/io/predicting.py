@@ -33,7 +33,8 @@ from mdp.io.finetuning import new_segmentor
 from mdp.io.images import read_claims, read_rgb
 from mdp.io.inference import inference_settings, predict, probabilities
 from mdp.io.journal import Counter, number_of
-from mdp.io.loading import Key, load
+from mdp.io.loader import load
+from mdp.io.loading import Key
 from mdp.io.locks import locked
 from mdp.io.photos import Found, Photo, find_photos, refuse_control_names
 from mdp.io.predictions import (

@@ -20,7 +20,7 @@ import torch
 
 import mdp
 from mdp.core.labels import LabelSpace
-from mdp.io import locks
+from mdp.io import jpeg, locks
 from mdp.io.checkpoint import checkpoints_in, write_atomically
 from mdp.io.errors import CheckpointError, RecipeError, ResourceError
 from mdp.io.recipe import Recipe, as_yaml
@@ -153,6 +153,7 @@ def describe(
         "torch": torch.__version__,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
+        "jpeg": jpeg.decoder(),
         "platform": platform.platform(),
         "launch": launch,
         "threads": torch.get_num_threads(),

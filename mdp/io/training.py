@@ -18,7 +18,8 @@ from mdp.core.schedules import cosine, warm_up
 from mdp.io.checkpoint import Checkpoint
 from mdp.io.engine import Position, Schedule, loop, position_of, prefixed, restore_, section
 from mdp.io.errors import RecipeError
-from mdp.io.loading import Key, Pool, PretrainItems, ViewsItem, epoch_batches, own_parts, view_batches
+from mdp.io.loader import own_parts
+from mdp.io.loading import Key, Pool, PretrainItems, Views, epoch_batches, stack_views, view_batches
 from mdp.io.place import Place
 from mdp.io.probing import probe
 from mdp.io.recipe import Recipe, find_method
@@ -98,7 +99,7 @@ class Pretraining:
     def samples(self, step: int) -> list[str]:
         return [self.pool.name(index) for _, index in next(self.keys(step, step + 1))]
 
-    def advance(self, items: list[ViewsItem], step: int) -> dict[str, float]:
+    def advance(self, items: Views, step: int) -> dict[str, float]:
         settings, seed = self.recipe.pretrain, self.recipe.run.seed
         views = view_batches(items, self.place.device)
         lr = settings.lr * cosine(step / self.schedule.steps) * warm_up(step, settings.warmup_steps)
@@ -111,7 +112,7 @@ class Pretraining:
                     )
                 losses = [
                     partial(self._loss, ready.shared, part, step, place)
-                    for place, part in enumerate(split(ready.parts, len(items), self.recipe.run.accumulate))
+                    for place, part in enumerate(split(ready.parts, items.labels.shape[1], self.recipe.run.accumulate))
                 ]
                 values = update_(self.one, losses, lr, f"step {step + 1}", ready.metrics)
         except Overflow as error:
@@ -161,5 +162,6 @@ def pretrain(
     run = Pretraining(recipe, pool, validation, place, resume, weights)
     start = position_of(resume.about) if resume else Position()
     keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
-    items = place.load(PretrainItems(pool, recipe.pretrain, recipe.run.seed), pool, keys, recipe.run)
+    made = PretrainItems(pool, recipe.pretrain, recipe.run.seed, finish=place.finish)
+    items = place.load(made, pool, keys, recipe.run, stack_views)
     loop(run, items, run.schedule, place.journal, start, stop, place.world)
