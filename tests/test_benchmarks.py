@@ -58,7 +58,7 @@ def test_a_gate_from_above_is_on_ours_against_theirs(at_most: float, met: bool) 
 
 
 def test_a_memory_gate_compares_memory() -> None:
-    assert verdict(Gate("best peer", 2.5, what="memory"), SLOW_PEER, QUICK_PEER) == (2.0, False)
+    assert verdict(Gate("quick", 2.5, what="memory"), SLOW_PEER, QUICK_PEER) == (3.0, True)
 
 
 def test_a_gate_by_name_takes_that_entry() -> None:
@@ -115,10 +115,10 @@ def test_the_memory_of_a_known_allocation_is_found_and_what_was_there_before_is_
 
 
 def test_the_memory_of_a_temporary_counts_like_that_of_a_result() -> None:
-    found = peak_memory(lambda: float(torch.ones(4 * MIB).sum()))
+    found = peak_memory(lambda: float(torch.ones(16 * MIB).sum()))  # so much goes back at once
     if found is None:
         pytest.skip("the peak can be reset on Linux only")
-    assert 15 * MIB < found < 20 * MIB
+    assert 60 * MIB < found < 70 * MIB
 
 
 def test_an_error_is_a_share_of_the_largest_number() -> None:

@@ -120,3 +120,5 @@ def test_values_and_shapes_that_do_not_fit_are_refused() -> None:
         boundary_counts(labels + torch.eye(4).long() * 2, labels, 2)
     with pytest.raises(ValueError, match=r"labels: values 3\.\.3"):
         boundary_counts(labels, labels + 3, 2)
+    with pytest.raises(ValueError, match=r"labels: values -2\.\.-2"):
+        boundary_counts(labels, labels - 2, 2)

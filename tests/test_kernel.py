@@ -154,3 +154,31 @@ def test_it_works_inside_gradient_checkpointing_and_a_compiled_function() -> Non
     torch.testing.assert_close(gradient(kept, leaf), expected)  # type: ignore[arg-type]
     compiled = torch.compile(loss, backend="eager")
     torch.testing.assert_close(gradient(compiled(leaf), leaf), expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("labelled", [0, 1, 15, 16, 17, 64])
+def test_leaving_out_what_weighs_nothing_changes_no_number(layout: torch.memory_format, labelled: int) -> None:
+    rng = rng_of(labelled)
+    embeddings = torch.randn(2, 5, 8, 8, generator=rng).contiguous(memory_format=layout)
+    known = Prototypes(F.normalize(torch.randn(7, 5, generator=rng), dim=1), torch.arange(7) != 4)
+    chosen = torch.rand(2, 64, generator=rng).argsort(1).argsort(1) < labelled  # so many of each image
+    labels = torch.where(chosen, torch.randint(4, (2, 64), generator=rng), IGNORE)
+    targets = hard_targets(labels)
+    single, double = embeddings.clone().requires_grad_(), embeddings.double().requires_grad_()
+    total, expected = prototype_nce(single, known, targets, TAU, unit=False).total, plain(double, known, targets, False)
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-5)
+    total.backward()
+    expected.backward()
+    assert single.grad is not None
+    assert double.grad is not None
+    torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "size"), [(784, 668), (784, 1533), (3136, 167), (25088, 1533), (1, 1)])
+def test_pieces_are_even_and_whole_cache_lines(count: int, size: int) -> None:
+    length = kernel._even(count, size)
+    pieces = -(-count // length)
+    assert length % 16 == 0
+    assert pieces <= -(-count // size)
+    assert pieces * length - count < 16 * pieces  # the last is hardly shorter than the others
