@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from mdp.io.datasets import open_training
-from mdp.io.loading import PretrainItems, epoch_batches, load
+from mdp.io.loader import load
+from mdp.io.loading import PretrainItems, epoch_batches
 from mdp.io.opening import named, pool_of
 from mdp.io.recipe import PretrainSettings
 
