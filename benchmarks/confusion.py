@@ -31,7 +31,7 @@ def cases() -> dict[str, Callable[[], Case]]:
 
 def _case(height: int, width: int, classes: int) -> Case:
     rng = inputs.rng_of(1)
-    labels = inputs.label_maps(rng, 1, height, width, classes)[0]
+    labels = inputs.label_maps(rng, 1, height, width, classes)[0].to(torch.int16)  # as our readers give them
     wrong = torch.randint(classes, labels.shape, generator=rng)
     guess = torch.where(torch.rand(labels.shape, generator=rng) < 0.2, wrong, labels.clamp(min=0))
     entries = tuple(_entries(guess, labels, classes))
@@ -39,17 +39,18 @@ def _case(height: int, width: int, classes: int) -> Case:
     gates += [Gate(entry.name, 20.0) for entry in entries if entry.name.startswith("confusion_matrix (")]
     return Case(
         "confusion matrix", f"{height}x{width} C={classes}", entries, tuple(gates),
-        lambda: (_fast_hist(guess, labels, classes),),
+        lambda: (_fast_hist(guess, labels.long(), classes),),
     )  # fmt: skip
 
 
 def _entries(guess: Tensor, labels: Tensor, classes: int) -> Iterator[Entry]:
     yield Entry("confusion_matrix", "ours", lambda: confusion_matrix(guess, labels, classes))
-    yield peer("confusion_matrix", "torchmetrics.functional", partial(_torchmetrics, guess, labels, classes))
-    yield peer("JaccardIndex.update", "torchmetrics", partial(_jaccard, guess, labels, classes), exact=False)
-    yield Entry(REFERENCE, "peer", lambda: _reference(guess, labels, classes))
-    yield Entry(AREAS, "peer", lambda: _areas(guess, labels, classes), exact=False)
-    yield Entry(FAST_HIST, "plain", lambda: _fast_hist(guess, labels, classes))
+    wide = labels.long()  # as the others want them
+    yield peer("confusion_matrix", "torchmetrics.functional", partial(_torchmetrics, guess, wide, classes))
+    yield peer("JaccardIndex.update", "torchmetrics", partial(_jaccard, guess, wide, classes), exact=False)
+    yield Entry(REFERENCE, "peer", lambda: _reference(guess, wide, classes))
+    yield Entry(AREAS, "peer", lambda: _areas(guess, wide, classes), exact=False)
+    yield Entry(FAST_HIST, "plain", lambda: _fast_hist(guess, wide, classes))
     yield Entry("reading both maps once", "floor", lambda: (guess.sum(), labels.sum()))
 
 

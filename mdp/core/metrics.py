@@ -28,7 +28,7 @@ def confusion_matrix(prediction: Tensor, labels: Tensor, classes: int) -> Tensor
         prediction = torch.where(valid, prediction, 0)  # what is predicted for ignored pixels does not matter
     kind = torch.int32 if (classes + 1) * classes < 2**31 else torch.int64
     # ignored pixels are counted in a row of their own: leaving them out costs several passes over memory
-    cell = (labels.to(kind) - IGNORE) * classes + prediction.to(kind)
+    cell = prediction.to(kind, copy=True).add_(labels, alpha=classes).add_(-IGNORE * classes)
     return torch.bincount(cell.flatten(), minlength=(classes + 1) * classes)[classes:].view(classes, classes)
 
 
