@@ -68,10 +68,9 @@ def test_class_means_are_the_means_of_the_pixels_of_each_image(scene: Scene) -> 
 
 @given(scenes())
 def test_pooling_by_index_is_pooling_by_product(scene: Scene) -> None:
-    flat = scene.embeddings.flatten(2)
-    rank = torch.randint(0, 4, (len(flat), flat.shape[2]), generator=scene.rng)
-    weight = torch.rand(rank.shape, generator=scene.rng)
-    torch.testing.assert_close(_pooled_by_index(flat, rank, weight, 3), _pooled_by_product(flat, rank, weight, 3))
+    pixels = scene.embeddings.flatten(2).mT
+    rank = torch.randint(0, 4, pixels.shape[:2], generator=scene.rng)
+    torch.testing.assert_close(_pooled_by_index(pixels, rank, 3), _pooled_by_product(pixels, rank, 3))
 
 
 @given(scenes())

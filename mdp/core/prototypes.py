@@ -69,25 +69,26 @@ def image_means(embeddings: Tensor, labels: Tensor, classes: int) -> ImageMeans:
     rank = torch.where(present, present.cumsum(1) - 1, width)  # (B, C+1)
     numbers = torch.arange(classes + 1, device=row.device).expand(count, -1)
     found = torch.full((count, width + 1), classes, device=row.device).scatter_(1, rank, numbers)[:, :width]  # (B, U)
-    own, weight = rank.gather(1, row), (1 / pixels.clamp(min=1)).gather(1, row)  # (B, P): 1 / pixels of the same class
-    pool = _pooled_by_index if labels.is_cuda else _pooled_by_product
+    by_rows = embeddings.is_contiguous(memory_format=torch.channels_last)
+    pool = _pooled_by_index if by_rows or labels.is_cuda else _pooled_by_product
     with torch.autocast(embeddings.device.type, enabled=False):
-        means = pool(embeddings.detach().float().flatten(2), own, weight, width)
+        sums = pool(embeddings.detach().float().flatten(2).mT, rank.gather(1, row), width)  # (B, U, D)
+    means = sums / pixels.gather(1, found).clamp(min=1)[..., None]
     return ImageMeans(means, found, present[:, :classes])
 
 
-def _pooled_by_product(flat: Tensor, rank: Tensor, weight: Tensor, width: int) -> Tensor:
-    """(B, D, P) pixels summed by rank, (B, U, D), with their weights (B, P); rank U means none of them."""
-    table = flat.new_zeros(*rank.shape, width + 1).scatter_(2, rank[..., None], weight[..., None])  # (B, P, U+1)
-    return table[..., :width].mT @ flat.mT
+def _pooled_by_product(pixels: Tensor, rank: Tensor, width: int) -> Tensor:
+    """(B, P, D) pixels summed by rank, (B, U, D); rank U means none of them."""
+    table = pixels.new_zeros(*rank.shape, width + 1).scatter_(2, rank[..., None], 1)  # (B, P, U+1)
+    return table[..., :width].mT @ pixels
 
 
-def _pooled_by_index(flat: Tensor, rank: Tensor, weight: Tensor, width: int) -> Tensor:
-    """The same by addition into rows, where U is large."""
+def _pooled_by_index(pixels: Tensor, rank: Tensor, width: int) -> Tensor:
+    """The same by addition into rows: two to four times as fast where pixels are rows already, or where U is large."""
     row = rank + (width + 1) * torch.arange(len(rank), device=rank.device)[:, None]  # (B, P): own rows for each image
-    sums = flat.new_zeros(len(rank) * (width + 1), flat.shape[1])
-    sums.index_add_(0, row.flatten(), (flat * weight[:, None]).mT.reshape(-1, flat.shape[1]))
-    return sums.view(len(rank), width + 1, -1)[:, :width]
+    sums = pixels.new_zeros(len(rank) * (width + 1), pixels.shape[2])
+    sums.index_add_(0, row.flatten(), pixels.flatten(0, 1))
+    return sums.view(len(rank), width + 1, pixels.shape[2])[:, :width]
 
 
 def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
