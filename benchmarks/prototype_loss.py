@@ -17,7 +17,14 @@ from benchmarks.peers import peer
 from mdp.core.contrast import pixel_rows, prototype_nce
 from mdp.core.labels import IGNORE
 from mdp.core.prototypes import Prototypes
-from mdp.core.targets import Targets, hard_targets, mixed_targets, prototype_similarity, sparse_targets
+from mdp.core.targets import (
+    Targets,
+    hard_targets,
+    mixed_targets,
+    prototype_similarity,
+    sparse_targets,
+    targets_by_class,
+)
 
 TAU = 0.07
 CHANNELS = 256
@@ -181,8 +188,8 @@ def _plain_mixed(first: Tensor, second: Tensor, share: Tensor, known: Prototypes
 
 
 def _sparse_targets(labels: Tensor, known: Prototypes, k: int) -> Targets:
-    targets = hard_targets(labels)
-    return sparse_targets(targets, prototype_similarity(targets, known), known, k, WEIGHT)
+    every = hard_targets(torch.arange(len(known.present)))
+    return targets_by_class(labels, sparse_targets(every, prototype_similarity(every, known), known, k, WEIGHT))
 
 
 def _plain_sparse(labels: Tensor, known: Prototypes, k: int, leaf: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from mdp.core.targets import (
     prototype_similarity,
     relaxed_targets,
     sparse_targets,
+    targets_by_class,
 )
 from tests.laws import pure_call
 from tests.tensors import Scene, rng_of, scenes
@@ -67,6 +68,25 @@ def targets_of(kind: str, scene: Scene) -> Targets:
     if kind == "relaxed":
         return relaxed_targets(base, similarity, scene.known, 2)
     return sparse_targets(base, similarity, scene.known, 2, 0.1)
+
+
+@given(scenes(), st.sampled_from(["csc1", "csc2"]), st.integers(1, 4))
+def test_targets_found_for_each_class_are_those_found_for_each_pixel(scene: Scene, variant: str, k: int) -> None:
+    def found(base: Targets) -> Targets:
+        similarity = prototype_similarity(base, scene.known)
+        if variant == "csc1":
+            return relaxed_targets(base, similarity, scene.known, k)
+        return sparse_targets(base, similarity, scene.known, k, 0.1)
+
+    pixels = found(hard_targets(scene.labels))
+    classes = pure_call(targets_by_class, scene.labels, found(hard_targets(torch.arange(len(scene.known.present)))))
+    assert torch.equal(classes.weights, pixels.weights)
+    assert torch.equal(classes.classes * (classes.weights > 0), pixels.classes * (pixels.weights > 0))
+    assert torch.equal(classes.valid, pixels.valid)
+    if variant == "csc1":
+        assert classes.left_out is not None
+        assert pixels.left_out is not None
+        assert torch.equal(classes.left_out, pixels.left_out)
 
 
 @given(scenes(), kinds)

@@ -112,6 +112,7 @@ from mdp.core.targets import (
     prototype_similarity,
     relaxed_targets,
     sparse_targets,
+    targets_by_class,
 )
 
 __all__ = [
@@ -232,6 +233,7 @@ __all__ = [
     "sparse_targets",
     "stack_draws",
     "taken",
+    "targets_by_class",
     "upsample",
     "warm_up",
 ]

@@ -52,6 +52,19 @@ def mixed_targets(first: Tensor, second: Tensor, share: Tensor) -> Targets:
     return Targets(classes.clamp(min=0), weights, weights.sum(1))
 
 
+def targets_by_class(labels: Tensor, table: Targets) -> Targets:
+    """The targets of pixels of which each has those of its class, row c of `table`; labels of any shape.
+
+    >>> targets_by_class(torch.tensor([2, -1]), hard_targets(torch.arange(3))).classes.tolist()
+    [[2], [0]]
+    """
+    valid = labels.flatten() != IGNORE  # (N,)
+    own = labels.flatten().long().clamp(min=0)  # (N,)
+    left_out = None if table.left_out is None else torch.where(valid[:, None], table.left_out[own], len(table.classes))
+    classes = torch.where(valid[:, None], table.classes[own], 0)
+    return Targets(classes, table.weights[own] * valid[:, None], valid.float(), left_out)
+
+
 def pixel_similarity(embeddings: Tensor, known: Prototypes) -> Tensor:
     """Cosine of each pixel (N, D) with each prototype, (N, C); without gradient."""
     with torch.no_grad():

@@ -42,6 +42,7 @@ from mdp.core.targets import (
     prototype_similarity,
     relaxed_targets,
     sparse_targets,
+    targets_by_class,
 )
 
 NEEDS_LABELS = True
@@ -172,9 +173,16 @@ def _targets(query: Tensor, blend: Blend, known: Prototypes, settings: Settings,
     if sparse.variant == "off":
         return targets
     if sparse.source == "pixel":
-        similarity = pixel_similarity(pixel_rows(query), known)  # (N, C)
-    else:
-        similarity = prototype_similarity(targets, known)  # (N, C)
+        return _sparse(targets, pixel_similarity(pixel_rows(query), known), known, sparse)
+    if settings.mix.pixel:
+        return _sparse(targets, prototype_similarity(targets, known), known, sparse)
+    every = hard_targets(torch.arange(len(known.present), device=query.device))  # pixels of a class have one answer
+    table = _sparse(every, prototype_similarity(every, known), known, sparse)
+    return targets_by_class(downsample_labels(blend.first, stride), table)
+
+
+def _sparse(targets: Targets, similarity: Tensor, known: Prototypes, sparse: SparseSettings) -> Targets:
+    """`similarity` (N, C)."""
     if sparse.variant == "csc1":
         return relaxed_targets(targets, similarity, known, sparse.k)
     return sparse_targets(targets, similarity, known, sparse.k, sparse.weight)
