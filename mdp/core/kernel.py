@@ -187,16 +187,18 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     loss = weighed.sum() - (pull.weights * pulled).sum()
     if chunk.gradient is None:
         return loss
-    shares = logits.mul_(pull.mass / total.clamp(min=_TINY))  # d loss / d logits, but for the targets
+    shares = logits.mul_(pull.mass / total.clamp(min=_TINY) * scale)  # d loss / d logits, but for the targets, scaled
+    weights = pull.weights * scale
     if aims is None:
-        slopes = _back(vectors, shares.scatter_add_(axis, pull.classes, -pull.weights), axis)
+        slopes = _back(vectors, shares.scatter_add_(axis, pull.classes, -weights), axis)
     else:
         slopes = _back(vectors, shares, axis)
-        slopes -= _back(aims, torch.zeros_like(pulling).scatter_add_(axis, pull.classes, pull.weights), axis)
-    if length is not None:  # what changes the length changes nothing
+        slopes -= _back(aims, torch.zeros_like(pulling).scatter_add_(axis, pull.classes, weights), axis)
+    if length is None:
+        chunk.gradient.copy_(slopes)
+    else:  # what changes the length changes nothing
         radial = (slopes * pixels).sum(axis, keepdim=True) * temperature**2
-        slopes.addcmul_(pixels, torch.where(length > EPS, radial, 0.0), value=-1)
-    torch.mul(slopes, scale, out=chunk.gradient)
+        torch.addcmul(slopes, pixels, torch.where(length > EPS, radial, 0.0), value=-1, out=chunk.gradient)
     return loss
 
 
