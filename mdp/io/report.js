@@ -3,7 +3,7 @@
 for (const svg of document.querySelectorAll("svg[data-plot]")) {
   const [left, right, top, bottom, first, last] = svg.dataset.plot.split(" ").map(Number);
   const output = svg.parentElement.querySelector("output");
-  const cursor = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  const cursor = document.createElementNS(svg.namespaceURI, "path");
   cursor.setAttribute("class", "cursor");
   let lines = null, step = null;
 
