@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdp.cli import cli
 from mdp.core.thinning import bucket_means, thin
 from mdp.io.curves import history
 from mdp.io.errors import Diverged, RecipeError, ResourceError
@@ -52,7 +53,8 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+        assert [tag] == self.open[-1:], f"</{tag}> closes nothing: open are {self.open}"
+        self.open.pop()
 
     def handle_data(self, data: str) -> None:
         if not self.open or self.open[-1] not in ("script", "style"):
@@ -89,7 +91,7 @@ def checked(place: Path) -> Page:
 
 
 def train(step: int, **values: Any) -> str:
-    return json.dumps({"kind": "train", "step": step, "epoch": 0, "loss": 2 / step, "lr": 0.1 / step,
+    return json.dumps({"kind": "train", "step": step, "loss": 2 / step, "lr": 0.1 / step,
                        "images_per_second": 40.0, "data_wait": 0.25, **values})  # fmt: skip
 
 
@@ -408,6 +410,45 @@ def test_twenty_four_long_runs_still_fit(tmp_path: Path) -> None:
     assert run_report(folders, None).stat().st_size < 5e6
     with pytest.raises(RecipeError, match="expected 1 to 24 runs, got 25"):
         run_report([*folders, write_run(tmp_path / "x", lines[:1])], None)
+
+
+def test_the_command_prints_where_the_page_is_and_touches_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "a", [train(1)])
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()}
+    cli.main(["report", str(run)], standalone_mode=False)
+    assert capsys.readouterr().out == f"{run / 'report.html'}\n"
+    cli.main(["report", str(run), "-q", "--out", str(tmp_path / "other.html")], standalone_mode=False)
+    assert capsys.readouterr().out == ""
+    checked(tmp_path / "other.html")
+    (run / "report.html").unlink()
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()} == before
+
+
+def test_the_same_moment_is_at_the_same_place_in_all_charts() -> None:
+    early, late = (Line("a", 0, np.array(steps), np.array([1.0, 2.0])) for steps in ([1.0, 60.0], [50.0, 60.0]))
+    places = [re.findall(r"L([\d.]+) [\d.]+\"", figure(Chart("t", "u", [line]), 0)) for line in (early, late)]
+    assert places[0] == places[1] == ["390.0"]
+
+
+def test_scores_while_pretraining_and_while_fine_tuning_are_in_charts_of_their_own(tmp_path: Path) -> None:
+    nested = {"kind": "validate", "step": 1, "miou": {"site": 0.25}, "majority_miou": {"site": 0.125}}
+    plain = {"kind": "validate", "step": 1, "miou": 0.5, "aacc": 0.75}
+    pretrained = write_run(tmp_path / "p", [train(1), json.dumps({**nested, "prototype_cosine": 0.5})])
+    classified = write_run(tmp_path / "c", [train(1), json.dumps(nested)])
+    tuned = write_run(tmp_path / "f", [train(1), json.dumps(plain)])
+    words = checked(run_report([pretrained, tuned], None)).text
+    assert "site: nearest-prototype mIoU" in words
+    place = run_report([pretrained, classified, tuned], None)
+    source = place.read_text()
+    assert "site: nearest-prototype mIoU" not in source
+    scores = source.split("<h3>site: mIoU of the class scores</h3>")[1].split("</figure>")[0]
+    tuning = source.split("<h3>site: validation mIoU</h3>")[1].split("</figure>")[0]
+    assert re.findall(r'data-name="([^"]*)" data-values="([^"]*)"', scores) == [
+        ("p", "1,25"), ("c", "1,25"), ("always the most frequent class", "1,12.5"),
+    ]  # fmt: skip
+    assert re.findall(r'data-name="([^"]*)" data-values="([^"]*)"', tuning) == [("f", "1,50")]
 
 
 # What is refused, and what is replaced

@@ -83,7 +83,8 @@ def figure(chart: Chart, number: int) -> str:
         return ""
     xs, ys = np.concatenate([line.x for line in drawn]), np.concatenate([line.y for line in drawn])
     low = min(ys.min(), 0.0) if chart.from_zero else ys.min()
-    across, up = axis(float(xs.min()), float(xs.max())), axis(float(low), float(max(ys.max(), low)))
+    # all charts begin at step 0, so that what happened at one time is seen at one place
+    across, up = axis(0.0, max(5.0, float(xs.max()))), axis(float(low), float(max(ys.max(), low)))
     buckets = max(20, min(300, _BUCKETS // len(drawn)))
     parts = [*_grid(across, up), *(part for line in drawn for part in _curve(line, across, up, buckets))]
     frame = f"{_LEFT} {WIDTH - _RIGHT} {_TOP} {HEIGHT - _BOTTOM} {across.ticks[0]:.12g} {across.ticks[-1]:.12g}"
@@ -92,7 +93,7 @@ def figure(chart: Chart, number: int) -> str:
         f"<span>{text(chart.unit)}</span></figcaption>\n"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{_words(chart, drawn)}" '
         f'data-plot="{frame}">\n{"".join(parts)}</svg>\n'
-        f'<output aria-live="polite"></output>{_legend(drawn)}'
+        f'<output aria-live="polite" style="min-height:{1.4 * len(drawn):.1f}em"></output>{_legend(drawn)}'
         f"{f'<p class=note>{text(chart.note)}</p>' if chart.note else ''}"
         f"{folded('Numbers', _numbers(chart, drawn))}</figure>\n"
     )

@@ -26,9 +26,13 @@ CODES = {
 
 
 def kind_of(facts: RunFacts) -> str:
-    """`pretrain` or `finetune`, as the command says; "" when it does not."""
+    """`pretrain` or `finetune`, as the command says, or else what was recorded; "" when neither does."""
     words = facts.command.split()
-    return words[1] if len(words) > 1 and words[1] in ("pretrain", "finetune") else ""
+    if len(words) > 1 and words[1] in ("pretrain", "finetune"):
+        return words[1]
+    if not facts.history.last:
+        return ""
+    return "pretrain" if "epoch" in facts.history.last[-1] else "finetune"
 
 
 def last_step(facts: RunFacts) -> int:
@@ -122,7 +126,8 @@ def _diverged(facts: RunFacts) -> str:
     """The record of the failed step: its samples, what the network was given of them, its numbers."""
     record = facts.diverged
     past = "" if facts.status.get("exit_code") == 4 else " The run has since been started again."
-    head = f"<h4>The step that failed: {text(record.get('step'))}</h4><p>{text(record.get('message'), 2000)}.{past}</p>"
+    said = "" if record.get("message") == facts.status.get("message") else f"{text(record.get('message'), 2000)}."
+    head = f"<h4>The step that failed: {text(record.get('step'))}</h4><p>{said}{past}</p>"
     samples = record.get("samples")
     if not isinstance(samples, list) or not samples:
         return head

@@ -31,6 +31,7 @@ _COLLAPSE = {
     "classes_unseen": ("Classes never seen", "classes", 1.0, True),
     "aacc": ("Pixel accuracy in validation", "%", 100.0, True),
 }
+_SAME = "<p>All settings of config.yaml are the same; what the runs started from is in their commands.</p>"
 _OTHERS = 40  # charts of numbers that are not known here
 _CLASS_SCORES = (
     "On the feature grid, of a subset of the validation images: not to be compared with a fine-tuned network's scores."
@@ -71,7 +72,7 @@ def _own_file(name: str) -> str:
 
 
 def _named(runs: Sequence[RunFacts], place: int) -> str:
-    return f"{swatch(place)} {text(runs[place].name, 80)}"
+    return f'<span class="run">{swatch(place)} {text(runs[place].name, 80)}</span>'
 
 
 # Runs
@@ -252,7 +253,7 @@ def _settings_section(runs: Sequence[RunFacts]) -> str:
         keys = dict.fromkeys(key for run in runs for key in run.settings)
         differing = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
         rows = [(text(key), *(text(run.settings.get(key, "-")) for run in runs)) for key in differing]
-        body = table("Settings that differ", ("setting", *heads), rows) if rows else "<p>All settings are the same.</p>"
+        body = table("Settings that differ", ("setting", *heads), rows) if rows else _SAME
     places = dict.fromkeys(key for run in runs for key in run.environment)
     rows = [(text(key), *(text(run.environment.get(key, "-")) for run in runs)) for key in places]
     body += "".join(

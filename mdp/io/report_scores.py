@@ -136,7 +136,8 @@ def _count(value: object) -> float:
 
 def _bar(value: object) -> str:
     share = max(0.0, _share(value))
-    return f'<span class="bar" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i></span> {percent(value)}'
+    bar = f'<span class="bar" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i></span>'
+    return f'<span class="value">{bar} {percent(value)}</span>'
 
 
 def _taken_for(scores: Scores, place: int) -> str:
