@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import time
 from html.parser import HTMLParser
@@ -27,7 +28,7 @@ from mdp.io.report_scores import most_confused
 from tests.laws import pure_call
 from tests.small_runs import request
 
-HOSTILE = "\"'&<img src=x onerror=alert(1)></script><script>alert(2)</script>\x1b[31m\u202e"
+HOSTILE = "\udcff\"'&<img src=x onerror=alert(1)></script><script>alert(2)</script>\x1b[31m\u202e"
 VOID = {"meta"}
 
 
@@ -302,6 +303,7 @@ def test_two_runs_share_their_charts_and_only_settings_that_differ_are_listed(tm
     place = run_report([first, second, first], tmp_path / "new" / "both.html")
     assert place == tmp_path / "new" / "both.html"
     found = checked(place)
+    assert 'data-name="first" data-values="1,25;2,25"' in place.read_text()  # data wait, in percent
     loss = place.read_text().split('id="chart-0"')[1].split("</figure>")[0]
     assert 'data-name="first" data-values="1,2;2,1"' in loss
     assert 'data-name="second" data-values="1,2;3,0.66667"' in loss
@@ -364,7 +366,7 @@ def test_no_name_of_anything_becomes_markup(tmp_path: Path) -> None:
     )  # fmt: skip
     write_scores(run, [[1, 2], [3, 4]], [HOSTILE, "b"])
     for file in ("command.txt", "log.txt", "config.yaml"):
-        (run / file).write_text(f"a: '{HOSTILE}'".replace("\x1b", "") if file == "config.yaml" else HOSTILE)
+        (run / file).write_bytes(os.fsencode(HOSTILE))
     for folders in ([run], [run, write_run(tmp_path / "b", [train(1)])]):
         place = run_report(folders, tmp_path / "page.html")
         assert "onerror=alert(1)>" in checked(place).text  # as words
@@ -384,23 +386,21 @@ def test_the_policy_of_the_page_allows_its_own_script_only(tmp_path: Path) -> No
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
 
 
-def test_two_runs_of_100_000_lines_fit_into_five_megabytes_and_a_spike_stays(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("a", "b"):
-        values = rng.random((100_000, 3)).tolist()
-        lines = [
-            f'{{"kind": "train", "step": {step}, "loss": {loss}, "lr": 0.1, "images_per_second": {speed}, '
-            f'"data_wait": {wait}, "valid_share": {wait}, "classes_in_batch": 5}}'
-            for step, (loss, speed, wait) in enumerate(values, 1)
-        ]
-        lines[51_233] = train(51_234, loss=77.25)
-        write_run(tmp_path / name, lines)
+def test_a_run_of_100_000_lines_fits_into_five_megabytes_and_its_spike_stays(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((100_000, 3)).tolist()
+    lines = [
+        f'{{"kind": "train", "step": {step}, "loss": {loss}, "lr": 0.1, "images_per_second": {speed}, '
+        f'"data_wait": {wait}, "valid_share": {wait}, "classes_in_batch": 5}}'
+        for step, (loss, speed, wait) in enumerate(values, 1)
+    ]
+    lines[51_233] = train(51_234, loss=77.25)
+    run = write_run(tmp_path / "a", lines)
     begun = time.process_time()
-    place = run_report([tmp_path / "a", tmp_path / "b"], None)
+    place = run_report([run], None)
     assert time.process_time() - begun < 30
     assert place.stat().st_size < 5e6
     checked(place)
-    assert place.read_text().count("51234,77.25") == 2
+    assert place.read_text().count("51234,77.25") == 1
 
 
 def test_twenty_four_long_runs_still_fit(tmp_path: Path) -> None:
@@ -428,8 +428,16 @@ def test_the_command_prints_where_the_page_is_and_touches_nothing_else(
 
 def test_the_same_moment_is_at_the_same_place_in_all_charts() -> None:
     early, late = (Line("a", 0, np.array(steps), np.array([1.0, 2.0])) for steps in ([1.0, 60.0], [50.0, 60.0]))
-    places = [re.findall(r"L([\d.]+) [\d.]+\"", figure(Chart("t", "u", [line]), 0)) for line in (early, late)]
-    assert places[0] == places[1] == ["390.0"]
+    places = [re.findall(r"[ML]([\d.]+) [\d.]+(?=[L\"])", figure(Chart("t", "u", [line]), 0)) for line in (early, late)]
+    assert places == [["51.7", "390.0"], ["332.7", "390.0"]]  # 46 + 344 / 60, 46 + 344 * 50 / 60
+
+
+def test_a_chart_has_four_points_a_bucket_at_most_however_many_its_lines_are() -> None:
+    values = np.random.default_rng(0).random((MOST, 5000))
+    lines = [Line(str(run), run, np.arange(5000.0), row) for run, row in enumerate(values)]
+    for count in (1, MOST):
+        points = figure(Chart("t", "u", lines[:count]), 0).count(";") + count
+        assert 1000 < points <= min(4 * 2000, 4 * 300 * count) + count
 
 
 def test_scores_while_pretraining_and_while_fine_tuning_are_in_charts_of_their_own(tmp_path: Path) -> None:

@@ -67,7 +67,6 @@ def history(rows: Iterable[bytes]) -> History:
         for name, value in _numbers(record, (kind,)):
             points.setdefault(name, {})[step] = value
         if kind == "train":
-            last.pop(step, None)
             last[step] = record
             if len(last) > 2 * _LAST:
                 last = dict(sorted(last.items())[-_LAST:])
