@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from mdp.cli import cli
 from mdp.core.thinning import bucket_means, thin
@@ -29,7 +31,7 @@ from tests.laws import pure_call
 from tests.small_runs import request
 
 HOSTILE = "\udcff\"'&<img src=x onerror=alert(1)></script><script>alert(2)</script>\x1b[31m\u202e"
-VOID = {"meta"}
+VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
@@ -77,7 +79,8 @@ def checked(place: Path) -> Page:
     assert len(set(ids)) == len(ids)
     assert not re.search(r"https?://|url\(|@import", source)
     for tag, attributes in found.tags:
-        assert tag not in ("img", "link", "iframe", "object", "embed", "base", "form")
+        assert tag != "img" or (attributes["alt"] and str(attributes.pop("src")).startswith("data:image/jpeg;base64,"))
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
         assert not [name for name in attributes if name.startswith("on") or name in ("src", "srcdoc", "xlink:href")], (
             tag
         )
@@ -324,6 +327,26 @@ def test_one_evaluation_shows_its_bars_and_pairs(tmp_path: Path) -> None:
     assert "width:50.0%" in place.read_text()
 
 
+def test_the_worst_images_are_in_the_page_as_far_as_it_stays_small(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", [train(1)])
+    pixels = np.random.default_rng(0).integers(0, 256, (800, 900, 3), dtype=np.uint8)  # noise: half a megabyte each
+    for name in ("s-val", "t-val", "u-val", "v-val"):
+        (run / "eval" / name / "gallery").mkdir(parents=True)
+        Image.fromarray(pixels).save(run / "eval" / name / "gallery" / "page-01.png")
+    place = run_report([run], None)
+    source = place.read_text()
+    found = checked(place)
+    assert 1 <= len(found.all("img")) < 4
+    assert found.text.count("Left out, to keep this page small") == 4 - len(found.all("img"))
+    assert place.stat().st_size < 1.7e6
+    shown = Image.open(io.BytesIO(base64.b64decode(source.split("base64,")[1].split('"')[0])))
+    assert np.abs(np.array(shown).mean((0, 1)) - pixels.mean((0, 1))).max() < 2
+    (run / "eval" / "s-val" / "gallery" / "page-01.png").write_bytes(b"no picture")
+    found = checked(run_report([run], None))
+    assert "s-val/gallery/page-01.png: " in found.text.split("What could not be read")[-1]
+    assert len(found.all("img")) >= 1
+
+
 def test_a_run_that_goes_on_says_how_long_its_last_record_is_ago(tmp_path: Path) -> None:
     status = {"state": "running", "step": 0, "steps": 900, "message": "", "exit_code": None}
     run = write_run(tmp_path / "a", [train(1), train(2), '{"kind": "train", "st'], status=status)
@@ -367,7 +390,9 @@ def test_no_name_of_anything_becomes_markup(tmp_path: Path) -> None:
     write_scores(run, [[1, 2], [3, 4]], [HOSTILE, "b"])
     for file in ("command.txt", "log.txt", "config.yaml"):
         (run / file).write_bytes(os.fsencode(HOSTILE))
-    for folders in ([run], [run, write_run(tmp_path / "b", [train(1)])]):
+    other = write_run(tmp_path / "b", [train(1)])
+    (other / "config.yaml").write_text(json.dumps({HOSTILE[1:]: HOSTILE[1:]}))
+    for folders in ([run], [run, other]):
         place = run_report(folders, tmp_path / "page.html")
         assert "onerror=alert(1)>" in checked(place).text  # as words
         source = place.read_text(encoding="utf-8")
@@ -383,7 +408,9 @@ def test_the_policy_of_the_page_allows_its_own_script_only(tmp_path: Path) -> No
     script = source.split("<script>")[1].split("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = next(meta["content"] for meta in checked(place).all("meta") if "http-equiv" in meta)
-    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    )
 
 
 def test_a_run_of_100_000_lines_fits_into_five_megabytes_and_its_spike_stays(tmp_path: Path) -> None:

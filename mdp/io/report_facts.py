@@ -13,6 +13,7 @@ from typing import Any
 from mdp.io.curves import History, read_history
 from mdp.io.errors import MdpError, RecipeError
 from mdp.io.files import printable, read_bytes
+from mdp.io.report_pictures import read_galleries
 from mdp.io.strict_yaml import parse_yaml
 
 _SMALL, _LARGE = 2**24, 2**28  # bytes of files that are read: texts, scores
@@ -33,6 +34,7 @@ class RunFacts:
     status: Mapping[str, Any] = field(default_factory=dict)
     diverged: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # scores.json by its folder's name
+    galleries: Mapping[str, str] = field(default_factory=dict)  # their first pages as JPEG in base64, by folder
     log: str = ""
     changed: float | None = None  # when the journal was written to last, seconds since 1970
     notes: Sequence[str] = ()  # what is missing or cannot be read
@@ -72,6 +74,7 @@ def read_run(folder: Path, name: str) -> RunFacts:
         status=_json(folder / "status.json", notes, dict),
         diverged=_json(folder / "diverged.json", notes, dict) if (folder / "diverged.json").exists() else {},
         evaluations=_evaluations(folder, notes),
+        galleries=read_galleries(folder, notes),
         log=_text(folder / "log.txt", notes),
         changed=_changed(folder / "metrics.jsonl"),
         notes=notes,

@@ -16,6 +16,7 @@ from mdp.io.markup import folded, lines, section, table, text
 from mdp.io.report_charts import REFERENCE, Chart, Line, figure, swatch
 from mdp.io.report_endings import ending, made_at, state_of, steps_done
 from mdp.io.report_facts import RunFacts
+from mdp.io.report_pictures import pictures_section
 from mdp.io.report_scores import scores_section
 
 MARK = '<meta name="generator" content="mdp report">'  # pages with it may be replaced
@@ -40,11 +41,13 @@ _CLASS_SCORES = (
 
 def page(runs: Sequence[RunFacts], now: float) -> str:
     """The page about the runs, made at `now` (seconds since 1970)."""
+    galleries = [(_named(runs, place), run.galleries) for place, run in enumerate(runs)]
     parts = {
         "runs": ("Runs", _runs_section(runs)),
         "endings": ("How they ended" if len(runs) > 1 else "How it ended", _endings_section(runs, now)),
         "curves": ("Curves", _curves_section(runs)),
         "scores": ("Scores", scores_section(_evaluations(runs))),
+        "pictures": ("Worst images", pictures_section(galleries)),
         "data": ("Data", _data_section(runs)),
         "settings": ("Settings", _settings_section(runs)),
         "notes": ("What could not be read", _notes_section(runs)),
@@ -54,7 +57,8 @@ def page(runs: Sequence[RunFacts], now: float) -> str:
     names = ", ".join(text(run.name, 80) for run in runs[:3]) + (" and others" if len(runs) > 3 else "")
     script, style = _own_file("report.js"), _own_file("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    allowed = f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = f"default-src 'none'; {allowed}; base-uri 'none'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{MARK}\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
