@@ -554,6 +554,28 @@ def compare(
     click.echo(json.dumps(found if len(found) > 1 else found[0]) if as_json else "\n\n".join(map(report, found)))
 
 
+@cli.command("report")
+@click.argument("folders", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path),
+                shell_complete=_complete_runs)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="File to write [default: report.html in the first RUN].")
+@click.option("-q", "--quiet", is_flag=True, help="Do not print where the page is.")
+def write_report(folders: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
+    """Write one HTML page about runs: curves, scores, settings and how they ended.
+
+    Runs may still be going on.  The page is one file that needs no network; of several runs it shows the curves
+    together and the settings that differ.
+
+    \b
+      mdp report runs/pretrain/2026-11-20_1432_voc+ade20k
+      mdp report runs/pretrain/a runs/pretrain/b --out both.html
+    """
+    from mdp.io.report import run_report
+
+    place = run_report(folders, out)
+    if not quiet:
+        click.echo(str(place))
+
+
 @cli.command()
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the three runs, instead of one under ./runs.")

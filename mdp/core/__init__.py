@@ -114,6 +114,7 @@ from mdp.core.targets import (
     sparse_targets,
     targets_by_class,
 )
+from mdp.core.thinning import bucket_means, thin
 
 __all__ = [
     "IGNORE",
@@ -153,6 +154,7 @@ __all__ = [
     "boundary",
     "boundary_counts",
     "boundary_width",
+    "bucket_means",
     "build_embedding_network",
     "build_instance_network",
     "build_segmentor",
@@ -234,6 +236,7 @@ __all__ = [
     "stack_draws",
     "taken",
     "targets_by_class",
+    "thin",
     "upsample",
     "warm_up",
 ]
