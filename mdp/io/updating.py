@@ -72,7 +72,7 @@ def trainee(
     networks = list(dict.fromkeys(pair))
     for network in networks:
         network.to(device).train()
-        if settings.channels_last:
+        if settings.channels_last is not False:
             network.to(memory_format=torch.channels_last)
         if sync and world.size > 1 and device.type == "cuda":
             convert_sync_batchnorm_(network)
