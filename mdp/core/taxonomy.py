@@ -25,8 +25,12 @@ class RelationSettings:
     crops: int = 20  # fewer behind a prototype, and it is not relied on: the mean of n has an error of n ** -0.5
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1 or self.crops < 1:
-            raise ValueError(f"expected 1 or more, got neighbours {self.neighbours} and crops {self.crops}")
+        if self.neighbours < 2:
+            raise ValueError(
+                f"neighbours: expected 2 or more, got {self.neighbours}: the nearest alone is never unusual"
+            )
+        if self.crops < 1:
+            raise ValueError(f"crops: expected 1 or more, got {self.crops}")
 
 
 class ClassPair(NamedTuple):
@@ -214,12 +218,12 @@ class Merge(NamedTuple):
 def average_linkage(distance: NDArray[np.float64]) -> list[Merge]:
     """All merges of agglomerative clustering by mean distance (C, C), nearest clusters first.
 
-    By chains of nearest neighbours, in O(C^2) numbers of O(C) numpy calls (Murtagh, The Computer Journal 1983): each
-    step goes to the nearest cluster of the last one, and two that are each other's nearest merge.  Members are turned
-    so that those that touch are near.
+    By chains of nearest neighbours, in O(C^2) (Murtagh, The Computer Journal 1983): each step goes to the nearest
+    cluster of the last one, and two that are each other's nearest merge.  Members are turned so that those that touch
+    are near.
 
     >>> [(*merge.left, *merge.right) for merge in average_linkage(np.array([[0, 9.0, 1], [9, 0, 5], [1, 5, 0]]))]
-    [(0, 2), (0, 2, 1)]
+    [(2, 0), (1, 2, 0)]
     """
     count = len(distance)
     between = distance.astype(np.float64)  # a copy, (C, C)
