@@ -56,7 +56,7 @@ def ideal_run(folder: Path) -> Path:
             for thing, label in module.MEANING.items():
                 row[WORLD.index(thing)] = float(label == name)
             row /= row.norm()
-            row[len(WORLD) + place] = 2.0
+            row[len(WORLD) + place] = 0.5
             rows.append(row)
     labels = {name: list(module.CLASSES) for name, module in SHAPES.items()}
     return run_of(folder, labels, torch.stack(rows), torch.full((len(rows),), 40))
@@ -216,14 +216,15 @@ def test_runs_without_prototypes_or_with_one_dataset_are_refused_in_a_line(tmp_p
 @pytest.mark.parametrize("method", ["supervised", "region_bank"])
 def test_of_trained_runs_those_with_prototypes_are_read(method: str) -> None:
     changes = [("pretrain.steps", 2), ("method.name", method)]
-    run = run_pretraining(request(*changes, ("method.hidden", 8)) if method != "supervised" else supervised(changes))
+    run = run_pretraining(supervised(changes) if method == "supervised" else request(*changes, ("method.queue", 3)))
     if method == "supervised":
         with pytest.raises(RecipeError, match="supervised has none"):
             read_source(run)
         return
     source = read_source(run)
     assert source.union.size == len(source.crops) == len(dataset_numbers(source.union)) == 14
-    assert 0 < int(source.crops.max()) <= 16  # two views of two batches of four
+    assert int(source.crops.max()) == 3  # as many as a queue holds
+    assert int(tensors_of(run)["state.pushed"].max()) > 3
 
 
 def supervised(changes: list[tuple[str, Any]]) -> Any:

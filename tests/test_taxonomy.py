@@ -18,6 +18,7 @@ from mdp.core.taxonomy import (
     Relations,
     RelationSettings,
     average_linkage,
+    centred_cosines,
     class_cosines,
     cluster_order,
     corrected,
@@ -51,71 +52,55 @@ B = {"brick": (0.9, 0, 0, 0.1), "concrete": (0.9, 0, 0.1, 0), "sky": (0, 1, 0, 0
      "car": (0, 0, 0, 1), "cow": (-1, -1, -1, -1)}  # fmt: skip
 
 
-def by_hand(style: float = 0.0) -> tuple[Relations, list[str]]:
+def test_in_a_world_by_hand_twins_pair_up_and_bricks_fall_under_walls() -> None:
     names = [f"a/{name}" for name in A] + [f"b/{name}" for name in B]
-    rows = torch.tensor([*A.values(), *B.values()], dtype=torch.float64)
-    rows = F.normalize(rows, dim=1)
-    look = torch.cat([torch.zeros(len(A), 1), torch.full((len(B), 1), style)])  # what all of a dataset have in common
-    known = known_of(torch.cat([rows, look], 1))
+    known = known_of(torch.tensor([*A.values(), *B.values()], dtype=torch.float64))
     dataset = torch.tensor([0] * len(A) + [1] * len(B))
-    return find_relations(known, dataset, torch.full((len(names),), 50), RelationSettings(neighbours=2)), names
-
-
-@pytest.mark.parametrize("style", [0.0, 3.0])
-def test_in_a_world_by_hand_twins_pair_up_and_bricks_fall_under_walls(style: float) -> None:
-    found, names = by_hand(style)
+    found = find_relations(known, dataset, torch.full((len(names),), 50), RelationSettings(neighbours=3))
     pairs = {(names[pair.first], names[pair.second]) for pair in found.pairs}
     assert {("a/sky", "b/sky"), ("a/tree", "b/tree"), ("a/car", "b/car")} <= pairs
     assert len(pairs) == 4  # and wall with one of its parts
     groups = {(names[g.whole], tuple(names[part] for part in g.parts)) for g in found.groups}
-    assert ("a/wall", ("b/brick", "b/concrete")) in groups
-
-
-def test_a_dataset_wide_look_does_not_hide_relations_as_it_does_for_plain_cosines() -> None:
-    found, names = by_hand(style=3.0)
-    pair = next(pair for pair in found.pairs if names[pair.first] == "a/sky")
-    assert pair.similarity > 0.8
+    assert groups == {("a/wall", ("b/brick", "b/concrete"))}
+    assert [names[label] for label in found.alone] == ["b/cow"]
 
 
 @given(seeds)
-def test_cosines_are_those_of_the_prototypes_less_the_mean_of_their_dataset(seed: int) -> None:
-    known, dataset, _ = random_world(seed)
-    cosines = pure_call(class_cosines, known, dataset)
+def test_centred_cosines_are_those_of_the_prototypes_less_their_mean(seed: int) -> None:
+    known, _, _ = random_world(seed)
+    plain, centred = pure_call(class_cosines, known), pure_call(centred_cosines, known)
+    there = known.present.nonzero()[:, 0].tolist()
     vectors = known.vectors.double().numpy()
-    present = known.present.tolist()
-    rows = []
-    for label, vector in enumerate(vectors):
-        own = [vectors[i] for i in range(len(vectors)) if present[i] and dataset[i] == dataset[label]]
-        rows.append(vector - np.mean(own, 0) if own else vector)
+    mean = np.mean(vectors[there], 0)
     for i, j in product(range(len(vectors)), repeat=2):
-        if not (present[i] and present[j]):
-            assert math.isnan(cosines[i, j])
+        if not (i in there and j in there):
+            assert math.isnan(plain[i, j])
+            assert math.isnan(centred[i, j])
             continue
-        length = np.linalg.norm(rows[i]) * np.linalg.norm(rows[j])
-        if length > 1e-6:
-            assert cosines[i, j] == pytest.approx(rows[i] @ rows[j] / length, abs=1e-6)
+        for found, a, b in ((plain, vectors[i], vectors[j]), (centred, vectors[i] - mean, vectors[j] - mean)):
+            assert found[i, j] == pytest.approx(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), abs=1e-6)
 
 
 @given(seeds)
-def test_cosines_do_not_change_when_all_prototypes_are_turned_together(seed: int) -> None:
-    known, dataset, _ = random_world(seed)
+def test_relations_do_not_change_when_all_prototypes_are_turned_together(seed: int) -> None:
+    known, dataset, crops = random_world(seed)
     turn = torch.linalg.qr(torch.randn(4, 4, generator=rng_of(seed), dtype=torch.float64)).Q.float()
-    turned = Prototypes(known.vectors @ turn, known.present)
-    there = known.present[:, None] & known.present
-    assert torch.allclose(class_cosines(known, dataset)[there], class_cosines(turned, dataset)[there], atol=1e-4)
+    first = find_relations(known, dataset, crops, RelationSettings())
+    second = find_relations(Prototypes(known.vectors @ turn, known.present), dataset, crops, RelationSettings())
+    assert [pair[:2] for pair in first.pairs] == [pair[:2] for pair in second.pairs]
+    assert torch.allclose(first.similarity.nan_to_num(), second.similarity.nan_to_num(), atol=1e-4)
 
 
-def test_a_dataset_of_one_class_says_nothing() -> None:
-    found = find_relations(known_of(torch.eye(3)), torch.tensor([0, 1, 1]), torch.full((3,), 50), ANY)
-    assert found.similarity[0, 1] == 0
+def test_datasets_of_one_class_have_no_usual_to_be_nearer_than() -> None:
+    found = find_relations(known_of(torch.ones(2, 3)), torch.tensor([0, 1]), torch.full((2,), 50), ANY)
     assert not found.pairs
-    assert not found.groups
+    assert found.alone == (0, 1)
 
 
 @given(seeds, st.integers(1, 4))
 def test_a_score_is_the_similarity_less_the_mean_of_both_sides_best(seed: int, neighbours: int) -> None:
     known, dataset, crops = random_world(seed)
-    similarity, sure = class_cosines(known, dataset), known.present & (crops > 9)
+    similarity, sure = class_cosines(known), known.present & (crops > 9)
     scores = pure_call(corrected, similarity, dataset, sure, neighbours)
 
     def usual(label: int, there: int) -> float:
@@ -147,8 +132,8 @@ def test_a_class_near_to_everything_loses_to_one_that_is_near_to_one() -> None:
 @given(seeds)
 def test_pairs_and_groups_are_those_of_brute_force(seed: int) -> None:
     known, dataset, crops = random_world(seed)
-    similarity, sure = class_cosines(known, dataset), known.present & (crops > 9)
-    scores = corrected(similarity, dataset, sure, 2)
+    similarity, sure = centred_cosines(known), known.present & (crops > 9)
+    scores = corrected(class_cosines(known), dataset, sure, 2)
     nearest = pure_call(nearest_classes, scores, dataset)
     classes = range(len(dataset))
 
@@ -181,6 +166,17 @@ def test_pairs_and_groups_are_those_of_brute_force(seed: int) -> None:
     assert groups == {(whole, parts) for whole, parts in falls if len(parts) > 1}
 
 
+def test_the_nearest_of_a_class_is_no_relative_when_it_points_the_other_way() -> None:
+    near = torch.tensor([[-0.1, -0.9], [-0.8, 0.3]], dtype=torch.float64)  # rows a0, a1; columns b0, b1
+    similarity = torch.eye(4, dtype=torch.float64)
+    similarity[:2, 2:], similarity[2:, :2] = near, near.T
+    dataset = torch.tensor([0, 0, 1, 1])
+    scores = corrected(similarity, dataset, torch.ones(4, dtype=torch.bool), 2)
+    assert scores[0, 2] == pytest.approx(-0.1 + (0.5 + 0.45) / 2)  # far above the usual, and still apart
+    pairs = mutual_pairs(similarity, nearest_classes(scores, dataset), dataset, torch.full((4,), 9))
+    assert [(pair.first, pair.second) for pair in pairs] == [(1, 3)]
+
+
 @given(seeds)
 def test_permuting_the_classes_permutes_the_answer(seed: int) -> None:
     known, dataset, crops = random_world(seed)
@@ -206,7 +202,7 @@ def test_permuting_the_classes_permutes_the_answer(seed: int) -> None:
 def test_classes_copied_into_another_dataset_are_mutual_nearest_with_their_copies(seed: int) -> None:
     rows = torch.randn(5, 6, generator=rng_of(seed))
     dataset = torch.arange(2).repeat_interleave(5)
-    found = class_cosines(known_of(torch.cat([rows, rows])), dataset)
+    found = class_cosines(known_of(torch.cat([rows, rows])))
     nearest = nearest_classes(found.masked_fill(dataset[:, None] == dataset, -torch.inf), dataset)
     assert nearest.label[:5, 1].tolist() == [5, 6, 7, 8, 9]
     assert nearest.label[5:, 0].tolist() == [0, 1, 2, 3, 4]
@@ -243,10 +239,12 @@ def test_merges_and_order_agree_with_scipy(seed: int, count: int) -> None:
         assert changes == len(set(cut)) - 1  # every cluster stands together
 
 
-def test_clusters_are_turned_so_that_near_members_touch() -> None:
-    places = np.array([0.0, 1.0, 3.0, 3.5, 9.0])[[3, 0, 4, 1, 2]]
+@given(seeds, st.integers(1, 12))
+def test_places_on_a_line_are_put_in_their_order(seed: int, count: int) -> None:
+    places = torch.rand(count, generator=rng_of(seed), dtype=torch.float64).numpy()
     order = cluster_order(np.abs(places[:, None] - places))
-    assert [places[label] for label in order] in ([0, 1, 3, 3.5, 9], [9, 3.5, 3, 1, 0])
+    found = [float(places[label]) for label in order]
+    assert found in (sorted(found), sorted(found, reverse=True))
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -1,7 +1,7 @@
 """Which classes of which datasets are the same thing, read off their prototypes (ours; not in the paper).
 
-Every dataset looks its own way, and that way is in all of its prototypes: they are compared after the mean of their
-dataset is taken off, and a similarity counts for what it is above that of each class's usual neighbours.
+Cosines of prototypes are all high, so two things are asked of a relation: that the classes lie to the same side of the
+mean prototype, and that each is nearer to the other than to its usual neighbours (docs/atlas.md: what else was tried).
 Shape legend: C classes of the union, D embedding channels, S datasets.
 """
 
@@ -21,7 +21,7 @@ from mdp.core.prototypes import Prototypes
 class RelationSettings:
     """What counts as a relation; all of it is chosen."""
 
-    neighbours: int = 3  # usual neighbours in the other dataset: a class has one to three relatives there
+    neighbours: int = 10  # in the other dataset, whose mean is the usual: 3, 10 and all were measured
     crops: int = 20  # fewer behind a prototype, and it is not relied on: the mean of n has an error of n ** -0.5
 
     def __post_init__(self) -> None:
@@ -39,7 +39,7 @@ class ClassPair(NamedTuple):
     first: int
     second: int
     similarity: float  # cosine of the centred prototypes
-    score: float  # similarity above that of the usual neighbours
+    score: float  # cosine of the plain ones, above that of the usual neighbours
     margin: float  # score above that of the best rival of either; NaN when there is none
     crops: int  # behind the prototype that has fewer
 
@@ -72,9 +72,9 @@ def find_relations(known: Prototypes, dataset: Tensor, crops: Tensor, settings: 
     Raises ValueError when there are no classes, the shapes differ or a present prototype is not finite.
     """
     _expect_fit(known, dataset, crops)
-    similarity = class_cosines(known, dataset)  # (C, C)
+    similarity = centred_cosines(known)  # (C, C)
     sure = known.present & (crops >= settings.crops)
-    nearest = nearest_classes(corrected(similarity, dataset, sure, settings.neighbours), dataset)
+    nearest = nearest_classes(corrected(class_cosines(known), dataset, sure, settings.neighbours), dataset)
     pairs = mutual_pairs(similarity, nearest, dataset, crops)
     groups = shared_nearest(similarity, nearest, dataset)
     related = {pair[side] for pair in pairs for side in (0, 1)}
@@ -112,18 +112,18 @@ def _numbers(chosen: Tensor) -> tuple[int, ...]:
 # How alike two classes are
 
 
-def class_cosines(known: Prototypes, dataset: Tensor) -> Tensor:
-    """Cosines (C, C), float64, of the prototypes less the mean prototype of their dataset; NaN without a prototype.
-
-    A dataset with one class alone says nothing: its similarities are 0.
-    """
+def class_cosines(known: Prototypes) -> Tensor:
+    """Cosines (C, C), float64, of the prototypes; NaN where a class has none."""
     vectors = F.normalize(known.vectors.double(), dim=1)  # (C, D)
-    for own in _of_datasets(dataset):
-        there = own & known.present
-        vectors = torch.where(there[:, None], vectors - vectors[there].sum(0) / there.sum().clamp(min=1), vectors)
-    vectors = F.normalize(vectors, dim=1)
     cosines = (vectors @ vectors.T).clamp(-1, 1)
     return cosines.masked_fill(~(known.present[:, None] & known.present), torch.nan)
+
+
+def centred_cosines(known: Prototypes) -> Tensor:
+    """The same of the prototypes, at unit length, less their mean: 0 is what is usual, and not the cosine of it."""
+    vectors = F.normalize(known.vectors.double(), dim=1)  # (C, D)
+    mean = vectors[known.present].sum(0) / known.present.sum().clamp(min=1)
+    return class_cosines(Prototypes(vectors - mean, known.present))
 
 
 def _of_datasets(dataset: Tensor) -> list[Tensor]:
@@ -131,14 +131,14 @@ def _of_datasets(dataset: Tensor) -> list[Tensor]:
     return [dataset == number for number in range(int(dataset.max()) + 1)]
 
 
-def corrected(similarity: Tensor, dataset: Tensor, sure: Tensor, neighbours: int) -> Tensor:
-    """Similarity (C, C) above the mean of both classes' usual neighbours; -inf within a dataset and where not `sure`.
+def corrected(cosines: Tensor, dataset: Tensor, sure: Tensor, neighbours: int) -> Tensor:
+    """Cosines (C, C) above the mean of both classes' usual neighbours; -inf within a dataset and where not `sure`.
 
     The usual neighbours of a class are the `neighbours` nearest classes of the other's dataset, so that a class that
     is near to everything is nobody's relative (CSLS; Conneau et al., ICLR 2018, without its factor of two).
     """
     allowed = (dataset[:, None] != dataset) & sure[:, None] & sure
-    open_to = similarity.masked_fill(~allowed, -torch.inf)  # (C, C)
+    open_to = cosines.masked_fill(~allowed, -torch.inf)  # (C, C)
     reach = torch.zeros_like(open_to)  # (C, C): of the row's class, among the classes of the column's dataset
     for own in _of_datasets(dataset):
         count = min(neighbours, int((own & sure).sum()))
@@ -198,9 +198,9 @@ def shared_nearest(similarity: Tensor, nearest: Nearest, dataset: Tensor) -> tup
 
 
 def _related(similarity: Tensor, nearest: Nearest) -> list[tuple[int, int]]:
-    """Class and dataset wherever the nearest class there is alike at all: nearer than the usual, and by cosine."""
-    cosine = similarity.gather(1, nearest.label)  # (C, S)
-    found: list[tuple[int, int]] = ((nearest.score > 0) & (nearest.score < torch.inf) & (cosine > 0)).nonzero().tolist()
+    """Class and dataset wherever the nearest class there is nearer than usual, and to the same side of the mean."""
+    alike = similarity.gather(1, nearest.label) > 0  # (C, S)
+    found: list[tuple[int, int]] = ((nearest.score > 0) & alike).nonzero().tolist()
     return found
 
 

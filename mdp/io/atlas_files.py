@@ -17,7 +17,7 @@ from mdp.io.atlas_page import page
 
 _HEAD = """\
 # Which classes may be the same thing, by the prototypes of a pretraining run: suggestions, to be looked at by a person.
-# similarity: cosine of the prototypes, each less its dataset's mean; score: the same above that of the classes' usual
+# similarity: cosine of the prototypes less their mean; score: their plain cosine above that of the classes' usual
 # neighbours; margin: score above the best rival's; crops: how many are behind each of the two.
 """
 
