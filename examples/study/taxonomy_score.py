@@ -35,7 +35,7 @@ def scores(facts: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     return {
         "pairs that are related": (len(pairs) - pairs.count("apart"), len(pairs)),
         "of the better half of them": (len(best) - best.count("apart"), len(best)),
-        "the same by chance": (len(every) - every.count("apart"), len(every)),
+        "of pairs drawn blindly": (len(every) - every.count("apart"), len(every)),
         "same pairs that are found": (pairs.count("same"), every.count("same")),
         "parts under their whole": (parts.count("part") + parts.count("same"), len(parts)),
     }

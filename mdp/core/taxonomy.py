@@ -22,7 +22,7 @@ class RelationSettings:
     """What counts as a relation; all of it is chosen."""
 
     neighbours: int = 10  # in the other dataset, whose mean is the usual: 3, 10 and all were measured
-    crops: int = 20  # fewer behind a prototype, and it is not relied on: the mean of n has an error of n ** -0.5
+    crops: int = 20  # fewer are not relied on: halves of a bank agree by 0.8 from 10 crops each, by 0.45 below
 
     def __post_init__(self) -> None:
         if self.neighbours < 2:

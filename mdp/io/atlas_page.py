@@ -57,8 +57,14 @@ def _summary(facts: Mapping[str, Any]) -> str:
 
 def _pair_row(pair: Mapping[str, Any]) -> str:
     margin = "" if pair["margin"] is None else f"{pair['margin']:.2f}"
-    numbers = (f"{pair['similarity']:.2f}", f"{pair['score']:.2f}", margin, *pair["crops"])
-    cells = "".join(f"<td>{number}</td>" for number in numbers)
+    one, two = pair["crops"]
+    numbers = {
+        "similarity": f"{pair['similarity']:.2f}",
+        "score": f"{pair['score']:.2f}",
+        "margin": margin,
+        "crops": one,
+    }
+    cells = "".join(f'<td data-is="{name}">{number}</td>' for name, number in numbers.items()) + f"<td>{two}</td>"
     return f"<tr><th scope=row>{_text(pair['first'])}</th><th scope=row>{_text(pair['second'])}</th>{cells}</tr>"
 
 
