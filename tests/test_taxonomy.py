@@ -91,6 +91,16 @@ def test_relations_do_not_change_when_all_prototypes_are_turned_together(seed: i
     assert torch.allclose(first.similarity.nan_to_num(), second.similarity.nan_to_num(), atol=1e-4)
 
 
+@given(seeds)
+def test_scores_are_of_plain_cosines_and_similarities_of_centred_ones(seed: int) -> None:
+    known, dataset, crops = random_world(seed)
+    sure = known.present & (crops >= 1)
+    nearest = nearest_classes(corrected(class_cosines(known), dataset, sure, ANY.neighbours), dataset)
+    found = find_relations(known, dataset, crops, ANY)
+    assert repr(found.pairs) == repr(mutual_pairs(centred_cosines(known), nearest, dataset, crops))
+    assert found.groups == shared_nearest(centred_cosines(known), nearest, dataset)
+
+
 def test_datasets_of_one_class_have_no_usual_to_be_nearer_than() -> None:
     found = find_relations(known_of(torch.ones(2, 3)), torch.tensor([0, 1]), torch.full((2,), 50), ANY)
     assert not found.pairs
@@ -237,6 +247,15 @@ def test_merges_and_order_agree_with_scipy(seed: int, count: int) -> None:
         runs = [cut[label] for label in order]
         changes = sum(a != b for a, b in pairwise(runs))
         assert changes == len(set(cut)) - 1  # every cluster stands together
+
+
+@given(seeds, st.integers(2, 20))
+def test_no_other_turn_of_two_clusters_brings_nearer_members_together(seed: int, count: int) -> None:
+    points = torch.randn(count, 3, generator=rng_of(seed), dtype=torch.float64)
+    distance = torch.cdist(points, points).numpy()
+    for merge in average_linkage(distance):
+        ends = product((merge.left[0], merge.left[-1]), (merge.right[0], merge.right[-1]))
+        assert distance[merge.left[-1], merge.right[0]] == min(distance[pair] for pair in ends)
 
 
 @given(seeds, st.integers(1, 12))
