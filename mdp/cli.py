@@ -721,6 +721,30 @@ def inspect(
     inspecting.expect_usable(found)
 
 
+@cli.command()
+@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [default: RUN/taxonomy].")
+@click.option("--overwrite", is_flag=True, help="Replace what has the same name and says something else.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def taxonomy(run: Path, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
+    """Say which classes of a pretraining run's datasets may be the same thing, by its prototypes.
+
+    Prints the best pairs, and writes tables, a mapping in YAML, a graph for Graphviz and taxonomy.html, a page with a
+    map of all classes.
+
+    \b
+      mdp taxonomy runs/pretrain/2026-11-20_1432_voc+ade20k
+      mdp taxonomy runs/pretrain/2026-11-20_1432_voc+ade20k --json > taxonomy.json
+    """
+    from mdp.io import atlas
+
+    facts, folder = atlas.run_taxonomy(run, out, overwrite)
+    click.echo(json.dumps(facts, indent=1) if as_json else atlas.table(facts))
+    if not quiet:
+        click.echo(f"written to {folder}", err=True)
+
+
 @cli.group(cls=Group)
 def checkpoint() -> None:
     """Look into checkpoints: are they whole, what is in them, how do two differ."""

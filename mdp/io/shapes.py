@@ -127,3 +127,21 @@ def draw(name: str, style: Style) -> tuple[Image, NDArray[np.uint8]]:
 def _drawn(name: str, style: Style) -> tuple[Image, NDArray[np.uint8]]:
     dataset, split, index = name.split("/")
     return render((int.from_bytes(dataset.encode()), int.from_bytes(split.encode()), int(index)), style)
+
+
+def true_relation(one: Mapping[str, str], name: str, two: Mapping[str, str], other: str) -> str:
+    """What a class of a taxonomy is to a class of another one, by what they mean in the world.
+
+    It is the same, a part of it, the whole of it, overlaps with it, or is apart from it.
+
+    >>> meaning = {"disc": "round", "ring": "round", "star": "star"}
+    >>> true_relation(meaning, "round", {"disc": "disc", "ring": "ring", "star": "ring"}, "disc")
+    'whole'
+    """
+    here = {thing for thing, label in one.items() if label == name}
+    there = {thing for thing, label in two.items() if label == other}
+    if here == there:
+        return "same"
+    if not here & there:
+        return "apart"
+    return "part" if here < there else "whole" if here > there else "overlap"

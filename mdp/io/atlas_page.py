@@ -1,0 +1,77 @@
+"""taxonomy.html: the pairs, the groups and a map of all similarities on one page that needs nothing but itself.
+
+Tables are there without scripts; the map is drawn from the data in the page.  Names are somebody else's: they are
+escaped wherever they stand.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_NONE = -128  # in the page's bytes: no similarity
+
+
+def page(facts: Mapping[str, Any], similarity: Tensor) -> str:
+    """The page; `similarity` (C, C) is NaN where a class has no prototype."""
+    names = list(facts["crops"])
+    place = {name: label for label, name in enumerate(names)}
+    order = torch.tensor([place[name] for name in facts["order"]], dtype=torch.int64)
+    ordered = similarity[order][:, order] * 100  # (P, P) in the order of the clusters
+    cells = torch.where(ordered.isnan(), _NONE, ordered.nan_to_num().round()).to(torch.int8)
+    data = {
+        "names": facts["order"],
+        "crops": [facts["crops"][name] for name in facts["order"]],
+        "few": [name in set(facts["too_few_crops"]) for name in facts["order"]],
+        "cells": base64.b64encode(cells.numpy().tobytes()).decode(),
+    }
+    parts = {
+        "TITLE": _text(f"Taxonomy of {' + '.join(facts['datasets'])}"),
+        "SUMMARY": _summary(facts),
+        "PAIRS": "\n".join(_pair_row(pair) for pair in facts["pairs"]),
+        "GROUPS": "\n".join(_group_item(group) for group in facts["groups"]) or "<li>None.</li>",
+        "ALONE": _listing(facts["alone"]),
+        "FEW": _listing([f"{name} ({facts['crops'][name]})" for name in facts["too_few_crops"]]),
+        "ABSENT": _listing(facts["no_prototype"]),
+        "LIMIT": str(facts["settings"]["crops"]),
+        "DATA": json.dumps(data).replace("<", "\\u003c"),  # no name can end the script
+    }
+    template = resources.files("mdp.io").joinpath("atlas_page.html").read_text(encoding="utf-8")
+    pieces = template.split("@@")  # text, name, text, ...: names that hold a mark are not looked at again
+    return "".join(parts[piece] if odd % 2 else piece for odd, piece in enumerate(pieces))
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _summary(facts: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{_text(name)} ({count} classes)" for name, count in facts["datasets"].items())
+    return f"{counts}. Method {_text(facts['method'])}, step {facts['step']}. {len(facts['pairs'])} pairs."
+
+
+def _pair_row(pair: Mapping[str, Any]) -> str:
+    margin = "" if pair["margin"] is None else f"{pair['margin']:.2f}"
+    one, two = pair["crops"]
+    numbers = {
+        "similarity": f"{pair['similarity']:.2f}",
+        "score": f"{pair['score']:.2f}",
+        "margin": margin,
+        "crops": one,
+    }
+    cells = "".join(f'<td data-is="{name}">{number}</td>' for name, number in numbers.items()) + f"<td>{two}</td>"
+    return f"<tr><th scope=row>{_text(pair['first'])}</th><th scope=row>{_text(pair['second'])}</th>{cells}</tr>"
+
+
+def _group_item(group: Mapping[str, Any]) -> str:
+    parts = ", ".join(f"{_text(part['name'])} <small>{part['similarity']:.2f}</small>" for part in group["parts"])
+    return f"<li>{parts} &rarr; <b>{_text(group['whole'])}</b></li>"
+
+
+def _listing(names: Sequence[str]) -> str:
+    return ", ".join(_text(name) for name in names) or "none"
