@@ -147,7 +147,9 @@ def _drawable(scores: Mapping[str, Any]) -> bool:
     if not isinstance(rows, list) or not isinstance(confusion, list) or not rows or len(rows) != len(confusion):
         return False
     return all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows) and all(
-        isinstance(row, list) and len(row) == len(rows) and all(type(count) is int and count >= 0 for count in row)
+        isinstance(row, list)
+        and len(row) == len(rows)
+        and all(type(count) is int and 0 <= count < 2**63 for count in row)
         for row in confusion
     )
 
