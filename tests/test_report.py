@@ -224,7 +224,7 @@ def test_only_the_last_steps_are_kept_whole_in_whatever_order_they_came() -> Non
 @given(st.floats(-1e90, 1e90), st.floats(-1e90, 1e90))
 def test_an_axis_encloses_what_is_drawn(a: float, b: float) -> None:
     found = axis(min(a, b), max(a, b))
-    slack = 1e-6 * max(abs(a), abs(b), 1e-300)
+    slack = 1e-6 * max(abs(a), abs(b)) + 1e-300
     assert found.ticks[0] <= min(a, b) + slack
     assert max(a, b) - slack <= found.ticks[-1]
     assert found.ticks[0] < found.ticks[-1]
@@ -283,7 +283,9 @@ def test_a_run_that_diverged_is_shown_with_its_samples_and_what_to_try() -> None
     assert all(name in found.text for name in record["samples"])
     assert "a smaller --lr (it was 1e+30 at the last step)" in found.text
     assert "The last healthy steps" in found.text
-    assert "--resume wild" in found.text
+    assert "mdp pretrain --resume wild" in found.text
+    ranges = [record["views"][0][key][0] for key in ("least", "mean", "greatest")]
+    assert record["samples"][0] + ", ".join(f"{value:.2f}" for value in ranges) in found.text  # cells of one row
 
 
 def test_remedies_that_are_in_use_already_are_not_proposed(tmp_path: Path) -> None:
@@ -379,19 +381,21 @@ def test_a_run_without_a_step_or_with_broken_files_is_shown_with_what_there_is(t
 def test_no_name_of_anything_becomes_markup(tmp_path: Path) -> None:
     run = write_run(
         tmp_path / HOSTILE.replace("/", ""),
-        [train(1, **{HOSTILE: 1.0}), json.dumps({"kind": "validate", "step": 1, "miou": {HOSTILE: 0.5}}),
+        [train(1, **{HOSTILE: 1.0, "huge": 10**400}),
+         json.dumps({"kind": "validate", "step": 1, "miou": {HOSTILE: 0.5}}),
          json.dumps({"kind": HOSTILE, "step": 1, HOSTILE: 3})],
         labels=[{"name": HOSTILE, "classes": [HOSTILE], "images": HOSTILE}],
         env={HOSTILE: HOSTILE},
         status={**dict.fromkeys(("state", "step", "steps", "message", "time"), HOSTILE), "exit_code": 4},
         diverged={"step": HOSTILE, "message": HOSTILE, "samples": [HOSTILE], "views": [{"least": [HOSTILE],
-                  "mean": [1], "greatest": [None]}, 3]},
+                  "mean": [10**400], "greatest": [None]}, 3]},
     )  # fmt: skip
     write_scores(run, [[1, 2], [3, 4]], [HOSTILE, "b"])
     for file in ("command.txt", "log.txt", "config.yaml"):
         (run / file).write_bytes(os.fsencode(HOSTILE))
+    plain = HOSTILE[1 : HOSTILE.index("\x1b")]  # a setting has no control characters
     other = write_run(tmp_path / "b", [train(1)])
-    (other / "config.yaml").write_text(json.dumps({HOSTILE[1:]: HOSTILE[1:]}))
+    (other / "config.yaml").write_text(json.dumps({plain: plain}))
     for folders in ([run], [run, other]):
         place = run_report(folders, tmp_path / "page.html")
         assert "onerror=alert(1)>" in checked(place).text  # as words

@@ -154,7 +154,12 @@ def _range(view: Mapping[str, Any], place: int, samples: int) -> str:
     if any(len(column) != samples for column in columns):
         return "-"
     values = [column[place] for column in columns]
-    return ", ".join(f"{value:.2f}" if type(value) in (int, float) else "not finite" for value in values)
+    return ", ".join(f"{value:.2f}" if _is_number(value) else "not finite" for value in values)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it can be written as a decimal number: integers in JSON may have thousands of digits."""
+    return type(value) in (int, float) and abs(value) < 1e300  # type: ignore[arg-type]
 
 
 def _last_records(facts: RunFacts) -> str:
@@ -168,7 +173,7 @@ def _last_records(facts: RunFacts) -> str:
 
 
 def _value(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "not finite" if value is None else text(value, 40)
+    return f"{value:.4g}" if _is_number(value) else "not finite" if value is None else text(value, 40)
 
 
 def made_at(now: float) -> str:

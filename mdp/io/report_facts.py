@@ -146,10 +146,9 @@ def _drawable(scores: Mapping[str, Any]) -> bool:
     rows, confusion = scores.get("classes"), scores.get("confusion")
     if not isinstance(rows, list) or not isinstance(confusion, list) or not rows or len(rows) != len(confusion):
         return False
-    return all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows) and all(
-        isinstance(row, list) and len(row) == len(rows) and all(type(count) is int and count >= 0 for count in row)
-        for row in confusion
-    )
+    named = all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows)
+    square = all(isinstance(row, list) and len(row) == len(rows) for row in confusion)
+    return named and square and all(type(count) is int and 0 <= count < 2**63 for row in confusion for count in row)
 
 
 def _changed(path: Path) -> float | None:
