@@ -1,5 +1,7 @@
 """Made inputs that look like training's: label maps in patches, a dozen classes an image, some pixels ignored."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +15,18 @@ LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last
 def rng_of(seed: int) -> torch.Generator:
     """A generator of its own."""
     return torch.Generator().manual_seed(seed)
+
+
+def graded(raw: Tensor, loss: Callable[[Tensor], Tensor]) -> Callable[[], tuple[Tensor, Tensor]]:
+    """What computes the value and the gradient of a loss of `raw`."""
+
+    def run() -> tuple[Tensor, Tensor]:
+        leaf = raw.detach().requires_grad_()
+        value = loss(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        return value.detach(), gradient
+
+    return run
 
 
 def embeddings(

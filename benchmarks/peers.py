@@ -42,7 +42,7 @@ def load(module: str) -> ModuleType | None:
     top = module.partition(".")[0]
     if find_spec(top) is None:
         return None
-    if top in ("torchvision", "lightly") and find_spec("torchvision"):
+    if find_spec("torchvision"):  # which many of them import
         _declare_operators()
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
     with warnings.catch_warnings():

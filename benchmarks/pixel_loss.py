@@ -81,24 +81,16 @@ def _entries(views: Views) -> Iterator[Entry]:
     yield Entry(f"two matmuls a pair, blocks of {BLOCK}", "floor", _floor(views))
 
 
-def _graded(raw: Tensor, loss: Callable[[Tensor], Tensor]) -> Graded:
-    def run() -> tuple[Tensor, Tensor]:
-        leaf = raw.detach().requires_grad_()
-        value = loss(leaf)
-        (gradient,) = torch.autograd.grad(value, leaf)
-        return value.detach(), gradient
-
-    return run
-
-
 def _ours(views: Views) -> Run:
-    return _graded(views.raw, lambda leaf: pixel_nce(leaf, *views[1:], TAU, unit=False).mean())
+    return inputs.graded(views.raw, lambda leaf: pixel_nce(leaf, *views[1:], TAU, unit=False).mean())
 
 
 def _by_image(views: Views, form: Callable[[Image], Tensor]) -> Graded:
     """The mean over anchors of a form that gives an image's sum."""
     count = pixel_anchors(views.query_labels, views.key_labels).sum()
-    return _graded(views.raw, lambda leaf: torch.stack([form(image) for image in _images(leaf, views)]).sum() / count)
+    return inputs.graded(
+        views.raw, lambda leaf: torch.stack([form(image) for image in _images(leaf, views)]).sum() / count
+    )
 
 
 def _images(leaf: Tensor, views: Views) -> Iterator[Image]:

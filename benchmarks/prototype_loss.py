@@ -70,7 +70,7 @@ def _hard(
     entries = (
         Entry("prototype_nce, unit=False", "ours", _ours(raw, known, lambda: hard_targets(labels))),
         *_hard_peers(raw, labels, known),
-        Entry("normalize + matmul + cross_entropy", "plain", _graded(raw, partial(_plain_hard, labels, known))),
+        Entry("normalize + matmul + cross_entropy", "plain", inputs.graded(raw, partial(_plain_hard, labels, known))),
         Entry(f"two matmuls, blocks of {BLOCK}", "floor", _floor(raw, known)),
     )
     return Case("prototype loss", label, entries, tuple(gates), lambda: _exact(raw, known, hard_targets(labels)))
@@ -83,7 +83,7 @@ def _mixed(label: str, layout: str) -> Case:
     entries = (
         Entry("prototype_nce", "ours", _ours(raw, known, lambda: mixed_targets(first, second, share))),
         Entry("the hard form", "ours", _ours(raw, known, lambda: hard_targets(first)), exact=False),
-        Entry("two cross entropies", "plain", _graded(raw, partial(_plain_mixed, first, second, share, known))),
+        Entry("two cross entropies", "plain", inputs.graded(raw, partial(_plain_mixed, first, second, share, known))),
     )
     gates = [Gate("the hard form", at_most=1.1), Gate("plain", 5.5, what="memory")]
     gates += [Gate("plain", 4.0)] if layout == "NCHW" else []
@@ -116,7 +116,7 @@ def _sparse_found(k: int) -> Case:
             _ours(raw, known, partial(_sparse_targets, labels, known, k)),
         ),
         Entry("K=0", "ours", _ours(raw, known, lambda: hard_targets(labels)), exact=False),
-        Entry("top-k a pixel, log_softmax", "plain", _graded(raw, partial(_plain_sparse, labels, known, k))),
+        Entry("top-k a pixel, log_softmax", "plain", inputs.graded(raw, partial(_plain_sparse, labels, known, k))),
     )  # fmt: skip
     gates = (Gate("plain", 3.4), Gate("plain", 5.0, what="memory")) if k == 3 else (Gate("K=0", at_most=1.15),)
     return Case(
@@ -133,7 +133,7 @@ def _ignored() -> Case:
         Entry("prototype_nce", "ours", _ours(raw, known, lambda: hard_targets(labels))),
         Entry("nothing ignored", "ours", _ours(raw, known, lambda: hard_targets(full)), exact=False),
         *_hard_peers(raw, labels, known),
-        Entry("normalize + matmul + cross_entropy", "plain", _graded(raw, partial(_plain_hard, labels, known))),
+        Entry("normalize + matmul + cross_entropy", "plain", inputs.graded(raw, partial(_plain_hard, labels, known))),
     )
     gates = (Gate("nothing ignored", at_most=0.7), Gate("best peer", 1.4), Gate("plain", 2.8))
     return Case(
@@ -152,20 +152,8 @@ def _inputs(count: int, classes: int, layout: str) -> tuple[Tensor, Tensor, Prot
     return raw, labels, inputs.prototypes(rng, classes, CHANNELS)
 
 
-def _graded(raw: Tensor, loss: Loss) -> Run:
-    """Value and gradient of a loss of the raw embeddings."""
-
-    def run() -> tuple[Tensor, Tensor]:
-        leaf = raw.detach().requires_grad_()
-        value = loss(leaf)
-        (gradient,) = torch.autograd.grad(value, leaf)
-        return value.detach(), gradient
-
-    return run
-
-
 def _ours(raw: Tensor, known: Prototypes, targets: Callable[[], Targets]) -> Run:
-    return _graded(raw, lambda leaf: prototype_nce(leaf, known, targets(), TAU, unit=False).mean())
+    return inputs.graded(raw, lambda leaf: prototype_nce(leaf, known, targets(), TAU, unit=False).mean())
 
 
 def _logits(leaf: Tensor, known: Prototypes) -> Tensor:
@@ -213,7 +201,7 @@ def _metric_learning(raw: Tensor, labels: Tensor, known: Prototypes, losses: Mod
     loss = losses.NormalizedSoftmaxLoss(len(known.vectors), CHANNELS, temperature=TAU)
     loss.W = torch.nn.Parameter(known.vectors.T.contiguous(), requires_grad=False)
     valid, flat = labels.flatten() != IGNORE, labels.flatten()
-    return _graded(raw, lambda leaf: loss(pixel_rows(leaf)[valid], flat[valid]))
+    return inputs.graded(raw, lambda leaf: loss(pixel_rows(leaf)[valid], flat[valid]))
 
 
 def _torch_chunked(raw: Tensor, labels: Tensor, known: Prototypes) -> Entry:
@@ -228,7 +216,7 @@ def _torch_chunked(raw: Tensor, labels: Tensor, known: Prototypes) -> Entry:
         value: Tensor = loss(rows, known.vectors, labels.flatten(), ignore_index=IGNORE, options=chunks)
         return value
 
-    return Entry(name, "peer", _graded(raw, total))
+    return Entry(name, "peer", inputs.graded(raw, total))
 
 
 def _floor(raw: Tensor, known: Prototypes) -> Run:

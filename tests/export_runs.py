@@ -1,10 +1,6 @@
-"""Run folders with random weights, written as runs write them, for tests of exports; torchvision beside any torch."""
+"""Run folders with random weights, written as runs write them, for tests of exports."""
 
-import contextlib
-import io
 import json
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +24,6 @@ SMALL: Layer = {
     "pretrain": {"datasets": ["shapes-coarse", "gone/my.yaml"]},
     "finetune": {"target": "shapes-target"},
 }
-# what torchvision's Python part asks of operators that are not there beside a torch of another build
-_OPERATORS = (
-    "nms", "qnms", "roi_align", "qroi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d",
-    "_roi_align_backward", "_roi_pool_backward", "_ps_roi_align_backward", "_ps_roi_pool_backward",
-    "_deform_conv2d_backward",
-)  # fmt: skip
-_KEPT: list[Any] = []  # a library that is collected takes its operators with it
 
 
 def awaken_(network: nn.Module, seed: int = 0) -> None:
@@ -80,27 +69,3 @@ def make_run(folder: Path, kind: str, *changes: tuple[str, Any], name: str = "la
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records) + '{"kind": "va')
     (folder / "log.txt").write_text("2026-01-01 10:00:00 loaded backbone 3 tensors from x.pth\n")
     return folder
-
-
-def torchvision_imports() -> bool:
-    """Makes torchvision importable where only its compiled operators do not fit; False where it is not installed."""
-    try:
-        import torchvision  # noqa: PLC0415
-    except ModuleNotFoundError:
-        return False
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in _OPERATORS:
-            with contextlib.suppress(RuntimeError):
-                library.define(f"{operator}() -> ()")
-        _KEPT.append(library)
-        import torchvision  # noqa: F401, PLC0415
-    return True
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings and remarks of other libraries, which are not ours to mend."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -1,35 +1,28 @@
-"""Libraries that networks are compared with, where they are installed; a test that needs one skips without it."""
+"""Libraries that ours is compared with, where they are installed; a test that needs one skips without it."""
 
+import contextlib
+import io
 import warnings
-from importlib.util import find_spec
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-import torch
 
-_OPERATORS: list[torch.library.Library] = []  # they are gone when the library object is
+from benchmarks.peers import load
 
 
-def torchvision_or_skip() -> ModuleType:
-    """torchvision; its networks are pure Python, also beside a torch that its compiled part does not fit."""
-    with warnings.catch_warnings():
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and remarks of other libraries, which are not ours to mend."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        try:
-            return pytest.importorskip("torchvision")
-        except RuntimeError as error:
-            if "operator torchvision::" not in str(error):
-                raise
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _OPERATORS.append(library)
-        return pytest.importorskip("torchvision")
+        yield
 
 
-def timm_or_skip() -> ModuleType:
-    """timm, which imports torchvision where it is installed."""
-    if find_spec("torchvision"):
-        torchvision_or_skip()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("timm")
+def library_or_skip(module: str) -> ModuleType:
+    """The module, torchvision's and those that import it also beside a torch that its compiled part does not fit."""
+    with quiet():
+        found = load(module)
+    if found is None:
+        pytest.skip(f"{module.partition('.')[0]} is not installed")
+    return found

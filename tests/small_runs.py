@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mdp.io.checkpoint import load
+from mdp.io.errors import Preempted
+from mdp.io.jobs import run_pretraining
 from mdp.io.journal import Journal
 from mdp.io.recipe import Layer, merge, nest
 from mdp.io.request import Request
@@ -62,3 +64,17 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
+
+
+def assert_resumes_exactly(monkeypatch: pytest.MonkeyPatch, layer: Layer) -> Path:
+    """Pretrains whole, and stopped after three steps and resumed: the same bits.  Returns the folder of the first."""
+    whole = run_pretraining(Request(layers=(layer,), quiet=True, out=Path("whole")))
+    with monkeypatch.context() as patch:
+        signal_after(patch, 3)
+        with pytest.raises(Preempted):
+            run_pretraining(Request(layers=(layer,), quiet=True, out=Path("stopped")))
+    torch.rand(7)  # whatever the global generator has come to
+    resumed = run_pretraining(Request(resume="stopped", quiet=True))
+    assert_same(tensors_of(whole), tensors_of(resumed))
+    assert losses(whole) == losses(resumed)
+    return whole

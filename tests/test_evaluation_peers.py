@@ -1,10 +1,6 @@
 """The same numbers as the field's own tools, where they are installed: torchmetrics and cityscapesScripts."""
 
-import importlib
-import importlib.util
 import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +27,14 @@ from mdp.io.datasets import load as load_dataset
 from mdp.io.distributed import ALONE
 from mdp.io.opening import pool_of
 from mdp.io.saving import kinds_of, save, saved
+from tests.peers import library_or_skip
 from tests.tensors import rng_of
-
-_OPERATORS = (
-    "nms", "qnms", "roi_align", "qroi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d",
-    "_roi_align_backward", "_roi_pool_backward", "_ps_roi_align_backward", "_ps_roi_pool_backward",
-    "_deform_conv2d_backward",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def peer() -> Iterator[Any]:
-    """torchmetrics' classification scores; it imports torchvision where it finds it, but needs none of that here."""
-    if importlib.util.find_spec("torchmetrics") is None:
-        pytest.skip("torchmetrics is not installed")
-    declared = torch.library.Library("torchvision", "FRAGMENT")
-    try:
-        importlib.import_module("torchvision")
-    except ImportError:
-        pass
-    except RuntimeError:  # one whose compiled part does not fit this torch
-        for name in _OPERATORS:
-            declared.define(f"{name}(Tensor x) -> Tensor")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield importlib.import_module("torchmetrics.classification")
+def peer() -> Any:
+    """torchmetrics' classification scores."""
+    return library_or_skip("torchmetrics.classification")
 
 
 def maps(seed: int, classes: int, absent: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:

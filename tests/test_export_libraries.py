@@ -16,21 +16,16 @@ from mdp.io.export_check import difference
 from mdp.io.export_source import Source, exported, read_source
 from mdp.io.export_targets import Content
 from mdp.io.exporting import Export, run_export
-from tests.export_runs import make_run, quiet, torchvision_imports
+from tests.export_runs import make_run
+from tests.peers import library_or_skip, quiet
 
 IMAGES = torch.randn((3, 3, 70, 101), generator=torch.Generator().manual_seed(3))  # (B, 3, H, W)
 
 
 def need(*modules: str) -> None:
-    """Skips the test where a library is missing; imports it with its own warnings out of the way."""
-    if not torchvision_imports():
-        pytest.skip("torchvision is not installed")
-    for module in modules:
-        with quiet():
-            try:
-                importlib.import_module(module)
-            except ModuleNotFoundError:
-                pytest.skip(f"{module} is not installed")
+    """Skips the test where torchvision or another library is missing."""
+    for module in ("torchvision", *modules):
+        library_or_skip(module)
 
 
 @pytest.fixture(scope="module")

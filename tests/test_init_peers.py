@@ -1,10 +1,7 @@
 """Weights that torchvision and timm save start a run: their networks, ours and the file agree bit for bit."""
 
-import importlib.util
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,6 +11,7 @@ from mdp.core.networks.resnet import ResNet
 from mdp.io.init_weights import take
 from mdp.io.inspecting import inspect
 from mdp.io.jobs import run_pretraining
+from tests.peers import library_or_skip
 from tests.small_runs import losses, tensors_of
 from tests.small_runs import request as run_of
 from tests.tensors import rng_of
@@ -21,36 +19,15 @@ from tests.tensors import rng_of
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
-@pytest.fixture(scope="module")
-def torchvision() -> Any:
-    """torchvision, also where its compiled operators do not load: its networks need none, but its modules name them."""
-    found = importlib.util.find_spec("torchvision")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("torchvision is not installed")
-    folder = Path(found.submodule_search_locations[0])
-    for compiled in folder.glob("_C*"):
-        try:
-            torch.ops.load_library(compiled)
-        except OSError:
-            continue
-    text = (folder / "_meta_registrations.py").read_text()
-    names = {*re.findall(r'register_meta\("(\w+)"', text), *re.findall(r'"torchvision::(\w+)"', text)}
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in names:
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor x) -> Tensor")
-    yield pytest.importorskip("torchvision", exc_type=ImportError)
-    del library
-
-
 @pytest.fixture
-def from_torchvision(torchvision: Any) -> Callable[[str], torch.nn.Module]:
+def from_torchvision() -> Callable[[str], torch.nn.Module]:
+    torchvision = library_or_skip("torchvision")
     return lambda name: randomised(getattr(torchvision.models, name)())
 
 
 @pytest.fixture
 def from_timm() -> Callable[[str], torch.nn.Module]:
-    timm = pytest.importorskip("timm")
+    timm = library_or_skip("timm")
     return lambda name: randomised(timm.create_model(name))
 
 

@@ -17,7 +17,7 @@ from mdp.core.networks.layouts import (
     to_own,
 )
 from mdp.core.networks.resnet import LAYOUTS, ResNet
-from tests.export_runs import quiet, torchvision_imports
+from tests.peers import library_or_skip, quiet
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 STEM = [f"backbone.stem.{i}.weight" for i in (0, 3, 6)] + [
@@ -72,17 +72,12 @@ def names_in(make: Callable[..., Any], *arguments: Any, **settings: Any) -> set[
 
 @pytest.mark.parametrize("name", sorted(name for name in LAYOUTS if name.count("_") == 0))
 def test_a_bare_backbone_has_the_names_of_torchvision_timm_and_smp(name: str) -> None:
-    if not torchvision_imports():
-        pytest.skip("torchvision is not installed")
-    import torchvision  # noqa: PLC0415
-
-    timm = pytest.importorskip("timm")
+    torchvision, timm = library_or_skip("torchvision"), library_or_skip("timm")
     ours = set(foreign_names(names_of(name), BARE).values())
     fc = {"fc.weight", "fc.bias"}
     assert names_in(torchvision.models.get_model, name, weights=None) - fc == ours
     assert names_in(timm.create_model, name, num_classes=0) == ours
-    with quiet():
-        smp = pytest.importorskip("segmentation_models_pytorch")
+    smp = library_or_skip("segmentation_models_pytorch")
     assert names_in(smp.encoders.get_encoder, name, weights=None) == ours
 
 
@@ -91,18 +86,13 @@ def test_a_bare_backbone_has_the_names_of_torchvision_timm_and_smp(name: str) ->
     [("resnet50", "resnet50c", {}), ("resnet18", "resnet18", {"stem_type": "deep", "stem_width": 32})],
 )
 def test_a_deep_stem_has_the_names_of_timm(name: str, theirs: str, settings: dict[str, Any]) -> None:
-    if not torchvision_imports():
-        pytest.skip("torchvision is not installed")
-    timm = pytest.importorskip("timm")
+    timm = library_or_skip("timm")
     ours = set(foreign_names(with_deep_stem(names_of(name)), DEEP_STEM).values())
     assert names_in(timm.create_model, theirs, num_classes=0, **settings) == ours
 
 
 def test_a_deeplab_has_the_names_of_torchvision() -> None:
-    if not torchvision_imports():
-        pytest.skip("torchvision is not installed")
-    import torchvision  # noqa: PLC0415
-
+    torchvision = library_or_skip("torchvision")
     theirs = names_in(
         torchvision.models.get_model, "deeplabv3_resnet50", weights=None, weights_backbone=None, num_classes=3
     )

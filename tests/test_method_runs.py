@@ -11,13 +11,13 @@ import torch
 
 import mdp.core.methods
 from mdp.io.datasets import load
-from mdp.io.errors import Preempted, RecipeError
+from mdp.io.errors import RecipeError
 from mdp.io.images import write_rgb
 from mdp.io.jobs import describe_pretraining, run_finetuning, run_pretraining
 from mdp.io.recipe import Layer, find_method, merge
 from mdp.io.request import Request
 from tests.conftest import ROOT
-from tests.small_runs import TINY, assert_same, losses, signal_after, tensors_of
+from tests.small_runs import TINY, assert_resumes_exactly, tensors_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -48,16 +48,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 def test_a_resumed_run_ends_bit_for_bit_as_if_never_stopped(
     method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layer = layer_of(method, **settings)
-    whole = run_pretraining(request(layer, out=Path("whole")))
-    with monkeypatch.context() as patch:
-        signal_after(patch, 3)
-        with pytest.raises(Preempted):
-            run_pretraining(request(layer, out=Path("stopped")))
-    torch.rand(7)
-    resumed = run_pretraining(Request(resume="stopped", quiet=True))
-    assert_same(tensors_of(whole), tensors_of(resumed))
-    assert losses(whole) == losses(resumed)
+    assert_resumes_exactly(monkeypatch, layer_of(method, **settings))
 
 
 @pytest.mark.parametrize("method", NAMES)

@@ -68,6 +68,26 @@ def small(method: Method, **changes: Any) -> Any:
     return method.Settings(**({name: value for name, value in SMALL.items() if name in names} | changes))
 
 
+def trained_two_steps(name: str, model: NetworkSettings) -> nn.Module:
+    """The query encoder of a method after two steps, in which loss and gradients were finite."""
+    method = find_method(name)
+    settings = small(method)
+    pair = method.build(settings, model, DATA, rng_of(0))
+    state = method.initial_state(settings, DATA, rng_of(1), CPU)
+    optimizer = torch.optim.SGD(pair.query.parameters(), lr=0.01)
+    for number in range(2):
+        done = one_step(method, pair, state, views_of(number), settings, rng_of(number))
+        optimizer.zero_grad()
+        done.loss.backward()
+        assert done.loss.isfinite()
+        learnt = [p for p in pair.query.parameters() if p.requires_grad]
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
+        optimizer.step()
+        state = done.state
+    query: nn.Module = pair.query
+    return query
+
+
 def fresh(method: Method, settings: Any) -> tuple[EncoderPair, Any]:
     pair = method.build(settings, NETWORK, DATA, rng_of(0))
     return pair, method.initial_state(settings, DATA, rng_of(1), CPU)

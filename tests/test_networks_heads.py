@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mdp.core.methods
-from mdp.core.methods import step as one_step
 from mdp.core.networks import (
     EmbeddingNetwork,
     NetworkSettings,
@@ -29,12 +28,12 @@ from mdp.core.networks.layouts import DEEP_STEM, TORCHVISION_DEEPLAB, to_foreign
 from mdp.core.networks.resnet import ResNet
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.jobs import finetune_recipe, run_finetuning, run_pretraining
-from mdp.io.recipe import as_layer, find_method, resolve
+from mdp.io.recipe import as_layer, resolve
 from mdp.io.request import Request
 from tests.small_runs import TINY, request, tensors_of
 from tests.tensors import rng_of
 from tests.test_method_runs import layer_of
-from tests.test_methods import CPU, DATA, small, views_of
+from tests.test_methods import trained_two_steps
 from tests.test_networks import params, scramble_, shapes
 
 NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
@@ -292,19 +291,7 @@ def test_heads_run_in_reduced_precision_channels_last_and_as_one_graph(head: str
 
 @pytest.mark.parametrize(("name", "head"), [*itertools.product(NAMES, NEW)])
 def test_every_method_trains_every_head(name: str, head: str) -> None:
-    method = find_method(name)
-    settings = small(method)
-    pair = method.build(settings, narrow(head, backbone="resnet18_v1c"), DATA, rng_of(0))
-    state = method.initial_state(settings, DATA, rng_of(1), CPU)
-    optimizer = torch.optim.SGD(pair.query.parameters(), lr=0.01)
-    for number in range(2):
-        done = one_step(method, pair, state, views_of(number), settings, rng_of(number))
-        optimizer.zero_grad()
-        done.loss.backward()
-        assert done.loss.isfinite()
-        assert all(p.grad is not None for p in pair.query.parameters() if p.requires_grad)
-        optimizer.step()
-        state = done.state
+    trained_two_steps(name, narrow(head, backbone="resnet18_v1c"))
 
 
 @pytest.mark.parametrize("head", NEW)

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 import mdp.core.methods
-from mdp.core.methods import step as one_step
 from mdp.core.networks import (
     EmbeddingNetwork,
     NetworkSettings,
@@ -29,16 +28,16 @@ from mdp.core.networks.backbones import build_backbone, convert_sync_batchnorm_
 from mdp.core.networks.layouts import BARE, DEEP_STEM, TORCHVISION_DEEPLAB, Layout, to_foreign
 from mdp.core.networks.resnet import ResNet
 from mdp.core.networks.timm_backbone import describe
-from mdp.io.errors import Preempted, RecipeError
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.recipe import as_layer, find_method, resolve
+from mdp.io.errors import RecipeError
+from mdp.io.jobs import run_finetuning
+from mdp.io.recipe import as_layer, resolve
 from mdp.io.request import Request
 from tests.laws import pure_call
-from tests.peers import timm_or_skip, torchvision_or_skip
-from tests.small_runs import assert_same, request, signal_after, tensors_of
+from tests.peers import library_or_skip
+from tests.small_runs import assert_resumes_exactly, assert_same, request, tensors_of
 from tests.tensors import rng_of
 from tests.test_method_runs import layer_of
-from tests.test_methods import CPU, DATA, small, views_of
+from tests.test_methods import trained_two_steps
 from tests.test_networks import scramble_
 
 NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
@@ -47,7 +46,7 @@ SIZES = [(64, 64), (65, 41), (33, 40)]
 
 @pytest.fixture
 def timm() -> ModuleType:
-    return timm_or_skip()
+    return library_or_skip("timm")
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +71,7 @@ def copy_(peer: nn.Module, own: nn.Module, prefix: str, layout: Layout) -> None:
 
 
 def test_our_network_is_torchvisions_deeplab() -> None:
-    torchvision = torchvision_or_skip()
+    torchvision = library_or_skip("torchvision")
     own = build_segmentor(NetworkSettings(head="deeplabv3_torchvision"), 5, rng_of(0)).eval()
     scramble_(own, rng_of(1))
     own.classifier.weight.data.normal_(0, 0.05, generator=rng_of(2))
@@ -274,19 +273,7 @@ def test_models_of_timms_run_in_reduced_precision_channels_last_and_as_one_graph
 @pytest.mark.usefixtures("timm")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_trains_a_model_of_timms(name: str) -> None:
-    method = find_method(name)
-    settings = small(method)
-    pair = method.build(settings, tiny("test_convnext", output_stride=16), DATA, rng_of(0))
-    state = method.initial_state(settings, DATA, rng_of(1), CPU)
-    optimizer = torch.optim.SGD(pair.query.parameters(), lr=0.01)
-    for number in range(2):
-        done = one_step(method, pair, state, views_of(number), settings, rng_of(number))
-        optimizer.zero_grad()
-        done.loss.backward()
-        assert done.loss.isfinite()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in pair.query.parameters())
-        optimizer.step()
-        state = done.state
+    assert all(p.requires_grad for p in trained_two_steps(name, tiny("test_convnext", output_stride=16)).parameters())
 
 
 @pytest.mark.usefixtures("timm")
@@ -362,13 +349,7 @@ def test_a_run_on_a_model_of_timms_is_resumed_exactly_and_fine_tuned(monkeypatch
     layer = layer_of("multi_dataset") | {"model": model}
     assert resolve(as_layer(resolve(layer))) == resolve(layer)
     assert asdict(resolve(layer).model)["backbone"] == "timm:test_convnext"
-    whole = run_pretraining(Request(layers=(layer,), quiet=True, out=Path("whole")))
-    with monkeypatch.context() as patch:
-        signal_after(patch, 3)
-        with pytest.raises(Preempted):
-            run_pretraining(Request(layers=(layer,), quiet=True, out=Path("stopped")))
-    torch.rand(7)
-    assert_same(tensors_of(whole), tensors_of(run_pretraining(Request(resume="stopped", quiet=True))))
+    whole = assert_resumes_exactly(monkeypatch, layer)
     changes = request(("model", None), ("finetune.steps", 2), ("finetune.head_init", "prototypes"))
     own = {key: value for key, value in changes.layers[0].items() if key != "model"}
     tuned = run_finetuning(Request(layers=(own,), quiet=True, out=Path("tuned"), init=str(whole)))
@@ -389,13 +370,7 @@ def test_stochastic_depth_in_the_key_encoder_is_resumed_exactly(monkeypatch: pyt
     monkeypatch.setattr(timm, "create_model", create)
     model = {"backbone": "timm:test_convnext2", "output_stride": 32, "channels": 8, "dilations": [1, 2]}
     layer = layer_of("multi_dataset") | {"model": model}
-    whole = run_pretraining(Request(layers=(layer,), quiet=True, out=Path("whole")))
-    with monkeypatch.context() as patch:
-        signal_after(patch, 3)
-        with pytest.raises(Preempted):
-            run_pretraining(Request(layers=(layer,), quiet=True, out=Path("stopped")))
-    torch.rand(7)
-    assert_same(tensors_of(whole), tensors_of(run_pretraining(Request(resume="stopped", quiet=True))))
+    assert_resumes_exactly(monkeypatch, layer)
 
 
 def test_embedding_networks_say_their_own_stride_before_any_image() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -42,6 +43,14 @@ from mdp.io.updating import (
 def new_segmentor(recipe: Recipe, classes: int) -> Segmentor:
     """The network that fine-tuning starts from scratch with; a function of the recipe's seed."""
     return build_segmentor(recipe.model, classes, generator(recipe.run.seed, "segmentor"))
+
+
+def trained_segmentor(recipe: Recipe, classes: int, start: Checkpoint, path: Path, device: torch.device) -> Segmentor:
+    """The network of a fine-tuning run's checkpoint, in evaluation mode.  Raises CheckpointError when it differs."""
+    network = new_segmentor(recipe, classes)
+    restore_(network, section(start.tensors, "network"), str(path))
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval()
 
 
 class Finetuning:

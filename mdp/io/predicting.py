@@ -26,10 +26,9 @@ from mdp.io import runs
 from mdp.io.checkpoint import Checkpoint
 from mdp.io.checkpoint import load as load_checkpoint
 from mdp.io.distributed import ALONE
-from mdp.io.engine import restore_, section
 from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, ResourceError
 from mdp.io.files import printable
-from mdp.io.finetuning import new_segmentor
+from mdp.io.finetuning import trained_segmentor
 from mdp.io.images import read_claims, read_rgb
 from mdp.io.inference import inference_settings, predict, probabilities
 from mdp.io.journal import Counter, number_of
@@ -98,10 +97,7 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
         progress = Counter(request.quiet)
         progress.say(f"predicting with {path} (step {start.about['step']})")
         progress.say(_what(found, job))
-        network = new_segmentor(recipe, len(space.classes))
-        restore_(network, section(start.tensors, "network"), str(path))
-        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.eval()
+        network = trained_segmentor(recipe, len(space.classes), start, path, device)
         _make_room(job, space, progress)
         work = Work(
             job=job,

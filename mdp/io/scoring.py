@@ -5,17 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mdp.io import runs
 from mdp.io.checkpoint import load
 from mdp.io.datasets import open_split
 from mdp.io.distributed import World, joined
-from mdp.io.engine import restore_, section
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.eval_report import summary, write_report
 from mdp.io.evaluation import tally
-from mdp.io.finetuning import new_segmentor
+from mdp.io.finetuning import trained_segmentor
 from mdp.io.gallery import Worst, write_gallery
 from mdp.io.inference import inference_settings
 from mdp.io.journal import Counter, number_of
@@ -80,9 +77,7 @@ def _evaluate(
     progress = Counter(request.quiet or not world.main)
     progress.say(f"scoring {path} (step {start.about['step']})")
     progress.say(line)
-    network = new_segmentor(recipe, pool.union.size)
-    restore_(network, section(start.tensors, "network"), str(path))
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = trained_segmentor(recipe, pool.union.size, start, path, device)
     worst = Worst(gallery, dataset.labels) if gallery else None
     workers = recipe.run.workers
     with memory_in_one_line(), saved(folder, pool, kinds, world) as place:
@@ -111,7 +106,6 @@ def _evaluate(
         if world.main:
             title = f"{dataset.name} {split}: the worst {len(shown)} of {number_of(count, 'image')}"
             pages = write_gallery(folder / "gallery", shown, dataset.labels, title)
-            progress.say(
-                f"gallery: {number_of(len(shown), 'image')} on {number_of(len(pages), 'page')} in {folder / 'gallery'}"
-            )
+            drawn = f"{number_of(len(shown), 'image')} on {number_of(len(pages), 'page')}"
+            progress.say(f"gallery: {drawn} in {folder / 'gallery'}")
     return scores, folder
