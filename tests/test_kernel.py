@@ -70,6 +70,22 @@ def test_value_and_gradient_equal_the_plain_losss_in_every_form_layout_and_size_
     torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-5, atol=1e-5 * largest)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 3, 2), (2, 1, 3, 0), (3, 2, 1, 0), (1, 0, 2, 3)], ids=str)
+def test_embeddings_that_lie_in_memory_in_another_order_get_their_own_gradient(order: tuple[int, ...]) -> None:
+    rng = rng_of(0)
+    whole = F.normalize(torch.randn(3, 8, 4, 6, generator=rng), dim=1)
+    back = tuple(order.index(axis) for axis in range(4))
+    known = Prototypes(F.normalize(torch.randn(5, 8, generator=rng), dim=1), torch.ones(5, dtype=torch.bool))
+    targets = hard_targets(torch.randint(-1, 5, (3, 4, 6), generator=rng))
+    other = whole.permute(order).contiguous().permute(back).requires_grad_()
+    plain_one = whole.clone().requires_grad_()
+    for embeddings in (plain_one, other):
+        prototype_nce(embeddings, known, targets, TAU).total.backward()
+    assert other.grad is not None
+    assert plain_one.grad is not None
+    torch.testing.assert_close(other.grad, plain_one.grad)
+
+
 @given(st.integers(0, 2**31), layouts, st.booleans())
 def test_aims_that_are_no_candidates_pull_and_do_not_push(seed: int, layout: torch.memory_format, unit: bool) -> None:
     rng = rng_of(seed)

@@ -67,6 +67,8 @@ class _Chunked(torch.autograd.Function):
         ctx: Any, embeddings: Tensor, candidates: Candidates, pull: Pull, temperature: float, unit: bool
     ) -> Tensor:
         total = torch.zeros((), device=embeddings.device)
+        if not embeddings.is_contiguous(memory_format=torch.channels_last):
+            embeddings = embeddings.contiguous()  # chunks have to be views, or what is written to them is lost
         gradient = torch.empty_like(embeddings) if ctx.needs_input_grad[0] else None
         loss = _loss if embeddings.is_cuda else _loss_of_some
         with torch.autocast(embeddings.device.type, enabled=False):
