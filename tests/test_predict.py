@@ -92,8 +92,7 @@ def test_the_label_png_holds_what_the_network_says(here: Path, run: Path) -> Non
     predicted(run, "in")
     checkpoint, start = predicting.segmentor_of(str(run), "last")
     recipe = predicting.evaluation_recipe(request(init=str(run)), start.about)
-    network = predicting.new_segmentor(recipe, CLASSES)
-    predicting.restore_(network, predicting.section(start.tensors, "network"), str(checkpoint))
+    network = predicting.trained_segmentor(recipe, CLASSES, start, checkpoint, torch.device("cpu"))
     image = torch.from_numpy(read_rgb(str(path))).permute(2, 0, 1)
     expected = predict(network.eval(), image, predicting.inference_settings(recipe), torch.device("cpu"))
     assert len(expected.unique()) > 1  # or the test says little
