@@ -120,6 +120,7 @@ def training(command: Command) -> Command:
         click.option("--deterministic", is_flag=True, help="Use torch's deterministic algorithms."),
         click.option("--on-bad-sample", type=click.Choice(["stop", "skip"]), help="When an image cannot be read."),
         click.option("--check/--no-check", "checked", default=None, help="Look at all files first [default: once]."),
+        click.option("--tensorboard/--no-tensorboard", default=None, help="Write event files (extra: tensorboard)."),
         click.option("--print-config", is_flag=True, help="Print the YAML that reproduces the call, and stop."),
     ]  # fmt: skip
     for option in reversed(options):
@@ -473,6 +474,7 @@ RUN_FLAGS = {
     "init_from": "run.init_from",
     "init_partial": "run.init_partial",
     "checked": "run.check",
+    "tensorboard": "run.tensorboard",
 }
 
 

@@ -64,8 +64,9 @@ def history(rows: Iterable[bytes]) -> History:
             damaged += bool(row.strip())
             continue
         step, kind = record["step"], record["kind"]
-        for name, value in _numbers(record, (kind,)):
-            points.setdefault(name, {})[step] = value
+        for name, value in numbers(record, (kind,)):
+            if name[1:] != ("epoch",):
+                points.setdefault(name, {})[step] = value
         if kind == "train":
             last[step] = record
             if len(last) > 2 * _LAST:
@@ -86,14 +87,14 @@ def _record(row: bytes) -> dict[str, Any] | None:
     return found if type(step) is int and 0 <= step < 2**53 else None
 
 
-def _numbers(values: Mapping[str, Any], name: Name) -> Iterator[tuple[Name, float | None]]:
-    """The numbers of a record, also of the mappings in it; of a list how long it is."""
+def numbers(values: Mapping[str, Any], name: Name) -> Iterator[tuple[Name, float | None]]:
+    """The numbers of a record but its step, also of the mappings in it; of a list how long it is."""
     for key, value in values.items():
         if isinstance(value, dict) and len(name) == 1:
-            yield from _numbers(value, (*name, key))
+            yield from numbers(value, (*name, key))
         elif isinstance(value, list):
             yield (*name, key), float(len(value))
-        elif key not in ("step", "epoch") and (value is None or type(value) in (int, float)):
+        elif key != "step" and (value is None or type(value) in (int, float)):
             yield (*name, key), _finite(value)
 
 

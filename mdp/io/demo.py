@@ -47,10 +47,10 @@ def run_demo(seed: int, out: Path | None) -> dict[str, Any]:
     folder = runs.create("demo", f"seed{seed}", out, overwrite=False)
     (folder / "checkpoints").rmdir()  # the three runs inside have their own
     layers = (merge(RECIPE, {"run": {"seed": seed}}),)
-    pretrained = run_pretraining(Request(layers=layers, out=folder / "pretrain"))
+    pretrained = run_pretraining(Request(layers=layers, out=folder / "pretrain", hints=False))
     scores = {}
     for name, init in (("scratch", "scratch"), ("pretrained", str(pretrained))):
-        run = run_finetuning(Request(layers=layers, out=folder / name, init=init))
+        run = run_finetuning(Request(layers=layers, out=folder / name, init=init, hints=False))
         scores[name], _ = run_evaluation(Request(init=str(run), quiet=True), which="last", keep=False)
     return {
         "seed": seed,

@@ -11,7 +11,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from mdp.core.processes import Processes, even_parts, plan_exchange, taken
+from mdp.io.collectives import Collectives
 from mdp.io.errors import ProcessError, ResourceError
 
 _MINUTES = 10  # until a process that does not answer is given up
@@ -34,6 +35,7 @@ class World(NamedTuple):
     rank: int = 0
     size: int = 1
     patient: dist.ProcessGroup | None = None  # for waits that may be long
+    collectives: Collectives | None = None  # how long those of training take; one process has none
 
     @property
     def main(self) -> bool:
@@ -45,7 +47,7 @@ class World(NamedTuple):
         if self.size == 1:
             return tensor
         total = tensor.detach().clone(memory_format=torch.contiguous_format)
-        with answered():
+        with self._collective(total):
             dist.all_reduce(total)
         return total
 
@@ -61,7 +63,7 @@ class World(NamedTuple):
             padded = own.new_zeros(images[0], *own.shape[1:])  # the first part is the largest
             padded[: len(own)] = own
             found = [torch.empty_like(padded) for _ in images]
-            with answered():
+            with self._collective(padded):
                 dist.all_gather(found, padded)
             whole = torch.cat([rows[:count] for rows, count in zip(found, images, strict=True)])
             return whole.bool() if flags else whole
@@ -72,11 +74,17 @@ class World(NamedTuple):
             plan = plan_exchange(index, images, self.rank)
             sent = taken(tensor.detach().contiguous(), plan.sent)
             found = sent.new_empty(len(plan.places), *sent.shape[1:])
-            with answered():
+            with self._collective(sent):
                 dist.all_to_all_single(found, sent, plan.got_from, plan.sent_to)
             return torch.empty_like(found).index_copy_(0, plan.places.to(found.device, non_blocking=True), found)
 
         return Processes(images, self.rank, self.all_sum, gather, take)
+
+    @contextmanager
+    def _collective(self, tensor: Tensor) -> Iterator[None]:
+        """Around a collective of such tensors: counts its time, and turns the loss of another process into one line."""
+        with self.collectives.timed(tensor.device) if self.collectives else nullcontext(), answered():
+            yield
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is up on any process."""
@@ -135,7 +143,7 @@ def joined() -> Iterator[World]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise ResourceError(f"the processes cannot reach each other: {_first_line(error)}") from error
-    yield World(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=_PATIENCE))
+    yield World(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=_PATIENCE), Collectives())
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from mdp.io import jpeg
 from mdp.io.distributed import World
 from mdp.io.errors import CheckpointError, Diverged, Preempted, ResourceError
 from mdp.io.journal import Journal, finite
@@ -65,12 +64,15 @@ def position_of(about: Mapping[str, Any]) -> Position:
 
 
 class DataWait:
-    """The share of time that goes into waiting for data; it is told once, when it is above a fifth for a while."""
+    """The share of time that goes into waiting for data; it is told once, when it is above a fifth for a while.
 
-    def __init__(self, journal: Journal, least: float = 0.2, seconds: float = 60.0) -> None:
-        self.journal, self.least, self.seconds = journal, least, seconds
+    `advice` says what may help; where nothing may, nothing is told.
+    """
+
+    def __init__(self, journal: Journal, advice: str, least: float = 0.2, seconds: float = 60.0) -> None:
+        self.journal, self.advice, self.least, self.seconds = journal, advice, least, seconds
         self.waited = self.took = 0.0
-        self.said = False
+        self.said = not advice
 
     def note(self, waited: float, took: float) -> None:
         """A step took so many seconds, the first of which it waited."""
@@ -80,8 +82,7 @@ class DataWait:
         share = self.waited / self.took
         if share > self.least:
             self.said = True
-            advice = "more --workers may help" + ("" if jpeg.simplejpeg() else f", or {jpeg.INSTALL}")
-            self.journal.say(f"{share:.0%} of the last {self.took:.0f} s went into waiting for data: {advice}")
+            self.journal.say(f"{share:.0%} of the last {self.took:.0f} s went into waiting for data: {self.advice}")
         self.waited = self.took = 0.0
 
 
@@ -93,15 +94,17 @@ def loop(
     start: Position,
     stop: Stop,
     world: World,
+    advice: str = "",
 ) -> None:
     """Runs from `start` to the end of the schedule; `items` gives what was loaded for one step after the other.
 
+    `advice` is said once when the run waits for data for much of its time.
     A fresh run writes its first checkpoint before its first step: a full disk shows now, not after hours.
     Raises Preempted, after the checkpoint, when a signal asked to stop, and Diverged, likewise, with a record.
     """
     step, validated, best = start
     stop.patient = True
-    data_wait = DataWait(journal)
+    data_wait = DataWait(journal, advice)
     saved_at = -math.inf if step == 0 else time.monotonic()
     with closing(items):
         while True:
@@ -113,7 +116,10 @@ def loop(
                         best = score
                         run.checkpoint("best", Position(step, validated, best))
             late = world.main and time.monotonic() - saved_at > schedule.checkpoint_seconds
+            spent_together(world)  # what validation asked of the others is not the step's
+            asked = time.perf_counter()
             stopping, late = world.any(bool(stop), late)
+            agreed = time.perf_counter() - asked
             if stopping or late:
                 run.checkpoint("last", Position(step, validated, best))
                 saved_at = time.monotonic()
@@ -131,14 +137,21 @@ def loop(
                 run.checkpoint("last", Position(step, validated, best))
                 _record(error, run.samples(step), step, journal)
                 raise
-            took = time.perf_counter() - began
+            took = time.perf_counter() - began + agreed
             step += 1
-            speed, waiting = schedule.batch / took, waited / took
-            journal.record("train", step, **metrics, images_per_second=speed, data_wait=waiting)
-            journal.progress(step, metrics["loss"], metrics["lr"], speed, waiting)
+            times = {"images_per_second": schedule.batch / took, "data_wait": waited / took}
+            if world.size > 1:
+                times["communication"] = min(1.0, spent_together(world) / took)
+            journal.record("train", step, **metrics, **times)
+            journal.progress(step)
             data_wait.note(waited, took)
             if schedule.keep_every and step % schedule.keep_every == 0:
                 run.checkpoint(keep_name(step), Position(step, validated, best))
+
+
+def spent_together(world: World) -> float:
+    """The seconds that this process was in collectives since this was asked last; 0 for one process."""
+    return world.collectives.take() if world.collectives else 0.0
 
 
 def _due(step: int, every: int, last: int) -> bool:

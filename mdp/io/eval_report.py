@@ -3,10 +3,8 @@
 JSON holds means in 0..1 and null where a score is undefined; what people read is in percent.
 """
 
-import csv
 import io
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -32,7 +30,7 @@ from mdp.io.checkpoint import write_atomically
 from mdp.io.confusion_picture import confusion_picture
 from mdp.io.conventions import conventions
 from mdp.io.evaluation import Tally
-from mdp.io.runs import write_text
+from mdp.io.runs import csv_text, write_text
 
 RULE = (
     "mIoU: mean IoU over classes whose union of labelled and predicted pixels is not empty, from one confusion matrix "
@@ -117,19 +115,15 @@ def _number(value: float) -> float | None:
 def write_report(folder: Path, scores: dict[str, Any], json_text: str) -> None:
     """Writes results.csv, confusion.csv, confusion.png and, last, scores.json, each whole or not at all."""
     names = [row["name"] for row in scores["classes"]]
-    write_text(folder / "results.csv", _csv([list(scores["classes"][0]), *(row.values() for row in scores["classes"])]))
+    write_text(
+        folder / "results.csv", csv_text([list(scores["classes"][0]), *(row.values() for row in scores["classes"])])
+    )
     rows = ([name, *counts] for name, counts in zip(names, scores["confusion"], strict=True))
-    write_text(folder / "confusion.csv", _csv([["label \\ prediction", *names], *rows]))
+    write_text(folder / "confusion.csv", csv_text([["label \\ prediction", *names], *rows]))
     picture = io.BytesIO()
     Image.fromarray(confusion_picture(torch.tensor(scores["confusion"]), names)).save(picture, "PNG")
     write_atomically(folder / "confusion.png", [picture.getvalue()])
     write_text(folder / "scores.json", json_text)
-
-
-def _csv(rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 # For people

@@ -157,7 +157,8 @@ def finetune(
     keys = own_parts(run.keys(start.step, settings.steps), run.processes.own)
     made = FinetuneItems(pool, settings, recipe.run.seed, finish=place.finish)
     items = place.load(made, pool, keys, recipe.run, stack_crops)
-    loop(run, items, schedule, place.journal, start, stop, place.world)
+    advice = place.advice(pool, recipe.run.workers)
+    loop(run, items, schedule, place.journal, start, stop, place.world, advice)
     return run.last
 
 

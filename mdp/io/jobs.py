@@ -18,14 +18,16 @@ from mdp.io.checking import check_before_training
 from mdp.io.checkpoint import checkpoints_in
 from mdp.io.distributed import World, joined
 from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, RecipeError
+from mdp.io.event_files import expect_tensorboard
 from mdp.io.finetuning import finetune, new_segmentor
 from mdp.io.head_init import start_classifier_
 from mdp.io.init_weights import take
-from mdp.io.journal import Counter, Journal, rewind
+from mdp.io.journal import Counter, Journal
 from mdp.io.opening import Plan, expect_pretraining, plan_finetuning, plan_pretraining
 from mdp.io.place import Place
 from mdp.io.recipe import Layer, Recipe, find_method, resolve, schedule_layer
 from mdp.io.request import Request, with_paths
+from mdp.io.results import columns
 from mdp.io.resuming import Start, begin, differences, fresh, resumed_recipe, same_labels
 from mdp.io.setting_up import agree, memory_in_one_line, set_up
 from mdp.io.signals import Stop, stop_on_signals
@@ -108,6 +110,8 @@ def run_pretraining(request: Request) -> Path:
         start = begin("pretrain", request, world, held)
         recipe = resumed_recipe(request, start) if start.checkpoint else pretrain_recipe(request)
         device = set_up(recipe, world)
+        if recipe.run.tensorboard:
+            expect_tensorboard()
         plan = plan_pretraining(recipe)
         recipe = plan.recipe
         assert plan.validation is not None
@@ -127,7 +131,7 @@ def run_pretraining(request: Request) -> Path:
         checked = _check(recipe, plan, world, stop, request.quiet)
         folder = start.folder or Path(world.said(lambda: str(fresh("pretrain", plan, request, held))))
         schedule, length = schedule_of(recipe, images)
-        journal = Journal(folder, schedule.steps, recipe.run.log_seconds, request.quiet, world.main)
+        journal = _journal("pretrain", folder, schedule.steps, plan, request, world)
         with _recorded(journal, "pretrain", world):
             _announce(journal, [*plan.lines, *checked], start, world)
             journal.say(
@@ -136,7 +140,7 @@ def run_pretraining(request: Request) -> Path:
             )
             for line in report:
                 journal.say(line)
-            place = Place(folder=folder, journal=journal, device=device, world=world)
+            place = Place(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
             pretrain(recipe, plan.pool, plan.validation, place, stop, start.checkpoint, weights)
             _ended(place)
     return folder
@@ -222,6 +226,8 @@ def run_finetuning(request: Request) -> Path:
         else:
             recipe, weights = finetune_recipe(request)
         device = set_up(recipe, world)
+        if recipe.run.tensorboard:
+            expect_tensorboard()
         plan = plan_finetuning(recipe)
         _enough(recipe.finetune.batch_size, world, recipe, least=2)
         agree(world, recipe, plan)
@@ -239,28 +245,34 @@ def run_finetuning(request: Request) -> Path:
             report.append(start_classifier_(network, weights, recipe, plan.pool, device))
         checked = _check(recipe, plan, world, stop, request.quiet)
         folder = start.folder or Path(world.said(lambda: str(fresh("finetune", plan, request, held))))
-        journal = Journal(folder, recipe.finetune.steps, recipe.run.log_seconds, request.quiet, world.main)
+        journal = _journal("finetune", folder, recipe.finetune.steps, plan, request, world)
         with _recorded(journal, "finetune", world):
             _announce(journal, [*plan.lines, *checked], start, world)
             for line in [] if start.checkpoint else report:
                 journal.say(line)
             batch = recipe.finetune.batch_size
             journal.say(f"{recipe.finetune.steps:,} steps of {batch} crops on {_where(device, world, batch, recipe)}")
-            place = Place(folder=folder, journal=journal, device=device, world=world)
+            place = Place(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
             finetune(recipe, network, plan.pool, plan.validation, place, stop, start.checkpoint)
             _ended(place)
     return folder
+
+
+def _journal(kind: str, folder: Path, steps: int, plan: Plan, request: Request, world: World) -> Journal:
+    """The journal of a run, with the columns that its validations fill."""
+    run, scored = plan.recipe.run, list(plan.validation.datasets) if plan.validation else []
+    names = columns(kind, scored)
+    return Journal(folder, steps, run.log_seconds, request.quiet, world.main, names, run.tensorboard)
 
 
 def _announce(journal: Journal, lines: list[str], start: Start, world: World) -> None:
     for line in lines:
         journal.say(line)
     if start.checkpoint:
-        journal.step = start.checkpoint.about["step"]
-        if journal.main:
-            rewind(journal.folder, journal.step)
+        journal.begin(start.checkpoint.about["step"], start.checkpoint.about["validated"])
         for line in (*start.lines, *differences(start.checkpoint.about, world)):
             journal.say(line)
         journal.say(f"resuming {journal.folder} after step {journal.step}")
     else:
+        journal.begin()
         journal.say(f"run folder: {journal.folder}")

@@ -1,71 +1,112 @@
-"""What a run tells while it goes: lines on stderr and in log.txt, records in metrics.jsonl, status.json.
+"""What a run tells while it goes: lines on stderr and in log.txt, records in metrics.jsonl, results.csv, status.json.
 
-On a terminal one line is redrawn in place; otherwise a plain line comes every so many seconds.
+On a terminal a few lines are redrawn in place; otherwise a plain line comes every so many seconds.  With several
+processes the main one tells of its own time: what it waits for others counts as communication.
 """
 
 import json
 import math
-import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mdp.io.errors import ResourceError
-from mdp.io.runs import write_text
+from mdp.io.event_files import Events, tag_of
+from mdp.io.live_facts import Facts, trained
+from mdp.io.live_view import marks_for, sentence, view
+from mdp.io.results import Results
+from mdp.io.runs import csv_text, write_text
+from mdp.io.screen import LINES, screen_on
 
 
 class Journal:
     """The journal of one run folder; of several processes only the main one speaks and writes."""
 
-    def __init__(self, folder: Path, steps: int, seconds: float, quiet: bool = False, main: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        steps: int,
+        seconds: float,
+        quiet: bool = False,
+        main: bool = True,
+        columns: Sequence[str] = (),
+        tensorboard: bool = False,
+    ) -> None:
         self.folder, self.steps, self.seconds, self.quiet, self.main = folder, steps, seconds, quiet or not main, main
-        self.warns = not quiet
-        self.terminal = sys.stderr.isatty()
-        self.started = self.shown = time.monotonic()
+        self.warns, self.tensorboard = not quiet, tensorboard and main
+        self.screen = None if self.quiet else screen_on(sys.stderr)
+        self.marks = marks_for(sys.stderr.encoding or "ascii")
+        self.started = self.shown = self.stepped = time.monotonic()
         self.step = 0  # steps done
         self.first_step: int | None = None
-        self.line_open = False
+        self.facts = Facts(str(folder), steps)
+        self.results = Results(columns)
+        self.events: Events | None = None
+
+    def begin(self, step: int = 0, validated: int = 0) -> None:
+        """Goes on after a step and the validation of a step, from the start unless they are given.
+
+        What was recorded of later ones is dropped: it is about to be recorded again.
+        """
+        self.step = step
+        if not self.main:
+            return
+        if self.tensorboard:
+            self.events = Events(self.folder / "tensorboard", step + 1 if validated == step else step)
+        if step:
+            rewind(self.folder, step, validated, self._again)
+        self._write_results()
 
     def say(self, text: str) -> None:
         """One line for people: stderr and log.txt."""
-        if not self.quiet:
-            self._clear()
+        if self.screen:
+            self.facts = self.facts._replace(message=text.splitlines()[-1] if text else "")
+            self.screen.say(text)
+        elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
         self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     def record(self, kind: str, step: int, **values: Any) -> None:
-        """One record in metrics.jsonl; numbers that are not finite are written as null."""
-        self._append("metrics.jsonl", json.dumps({"kind": kind, "step": step, **finite(values)}))
+        """One record in metrics.jsonl, and in what is made of it; numbers that are not finite are written as null."""
+        if not self.main:
+            return
+        record = {"kind": kind, "step": step, **finite(values)}
+        self._append("metrics.jsonl", json.dumps(record))
+        if self.events:
+            self.events.record(record)
+        if self._noted(record):
+            self._write_results()
 
-    def progress(self, step: int, loss: float, lr: float, images_per_second: float, waiting: float) -> None:
-        """The running line after `step` steps; `waiting` is the share of time spent waiting for data."""
+    def picture(self, step: int, path: Path) -> None:
+        """A PNG that was written into the run folder, for TensorBoard."""
+        if self.events:
+            self.events.picture(step, tag_of(path, self.folder), path)
+
+    def progress(self, step: int) -> None:
+        """The running lines after `step` steps, of which the last is recorded."""
         now, self.step = time.monotonic(), step
         if self.first_step is None:
             self.first_step, self.started = step - 1, now
         last = step == self.steps
-        if self.quiet or not (last or now - self.shown >= (0.2 if self.terminal else self.seconds)):
+        if self.quiet or not (last or now - self.shown >= (0.2 if self.screen else self.seconds)):
             return
         self.shown = now
-        done = step - self.first_step
-        left = (now - self.started) / done * (self.steps - step) if done > 1 else math.nan
-        text = (
-            f"step {step}/{self.steps}  loss {loss:.4f}  lr {lr:.2g}  {images_per_second:.1f} img/s  "
-            f"data wait {waiting:.0%}  {_duration(left)} left"
-        )
-        if self.terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r{text[:width]:<{width}}", end="", file=sys.stderr, flush=True)
-            self.line_open = True
+        done, elapsed = step - self.first_step, now - self.started
+        left = elapsed / done * (self.steps - step) if done > 1 else math.nan
+        self.facts = self.facts._replace(elapsed=elapsed, left=left)
+        if self.screen:
+            self.screen.draw(view(self.facts, *self.screen.size(), self.marks))
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(sentence(self.facts), file=sys.stderr, flush=True)
 
     def status(self, state: str, message: str = "", exit_code: int | None = None) -> None:
         """status.json: running, done, preempted or failed, and why; launchers lose exit codes, files do not."""
         if not self.main:
             return
-        self._clear()
+        if state != "running":
+            self._close()
         status = {
             "state": state,
             "step": self.step,
@@ -76,17 +117,40 @@ class Journal:
         }
         write_text(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
 
-    def _clear(self) -> None:
-        if self.line_open:
-            print(file=sys.stderr, flush=True)
-            self.line_open = False
-
     def warn(self, text: str) -> None:
         """One line for people from any process."""
         if self.main:
             self.say(text)
         elif self.warns:
-            print(text, file=sys.stderr, flush=True)
+            room = "\n" * LINES if sys.stderr.isatty() else ""  # which the main process will draw over
+            print(text + room, file=sys.stderr, flush=True)
+
+    def _close(self) -> None:
+        if self.screen:
+            self.screen.close()
+        if self.events:
+            self.events.close()
+            self.events = None
+
+    def _noted(self, record: Mapping[str, Any]) -> bool:
+        """Takes a record into what is made of them; whether it has made a row."""
+        now = time.monotonic()
+        if record["kind"] == "train":
+            self.facts, self.stepped = trained(self.facts, record, now - self.stepped), now
+        elif record["kind"] == "validate":
+            self.facts = self.facts._replace(validated=record)
+        return self.results.note(record)
+
+    def _again(self, record: Mapping[str, Any]) -> None:
+        """A record of an earlier start of the run."""
+        self._noted(record)
+        if self.events and record["step"] >= self.events.first:
+            self.events.record(record)
+
+    def _write_results(self) -> None:
+        if not self.results.names:
+            return
+        write_text(self.folder / "results.csv", csv_text([self.results.names, *self.results.rows]))
 
     def _append(self, name: str, line: str) -> None:
         if not self.main:
@@ -124,16 +188,18 @@ class Counter:
             print(f"\r{done}/{count} images", end="\n" if done == count else "", file=sys.stderr, flush=True)
 
 
-def rewind(folder: Path, step: int) -> None:
-    """Drops the records of metrics.jsonl after `step`, which a resumed run is about to write again."""
+def rewind(folder: Path, step: int, validated: int, hear: Callable[[Mapping[str, Any]], None]) -> None:
+    """Drops the records of metrics.jsonl after `step`, of validations after `validated`; `hear` is told the others."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            if record["step"] <= (validated if record["kind"] == "validate" else step):
                 kept.append(line + "\n")
+                hear(record)
         except (ValueError, KeyError):
             continue  # the last line of a killed run may be cut short
     write_text(path, "".join(kept))
@@ -153,11 +219,3 @@ def finite(value: Any) -> Any:
 def number_of(count: int, what: str) -> str:
     """A count in words: `1 photo`, `2 photos`."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"

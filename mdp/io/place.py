@@ -30,6 +30,7 @@ class Place:
     device: torch.device
     world: World
     skipped: int = 0  # samples that could not be read and were left out, by this process
+    hints: bool = True  # whether to say what may make a run faster
 
     def save(
         self,
@@ -82,8 +83,21 @@ class Place:
 
         With --on-bad-sample skip, what cannot be read is replaced by the next sample.
         """
-        self.journal.say(f"JPEG photos are decoded by {jpeg.decoder()}, {number_of(settings.workers, 'worker')}")
+        if has_jpeg(pool):
+            self.journal.say(f"JPEG photos are decoded by {jpeg.decoder()}, {number_of(settings.workers, 'worker')}")
         skipped, pin = None, self.device.type == "cuda"
         if settings.on_bad_sample == "skip":
             items, skipped = Forgiving(items, len(pool.samples)), self.skip
         return to_device(load(items, keys, settings.workers, skipped, stack, pin), self.device)
+
+    def advice(self, pool: Pool, workers: int) -> str:
+        """What may help a run that waits for data; "" where hints are not wanted."""
+        if not self.hints:
+            return ""
+        words = "more --workers may help" if workers else "--workers 0 loads between the steps; raise it"
+        return words + (f", or {jpeg.INSTALL}" if has_jpeg(pool) and not jpeg.simplejpeg() else "")
+
+
+def has_jpeg(pool: Pool) -> bool:
+    """Whether any photo is a JPEG file, by its name; generated datasets have none."""
+    return any(sample.image.lower().endswith((".jpg", ".jpeg")) for sample in pool.samples)

@@ -46,6 +46,7 @@ class RunSettings:
     init_from: str = ""  # --init: where in the file the backbone's names begin; "": the place that fits best
     init_partial: bool = False  # --init: take what fits, also where less than nine tenths of the backbone do
     check: bool = True  # look at every file before training; done once, as long as the files do not change
+    tensorboard: bool = False  # event files for TensorBoard in the run folder
     log_seconds: float = 10.0  # a log line every so often when stderr is not a terminal
     checkpoint_minutes: float = 10.0  # time between checkpoints, besides those after each validation
 

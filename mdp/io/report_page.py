@@ -25,6 +25,7 @@ _TRAINING = {  # by recorded name: title, unit, factor, whether 0 is on the axis
     "lr": ("Learning rate", "of the step", 1.0, True),
     "images_per_second": ("Throughput", "images/s", 1.0, True),
     "data_wait": ("Waiting for data", "% of the step's time", 100.0, True),
+    "communication": ("Communication between processes", "% of the step's time", 100.0, True),
 }
 _COLLAPSE = {
     "prototype_cosine": ("Mean cosine between prototypes", "near 1: collapse", 1.0, True),

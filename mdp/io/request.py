@@ -19,6 +19,7 @@ class Request:
     target: str = ""  # eval: another dataset of the same classes
     resume: str | None = None  # a run folder, or "" for the newest
     quiet: bool = False
+    hints: bool = True  # whether to say what may make a run faster
 
     @property
     def asked(self) -> Layer:

@@ -22,7 +22,7 @@ from mdp.io.request import Request, with_paths
 # What may differ between a run and its resumption; everything else decides what is learnt
 MAY_CHANGE = (
     *(f"run.{key}" for key in ("device", "workers", "log_seconds", "checkpoint_minutes", "keep_steps", "compile")),
-    *(f"run.{key}" for key in ("channels_last", "gradients", "deterministic", "on_bad_sample", "check")),
+    *(f"run.{key}" for key in ("channels_last", "gradients", "deterministic", "on_bad_sample", "check", "tensorboard")),
     "data.root",
 )
 

@@ -1,16 +1,19 @@
 """Run folders: where a run keeps what it was, what it did and what came out.
 
 `runs/pretrain/2026-11-20_1432_voc+ade20k/` holds config.yaml (resolved), command.txt, env.json, labels.json,
-metrics.jsonl, status.json, log.txt and checkpoints/.  A folder that is not empty is never written into silently.
+metrics.jsonl, results.csv, status.json, log.txt and checkpoints/.  A folder that is not empty is never written into
+silently.
 """
 
+import csv
+import io
 import json
 import platform
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +185,10 @@ def space_json(space: LabelSpace) -> dict[str, Any]:
 def write_text(path: Path, text: str) -> None:
     """Writes a small text file whole or not at all."""
     write_atomically(path, [text.encode()])
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as the text of a CSV file; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -164,4 +164,5 @@ def pretrain(
     keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
     made = PretrainItems(pool, recipe.pretrain, recipe.run.seed, finish=place.finish)
     items = place.load(made, pool, keys, recipe.run, stack_views)
-    loop(run, items, run.schedule, place.journal, start, stop, place.world)
+    advice = place.advice(pool, recipe.run.workers)
+    loop(run, items, run.schedule, place.journal, start, stop, place.world, advice)

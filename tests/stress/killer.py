@@ -128,6 +128,7 @@ def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, objec
     for record in records:
         record.pop("images_per_second", None)
         record.pop("data_wait", None)
+        record.pop("communication", None)
     return load(folder / "checkpoints" / "last.safetensors").tensors, records
 
 
