@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mdp.io import demo
 from mdp.io.demo import RECIPE, sentence
 from mdp.io.recipe import resolve
+from mdp.io.request import Request
 from tests.conftest import ROOT
 
 
@@ -27,3 +29,14 @@ def test_the_demo_recipe_resolves_and_its_sentence_reads() -> None:
     text = sentence(result)
     assert "20.00" in text
     assert "(+5.00)" in text
+
+
+def test_the_demo_gives_no_hints_that_its_reader_cannot_follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has neither --workers nor photos that a decoder would help."""
+    asked: list[Request] = []
+    for name in ("run_pretraining", "run_finetuning"):
+        monkeypatch.setattr(demo, name, lambda request: asked.append(request) or tmp_path)
+    scores = {"miou": 0.5, "majority": {"miou": 0.1}, "images": 96}
+    monkeypatch.setattr(demo, "run_evaluation", lambda *_, **__: (scores, tmp_path))
+    demo.run_demo(0, tmp_path / "demo")
+    assert [request.hints for request in asked] == [False] * 3

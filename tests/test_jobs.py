@@ -151,6 +151,7 @@ def test_a_run_folder_says_what_the_run_was() -> None:
         "env.json",
         "labels.json",
         "metrics.jsonl",
+        "results.csv",
         "status.json",
         "log.txt",
         "checkpoints",

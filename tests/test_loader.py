@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdp.io import jpeg, loader
+from mdp.io import datasets, jpeg, loader
+from mdp.io.datasets import Sample
+from mdp.io.distributed import ALONE
 from mdp.io.engine import DataWait
 from mdp.io.errors import DatasetError, MdpError
 from mdp.io.journal import Journal
 from mdp.io.loader import Forgiving, TooMany, ahead, load, to_device
+from mdp.io.loading import Pool
+from mdp.io.opening import pool_of
+from mdp.io.place import Place
+
+CPU = torch.device("cpu")
 
 
 class Numbers:
@@ -110,27 +117,56 @@ def test_the_block_that_raises_glibcs_limits_is_large_enough_and_not_kept(monkey
 # Waiting
 
 
-def said(tmp_path: Path, *steps: tuple[float, float]) -> str:
+def said(tmp_path: Path, *steps: tuple[float, float], advice: str = "do this") -> str:
     """What the log has after steps that waited and took so many seconds."""
-    data_wait = DataWait(Journal(tmp_path, 9, 1.0, quiet=True))
+    data_wait = DataWait(Journal(tmp_path, 9, 1.0, quiet=True), advice)
     for waited, took in steps:
         data_wait.note(waited, took)
     log = tmp_path / "log.txt"
     return log.read_text() if log.exists() else ""
 
 
-def test_a_run_that_waits_for_data_is_told_once_what_may_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jpeg, "simplejpeg", lambda: None)
+def test_a_run_that_waits_for_data_is_told_once_what_may_help(tmp_path: Path) -> None:
     text = said(tmp_path, *[(15.0, 30.0)] * 9)
-    assert "50% of the last 60 s went into waiting for data: more --workers may help, or pip install" in text
+    assert "50% of the last 60 s went into waiting for data: do this\n" in text
     assert text.count("\n") == 1
 
 
-def test_who_has_the_extra_is_not_told_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jpeg, "simplejpeg", lambda: jpeg)
-    text = said(tmp_path, (30.0, 60.0))
-    assert "--workers" in text
-    assert "pip" not in text
+def test_where_hints_are_not_wanted_none_is_given(tmp_path: Path) -> None:
+    assert said(tmp_path, *[(15.0, 30.0)] * 9, advice="") == ""
+    pool = pool_with("a.jpg")
+    place = Place(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0), device=CPU, world=ALONE, hints=False)
+    assert place.advice(pool, 0) == ""
+
+
+def pool_with(*photos: str) -> Pool:
+    """A pool of photos of these names."""
+    dataset = datasets.load("shapes-coarse")
+    samples = [Sample(image=photo, labels="x.png", dataset=dataset.name) for photo in photos]
+    return pool_of([(dataset, samples)])
+
+
+@pytest.mark.parametrize(
+    ("photos", "workers", "extra", "expected"),
+    [
+        (("a.png", "b.JPG"), 2, False, f"more --workers may help, or {jpeg.INSTALL}"),
+        (("a.png", "b.jpg"), 2, True, "more --workers may help"),
+        (("a.png",), 2, False, "more --workers may help"),
+        (("shapes-coarse train 3",), 0, False, "--workers 0 loads between the steps; raise it"),
+        (("a.jpeg",), 0, False, f"--workers 0 loads between the steps; raise it, or {jpeg.INSTALL}"),
+    ],
+)
+def test_the_decoder_is_recommended_where_jpeg_photos_are_read_without_it_and_workers_fit_what_there_are(
+    photos: tuple[str, ...],
+    workers: int,
+    extra: bool,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jpeg, "simplejpeg", lambda: jpeg if extra else None)
+    place = Place(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0), device=CPU, world=ALONE)
+    assert place.advice(pool_with(*photos), workers) == expected
 
 
 def test_a_slow_start_or_a_fifth_of_the_time_is_not_worth_a_line(tmp_path: Path) -> None:

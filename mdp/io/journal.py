@@ -18,7 +18,7 @@ from mdp.io.live_facts import Facts, trained
 from mdp.io.live_view import marks_for, sentence, view
 from mdp.io.results import Results
 from mdp.io.runs import csv_text, write_text
-from mdp.io.screen import LINES, screen_on
+from mdp.io.screen import LINES, Screen, screen_on
 
 
 class Journal:
@@ -38,7 +38,7 @@ class Journal:
         self.warns, self.tensorboard = not quiet, tensorboard and main
         self.screen = None if self.quiet else screen_on(sys.stderr)
         self.marks = marks_for(sys.stderr.encoding or "ascii")
-        self.started = self.shown = self.stepped = time.monotonic()
+        self.opened = self.started = self.shown = self.stepped = time.monotonic()
         self.step = 0  # steps done
         self.first_step: int | None = None
         self.facts = Facts(str(folder), steps)
@@ -62,7 +62,6 @@ class Journal:
     def say(self, text: str) -> None:
         """One line for people: stderr and log.txt."""
         if self.screen:
-            self.facts = self.facts._replace(message=text.splitlines()[-1] if text else "")
             self.screen.say(text)
         elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
@@ -93,11 +92,11 @@ class Journal:
         if self.quiet or not (last or now - self.shown >= (0.2 if self.screen else self.seconds)):
             return
         self.shown = now
-        done, elapsed = step - self.first_step, now - self.started
-        left = elapsed / done * (self.steps - step) if done > 1 else math.nan
-        self.facts = self.facts._replace(elapsed=elapsed, left=left)
+        done = step - self.first_step
+        left = (now - self.started) / done * (self.steps - step) if done > 1 else math.nan
+        self.facts = self.facts._replace(elapsed=now - self.opened, left=left)
         if self.screen:
-            self.screen.draw(view(self.facts, *self.screen.size(), self.marks))
+            self._draw(self.screen)
         else:
             print(sentence(self.facts), file=sys.stderr, flush=True)
 
@@ -105,8 +104,6 @@ class Journal:
         """status.json: running, done, preempted or failed, and why; launchers lose exit codes, files do not."""
         if not self.main:
             return
-        if state != "running":
-            self._close()
         status = {
             "state": state,
             "step": self.step,
@@ -115,7 +112,11 @@ class Journal:
             "exit_code": exit_code,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        write_text(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
+        try:
+            if state != "running":
+                self._close()
+        finally:
+            write_text(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
 
     def warn(self, text: str) -> None:
         """One line for people from any process."""
@@ -125,8 +126,13 @@ class Journal:
             room = "\n" * LINES if sys.stderr.isatty() else ""  # which the main process will draw over
             print(text + room, file=sys.stderr, flush=True)
 
+    def _draw(self, screen: Screen) -> None:
+        screen.draw(view(self.facts, *screen.size(), self.marks))
+
     def _close(self) -> None:
         if self.screen:
+            if self.screen.lines:
+                self._draw(self.screen)  # the last validation came after the last step
             self.screen.close()
         if self.events:
             self.events.close()

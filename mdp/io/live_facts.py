@@ -42,7 +42,6 @@ class Facts(NamedTuple):
     pace: Pace = Pace()
     losses: Course = Course()
     validated: Record | None = None  # the last record of a validation
-    message: str = ""  # the last one
 
 
 def trained(facts: Facts, record: Record, seconds: float) -> Facts:

@@ -1,4 +1,4 @@
-"""The facts of a run as lines of text: one line, or a block of at most seven for a terminal with room for it.
+"""The facts of a run as lines of text: one line, or a block of at most six for a terminal with room for it.
 
 No line is wider than it may be, whatever names are in it: widths are counted in the columns of a terminal, and what
 its encoding lacks is escaped.
@@ -16,7 +16,7 @@ from mdp.io.live_facts import Facts, Record, shares
 _ROWS, _COLUMNS = 10, 60  # a smaller terminal gets one line
 _SPARK = 40  # columns at most
 _BAR = 48
-BOLD, FAINT, CYAN, YELLOW = "1", "2", "36", "33"  # as terminals number them
+BOLD, CYAN, YELLOW = "1", "36", "33"  # as terminals number them
 
 
 class Line(NamedTuple):
@@ -58,7 +58,6 @@ def view(facts: Facts, columns: int, rows: int, marks: Marks) -> list[Line]:
         Line(_loss(facts, width, marks)),
         Line(f"time   slowest: {_shares(facts)}", "" if slowest == "compute" else YELLOW),
         *(Line(text) for text in _validated(facts.validated)),
-        *([Line(facts.message, FAINT)] if facts.message else []),
     ]
     return [Line(cut(line.text, width, marks), line.style) for line in lines]
 
@@ -109,7 +108,7 @@ def _validated(record: Record | None) -> list[str]:
         "classes_unseen": "{} classes not seen",
     }
     told = [words.format(_count(record[name])) for name, words in signs.items() if record.get(name) is not None]
-    found = f"scores {_scores(record)} after step {record['step']:,}"
+    found = f"scores step {record['step']:,}: {_scores(record)}"
     return [found, f"       prototypes: {', '.join(told)}"] if told else [found]
 
 

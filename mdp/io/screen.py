@@ -1,4 +1,4 @@
-"""The lines at the bottom of a terminal that are drawn over each other, and what is said above them.
+"""The lines at the bottom of a terminal that are drawn over each other; the last message stands right above them.
 
 The cursor is never hidden and stands below the lines, so that whatever ends the program leaves a clean terminal.
 """
@@ -13,7 +13,7 @@ from mdp.io.live_view import Line, width_of
 
 _UNWRAPPED, _WRAPPED = "\x1b[?7l", "\x1b[?7h"  # a line that turns out wider than was thought is cut, not wrapped
 _REST_OF_LINE, _BELOW = "\x1b[K", "\x1b[J"
-LINES = 8  # that stand at most, the cursor's among them
+LINES = 7  # that stand at most, the cursor's among them
 
 
 class Screen:
@@ -66,12 +66,16 @@ class Screen:
 
 
 class PlainScreen(Screen):
-    """A terminal that obeys nothing but a carriage return: the first line, redrawn."""
+    """A terminal that obeys nothing but a carriage return: it has room for one line, redrawn."""
+
+    def size(self) -> tuple[int, int]:
+        return super().size()[0], 1
 
     def draw(self, lines: Sequence[Line]) -> None:
-        width = max([width_of(line.text) for line in (*lines[:1], *self.lines)])
-        self._write("\r" + lines[0].text + " " * (width - width_of(lines[0].text)))
-        self.lines = lines[:1]
+        (line,) = lines
+        before = max((width_of(line.text) for line in self.lines), default=0)
+        self._write("\r" + line.text + " " * (before - width_of(line.text)))
+        self.lines = lines
 
     def say(self, text: str) -> None:
         self.close()
