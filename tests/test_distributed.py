@@ -1,5 +1,6 @@
 """Several processes equal one: in a step and a score, in whole runs, and in how they end."""
 
+import csv
 import json
 import os
 import re
@@ -85,6 +86,8 @@ def test_a_run_of_two_processes_stops_and_goes_on_to_the_same_bits_and_with_one_
     assert whole.returncode == 0, whole.stderr
     assert "2 processes with 4 + 4 images each" in whole.stderr
     assert whole.stdout == "whole\n"
+    assert re.search(r"slowest: \w+ \d+% \(.*communication \d+%|slowest: communication", whole.stderr)
+    assert 0 < communication(tmp_path / "whole") < 1
     with subprocess.Popen(
         [sys.executable, "-m", "mdp", *arguments, "--out", "stopped", "--resume"],
         cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
@@ -102,6 +105,12 @@ def test_a_run_of_two_processes_stops_and_goes_on_to_the_same_bits_and_with_one_
     alone = mdp("pretrain", "--resume", "other", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     assert "processes: 2 before, 1 now" in alone.stderr
+
+
+def communication(folder: Path) -> float:
+    """The share of time in collectives that the last row of results.csv has."""
+    *_, last = csv.DictReader((folder / "results.csv").read_text().splitlines())
+    return float(last["communication"])
 
 
 def wait_for_steps(folder: Path, steps: int) -> None:

@@ -246,7 +246,7 @@ def test_the_block_is_redrawn_in_place_and_messages_scroll_above_it(
     assert lines[:2] == ["hello", "a message"]
     assert lines[2].endswith(tmp_path.name)
     assert "step 4/9" in lines[3]
-    assert lines[4].startswith("loss   7.5")
+    assert lines[4].startswith("loss   7.")
     assert "lr 0.5   10.0 img/s" in lines[4]
     assert lines[5:] == ["time   slowest: compute 75% (data 25%)", "scores step 3: mIoU 50.0, aAcc 75.0"]
     assert (screen.cursor.y, screen.cursor.x) == (7, 0)
