@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,13 @@ class Shown(NamedTuple):
     picture: bytes  # a PNG of the four panels
 
 
+class Sees(Protocol):
+    """What looks at every image while a split is scored."""
+
+    def see_(self, place: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
+        """Takes an image (3, H, W) of the split in, with its confusion matrix; prediction and labels are (H, W)."""
+
+
 class Worst:
     """The `count` worst images that this process has seen."""
 
@@ -75,7 +82,7 @@ class Worst:
         self.heap: list[tuple[float, int, Shown]] = []  # the best of the worst first
 
     def see_(self, place: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
-        """Takes an image (3, H, W) in, with its confusion matrix, if it is among the worst; labels are (H, W)."""
+        """Keeps the image if it is among the worst."""
         miou = mean_iou(counts)
         if not math.isfinite(miou):
             return
