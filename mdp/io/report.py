@@ -1,11 +1,11 @@
 """`mdp report`: one page about one or several runs, in a file that needs nothing else."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mdp.io import runs
-from mdp.io.errors import RecipeError
+from mdp.io.errors import MdpError, RecipeError
 from mdp.io.files import printable, read_bytes
 from mdp.io.report_facts import read_run, unique_names
 from mdp.io.report_page import MARK, page
@@ -33,6 +33,14 @@ def run_report(folders: Sequence[Path], out: Path | None) -> Path:
     runs.make(place.parent)
     runs.write_text(place, page(facts, time.time()))
     return place
+
+
+def report_at_end(folder: Path, say: Callable[[str], None]) -> None:
+    """The page about one run, in its folder; a page that cannot be made is said, and is no reason to fail."""
+    try:
+        say(f"report: {run_report([folder], None)}")
+    except MdpError as error:
+        say(f"no report: {error}")
 
 
 def _expect_run(folder: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mdp.core.batches import Batch, Blend
-from mdp.core.labels import IGNORE, LabelUnion
+from mdp.core.labels import IGNORE, RGB, LabelUnion
 from mdp.core.mixing import unmixed
 from mdp.core.photometry import denormalise
 from mdp.io.datasets import Sample
@@ -106,7 +106,7 @@ def _raw_picture(path: str) -> NDArray[np.uint8]:
         raw = read_labels(path)
     except MdpError:
         return read_rgb(path)
-    picture: NDArray[np.uint8] = np.array(voc_colormap(256), dtype=np.uint8)[raw % 256]
+    picture: NDArray[np.uint8] = np.array(voc_colormap(256), dtype=np.uint8)[raw.astype(np.int64) % 256]
     return picture
 
 
@@ -115,29 +115,31 @@ def _raw_picture(path: str) -> NDArray[np.uint8]:
 
 def _sheet(
     title: str,
-    entries: Sequence[tuple[tuple[int, int, int], str]],
+    entries: Sequence[tuple[RGB, str]],
     heads: Sequence[str],
     captions: Sequence[str],
     tiles: Sequence[Sequence[NDArray[np.uint8]]],
 ) -> Image.Image:
-    """A title, a legend, and a row of pictures under each caption."""
-    width = 2 * MARGIN + max(2, len(heads)) * (_PANEL[0] + GAP) - GAP
-    room = width - 2 * MARGIN
-    placed = legend(entries, room)
+    """A title, a legend, and the pictures of each sample under its caption; two samples a row where they have two."""
+    across = 2 if len(heads) == 2 else 1
+    step, column = _PANEL[0] + GAP, len(heads) * (_PANEL[0] + GAP)
+    width = 2 * MARGIN + across * column - GAP
+    placed = legend(entries, width - 2 * MARGIN)
     top = MARGIN + LINE + 8 + LINE * (1 + max((line for line, *_ in placed), default=-1)) + 8
     images = [[resized(tile, fitted(tile.shape[1], tile.shape[0], _PANEL)) for tile in row] for row in tiles]
     heights = [LINE + max(image.height for image in row) + GAP for row in images]
+    heights = [max(heights[i : i + across]) for i in range(0, len(heights), across)]
     sheet = Image.new("RGB", (width, top + LINE + sum(heights) + MARGIN - GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN - 4), cut(title, font(18), room), INK, font(18))
-    for line, column, color, text in placed:
-        swatch(draw, MARGIN + column, MARGIN + LINE + 8 + line * LINE, color, text)
-    for i, text in enumerate(heads):
-        draw.text((MARGIN + i * (_PANEL[0] + GAP), top), text, FAINT, font(15))
-    top += LINE
-    for caption, row, height in zip(captions, images, heights, strict=True):
-        draw.text((MARGIN, top + 2), cut(caption, font(15), room), INK, font(15))
+    draw.text((MARGIN, MARGIN - 4), cut(title, font(18), width - 2 * MARGIN), INK, font(18))
+    for line, left, color, text in placed:
+        swatch(draw, MARGIN + left, MARGIN + LINE + 8 + line * LINE, color, text)
+    for i, text in enumerate([*heads] * min(across, len(images))):
+        draw.text((MARGIN + i * step, top), text, FAINT, font(15))
+    for place, (caption, row) in enumerate(zip(captions, images, strict=True)):
+        left = MARGIN + place % across * column
+        upper = top + LINE + sum(heights[: place // across])
+        draw.text((left, upper + 2), cut(caption, font(15), column - GAP), INK, font(15))
         for i, image in enumerate(row):
-            sheet.paste(image, (MARGIN + i * (_PANEL[0] + GAP), top + LINE))
-        top += height
+            sheet.paste(image, (left + i * step, upper + LINE))
     return sheet
