@@ -48,7 +48,7 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
     ['a/x', 'b/x', 'b/y']
     """
     parts = [folder.resolve().parts for folder in folders]
-    for count in range(1, max(map(len, parts)) + 1):
+    for count in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(found[-count:]) for found in parts]
         if len(set(names)) == len(names):
             return names
