@@ -20,6 +20,7 @@ class Request:
     resume: str | None = None  # a run folder, or "" for the newest
     quiet: bool = False
     hints: bool = True  # whether to say what may make a run faster
+    report: bool = True  # write the run's report at the end
 
     @property
     def asked(self) -> Layer:
