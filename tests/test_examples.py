@@ -36,6 +36,7 @@ def test_the_demo_gives_no_hints_that_its_reader_cannot_follow(monkeypatch: pyte
     asked: list[Request] = []
     for name in ("run_pretraining", "run_finetuning"):
         monkeypatch.setattr(demo, name, lambda request: asked.append(request) or tmp_path)
+    monkeypatch.setattr(demo, "run_report", lambda *_: None)
     scores = {"miou": 0.5, "majority": {"miou": 0.1}, "images": 96}
     monkeypatch.setattr(demo, "run_evaluation", lambda *_, **__: (scores, tmp_path))
     demo.run_demo(0, tmp_path / "demo")

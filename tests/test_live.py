@@ -139,12 +139,10 @@ def test_no_line_is_wider_than_the_terminal_whatever_is_in_it(
 
 @given(st.text(st.characters(categories=["Lu", "Ll", "Lo", "Nd", "Mn"], max_codepoint=0xFFFF), max_size=20))
 def test_widths_are_those_of_another_library(text: str) -> None:
-    wcwidth = pytest.importorskip("wcwidth")
+    wcwidth = pytest.importorskip("wcwidth", reason="wcwidth, which comes with pyte, is not installed")
     for character in text:
-        if (theirs := wcwidth.wcwidth(character)) >= 0:
-            assert width_of(character) == theirs or (theirs, width_of(character)) in {(0, 1), (1, 0)}, hex(
-                ord(character)
-            )
+        theirs = wcwidth.wcwidth(character)  # 0 for parts of Korean syllables, which are counted as 1 or 2 here
+        assert width_of(character) == theirs or (theirs == 0 and character.isalpha()), hex(ord(character))
 
 
 @given(st.floats(-1, 2), st.integers(4, 80), st.sampled_from([UTF8, ASCII]))

@@ -318,6 +318,16 @@ def test_remedies_that_are_in_use_already_are_not_proposed(tmp_path: Path) -> No
     assert "--precision bf16" in found
 
 
+def test_time_among_processes_is_a_chart_of_runs_that_have_some(tmp_path: Path) -> None:
+    alone = write_run(tmp_path / "alone", [train(1)])
+    assert "Communication between processes" not in run_report([alone], None).read_text()
+    two = write_run(tmp_path / "two", [train(1, communication=0.375), train(2, communication=0.5)])
+    drawn = run_report([alone, two], tmp_path / "both.html").read_text()
+    chart = next(part for part in drawn.split("<figure")[1:] if "Communication between processes" in part)
+    assert 'data-name="two" data-values="1,37.5;2,50"' in chart
+    assert 'data-name="alone"' not in chart
+
+
 def test_two_runs_share_their_charts_and_only_settings_that_differ_are_listed(tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", [train(1), train(2)])
     second = write_run(tmp_path / "second", [train(1), train(3)])

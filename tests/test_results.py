@@ -16,7 +16,7 @@ from PIL import Image
 
 from mdp.io import training
 from mdp.io.engine import Schedule
-from mdp.io.errors import Preempted, RecipeError
+from mdp.io.errors import Preempted, RecipeError, ResourceError
 from mdp.io.event_files import expect_tensorboard, tag_of
 from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.journal import Journal
@@ -293,8 +293,31 @@ def test_without_the_extra_one_line_names_it_before_there_is_a_run_folder(monkey
         expect_tensorboard()
 
 
+def test_event_files_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(ResourceError, match="tensorboard: event files cannot be written: File exists"):
+        Journal(tmp_path, 1, 1.0, quiet=True, tensorboard=True).begin()
+
+
 def test_nothing_of_tensorboard_is_imported_when_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorboard", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it would fail
     run_finetuning(request(init="scratch", out=Path("run")))
     assert not Path("run/tensorboard").exists()
+
+
+def test_the_pictures_that_a_run_writes_are_in_its_event_files_with_the_step_they_were_drawn_at() -> None:
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="the extra tensorboard is not installed"
+    )
+    run_pretraining(request(("run.tensorboard", True), out=Path("run")))
+    events = reader.EventAccumulator("run/tensorboard", size_guidance={"images": 0})
+    events.Reload()
+    written = {f"{path.parent.name}/{path.stem}": path for path in Path("run").glob("[sp]*/*.png")}
+    assert set(events.Tags()["images"]) == written.keys() >= {"samples/first", "predictions/shapes-fine"}
+    assert {tag: [one.step for one in events.Images(tag)] for tag in written} == {
+        "samples/first": [0], "predictions/shapes-coarse": [7], "predictions/shapes-fine": [7],
+    }  # fmt: skip
+    for tag, path in written.items():
+        assert events.Images(tag)[-1].encoded_image_string == path.read_bytes()
