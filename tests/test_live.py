@@ -452,7 +452,7 @@ def test_a_run_in_a_terminal_ends_with_its_block_its_scores_and_its_folder(tmp_p
     assert lines[place + 3].startswith("time   slowest: ")
     assert lines[place + 4].startswith("scores step 7: mIoU shapes-coarse ")
     assert lines[place + 5].startswith("       prototypes: mean cosine")
-    assert lines[place + 6 :] == ["run"]  # the result, on stdout
+    assert lines[place + 6 :] == ["report: run/report.html", "run"]  # the last is the result, on stdout
     assert not screen.cursor.hidden
     assert screen.cursor.y == len(lines)
 
