@@ -68,9 +68,9 @@ def test_shares_lie_between_nothing_and_all(steps: list[tuple[float, float, floa
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
-@given(st.lists(st.floats(-100, 100), min_size=1, max_size=1000))
-def test_the_course_of_the_loss_keeps_its_sum_and_stays_short(values: list[float]) -> None:
-    course = Course()
+@given(st.integers(1, 1000), st.floats(-100, 100))
+def test_the_course_of_the_loss_keeps_its_sum_and_stays_short(count: int, size: float) -> None:
+    course, values = Course(), [size * math.sin(place) for place in range(count)]
     for value in values:
         course = extended(course, value)
     kept = course.every * math.fsum(course.means) + course.total
@@ -165,6 +165,8 @@ def test_a_sparkline_shows_least_and_greatest_and_keeps_to_its_room(values: list
 def test_of_a_long_path_the_end_is_kept() -> None:
     assert cut_front("runs/pretrain/道路", 8, UTF8) == "…in/道路"
     assert cut("runs/pretrain/道路", 8, ASCII) == "runs/..."
+    assert cut("道路道路", 6, UTF8) == "道路…"
+    assert cut("道路道路", 8, UTF8) == "道路道路"
 
 
 # The screen
