@@ -22,6 +22,7 @@ from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.journal import Journal
 from mdp.io.recipe import Recipe
 from mdp.io.results import Results, Since, columns, noted, row
+from mdp.io.training import Pretraining
 from tests.small_runs import request, signal_after
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
@@ -158,6 +159,18 @@ def test_a_validation_that_no_checkpoint_knows_of_is_dropped_with_its_row(tmp_pa
     again.record("validate", 4, miou=0.5)
     assert read(tmp_path) == [{"step": "2", "loss": "1.5", "miou": "0.2"}, {"step": "4", "loss": "3.5", "miou": "0.5"}]
     assert [record["step"] for record in records(tmp_path, "validate")] == [2, 4]
+
+
+def test_a_run_that_was_killed_before_its_second_checkpoint_begins_again_from_nothing() -> None:
+    run_pretraining(request(out=Path("whole")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pretraining, "validate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_pretraining(request(out=Path("run")))
+    assert len(records("run", "train")) == 7
+    run_pretraining(request(resume="run"))
+    assert [record["step"] for record in records("run", "train")] == [1, 2, 3, 4, 5, 6, 7]
+    assert timeless("run") == timeless("whole")
 
 
 def test_only_the_main_process_writes(tmp_path: Path) -> None:

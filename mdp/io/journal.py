@@ -55,8 +55,7 @@ class Journal:
             return
         if self.tensorboard:
             self.events = Events(self.folder / "tensorboard", step + 1 if validated == step else step)
-        if step:
-            rewind(self.folder, step, validated, self._again)
+        rewind(self.folder, step, validated, self._again)
         self._write_results()
 
     def say(self, text: str) -> None:

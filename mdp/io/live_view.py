@@ -152,7 +152,7 @@ def bar(share: float, width: int, marks: Marks) -> str:
     """A bar of `width` columns, filled to `share`; nothing where there is no room for one.
 
     >>> bar(0.3, 10, marks_for("ascii")), bar(0.55, 4, marks_for("utf-8"))
-    ('###-------', '██▎·')
+    ('###-------', '██▏·')
     """
     if width < 4:
         return ""

@@ -8,6 +8,7 @@ end weights, bank, momentum, losses and scores must be those of the undisturbed 
 """
 
 import argparse
+import csv
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -123,12 +125,12 @@ def damaged(folder: Path) -> list[str]:
 
 
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, object]]]:
-    """The last checkpoint, and the numbers of all steps and validations without what depends on the clock."""
+    """The last checkpoint, and the numbers of all steps, validations and rows without what depends on the clock."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records += csv.DictReader((folder / "results.csv").read_text().splitlines())
     for record in records:
-        record.pop("images_per_second", None)
-        record.pop("data_wait", None)
-        record.pop("communication", None)
+        for name in ("images_per_second", "data_wait", "communication"):
+            record.pop(name, None)
     return load(folder / "checkpoints" / "last.safetensors").tensors, records
 
 
@@ -138,7 +140,10 @@ def same(first: Path, second: Path) -> str:
     if tensors.keys() != others.keys():
         return "names of tensors"
     unlike = [name for name, tensor in tensors.items() if not torch.equal(tensor, others[name])]
-    return f"{len(unlike)} tensors, {unlike[0]} first" if unlike else "" if records == theirs else "metrics.jsonl"
+    if unlike:
+        return f"{len(unlike)} tensors, {unlike[0]} first"
+    pairs = zip_longest(records, theirs)
+    return next((f"of records, {one} is not {other}" for one, other in pairs if one != other), "")
 
 
 def main() -> int:
