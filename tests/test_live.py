@@ -315,6 +315,16 @@ def test_lines_that_a_narrower_terminal_has_wrapped_are_drawn_over(
     assert screen.stream.getvalue()[written:].startswith(f"\r\x1b[{rows}A")  # type: ignore[attr-defined]
 
 
+def test_a_terminal_that_does_not_know_its_size_is_taken_for_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours), os.fdopen(theirs, "w") as stream:
+        assert os.get_terminal_size(theirs) == (0, 0)
+        assert Screen(stream, color=False).size() == (80, 24)
+        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        monkeypatch.setenv("COLUMNS", "60")  # of another terminal, perhaps
+        assert Screen(stream, color=False).size() == (100, 30)
+
+
 def test_colour_is_left_out_when_it_is_not_wanted(sized: object, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, coloured in (("", True), ("1", False)):
         monkeypatch.setenv("NO_COLOR", variable)

@@ -26,9 +26,10 @@ class Screen:
     def size(self) -> tuple[int, int]:
         """Columns and rows, now."""
         try:
-            return tuple(os.get_terminal_size(self.stream.fileno()))  # type: ignore[return-value]
+            columns, rows = os.get_terminal_size(self.stream.fileno())
         except (OSError, ValueError):
-            return tuple(shutil.get_terminal_size())  # type: ignore[return-value]
+            columns, rows = shutil.get_terminal_size()
+        return columns or 80, rows or 24  # one that was never told its size says 0
 
     def draw(self, lines: Sequence[Line]) -> None:
         """Puts these lines in the place of those that stand."""
