@@ -29,7 +29,7 @@ copyright = "the authors of mdp, Apache-2.0"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_static"]
 nitpicky = True
-# Python's and other libraries' types have no pages here, and their sites are not asked; type variables have none anywhere
+# Python's and other libraries' types have no pages here, and their sites are not asked; type variables have none at all
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|np|numpy|nn|F|collections|typing|pathlib|fractions|types)(\..*)?"),
     (r"py:.*", r"(Tensor|NDArray|Generator|Module|device|dtype|Path|Any|Callable|Iterable|Iterator|Mapping|Sequence)"),

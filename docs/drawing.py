@@ -58,12 +58,13 @@ class Sheet:
 
 def colored(labels: NDArray[np.integer], colors: Sequence[Color] = COLORS) -> Picture:
     """A label map (H, W) in the colours of its classes; what is ignored is dark grey."""
-    table = np.array([*colors, (90, 90, 90)], dtype=np.uint8)
-    return table[labels]  # -1 is the last
+    table: Picture = np.array([*colors, (90, 90, 90)], dtype=np.uint8)
+    picture: Picture = table[labels]  # -1 is the last
+    return picture
 
 
 def inside(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """A pixel (row, column) well inside a region: the last that is left when its border is taken off again and again."""
+    """A pixel (row, column) well inside a region: what is left last when its border is taken off again and again."""
     left = mask.copy()
     while True:
         padded = np.pad(left, 1)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from drawing import COLORS, FAINT, INK, Sheet, colored, diverging, inside
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from mdp.core import (
     Batch,
@@ -65,14 +64,13 @@ def as_picture(image: torch.Tensor) -> NDArray[np.uint8]:
 
 def name_regions(sheet: Sheet, labels: torch.Tensor, x: int, y: int, times: float, size: int = 15) -> None:
     """Writes the name of each class, without its dataset, into its region of a label map."""
-    for label in labels.unique().tolist():
+    for label in np.unique(labels.numpy()).tolist():
         mask = labels.numpy() == label
         if label >= 0 and mask.mean() > 0.01:
-            row, column = inside(mask)
-            half = len(UNION.names[label].partition("/")[2]) * size * 0.27 / times  # so that it stays on the picture
-            column = min(max(column, half), labels.shape[1] - half)
-            row = min(max(row, size / times), labels.shape[0] - size / times)
-            sheet.tag(x + (column + 0.5) * times, y + (row + 0.5) * times, UNION.names[label].partition("/")[2], size)
+            name, (row, column) = UNION.names[label].partition("/")[2], inside(mask)
+            half = len(name) * size * 0.27 / times  # so that it stays on the picture
+            middle = min(max(column, half), labels.shape[1] - half)
+            sheet.tag(x + (middle + 0.5) * times, y + (row + 0.5) * times, name, size)
 
 
 # The pictures
@@ -155,7 +153,7 @@ def temperature() -> Sheet:
     """The same similarities at four temperatures: how the target's share among the classes depends on it."""
     names = ("own class", "its twin", "related", "unrelated", "unrelated", "opposite")
     cosines = torch.tensor([0.8, 0.7, 0.5, 0.1, 0.0, -0.3])
-    known = Prototypes(F.pad(cosines[:, None], (0, 0)), torch.ones(len(cosines), dtype=torch.bool))  # (C, 1)
+    known = Prototypes(cosines[:, None], torch.ones(len(cosines), dtype=torch.bool))  # (C, 1)
     sheet = Sheet(WIDTH, 330)
     sheet.words(8, 8, "temperature", 17, FAINT)
     for row, (name, cosine) in enumerate(zip(names, cosines.tolist(), strict=True)):

@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import click
 
@@ -24,9 +24,15 @@ from mdp.io import recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 # files outside docs that are pages of the site
-PAGES = {"CONTRIBUTING.md": "contributing", "SECURITY.md": "security", "CHANGELOG.md": "changelog"}
-PAGES |= {"benchmarks/README.md": "benchmarks", "benchmarks/scale.md": "growth"}
-HELP_WIDTH = 96  # characters
+PAGES = {
+    "README.md": "readme",
+    "CONTRIBUTING.md": "contributing",
+    "SECURITY.md": "security",
+    "CHANGELOG.md": "changelog",
+    "benchmarks/README.md": "benchmarks",
+    "benchmarks/scale.md": "growth",
+}
+HELP_WIDTH = 88  # characters
 # what a program may call of the shell, in the order of use
 SHELL = {
     "mdp.io.request": ["Request"],
@@ -128,8 +134,8 @@ def _offered(name: str) -> list[str]:
 def shell_page() -> str:
     """What of mdp.io a program may call."""
     words = (
-        "Commands are one call into `mdp.io`; a program may make the same calls.  These are all of them, with what they\n"
-        "take and raise.  Everything else in `mdp.io` may change without a word in the changelog."
+        "Commands are one call into `mdp.io`; a program may make the same calls.  These are all of them, with what\n"
+        "they take and raise.  Everything else in `mdp.io` may change without a word in the changelog."
     )
     parts = [_title("mdp.io"), "\n".join(as_rst(words.split("\n"))), ""]
     for module, names in SHELL.items():
@@ -157,40 +163,27 @@ def as_rst(lines: list[str]) -> list[str]:
     >>> as_rst(["- sum_k w_k of `x`s, for `follow_`.", "Shape legend: B x C*D", "", ">>> f(_)", "1"])
     ['\\- sum\\_k w\\_k of ``x``\\ s, for ``follow_``.', '', 'Shape legend: B x C\\*D', '', '>>> f(_)', '1']
     """
-    made: list[str] = []
-    in_doctest = False
+    blocks: list[list[str]] = [[]]
     for line in lines:
-        in_doctest = bool(line.strip()) and (in_doctest or line.lstrip().startswith(">>>"))
-        if in_doctest:
-            if made and made[-1].strip() and not made[-1].lstrip().startswith((">>>", "...")) and line.startswith(">>>"):
-                made += [""] if not _in_block(made) else []
-            made.append(line)
-            continue
-        if line.startswith("Shape legend") and made and made[-1].strip():
-            made.append("")
-        made.append(_escaped(line.strip()))
-    return made
-
-
-def _in_block(made: list[str]) -> bool:
-    """Whether the last lines are a doctest's."""
-    for line in reversed(made):
-        if not line.strip():
-            return False
-        if line.lstrip().startswith(">>>"):
-            return True
-    return False
+        if not line.strip() or (line.startswith("Shape legend") and blocks[-1]):
+            blocks.append([])
+        if line.strip():
+            in_doctest = line.startswith(">>>") or (blocks[-1] and blocks[-1][0].startswith(">>>"))
+            if in_doctest and blocks[-1] and not blocks[-1][0].startswith(">>>"):
+                blocks.append([])
+            blocks[-1].append(line if in_doctest else _escaped(line.strip()))
+    return "\n\n".join("\n".join(block) for block in blocks if block).split("\n")
 
 
 def _escaped(line: str) -> str:
     parts = line.split("`")
     if len(parts) % 2 == 0:  # a backtick without its other half
-        parts = [line.replace("`", "\\`")]
+        parts = [line]
     made = ""
     for index, part in enumerate(parts):
         if index % 2 == 0:
             glue = "\\ " if made and part[:1].isalnum() else ""
-            made += glue + re.sub(r"([\\*_|])", r"\\\1", part)
+            made += glue + re.sub(r"([\\*_|`])", r"\\\1", part)
         else:
             glue = "\\ " if made and made[-1] not in " ([{\"'-/:<" else ""
             made += f"{glue}``{part}``"
@@ -200,34 +193,31 @@ def _escaped(line: str) -> str:
 # Fields of named tuples and settings, with the comments beside them
 
 
-def comments_of(kind: type) -> dict[str, str]:
-    """The comment at the end of each field's line, for the fields that a class itself has."""
-    lines = textwrap.dedent(inspect.getsource(kind)).split("\n")
-    body = ast.parse("\n".join(lines)).body[0]
-    found = {}
-    for node in body.body if isinstance(body, ast.ClassDef) else []:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.end_lineno:
-            rest = lines[node.end_lineno - 1][node.end_col_offset or 0 :]
-            found[node.target.id] = rest.partition("#")[2].strip()
-    return found
+class Field(NamedTuple):
+    """A field of a class as its source states it."""
+
+    name: str
+    lines: list[str]
+    comment: str  # at the end of the last line
 
 
-def _field_lines(kind: type) -> Iterator[str]:
-    """The lines that state the fields of a class, its bases' first."""
+def fields_of(kind: type) -> Iterator[Field]:
+    """The fields of a class, its bases' first."""
     for base in reversed(kind.__mro__):
-        if base.__module__.startswith("mdp."):
-            lines = textwrap.dedent(inspect.getsource(base)).split("\n")
-            body = ast.parse("\n".join(lines)).body[0]
-            for node in body.body if isinstance(body, ast.ClassDef) else []:
-                if isinstance(node, ast.AnnAssign) and node.end_lineno:
-                    yield from (line.strip() for line in lines[node.lineno - 1 : node.end_lineno])
+        lines = textwrap.dedent(inspect.getsource(base)).split("\n") if base.__module__.startswith("mdp.") else []
+        body = ast.parse("\n".join(lines)).body
+        for node in body[0].body if body and isinstance(body[0], ast.ClassDef) else []:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.end_lineno:
+                comment = lines[node.end_lineno - 1][node.end_col_offset or 0 :].partition("#")[2].strip()
+                own = [line.strip() for line in lines[node.lineno - 1 : node.end_lineno]]
+                yield Field(node.target.id, own, comment)
 
 
 def fields_block(kind: Any) -> list[str]:
     """The fields of a named tuple or dataclass as they stand in the source, shapes and reasons included."""
     if not inspect.isclass(kind) or not (dataclasses.is_dataclass(kind) or hasattr(kind, "_fields")):
         return []
-    lines = list(_field_lines(kind))
+    lines = [line for field in fields_of(kind) for line in field.lines]
     return ["", ".. code-block:: python", "", *(f"   {line}" for line in lines), ""] if lines else []
 
 
@@ -237,10 +227,10 @@ def fields_block(kind: Any) -> list[str]:
 def settings_page() -> str:
     """Every setting by section: name, default, and the comment that stands beside it in the code."""
     parts = [
-        "# Settings",
-        "Every setting with its default, made from the code; `mdp recipe show` prints the same as YAML. `--set KEY=VALUE` "
-        "and `--config` take the keys as they stand here. *stated*, *inferred* and *chosen* say whether the paper gives a "
-        "value, other numbers of the paper imply it, or we chose it.",
+        "# Every setting",
+        "Every setting with its default, made from the code; `mdp recipe show` prints the same as YAML. "
+        "`--set KEY=VALUE` and `--config` take the keys as they stand here. *stated*, *inferred* and *chosen* say "
+        "whether the paper gives a value, other numbers of the paper imply it, or we chose it.",
     ]
     sections = {"run": recipe.RunSettings, "data": recipe.DataSettings, "model": NetworkSettings}
     sections |= {"pretrain": recipe.PretrainSettings, "finetune": recipe.FinetuneSettings, "eval": recipe.EvalSettings}
@@ -259,9 +249,7 @@ def _settings_table(kind: type, prefix: str) -> str:
 
 def setting_rows(kind: type, prefix: str) -> Iterator[tuple[str, str, str]]:
     """Key, default and comment of every setting of a class and of those inside it."""
-    comments: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        comments |= comments_of(base) if base.__module__.startswith("mdp.") else {}
+    comments = {field.name: field.comment for field in fields_of(kind)}
     hints, defaults = get_type_hints(kind), kind()
     for field in dataclasses.fields(kind):
         key, value = f"{prefix}.{field.name}", getattr(defaults, field.name)
@@ -269,7 +257,7 @@ def setting_rows(kind: type, prefix: str) -> Iterator[tuple[str, str, str]]:
             yield from setting_rows(hints[field.name], key)
         else:
             words = "none" if value is None else f"`{_plain(value)}`"
-            yield key, words, comments.get(field.name, "").replace("|", "\\|")
+            yield key, words, comments[field.name].replace("|", "\\|")
 
 
 def _plain(value: Any) -> str:
@@ -295,7 +283,7 @@ def helps() -> Iterator[tuple[str, str]]:
 
     def below(command: click.Command, parent: click.Context | None, name: str) -> Iterator[tuple[str, str]]:
         width = {"terminal_width": HELP_WIDTH, "max_content_width": HELP_WIDTH}
-        context = click.Context(command, parent=parent, info_name=name, **width)
+        context = click.Context(command, parent=parent, info_name=name, **{**command.context_settings, **width})
         yield context.command_path, command.get_help(context)
         for child in command.list_commands(context) if isinstance(command, click.Group) else ():
             found = command.get_command(context, child) if isinstance(command, click.Group) else None
@@ -328,7 +316,7 @@ def site_links(text: str, depth: int) -> str:
     up = "../" * (depth + 1)
     for name, page in PAGES.items():
         text = text.replace(f"]({up}{name}", f"]({'../' * depth}generated/{page}.md")
-    return text.replace(f"]({up}docs/", f"]({'../' * depth}").replace(f"]({up}README.md", f"]({'../' * depth}index.md")
+    return text.replace(f"]({up}docs/", f"]({'../' * depth}")
 
 
 if __name__ == "__main__":
