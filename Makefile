@@ -14,7 +14,7 @@ test: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 docs: .venv/test
-	$(BIN)/python -m sphinx -W --keep-going --nitpicky -q -d build/doctrees docs build/docs
+	$(BIN)/python -m sphinx -W --keep-going --nitpicky -q -E -a -d build/doctrees docs build/docs
 	@echo build/docs/index.html
 
 .venv/demo: pyproject.toml constraints.txt
