@@ -4,6 +4,7 @@ The pages are Markdown that a code host shows as it is; what only the built site
 the repository's root) is written to `docs/generated` by `docs/reference.py` before Sphinx reads anything.
 """
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ html_css_files = ["mdp.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_math_renderer = "mathml"
-# pages that are HTML already and must stay one file: copied as they are
-html_extra_path = [name for name in ("study.html",) if (HERE / name).exists()]
+# pages that are HTML already, and what they are called in the site, where study.html is the page made of study.md
+WHOLE_PAGES = {"study.html": "study-report.html"}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-signature", _hide_fields)
     app.connect("autodoc-skip-member", _skip)
     app.connect("missing-reference", _find_in_core)
+    app.connect("build-finished", _copy_whole_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -101,7 +103,7 @@ class _Links(SphinxTransform):
     default_priority = 400
 
     def apply(self, **_: Any) -> None:
-        in_reference = self.env.docname.startswith("generated/")
+        in_reference = self.env.docname.startswith("generated/")  # or a file of the repository's root
         for node in list(self.document.findall(nodes.literal)):
             name = node.astext().removeprefix("mdp.core.")
             if (in_reference or name != node.astext()) and name in mdp.core.__all__ and not _linked(node):
@@ -109,10 +111,15 @@ class _Links(SphinxTransform):
                 node.replace_self(link)
                 link += node
         for node in list(self.document.findall(download_reference)):
-            if node["reftarget"].removesuffix(".html") + ".html" in html_extra_path:
-                depth = self.env.docname.count("/")
-                link = nodes.reference("", "", *node.children, refuri="../" * depth + node["reftarget"])
-                node.replace_self(link)
+            page = WHOLE_PAGES.get(node["reftarget"].removeprefix("../"))
+            if page:
+                node.replace_self(nodes.reference("", "", *node.children, refuri=f"{'../' if in_reference else ''}{page}"))
+
+
+def _copy_whole_pages(app: Sphinx, error: Exception | None) -> None:
+    for name, page in WHOLE_PAGES.items():
+        if error is None:
+            shutil.copyfile(HERE / name, Path(app.outdir) / page)
 
 
 def _linked(node: nodes.Node) -> bool:

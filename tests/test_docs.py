@@ -271,4 +271,8 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     assert method.count("<mfrac") >= 5, "equations are not drawn"
     assert 'href="generated/core/contrast.html#mdp.core.prototype_nce"' in method, "functions are not linked"
     assert 'src="_images/conflict.png"' in method
-    assert "generated/contributing.html" in (site / "index.html").read_text(encoding="utf-8")
+    index = (site / "index.html").read_text(encoding="utf-8")
+    assert 'href="generated/contributing.html"' in index
+    assert 'href="study-report.html"' in index, "the report is opened, not downloaded"
+    assert (site / "study-report.html").read_bytes() == (ROOT / "docs" / "study.html").read_bytes()
+    assert "<h1>A small study" in (site / "study.html").read_text(encoding="utf-8")
