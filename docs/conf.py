@@ -13,7 +13,6 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import download_reference, pending_xref
 from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 
 import mdp
@@ -30,13 +29,12 @@ copyright = "the authors of mdp, Apache-2.0"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_static"]
 nitpicky = True
-# Python's and other libraries' types have no pages here, and their sites are not asked; type variables have none at all
-nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|np|numpy|nn|F|collections|typing|pathlib|fractions|types)(\..*)?"),
-    (r"py:.*", r"(Tensor|NDArray|Generator|Module|device|dtype|Path|Any|Callable|Iterable|Iterator|Mapping|Sequence)"),
-    (r"py:.*", r"(optional|[A-Z]|.*\.(T|Network|Layer|RGB|Pair|Image))"),
-    (r"py:.*", r"mdp\.(io|core)\..*"),  # parts that have no page of their own; pages are found by `_find_in_core`
-]
+# types of Python and other libraries have no pages here, and their sites are not asked
+nitpick_ignore_regex = [("py:class", r"(torch|numpy|pathlib|collections|fractions)\..*")]
+# types of results and type variables that mdp.core does not export
+UNNAMED = ("networks.pair.Network", "networks.transfer.Match", "photometry.PhotometryDraw", "photometry.DistortionDraw")
+UNNAMED += ("photometry.Draw", "pixel_encoder.PixelSettings", "taxonomy.Merge")
+nitpick_ignore = [("py:class", f"mdp.core.{name}") for name in UNNAMED]
 
 smartquotes = False
 highlight_language = "none"  # a fence without a language is a command or its output
@@ -68,7 +66,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", _plain_docstring)
     app.connect("autodoc-process-signature", _hide_fields)
     app.connect("autodoc-skip-member", _skip)
-    app.connect("missing-reference", _find_in_core)
     app.connect("build-finished", _copy_whole_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -113,7 +110,9 @@ class _Links(SphinxTransform):
         for node in list(self.document.findall(download_reference)):
             page = WHOLE_PAGES.get(node["reftarget"].removeprefix("../"))
             if page:
-                node.replace_self(nodes.reference("", "", *node.children, refuri=f"{'../' if in_reference else ''}{page}"))
+                node.replace_self(
+                    nodes.reference("", "", *node.children, refuri=f"{'../' if in_reference else ''}{page}")
+                )
 
 
 def _copy_whole_pages(app: Sphinx, error: Exception | None) -> None:
@@ -125,16 +124,6 @@ def _copy_whole_pages(app: Sphinx, error: Exception | None) -> None:
 def _linked(node: nodes.Node) -> bool:
     kinds = (nodes.reference, pending_xref, nodes.title, download_reference)
     return node.parent is not None and (isinstance(node.parent, kinds) or _linked(node.parent))
-
-
-def _find_in_core(app: Sphinx, env: BuildEnvironment, node: pending_xref, inner: nodes.Element) -> nodes.Node | None:
-    """A type is looked for by the name it is imported by: `mdp.core.prototypes.Prototypes` is `mdp.core.Prototypes`."""
-    name = node.get("reftarget", "").rpartition(".")[2]
-    if node.get("refdomain") != "py" or name not in mdp.core.__all__:
-        return None
-    target = f"mdp.core.{name}"
-    domain = env.get_domain("py")
-    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, inner)
 
 
 # Docstrings are plain text; they are shown as such

@@ -36,15 +36,16 @@ HELP_WIDTH = 88  # characters
 # what a program may call of the shell, in the order of use
 SHELL = {
     "mdp.io.request": ["Request"],
-    "mdp.io.recipe": ["config_layer", "set_layer", "merge", "resolve", "as_yaml"],
+    "mdp.io.recipe": ["config_layer", "set_layer", "merge", "resolve", "as_yaml", "Recipe"],
     "mdp.io.datasets": ["names", "load", "open_split", "labels_of", "Dataset", "Sample"],
     "mdp.io.images": ["read_rgb", "read_labels", "write_labels", "write_rgb", "voc_colormap"],
     "mdp.io.checking": ["run_check"],
+    "mdp.io.check_report": ["Report", "report_text", "report_json"],
     "mdp.io.jobs": ["run_pretraining", "run_finetuning", "describe_pretraining"],
     "mdp.io.scoring": ["run_evaluation"],
     "mdp.io.predicting": ["run_predictions", "Wanted"],
     "mdp.io.exporting": ["run_export", "Export"],
-    "mdp.io.comparing": ["run_comparison", "Comparison", "parse_start", "parse_shares"],
+    "mdp.io.comparing": ["run_comparison", "Comparison", "Start", "parse_start", "parse_shares"],
     "mdp.io.atlas": ["run_taxonomy"],
     "mdp.io.report": ["run_report"],
     "mdp.io.errors": [
