@@ -290,6 +290,23 @@ def test_a_run_that_diverged_is_shown_with_its_samples_and_what_to_try() -> None
     assert record["samples"][0] + ", ".join(f"{value:.2f}" for value in ranges) in found.text  # cells of one row
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [
+        (6, "step 2: out of memory (CUDA out of memory); lower it", "--accumulate 2 (or more), which keeps the batch"),
+        (6, "a loader process died; the machine may be out of memory or shared memory", "fewer --workers"),
+        (3, "x.png: damaged", "--on-bad-sample skip"),
+        (6, "x: no space left on the device", "Once that is mended, mdp finetune --resume"),
+    ],
+)
+def test_what_a_failed_run_lacked_decides_what_to_try(tmp_path: Path, code: int, message: str, words: str) -> None:
+    status = {"state": "failed", "step": 1, "steps": 9, "message": message, "exit_code": code}
+    found = checked(run_report([write_run(tmp_path / "a", [train(1)], status=status)], None)).text
+    assert words in found
+    assert found.count("What to try") == ("Once" not in words)
+    assert "The last healthy steps" in found
+
+
 def test_remedies_that_are_in_use_already_are_not_proposed(tmp_path: Path) -> None:
     status = {"state": "failed", "step": 1, "steps": 9, "message": "no number", "exit_code": 4}
     run = write_run(tmp_path / "a", [train(1)], status=status)
