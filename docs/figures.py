@@ -170,10 +170,15 @@ def temperature() -> Sheet:
     return sheet
 
 
-def prototypes() -> Sheet:
-    """Cosines of all prototypes, less what is usual, of a random network and after 300 steps."""
+def prototypes(before: int = 12, after: int = 300) -> Sheet:
+    """Cosines of all prototypes, less what is usual, of a random network and after some steps.
+
+    The random network's are those of a run whose weights stay where they are, once its bank is full.
+    """
     sheet = Sheet(WIDTH, 480)
-    for column, (words, steps, rate) in enumerate((("random network", 12, 1e-30), ("after 300 steps", 300, 0.2))):
+    for column, (words, steps, rate) in enumerate(
+        (("random network", before, 1e-30), (f"after {after} steps", after, 0.2))
+    ):
         with tempfile.TemporaryDirectory() as folder:
             asked = {"pretrain": {"steps": steps, "lr": rate, "validate_epochs": 0}}
             run = run_pretraining(Request(layers=(merge(RECIPE, asked),), out=Path(folder) / "run", quiet=True))
