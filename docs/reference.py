@@ -48,6 +48,10 @@ SHELL = {
     "mdp.io.comparing": ["run_comparison", "Comparison", "Start", "parse_start", "parse_shares"],
     "mdp.io.atlas": ["run_taxonomy"],
     "mdp.io.report": ["run_report"],
+    "mdp.io.inspecting": ["inspect"],
+    "mdp.io.checkpoint": ["load", "Checkpoint"],
+    "mdp.io.checkpoint_report": ["verify", "describe", "difference"],
+    "mdp.io.catalogue": ["dataset_rows", "recipe_rows"],
     "mdp.io.errors": [
         "MdpError", "RecipeError", "DatasetError", "Diverged", "CheckpointError", "ResourceError", "Preempted",
         "ProcessError",
@@ -70,22 +74,14 @@ def write(folder: Path) -> None:
 
 def pages() -> dict[str, str]:
     """Every page by its path in `docs/generated`."""
-    core = {f"core/{name.rpartition('.')[2]}.rst": module_page(name, public) for name, public in topics()}
-    listed = "\n".join(f"   {_short(name)} <{Path(name).with_suffix('').as_posix()}>" for name in core)
     return {
-        **core,
-        "core.rst": f"{_title('mdp.core')}{_module_words('mdp.core')}\n\n.. toctree::\n\n{listed}\n",
+        **{f"{_place(name)}.rst": module_page(name, public) for name, public in topics()},
+        "core.rst": core_page(),
         "shell.rst": shell_page(),
         "settings.md": settings_page(),
         "commands.md": commands_page(),
         **{f"{page}.md": root_page(name) for name, page in PAGES.items()},
     }
-
-
-def _short(name: str) -> str:
-    """What the list of pages calls a topic: `core/contrast.rst` is contrast, a method's page says that it is one."""
-    stem = Path(name).stem
-    return f"method {stem}" if stem in recipe.method_names() else stem
 
 
 # mdp.core, by topic
@@ -98,6 +94,22 @@ def topics() -> list[tuple[str, list[str]]]:
     found = [(str(node.module), [alias.name for alias in node.names]) for node in imported]
     methods = ("methods", *sorted(f"methods.{name}" for name in recipe.method_names()))
     return found + [(f"mdp.core.{name}", []) for name in methods]
+
+
+def _place(name: str) -> str:
+    """The page of a topic."""
+    return f"core/{name.rpartition('.')[2]}"
+
+
+def core_page() -> str:
+    """What mdp.core is, and its topics with a sentence each."""
+    short = {name: name.removeprefix("mdp.core.").replace("methods.", "method ") for name, _ in topics()}
+    about = [
+        f"- :doc:`{words} <{_place(name)}>`: {_module_words(name).splitlines()[0]}" for name, words in short.items()
+    ]
+    listed = [f"   {words} <{_place(name)}>" for name, words in short.items()]
+    parts = [_title("mdp.core"), _module_words("mdp.core"), "", *about, "", ".. toctree::", "   :hidden:", "", *listed]
+    return "\n".join(parts) + "\n"
 
 
 def module_page(name: str, public: list[str]) -> str:
@@ -135,8 +147,8 @@ def _offered(name: str) -> list[str]:
 def shell_page() -> str:
     """What of mdp.io a program may call."""
     words = (
-        "Commands are one call into `mdp.io`; a program may make the same calls.  These are all of them, with what\n"
-        "they take and raise.  Everything else in `mdp.io` may change without a word in the changelog."
+        "A command is one call into `mdp.io`, and a program may make the same calls: these.  Everything else in\n"
+        "`mdp.io` may change without a word in the changelog."
     )
     parts = [_title("mdp.io"), "\n".join(as_rst(words.split("\n"))), ""]
     for module, names in SHELL.items():

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import itertools
 import os
 import re
 import runpy
@@ -22,12 +23,15 @@ from PIL import Image
 
 import mdp.core
 from mdp.cli import cli
-from mdp.io.recipe import Recipe, find_method, method_names
+from mdp.io.datasets import load, names
+from mdp.io.errors import MdpError
+from mdp.io.recipe import FinetuneSettings, PretrainSettings, Recipe, find_method, method_names
 from tests.conftest import ROOT
 
 PAGES = sorted(
     path for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "examples/**/*.md") for path in ROOT.glob(pattern)
 )
+KINDS = {"pretrain": PretrainSettings, "method": find_method("multi_dataset").Settings, "finetune": FinetuneSettings}
 SECTIONS = {field.name for field in dataclasses.fields(Recipe)}
 FIGURES = ROOT / "docs" / "figures"
 # options that pages name by themselves and that are other programs': torchrun's, and those of benchmarks
@@ -164,6 +168,57 @@ def test_each_equation_of_the_paper_stands_once_in_the_explanation() -> None:
         int(number) for block in blocks for number in re.findall(r"\\qquad \((\d)\)$", block, re.MULTILINE)
     )
     assert numbers == dict.fromkeys(range(1, 9), 1)
+
+
+# Tables that repeat what the code says
+
+
+def rows_of(name: str, heading: str) -> list[list[str]]:
+    """The cells of the table on a page whose first heading is this one."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {heading} |"))
+    table = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
+
+
+def test_the_table_of_datasets_has_every_dataset_with_as_many_classes_as_it_has() -> None:
+    told = {}
+    for row in rows_of("README.md", "name"):
+        told |= dict(zip(re.findall(r"`([\w-]+)`", row[0]), map(int, row[1].split(", ")), strict=True))
+    assert told == {name: len(load(name).labels.classes) for name in names()}
+
+
+def test_the_table_of_methods_has_every_method_and_whether_it_needs_labels() -> None:
+    told = {row[0].strip("`"): row[2] == "yes" for row in rows_of("docs/methods.md", "method")}
+    assert told == {name: find_method(name).NEEDS_LABELS for name in method_names()}
+
+
+def test_the_table_of_exit_codes_has_every_code_of_an_error() -> None:
+    told = {int(row[0]) for row in rows_of("docs/resuming.md", "exit code")}
+    assert told == {error.exit_code for error in MdpError.__subclasses__()} | {0, 1, 130}
+
+
+def test_the_table_of_sources_has_the_defaults_of_the_code() -> None:
+    defaults = {
+        key: words for prefix, kind in KINDS.items() for key, words, _ in reference().setting_rows(kind, prefix)
+    }
+    compared = 0
+    for names_, values, _ in rows_of("docs/method.md", "setting"):
+        for key, value in zip(re.findall(r"`([\w.]+)`", names_), values.split(", "), strict=False):
+            if re.fullmatch(r"[\d.]+", value):
+                assert float(value) == float(defaults[key].strip("`")), key
+                compared += 1
+    assert compared >= 12
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_dataset_that_a_page_describes_in_yaml_is_one(path: Path, tmp_path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)):
+        if "splits:" in block:
+            place = tmp_path / f"{number}.yaml"
+            place.write_text(block, encoding="utf-8")
+            assert len(load(str(place)).labels.classes) >= 2
 
 
 # Pictures
