@@ -1,4 +1,4 @@
-"""The pages of `mdp report` and `mdp taxonomy` in a real browser: silent, whole, readable, and right under the pointer."""
+"""The pages of `mdp report` and `mdp taxonomy` in a real browser: silent, whole, readable, right under the pointer."""
 
 import json
 import random
@@ -109,14 +109,16 @@ def test_tab_reaches_everything_that_can_be_used_and_shows_where_it_is(
     with visit(browser, files[name]) as opened:
         page = opened.page
         usable = page.evaluate(
-            "[...document.querySelectorAll('a[href], input, summary, [tabindex]')].filter(e => e.checkVisibility()).length"
+            "[...document.querySelectorAll('a[href], input, summary, [tabindex]')].filter(e => e.checkVisibility())"
+            ".length"
         )
         seen = set()
         for _ in range(usable):
             page.keyboard.press("Tab")
             place, style, width = page.evaluate("""() => {
                 const on = document.activeElement, style = getComputedStyle(on);
-                return [[...document.querySelectorAll("*")].indexOf(on), style.outlineStyle, parseFloat(style.outlineWidth)];
+                const place = [...document.querySelectorAll("*")].indexOf(on);
+                return [place, style.outlineStyle, parseFloat(style.outlineWidth)];
             }""")
             assert style == "solid", place
             assert width >= 2
@@ -312,7 +314,8 @@ def told_facts(page: Path) -> dict[str, Any]:
 def pixels(opened: Visit) -> list[int]:
     """Red, green, blue and alpha of every cell of the map, one after the other."""
     found: list[int] = opened.page.evaluate("""() => {
-        const map = document.querySelector("canvas"), copy = new OffscreenCanvas(map.width, map.height).getContext("2d");
+        const map = document.querySelector("canvas");
+        const copy = new OffscreenCanvas(map.width, map.height).getContext("2d");
         copy.drawImage(map, 0, 0);
         return [...copy.getImageData(0, 0, map.width, map.height).data];
     }""")
@@ -330,12 +333,10 @@ def test_a_search_leaves_the_pairs_of_what_is_typed(
 ) -> None:
     facts = told_facts(files[name])
     everything = [(pair["first"], pair["second"]) for pair in facts["pairs"]]
-    words = (
-        ["sky", "A/", "</script><b>&", "nowhere"] if name == "atlas" else ["shapes-coarse/wall", "DISC", "shapes-fine"]
-    )
+    hostile, world = ["sky", "A/", "</script><b>&", "nowhere"], ["shapes-coarse/wall", "DISC", "shapes-fine"]
     with visit(browser, files[name], width) as opened:
         assert pairs_shown(opened) == everything
-        for word in words:
+        for word in hostile if name == "atlas" else world:
             opened.page.locator("#search").fill(word)
             expected = [pair for pair in everything if any(word.lower() in name.lower() for name in pair)]
             classes = sum(word.lower() in name.lower() for name in facts["order"])
