@@ -560,10 +560,10 @@ def compare(
 @click.option("--out", type=click.Path(path_type=Path), help="File to write [default: report.html in the first RUN].")
 @click.option("-q", "--quiet", is_flag=True, help="Do not print where the page is.")
 def write_report(folders: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
-    """Write one HTML page about runs: curves, scores, settings and how they ended.
+    """Write one HTML page about runs: curves, scores, pictures, settings and how they ended.
 
     Runs may still be going on.  The page is one file that needs no network; of several runs it shows the curves
-    together and the settings that differ.
+    together and the settings that differ.  Results of `mdp compare` may be among them.
 
     \b
       mdp report runs/pretrain/2026-11-20_1432_voc+ade20k

@@ -19,7 +19,7 @@ from torch import Tensor
 from mdp.cli import cli
 from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import confusion_matrix, mean_iou, pixel_accuracy
-from mdp.io import gallery
+from mdp.io import drawing, gallery
 from mdp.io.datasets import load, open_split
 from mdp.io.distributed import ALONE
 from mdp.io.errors import ResourceError
@@ -29,7 +29,7 @@ from mdp.io.scoring import run_evaluation
 from tests.small_runs import TINY, request
 
 SPACE = LabelSpace(name="a", classes=("road", "car", "sky"), colors=((10, 20, 30), (200, 0, 0), (0, 0, 250)))
-STEP = gallery._PANEL[0] + gallery._GAP
+STEP = gallery._PANEL[0] + drawing.GAP
 
 
 def see_(worst: Worst, place: int, guess: Tensor, labels: Tensor, name: str = "") -> None:
@@ -39,7 +39,7 @@ def see_(worst: Worst, place: int, guess: Tensor, labels: Tensor, name: str = ""
 
 
 def shown(place: int, name: str, classes: tuple[int, ...] = (0,), noise: bool = False) -> Shown:
-    size = (gallery._PANEL[1], 4 * STEP - gallery._GAP, 3)
+    size = (gallery._PANEL[1], 4 * STEP - drawing.GAP, 3)
     rng = np.random.default_rng(place)
     picture = np.zeros(size, dtype=np.uint8)
     if noise:
@@ -109,7 +109,7 @@ def test_an_image_without_labelled_pixels_is_left_out() -> None:
 
 def test_errors_are_red_where_wrong_and_grey_where_ignored() -> None:
     picture = errors(np.array([[0, 1, 1]]), np.array([[0, 0, IGNORE]]))
-    assert picture[0].tolist() == [list(gallery._RIGHT), list(gallery._WRONG), list(gallery._IGNORED)]
+    assert picture[0].tolist() == [list(gallery._RIGHT), list(gallery._WRONG), list(drawing.IGNORED)]
 
 
 def at(picture: Image.Image, panel: int, x: float, y: float) -> tuple[int, ...]:
@@ -133,19 +133,19 @@ def test_the_panels_are_photo_truth_prediction_and_errors() -> None:
     assert [at(picture, 1, x, y) for y, x in ((near, near), (near, far), (far, near))] == [road, car, sky]
     assert [at(picture, 2, x, y) for y in (near, far) for x in (near, far)] == [road, sky, sky, car]
     assert [at(picture, 3, x, y) for y in (near, far) for x in (near, far)] == [
-        gallery._RIGHT, gallery._WRONG, gallery._RIGHT, gallery._IGNORED,
+        gallery._RIGHT, gallery._WRONG, gallery._RIGHT, drawing.IGNORED,
     ]  # fmt: skip
 
 
 def test_ignored_pixels_of_the_truth_are_striped_and_only_they() -> None:
-    grey = LabelSpace(name="a", classes=("b", "c"), colors=(gallery._IGNORED, (1, 2, 3)))
+    grey = LabelSpace(name="a", classes=("b", "c"), colors=(drawing.IGNORED, (1, 2, 3)))
     labels = torch.zeros(100, 100, dtype=torch.int16)
     labels[:, 50:] = IGNORE
     picture = np.array(panels(torch.zeros(3, 100, 100, dtype=torch.uint8), torch.zeros(100, 100).long(), labels, grey))
     truth = picture[:, STEP : STEP + 260]
-    assert np.unique(truth[:, :125].reshape(-1, 3), axis=0).tolist() == [list(gallery._IGNORED)]
+    assert np.unique(truth[:, :125].reshape(-1, 3), axis=0).tolist() == [list(drawing.IGNORED)]
     half = truth[:, 135:].reshape(-1, 3)
-    assert 0.3 < (half == gallery._STRIPE).all(1).mean() < 0.7
+    assert 0.3 < (half == drawing.STRIPE).all(1).mean() < 0.7
 
 
 def test_one_wrong_pixel_of_a_large_image_still_shows() -> None:
@@ -160,7 +160,7 @@ def test_one_wrong_pixel_of_a_large_image_still_shows() -> None:
 def test_images_of_any_shape_fit_a_panel(height: int, width: int) -> None:
     labels = torch.zeros(height, width, dtype=torch.int16)
     picture = panels(torch.zeros(3, height, width, dtype=torch.uint8), labels.long(), labels, SPACE)
-    assert picture.width == 4 * STEP - gallery._GAP
+    assert picture.width == 4 * STEP - drawing.GAP
     assert 1 <= picture.height <= gallery._PANEL[1]
 
 
@@ -172,7 +172,7 @@ def colors_in(picture: Image.Image) -> set[tuple[int, ...]]:
 
 
 def test_the_legend_has_the_classes_that_occur_and_no_other() -> None:
-    found = colors_in(page([shown(0, "a", (0,)), shown(1, "b", (2,))], 1, SPACE, "title"))
+    found = colors_in(page([shown(0, "a", (0,)), shown(1, "b", (2,))], ["1.", "2."], SPACE, "title"))
     assert {SPACE.colors[0], SPACE.colors[2]} <= found
     assert SPACE.colors[1] not in found
 
@@ -184,18 +184,18 @@ def test_pages_have_one_width_and_stay_small(tmp_path: Path) -> None:
     assert path.stat().st_size < 4 * 2**20  # with photos of noise, which does not compress
     with Image.open(path) as picture:
         assert picture.width == gallery._WIDTH
-        assert np.array(picture)[:, -gallery._MARGIN + 1 :].min() == 255  # nothing runs over the edge
+        assert np.array(picture)[:, -drawing.MARGIN + 1 :].min() == 255  # nothing runs over the edge
     (path,) = write_gallery(tmp_path, [shown(i, f"{i}.png") for i in range(12)], SPACE, "title")
     assert path.stat().st_size < 2**20
 
 
 def test_names_are_cut_in_the_middle_to_what_fits() -> None:
-    font = gallery._font(15)
-    cut = gallery._cut("begin" + "x" * 5000 + "end.png", font)
+    font, room = drawing.font(15), gallery._WIDTH - 2 * drawing.MARGIN
+    cut = drawing.cut("begin" + "x" * 5000 + "end.png", font, room)
     assert cut.startswith("begin")
     assert cut.endswith("end.png")
-    assert font.getlength(cut) <= gallery._WIDTH - 2 * gallery._MARGIN
-    assert gallery._cut("short.png", font) == "short.png"
+    assert font.getlength(cut) <= room
+    assert drawing.cut("short.png", font, room) == "short.png"
 
 
 def test_gallery_json_lists_the_images_worst_first_with_their_pages(tmp_path: Path) -> None:
@@ -254,7 +254,9 @@ def test_the_gallery_of_an_evaluation_agrees_with_its_predictions(
     expected = sorted(expected)[:3]
     listed = [(line["miou"], line["image"], line["accuracy"]) for line in found["images"]]
     assert listed == [(item.miou, item.name, item.accuracy) for item in expected]
-    sheet = page(expected, 1, dataset.labels, "shapes-target val: the worst 3 of 5 images, page 1 of 1")
+    sheet = page(
+        expected, ["1.", "2.", "3."], dataset.labels, "shapes-target val: the worst 3 of 5 images, page 1 of 1"
+    )
     with Image.open(folder / "gallery" / "page-01.png") as picture:
         assert (np.array(picture) == np.array(sheet)).all()
 

@@ -29,7 +29,7 @@ from mdp.io.loader import own_parts
 from mdp.io.loading import CropItem, FinetuneItems, Pool, stack_crops
 from mdp.io.opening import pool_of
 from mdp.io.place import Place
-from mdp.io.probing import probe
+from mdp.io.probing import Looker, probe
 from mdp.io.recipe import PretrainSettings, RunSettings, merge, nest, resolve
 from mdp.io.signals import Stop, stop_on_signals
 from mdp.io.updating import Trainee, part_key, seed_dropout, sgd, trainee, update_
@@ -220,7 +220,7 @@ def test_the_score_while_pretraining_is_over_the_images_of_all_processes() -> No
         return torch.stack([images[:, 0] * k % 1 for k in range(1, 6)], 1)[:, :, ::8, ::8]
 
     def work(world: World) -> dict[str, float]:
-        return probe(nn.Identity(), classify, None, pool, settings, 8, CPU, Stop(), world).iou
+        return probe(nn.Identity(), Looker(classify, pool, settings, 8, CPU), None, Stop(), world).iou
 
     expected = work(ALONE)
     assert 0 < expected["shapes-coarse"] < 1

@@ -261,12 +261,13 @@ def _run(cell: Cell, identity: dict[str, Any], asked: Comparison) -> dict[str, A
     """Fine-tunes, or goes on fine-tuning, and scores; the record has the result only when all is done."""
     runs.make(cell.folder.parent)
     runs.write_text(cell.record, json.dumps(identity) + "\n")
+    request = replace(cell.request, report=False)  # a page a cell is more than anyone reads
     if (cell.folder / "checkpoints" / "last.safetensors").is_file():
-        run_finetuning(replace(cell.request, resume=str(cell.folder), init=None))
+        run_finetuning(replace(request, resume=str(cell.folder), init=None))
     else:
         shutil.rmtree(cell.folder, ignore_errors=True)  # what a kill before the first checkpoint left
-        run_finetuning(cell.request)
-    scores, _ = run_evaluation(replace(cell.request, init=str(cell.folder), out=None), "last", keep=False)
+        run_finetuning(request)
+    scores, _ = run_evaluation(replace(request, init=str(cell.folder), out=None), "last", keep=False)
     result = {key: scores[key] for key in ("dataset", "split", "images", "miou", "macc", "aacc", "blocks", "rule")}
     result["majority_miou"] = scores["majority"]["miou"]
     result["curve"] = _curve(cell.folder)

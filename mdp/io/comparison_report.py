@@ -73,27 +73,29 @@ def share_label(share: Fraction | str) -> str:
 # Tables
 
 
-def _scores(whole: Mapping[str, Any], start: str, share: Fraction) -> dict[int, dict[str, Any]]:
+def scores_of(whole: Mapping[str, Any], start: str, share: Fraction) -> dict[int, dict[str, Any]]:
     """The cells of a start at a share, by seed."""
     cells = [cell for cell in whole["cells"] if cell["start"] == start and Fraction(cell["share"]) == share]
     return {cell["seed"]: cell for cell in cells}
 
 
-def _shares(whole: Mapping[str, Any]) -> list[Fraction]:
+def shares(whole: Mapping[str, Any]) -> list[Fraction]:
+    """The shares of the labels, in order."""
     return sorted({Fraction(cell["share"]) for cell in whole["cells"]})
 
 
-def _starts(whole: Mapping[str, Any]) -> list[str]:
+def starts(whole: Mapping[str, Any]) -> list[str]:
+    """The starts that have a cell, in the order they were given in."""
     there = {cell["start"] for cell in whole["cells"]}
     return [name for name in whole["starts"] if name in there]
 
 
 def contrasts(whole: Mapping[str, Any]) -> Iterator[Contrast]:
     """Every start against those it is to be compared with, on the seeds that both have."""
-    for share in _shares(whole):
+    for share in shares(whole):
         for against in whole["against"]:
-            for start in _starts(whole):
-                a, b = _scores(whole, start, share), _scores(whole, against, share)
+            for start in starts(whole):
+                a, b = scores_of(whole, start, share), scores_of(whole, against, share)
                 seeds = sorted(a.keys() & b.keys())
                 if start == against or not seeds:
                     continue
@@ -116,16 +118,16 @@ def _order(found: Difference, spread: float, seeds: int) -> int:
 
 def report(whole: Mapping[str, Any]) -> str:
     """The tables and the sentences, for people."""
-    shares, starts, settings = _shares(whole), _starts(whole), whole["recipe"]["finetune"]
-    width = max(len(name) for name in [*starts, "always the same class"]) + 2
+    there, names, settings = shares(whole), starts(whole), whole["recipe"]["finetune"]
+    width = max(len(name) for name in [*names, "always the same class"]) + 2
     first = whole["cells"][0]
     lines = [
         f"{whole['target']} {whole['split']} ({first['images']} images): mIoU in percent after {settings['steps']} "
         f"steps of {settings['batch_size']} crops, mean ± standard deviation over seeds",
-        f"{'start':<{width}}" + "".join(f"{_head(whole, share):>22}" for share in shares),
+        f"{'start':<{width}}" + "".join(f"{head:>22}" for head in share_heads(whole)),
     ]
-    for start in starts:
-        cells = [_mean(list(_scores(whole, start, share).values())) for share in shares]
+    for start in names:
+        cells = [mean(list(scores_of(whole, start, share).values())) for share in there]
         lines.append(f"{start:<{width}}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append(f"{'always the same class':<{width}}{100 * first['majority_miou']:>22.2f}")
     found = list(contrasts(whole))
@@ -134,12 +136,17 @@ def report(whole: Mapping[str, Any]) -> str:
             "",
             f"minus {against}, paired by seed [95 % bootstrap interval over seeds and blocks of test images]",
         ]
-        for start in starts:
+        for start in names:
             own = {c.share: c for c in found if c.start == start and c.against == against}
             if own:
-                lines.append(f"{start:<{width}}" + "".join(f"{_gap(own.get(share)):>22}" for share in shares))
-        lines += ["", *_sentences([c for c in found if c.against == against], shares)]
+                lines.append(f"{start:<{width}}" + "".join(f"{gap(own.get(share)):>22}" for share in there))
+        lines += ["", *sentences([c for c in found if c.against == against], there)]
     return "\n".join(lines)
+
+
+def share_heads(whole: Mapping[str, Any]) -> list[str]:
+    """Each share, and how many images that is."""
+    return [_head(whole, share) for share in shares(whole)]
 
 
 def _head(whole: Mapping[str, Any], share: Fraction) -> str:
@@ -147,23 +154,25 @@ def _head(whole: Mapping[str, Any], share: Fraction) -> str:
     return f"{share_label(share)} ({images} images)"
 
 
-def _mean(cells: list[dict[str, Any]]) -> str:
+def mean(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The mean mIoU of cells that differ in their seeds, in percent."""
     values = [100 * cell["miou"] for cell in cells]
     if len(values) < 2:
         return f"{values[0]:.2f} (1 seed)" if values else "-"
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} ({len(values)})"
 
 
-def _gap(contrast: Contrast | None) -> str:
+def gap(contrast: Contrast | None) -> str:
+    """A difference with its interval, in points of mIoU."""
     if contrast is None:
         return "-"
     mean, low, high = (100 * value for value in contrast.difference)
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _sentences(found: list[Contrast], shares: Sequence[Fraction]) -> Iterator[str]:
+def sentences(found: Sequence[Contrast], there: Sequence[Fraction]) -> Iterator[str]:
     """One sentence a share: which starts are above, which below, of which no order can be claimed."""
-    for share in shares:
+    for share in there:
         own = [c for c in found if c.share == share]
         if not own:
             continue
@@ -182,21 +191,24 @@ def _sentences(found: list[Contrast], shares: Sequence[Fraction]) -> Iterator[st
 # Curves
 
 
+def curve_of(whole: Mapping[str, Any], start: str, share: Fraction) -> list[tuple[int, list[float]]]:
+    """The steps that all seeds have, each with every seed's validation mIoU in percent."""
+    curves = [dict(map(tuple, cell["curve"])) for cell in scores_of(whole, start, share).values()]
+    steps = [step for step in (curves[0] if curves else {}) if all(step in curve for curve in curves)]
+    return [(step, [100 * curve[step] for curve in curves]) for step in steps]
+
+
 def curves(whole: Mapping[str, Any]) -> str:
     """Validation mIoU over fine-tuning steps, a panel a share (the paper's Fig. 3), as SVG; bands span the seeds."""
     panels = []
-    for share in _shares(whole):
+    for share in shares(whole):
         lines = []
-        for start in _starts(whole):
-            cells = list(_scores(whole, start, share).values())
-            if not cells:
-                continue
-            steps = [step for step, _ in cells[0]["curve"]]
-            by_step = [[100 * dict(map(tuple, cell["curve"]))[step] for cell in cells] for step in steps]
-            points = [(step, statistics.mean(values)) for step, values in zip(steps, by_step, strict=True)]
-            band = [(min(values), max(values)) for values in by_step] if len(_starts(whole)) <= _BANDS else []
-            lines.append(Line(start, points, band))
+        for start in starts(whole):
+            values = curve_of(whole, start, share)
+            points = [(step, statistics.mean(seeds)) for step, seeds in values]
+            band = [(min(seeds), max(seeds)) for _, seeds in values] if len(starts(whole)) <= _BANDS else []
+            lines += [Line(start, points, band)] if points else []
         panels.append(Panel(_head(whole, share), lines))
-    spread = "; band: lowest and highest seed" if len(_starts(whole)) <= _BANDS else ""
+    spread = "; band: lowest and highest seed" if len(starts(whole)) <= _BANDS else ""
     title = f"{whole['target']}: validation mIoU while fine-tuning (mean over seeds{spread})"
     return line_chart(panels, title, "fine-tuning step", "mIoU, %")

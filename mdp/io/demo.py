@@ -11,6 +11,7 @@ from typing import Any
 from mdp.io import runs
 from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.recipe import Layer, merge
+from mdp.io.report import run_report
 from mdp.io.request import Request
 from mdp.io.scoring import run_evaluation
 
@@ -52,6 +53,7 @@ def run_demo(seed: int, out: Path | None) -> dict[str, Any]:
     for name, init in (("scratch", "scratch"), ("pretrained", str(pretrained))):
         run = run_finetuning(Request(layers=layers, out=folder / name, init=init))
         scores[name], _ = run_evaluation(Request(init=str(run), quiet=True), which="last", keep=False)
+    run_report([folder / name for name in ("pretrained", "scratch", "pretrain")], folder / "report.html")
     return {
         "seed": seed,
         "scratch_miou": scores["scratch"]["miou"],
@@ -73,5 +75,5 @@ def sentence(result: dict[str, Any]) -> str:
         f"  from random weights      {scratch:6.2f}\n"
         f"  from multi-dataset runs  {pretrained:6.2f}   ({pretrained - scratch:+.2f})\n"
         f"  always 'background'      {majority:6.2f}\n"
-        f"{result['seconds']:.0f} s in all; the three runs are in {result['run']}"
+        f"{result['seconds']:.0f} s in all; the three runs are in {result['run']}, and side by side in its report.html"
     )

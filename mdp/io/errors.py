@@ -20,9 +20,10 @@ class RecipeError(MdpError):
 
 
 class DatasetError(MdpError):
-    """Files of a dataset are missing, damaged or disagree with its label space."""
+    """Files of a dataset are missing, damaged or disagree with its label space; `sample` is whose they are."""
 
     exit_code = 3
+    sample: Any = None
 
 
 class Diverged(MdpError):

@@ -18,7 +18,7 @@ from mdp.core.networks import Segmentor
 from mdp.io.budget import new_budget
 from mdp.io.distributed import ALONE, World
 from mdp.io.errors import MdpError
-from mdp.io.gallery import Worst
+from mdp.io.gallery import Sees
 from mdp.io.inference import predict
 from mdp.io.loader import load
 from mdp.io.loading import Pool, WholeItems
@@ -62,10 +62,11 @@ def score(
     stop: Stop | None = None,
     world: World = ALONE,
     skipped: Callable[[MdpError], None] | None = None,
+    sees: Sees | None = None,
 ) -> Tensor:
     """Confusion matrices (K, C, C) of the network over K blocks of consecutive images of the pool; see `tally`."""
     plain = replace(settings, boundary=False)
-    return tally(network, pool, plain, device, workers, stop, world=world, skipped=skipped).confusions
+    return tally(network, pool, plain, device, workers, stop, world=world, skipped=skipped, sees=sees).confusions
 
 
 def tally(
@@ -80,14 +81,14 @@ def tally(
     keep: Saved | None = None,
     world: World = ALONE,
     skipped: Callable[[MdpError], None] | None = None,
-    worst: Worst | None = None,
+    sees: Sees | None = None,
 ) -> Tally:
     """The counts of the network over the pool; blocks and groups tell how much a score depends on the choice of images.
 
     The network is left in evaluation mode.  The images are dealt out to all processes.  `tell` hears (images done,
     images in all), `say` lines; `keep` says where predictions are saved.  A `stop` that is set ends it early.
-    `skipped` hears of files that cannot be read and are left out; without it the first of them is raised.  `worst` sees
-    every image.
+    `skipped` hears of files that cannot be read and are left out; without it the first of them is raised.  `sees` looks
+    at every image.
     """
     classes = pool.union.size
     count = min(len(pool.samples), settings.images or len(pool.samples))
@@ -107,8 +108,8 @@ def tally(
                 grouped[item.place * groups // count] += block_counts(matrix)
                 if settings.boundary:
                     edges += boundary_counts(guess, item.labels, classes)
-                if worst:
-                    worst.see_(item.place, pool.samples[item.place].image, matrix, item.image, guess, item.labels)
+                if sees:
+                    sees.see_(item.place, pool.samples[item.place].image, matrix, item.image, guess, item.labels)
                 if keep:
                     save(keep, item.place, item.image, guess, item.labels)
             if tell:

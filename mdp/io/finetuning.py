@@ -20,12 +20,15 @@ from mdp.core.networks.pair import EncoderPair
 from mdp.core.schedules import polynomial, warm_up
 from mdp.io.checkpoint import Checkpoint
 from mdp.io.engine import Position, Schedule, loop, position_of, prefixed, restore_, section
+from mdp.io.errors import Diverged
 from mdp.io.evaluation import score
-from mdp.io.inference import inference_settings
+from mdp.io.inference import inference_settings, predict
 from mdp.io.loader import own_parts
 from mdp.io.loading import Crops, FinetuneItems, Key, Pool, crop_batch, stack_crops, stream_batches
 from mdp.io.place import Place
 from mdp.io.recipe import Recipe
+from mdp.io.samples import sample_sheet, strangest
+from mdp.io.showing import ImageScores, best_median_worst, prediction_sheet
 from mdp.io.signals import Stop
 from mdp.io.updating import (
     Overflow,
@@ -101,9 +104,22 @@ class Finetuning:
         ]
         try:
             with unharmed(self.one, [batch]):
-                return {**update_(self.one, losses, lr, f"step {step + 1}"), "lr": lr}
+                values = update_(self.one, losses, lr, f"step {step + 1}")
         except Overflow as error:
             return {**error.record, "lr": lr, "overflow": 1}
+        except Diverged:
+            self._picture("failed", batch, step)
+            raise
+        if step == 0:
+            self._picture("first", batch, step)
+        return {**values, "lr": lr}
+
+    def _picture(self, name: str, batch: Batch, step: int) -> None:
+        """Draws samples of this process's part of the batch; the strangest ones first where the step failed."""
+        names = self.samples(step)[self.processes.own]
+        rows = strangest(batch.images) if name == "failed" else None
+        title = f"step {step + 1}: samples as the network gets them"
+        self.place.picture(f"samples/{name}.png", lambda: sample_sheet([batch], names, self.pool.union, title, rows))
 
     def _loss(self, part: Batch, pixels: Tensor, step: int, place: int) -> Loss:
         """The loss of one part of the batch, which has dropout of its own."""
@@ -114,18 +130,37 @@ class Finetuning:
     def validate(self, step: int, stop: Stop) -> float | None:
         if self.validation is None:
             return -math.inf
-        place, run = self.place, self.recipe.run
+        place, run, images = self.place, self.recipe.run, ImageScores()
         confusion = score(
             self.network, self.validation, inference_settings(self.recipe), place.device, run.workers, stop,
-            world=place.world, skipped=place.skip if run.on_bad_sample == "skip" else None,
+            world=place.world, skipped=place.skip if run.on_bad_sample == "skip" else None, sees=images,
         ).sum(0)  # fmt: skip
+        stopped = stop.agree(place.world)
+        if step == self.recipe.finetune.steps and not stopped:
+            self._show_predictions(self.validation, images, step)
         self.network.train()
-        if stop.agree(place.world):
+        if stopped:
             return None
         self.last, accuracy = mean_iou(confusion), pixel_accuracy(confusion)
         place.journal.record("validate", step, miou=self.last, aacc=accuracy)
         place.journal.say(f"step {step}: validation mIoU {100 * self.last:.2f}, aAcc {100 * accuracy:.2f}")
         return self.last
+
+    def _show_predictions(self, pool: Pool, images: ImageScores, step: int) -> None:
+        """Draws the best, median and worst images of the validation."""
+        chosen = best_median_worst(images.of_all(self.place.world))
+        space, settings = pool.union.spaces[0], inference_settings(self.recipe)
+        names = [sample.image for sample in pool.samples]
+
+        def guess(place: int) -> tuple[Tensor, Tensor, Tensor]:
+            image, labels = pool.read(place)
+            return image, predict(self.network, image, settings, self.place.device), labels
+
+        title = f"{space.name}: validation after step {step}"
+        if chosen:
+            self.place.picture(
+                f"predictions/{space.name}.png", lambda: prediction_sheet(chosen, guess, names, space, title)
+            )
 
     def checkpoint(self, name: str, position: Position) -> None:
         tensors = {

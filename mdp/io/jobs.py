@@ -6,7 +6,8 @@ how it ended.  With several processes all do the same; what only one may do, the
 
 import shlex
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from mdp.core.networks import EncoderPair
 from mdp.io import runs
 from mdp.io.checking import check_before_training
 from mdp.io.checkpoint import checkpoints_in
+from mdp.io.class_shares import write_class_shares
 from mdp.io.distributed import World, joined
-from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, RecipeError
+from mdp.io.errors import CheckpointError, DatasetError, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.finetuning import finetune, new_segmentor
 from mdp.io.head_init import start_classifier_
 from mdp.io.init_weights import take
@@ -25,8 +27,10 @@ from mdp.io.journal import Counter, Journal, rewind
 from mdp.io.opening import Plan, expect_pretraining, plan_finetuning, plan_pretraining
 from mdp.io.place import Place
 from mdp.io.recipe import Layer, Recipe, find_method, resolve, schedule_layer
+from mdp.io.report import report_at_end
 from mdp.io.request import Request, with_paths
 from mdp.io.resuming import Start, begin, differences, fresh, resumed_recipe, same_labels
+from mdp.io.samples import unusable_sheet
 from mdp.io.setting_up import agree, memory_in_one_line, set_up
 from mdp.io.signals import Stop, stop_on_signals
 from mdp.io.training import data_of, pretrain, schedule_of
@@ -57,6 +61,27 @@ def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
         journal.status("failed", repr(error), 1)
         raise
     journal.status("done", "", 0)
+
+
+@contextmanager
+def _reported(place: Place, wanted: bool) -> Iterator[None]:
+    """Writes the run's report however it ends, but for a second Ctrl-C and faults of ours."""
+    try:
+        yield
+    except MdpError as error:
+        _report(place, wanted, error)
+        raise
+    _report(place, wanted)
+
+
+def _report(place: Place, wanted: bool, error: MdpError | None = None) -> None:
+    """The report, with a picture of a sample that cannot be used; what goes wrong with it never hides the error."""
+    with suppress(ResourceError):
+        if isinstance(error, DatasetError) and error.sample is not None:
+            title = f"after step {place.journal.step}: the sample that cannot be used"
+            place.picture("samples/unusable.png", partial(unusable_sheet, error.sample, title))
+        if wanted and place.world.main:
+            report_at_end(place.folder, place.journal.say)
 
 
 def _enough(images: int, world: World, recipe: Recipe, least: int) -> None:
@@ -128,15 +153,17 @@ def run_pretraining(request: Request) -> Path:
         folder = start.folder or Path(world.said(lambda: str(fresh("pretrain", plan, request, held))))
         schedule, length = schedule_of(recipe, images)
         journal = Journal(folder, schedule.steps, recipe.run.log_seconds, request.quiet, world.main)
-        with _recorded(journal, "pretrain", world):
+        place = Place(folder=folder, journal=journal, device=device, world=world)
+        with _reported(place, request.report), _recorded(journal, "pretrain", world):
             _announce(journal, [*plan.lines, *checked], start, world)
+            if world.main:
+                write_class_shares(folder, plan.pool)
             journal.say(
                 f"{images:,} images, {plan.pool.union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
                 f"images ({length:,} an epoch) on {_where(device, world, schedule.batch, recipe)}"
             )
             for line in report:
                 journal.say(line)
-            place = Place(folder=folder, journal=journal, device=device, world=world)
             pretrain(recipe, plan.pool, plan.validation, place, stop, start.checkpoint, weights)
             _ended(place)
     return folder
@@ -240,13 +267,15 @@ def run_finetuning(request: Request) -> Path:
         checked = _check(recipe, plan, world, stop, request.quiet)
         folder = start.folder or Path(world.said(lambda: str(fresh("finetune", plan, request, held))))
         journal = Journal(folder, recipe.finetune.steps, recipe.run.log_seconds, request.quiet, world.main)
-        with _recorded(journal, "finetune", world):
+        place = Place(folder=folder, journal=journal, device=device, world=world)
+        with _reported(place, request.report), _recorded(journal, "finetune", world):
             _announce(journal, [*plan.lines, *checked], start, world)
+            if world.main:
+                write_class_shares(folder, plan.pool)
             for line in [] if start.checkpoint else report:
                 journal.say(line)
             batch = recipe.finetune.batch_size
             journal.say(f"{recipe.finetune.steps:,} steps of {batch} crops on {_where(device, world, batch, recipe)}")
-            place = Place(folder=folder, journal=journal, device=device, world=world)
             finetune(recipe, network, plan.pool, plan.validation, place, stop, start.checkpoint)
             _ended(place)
     return folder

@@ -29,7 +29,7 @@ from mdp.core.photometry import (
     stack_draws,
 )
 from mdp.io.datasets import Dataset, Sample, labels_of
-from mdp.io.errors import MdpError
+from mdp.io.errors import DatasetError, MdpError
 from mdp.io.recipe import FinetuneSettings, PretrainSettings
 
 Key = tuple[int, int]  # (epoch, or another number that tells repeats apart; index of a sample)
@@ -46,8 +46,12 @@ class Pool(NamedTuple):
         """Image (3, H, W) uint8 and union labels (H, W) int16 of a sample.  Raises DatasetError naming the file."""
         sample = self.samples[index]
         dataset = self.datasets[sample.dataset]
-        rgb, raw = dataset.read(sample)
-        return torch.from_numpy(rgb).permute(2, 0, 1), labels_of(self.union, sample, raw, dataset.source)
+        try:
+            rgb, raw = dataset.read(sample)
+            return torch.from_numpy(rgb).permute(2, 0, 1), labels_of(self.union, sample, raw, dataset.source)
+        except DatasetError as error:
+            error.sample = sample
+            raise
 
     def name(self, index: int) -> str:
         """What people know a sample by."""

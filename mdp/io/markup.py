@@ -37,6 +37,12 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], kin
     )
 
 
+def bar(share: float, words: str) -> str:
+    """A bar for a share in 0..1, and what it says."""
+    drawn = f'<span class="bar" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i></span>'
+    return f'<span class="value">{drawn} {words}</span>'
+
+
 def folded(summary: str, body: str, is_open: bool = False) -> str:
     """What is shown when its heading is opened."""
     return f"<details{' open' if is_open else ''}><summary>{summary}</summary>{body}</details>"

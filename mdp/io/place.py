@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mdp.core.labels import LabelUnion
 from mdp.io import jpeg
-from mdp.io.checkpoint import save
+from mdp.io.checkpoint import save, write_atomically
 from mdp.io.distributed import World
 from mdp.io.engine import Position
 from mdp.io.errors import MdpError
+from mdp.io.images import png_bytes
 from mdp.io.journal import Journal, number_of
 from mdp.io.loader import Forgiving, load, to_device
 from mdp.io.loading import Key, Pool
 from mdp.io.recipe import Recipe, RunSettings, as_layer
-from mdp.io.runs import space_json
+from mdp.io.runs import make, space_json
 
 
 @dataclass(kw_only=True)
@@ -59,6 +61,13 @@ class Place:
         place = self.folder / "checkpoints"
         previous = place / "previous.safetensors" if name == "last" else None
         save(place / f"{name}.safetensors", tensors, about, previous)
+
+    def picture(self, name: str, draw: Callable[[], Image.Image]) -> None:
+        """Draws a picture into the run's folder, if this is the main process: `samples/first.png`."""
+        if self.world.main:
+            path = self.folder / name
+            make(path.parent)
+            write_atomically(path, [png_bytes(draw())])
 
     def skip(self, error: MdpError) -> None:
         """Tells of a sample that could not be read, and counts it."""

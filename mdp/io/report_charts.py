@@ -76,8 +76,8 @@ def style_of(style: int) -> tuple[str, str]:
     return f"c{style % 8}", _DASHES[(style % 8 + style // 8) % 3]
 
 
-def figure(chart: Chart, number: int) -> str:
-    """The chart as a figure of a page, `number` its own on it; "" when it has no point."""
+def figure(chart: Chart, number: int | str) -> str:
+    """The chart as a figure of a page, `number` (or a word) its own on it; "" when it has no point."""
     drawn = [line for line in chart.lines if len(line.x)]
     if not drawn:
         return ""

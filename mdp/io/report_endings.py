@@ -24,6 +24,13 @@ CODES = {
     130: "interrupted",
 }
 
+_REMEDIES = {
+    "data": "<code>mdp check</code> on the dataset, which names everything of the kind at once, or "
+    "<code>--on-bad-sample skip</code>, which leaves such samples out and counts them",
+    "memory": "<code>--accumulate 2</code> (or more), which keeps the batch; a smaller <code>--batch-size</code> or "
+    "crop; <code>--precision bf16</code> on a GPU; fewer <code>--workers</code> where it is the machine's memory",
+}
+
 
 def kind_of(facts: RunFacts) -> str:
     """`pretrain` or `finetune`, as the command says, or else what was recorded; "" when neither does."""
@@ -101,9 +108,19 @@ def _advice(facts: RunFacts, now: float) -> list[str]:
         return [f"{again} goes on where it stopped."]
     if state in ("failed", "interrupted") and code == 4:
         return [f"What to try: {'; '.join(_remedies(facts))}.", f"{again} replays the step that failed, with its data."]
+    if state == "failed" and (tries := _REMEDIES.get(_trouble(facts))):
+        return [f"What to try: {tries}.", f"{again} then goes on from the last checkpoint."]
     if state in ("failed", "interrupted"):
         return [f"Once that is mended, {again} goes on from the last checkpoint."]
     return []
+
+
+def _trouble(facts: RunFacts) -> str:
+    """What a run that failed lacked, as far as its exit code and message say; "" for anything else."""
+    code, message = facts.status.get("exit_code"), str(facts.status.get("message"))
+    if code == 3:
+        return "data"
+    return "memory" if code == 6 and "memory" in message else ""
 
 
 def _remedies(facts: RunFacts) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from mdp.io.curves import History, read_history
 from mdp.io.errors import MdpError, RecipeError
 from mdp.io.files import printable, read_bytes
-from mdp.io.report_pictures import read_galleries
+from mdp.io.report_pictures import Picture, read_pictures
 from mdp.io.strict_yaml import parse_yaml
 
 _SMALL, _LARGE = 2**24, 2**28  # bytes of files that are read: texts, scores
@@ -34,7 +34,8 @@ class RunFacts:
     status: Mapping[str, Any] = field(default_factory=dict)
     diverged: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # scores.json by its folder's name
-    galleries: Mapping[str, str] = field(default_factory=dict)  # their first pages as JPEG in base64, by folder
+    pictures: Sequence[Picture] = ()
+    shares: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of class_shares.json, by dataset
     log: str = ""
     changed: float | None = None  # when the journal was written to last, seconds since 1970
     notes: Sequence[str] = ()  # what is missing or cannot be read
@@ -47,7 +48,7 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
     ['a/x', 'b/x', 'b/y']
     """
     parts = [folder.resolve().parts for folder in folders]
-    for count in range(1, max(map(len, parts)) + 1):
+    for count in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(found[-count:]) for found in parts]
         if len(set(names)) == len(names):
             return names
@@ -74,7 +75,8 @@ def read_run(folder: Path, name: str) -> RunFacts:
         status=_json(folder / "status.json", notes, dict),
         diverged=_json(folder / "diverged.json", notes, dict) if (folder / "diverged.json").exists() else {},
         evaluations=_evaluations(folder, notes),
-        galleries=read_galleries(folder, notes),
+        pictures=read_pictures(folder, notes),
+        shares=_shares(folder, notes),
         log=_text(folder / "log.txt", notes),
         changed=_changed(folder / "metrics.jsonl"),
         notes=notes,
@@ -149,6 +151,22 @@ def _drawable(scores: Mapping[str, Any]) -> bool:
     named = all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows)
     square = all(isinstance(row, list) and len(row) == len(rows) for row in confusion)
     return named and square and all(type(count) is int and 0 <= count < 2**63 for row in confusion for count in row)
+
+
+def _shares(folder: Path, notes: list[str]) -> dict[str, Any]:
+    """The pixel counts of each dataset; older versions kept none."""
+    path = folder / "class_shares.json"
+    found = _json(path, notes, list) if path.exists() else []
+    counted = {str(entry["name"]): entry for entry in found if isinstance(entry, dict) and _counted(entry)}
+    if len(counted) < len(found):
+        notes.append(f"{printable(path)}: not the pixel counts of datasets, left out")
+    return counted
+
+
+def _counted(entry: Mapping[str, Any]) -> bool:
+    pixels = entry.get("pixels")
+    counts = [*pixels, entry.get("ignored"), entry.get("images")] if isinstance(pixels, list) else [None]
+    return "name" in entry and all(type(count) is int and 0 <= count < 2**63 for count in counts)
 
 
 def _changed(path: Path) -> float | None:

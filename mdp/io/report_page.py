@@ -6,17 +6,20 @@ policy forbids the browser everything else.  A run has one colour and dash in al
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mdp.io.curves import Curve, Name
 from mdp.io.markup import folded, lines, section, table, text
 from mdp.io.report_charts import REFERENCE, Chart, Line, figure, swatch
+from mdp.io.report_comparisons import comparisons_section
+from mdp.io.report_data import data_section
 from mdp.io.report_endings import ending, made_at, state_of, steps_done
 from mdp.io.report_facts import RunFacts
-from mdp.io.report_pictures import pictures_section
+from mdp.io.report_pictures import fitting, pictures_section
 from mdp.io.report_scores import scores_section
 
 MARK = '<meta name="generator" content="mdp report">'  # pages with it may be replaced
@@ -39,22 +42,27 @@ _CLASS_SCORES = (
 )
 
 
-def page(runs: Sequence[RunFacts], now: float) -> str:
-    """The page about the runs, made at `now` (seconds since 1970)."""
-    galleries = [(_named(runs, place), run.galleries) for place, run in enumerate(runs)]
+def page(runs: Sequence[RunFacts], now: float, comparisons: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The page about the runs and comparisons, made at `now` (seconds since 1970)."""
+    pictures = [(_named(runs, place), run.pictures) for place, run in enumerate(runs)]
+    room = fitting([picture for _, found in pictures for picture in found])
     parts = {
-        "runs": ("Runs", _runs_section(runs)),
+        "comparisons": ("Comparisons", comparisons_section(comparisons)),
+        "runs": ("Runs", _runs_section(runs) if runs else ""),
         "endings": ("How they ended" if len(runs) > 1 else "How it ended", _endings_section(runs, now)),
-        "curves": ("Curves", _curves_section(runs)),
+        "curves": ("Curves", _curves_section(runs) if runs else ""),
         "scores": ("Scores", scores_section(_evaluations(runs))),
-        "pictures": ("Worst images", pictures_section(galleries)),
-        "data": ("Data", _data_section(runs)),
-        "settings": ("Settings", _settings_section(runs)),
+        "samples": ("Samples", pictures_section("samples", pictures, room)),
+        "predictions": ("Predictions", pictures_section("predictions", pictures, room)),
+        "gallery": ("Worst images", pictures_section("gallery", pictures, room)),
+        "data": ("Data", data_section([(_named(runs, place), run) for place, run in enumerate(runs)])),
+        "settings": ("Settings", _settings_section(runs) if runs else ""),
         "notes": ("What could not be read", _notes_section(runs)),
     }
     shown = {name: part for name, part in parts.items() if part[1]}
     links = "".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in shown.items())
-    names = ", ".join(text(run.name, 80) for run in runs[:3]) + (" and others" if len(runs) > 3 else "")
+    titles = [*(f"{whole['target']} {whole['split']}" for whole in comparisons), *(run.name for run in runs)]
+    names = ", ".join(text(title, 80) for title in titles[:3]) + (" and others" if len(titles) > 3 else "")
     script, style = _own_file("report.js"), _own_file("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -222,32 +230,13 @@ def _other_charts(runs: Sequence[RunFacts]) -> Iterator[Chart]:
             yield Chart(": ".join(name), "as recorded", _lines(runs, name, 1.0))
 
 
-# Scores, data, settings, notes
+# Scores, settings, notes
 
 
 def _evaluations(runs: Sequence[RunFacts]) -> list[tuple[str, dict[str, object]]]:
     return [
         (_named(runs, place), dict(scores)) for place, run in enumerate(runs) for scores in run.evaluations.values()
     ]
-
-
-def _data_section(runs: Sequence[RunFacts]) -> str:
-    """The datasets of each run, and the names of their classes."""
-    rows, names = [], {}
-    for place, run in enumerate(runs):
-        for entry in run.datasets:
-            classes = [str(name) for name in entry["classes"]] if isinstance(entry.get("classes"), list) else []
-            count = entry.get("images")
-            images = f"{count:,}" if type(count) is int else "-"
-            rows.append((_named(runs, place), text(entry.get("name")), images, f"{len(classes):,}"))
-            names[str(entry.get("name")), tuple(classes)] = True
-    if not rows:
-        return ""
-    listed = "".join(
-        f"<h4>{text(dataset)}</h4><p>{', '.join(text(name, 60) for name in classes)}</p>" for dataset, classes in names
-    )
-    heads = ("run", "dataset", "images", "classes")
-    return table("Images that each run trained on", heads, rows) + folded("Names of the classes", listed)
 
 
 def _settings_section(runs: Sequence[RunFacts]) -> str:

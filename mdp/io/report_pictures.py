@@ -1,12 +1,13 @@
-"""The images that a network does worst on, of the galleries that `mdp eval --gallery` wrote, inside a report.
+"""The pictures of a run inside a report: its samples, its predictions, the galleries of `mdp eval --gallery`.
 
 They are made smaller in bytes, not in size, and only so many are taken that the page stays easy to pass on.
 """
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -14,47 +15,77 @@ from mdp.io.errors import MdpError
 from mdp.io.images import read_rgb
 from mdp.io.markup import text
 
-_QUALITY = 70  # of JPEG, at which a page of twelve images has about half a megabyte
-_BYTES = 1_500_000  # of all pictures of a page, encoded
+_QUALITY = 75  # of JPEG, at which twelve images of a gallery have about half a megabyte
+_BYTES = 4_000_000  # of all pictures of a page, encoded
+_SAMPLES = {  # files of RUN/samples: what they show
+    "failed": "Samples of the step that failed, those with the strangest pixels first; magenta is not finite",
+    "unusable": "The sample that stopped the run, as far as it can be seen; raw label values in colours of their own",
+    "first": "Samples of the first step as the network got them: cut, recoloured, mixed; each beside its labels",
+}
 
 
-def read_galleries(folder: Path, notes: list[str]) -> dict[str, str]:
-    """The first gallery page of each evaluation of a run as JPEG in base64, by the evaluation's folder.
+class Picture(NamedTuple):
+    """A picture and what it shows."""
 
-    A damaged one becomes a note.
-    """
-    found = {}
-    for path in sorted((folder / "eval").glob("*/gallery/page-01.png")):
+    kind: str  # samples | predictions | gallery
+    caption: str
+    path: str
+    jpeg: str  # in base64
+
+
+def read_pictures(folder: Path, notes: list[str]) -> list[Picture]:
+    """All pictures of a run folder, what failed first.  A damaged one becomes a note."""
+    found = []
+    for kind, caption, path in _expected(folder):
         try:
-            found[str(path.parent.parent)] = _encoded(path)
+            found.append(Picture(kind, caption, str(path), _encoded(path)))
         except MdpError as error:
             notes.append(str(error))
     return found
 
 
+def _expected(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Kind, caption and place of the pictures that are there."""
+    for name, caption in _SAMPLES.items():
+        if (folder / "samples" / f"{name}.png").is_file():
+            yield "samples", caption, folder / "samples" / f"{name}.png"
+    for path in sorted((folder / "predictions").glob("*.png")):
+        yield "predictions", f"{path.stem}: best, median and worst images of the last validation", path
+    for path in sorted((folder / "eval").glob("*/gallery/page-01.png")):
+        yield "gallery", f"{path.parent.parent.name}: the images with the lowest mIoU", path
+
+
 def _encoded(path: Path) -> str:
     target = io.BytesIO()
-    Image.fromarray(read_rgb(str(path))).save(target, "JPEG", quality=_QUALITY)
+    image = Image.fromarray(read_rgb(str(path)))
+    image.save(target, "JPEG", quality=_QUALITY, subsampling=0)  # label maps are flat colours with sharp edges
     return base64.b64encode(target.getvalue()).decode()
 
 
-def pictures_section(runs: Sequence[tuple[str, Mapping[str, str]]]) -> str:
-    """The galleries of runs that have names (HTML), as long as there is room; "" without one."""
-    parts, left = [], _BYTES
-    for run, galleries in runs:
-        for evaluation, words in galleries.items():
-            fits = len(words) <= left
-            left -= len(words) if fits else 0
-            parts.append(_picture(run, evaluation, words if fits else ""))
-    return "".join(parts)
+def fitting(pictures: Sequence[Picture], most: int = _BYTES) -> set[str]:
+    """The paths of the pictures that a page has room for; predictions go before samples and galleries."""
+    kinds = ("predictions", "samples", "gallery")
+    found, left = set(), most
+    for picture in sorted(pictures, key=lambda picture: kinds.index(picture.kind)):
+        if len(picture.jpeg) <= left:
+            left -= len(picture.jpeg)
+            found.add(picture.path)
+    return found
 
 
-def _picture(run: str, evaluation: str, words: str) -> str:
-    title = f"<h3>{run}: {text(Path(evaluation).name)}</h3>"
-    if not words:
-        return f'{title}<p class="note">Left out, to keep this page small; see {text(evaluation)}/gallery.</p>'
-    seen = f"Photo, ground truth, prediction and errors of the images with the lowest mIoU of {text(evaluation)}"
+def pictures_section(kind: str, runs: Sequence[tuple[str, Sequence[Picture]]], room: set[str]) -> str:
+    """The pictures of that kind of runs that have names (HTML); "" without one."""
+    return "".join(
+        _shown(run, picture, picture.path in room) for run, found in runs for picture in found if picture.kind == kind
+    )
+
+
+def _shown(run: str, picture: Picture, fits: bool) -> str:
+    caption = text(picture.caption)
+    title = f"<h3>{run}</h3><p>{caption}</p>"
+    if not fits:
+        return f'{title}<p class="note">Left out, to keep this page small; see {text(picture.path)}.</p>'
     return (
-        f'{title}<div class="wide" role="region" tabindex="0" aria-label="{seen}">'
-        f'<img alt="{seen}" src="data:image/jpeg;base64,{words}"></div>\n'
+        f'{title}<div class="wide" role="region" tabindex="0" aria-label="{caption}">'
+        f'<img alt="{caption}" src="data:image/jpeg;base64,{picture.jpeg}"></div>\n'
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mdp.io.markup import folded, table, text
+from mdp.io.markup import bar, folded, table, text
 
 _CLASSES = 200  # that a table shows; of more the halves with the lowest and the highest IoU
 _PAIRS = 15  # that are listed
@@ -135,9 +135,7 @@ def _count(value: object) -> float:
 
 
 def _bar(value: object) -> str:
-    share = max(0.0, _share(value))
-    bar = f'<span class="bar" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i></span>'
-    return f'<span class="value">{bar} {percent(value)}</span>'
+    return bar(max(0.0, _share(value)), percent(value))
 
 
 def _taken_for(scores: Scores, place: int) -> str:

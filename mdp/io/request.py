@@ -19,6 +19,7 @@ class Request:
     target: str = ""  # eval: another dataset of the same classes
     resume: str | None = None  # a run folder, or "" for the newest
     quiet: bool = False
+    report: bool = True  # write the run's report at the end
 
     @property
     def asked(self) -> Layer:

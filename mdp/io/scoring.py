@@ -18,6 +18,7 @@ from mdp.io.inference import inference_settings
 from mdp.io.journal import Counter, number_of
 from mdp.io.opening import Plan, named, pool_of
 from mdp.io.recipe import Recipe, resolve
+from mdp.io.report import report_at_end
 from mdp.io.request import Request, with_paths
 from mdp.io.resuming import same_labels
 from mdp.io.saving import kinds_of, saved
@@ -83,7 +84,7 @@ def _evaluate(
     with memory_in_one_line(), saved(folder, pool, kinds, world) as place:
         counts = tally(
             network, pool, settings, device, workers,
-            tell=progress.tell, say=progress.say, keep=place, world=world, worst=worst,
+            tell=progress.tell, say=progress.say, keep=place, world=world, sees=worst,
         )  # fmt: skip
     scores = {
         "dataset": dataset.name,
@@ -108,4 +109,6 @@ def _evaluate(
             pages = write_gallery(folder / "gallery", shown, dataset.labels, title)
             drawn = f"{number_of(len(shown), 'image')} on {number_of(len(pages), 'page')}"
             progress.say(f"gallery: {drawn} in {folder / 'gallery'}")
+    if world.main and request.report and folder.parent == home / "eval":
+        report_at_end(home, progress.say)
     return scores, folder

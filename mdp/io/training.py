@@ -3,13 +3,14 @@
 The run owns everything that changes; the method owns nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mdp.core.batches import Batch, Blend
 from mdp.core.chance import generator
 from mdp.core.labels import LabelUnion
 from mdp.core.methods import Data, Loss, split
@@ -17,12 +18,13 @@ from mdp.core.networks.pair import follow_
 from mdp.core.schedules import cosine, warm_up
 from mdp.io.checkpoint import Checkpoint
 from mdp.io.engine import Position, Schedule, loop, position_of, prefixed, restore_, section
-from mdp.io.errors import RecipeError
+from mdp.io.errors import Diverged, RecipeError
 from mdp.io.loader import own_parts
 from mdp.io.loading import Key, Pool, PretrainItems, Views, epoch_batches, stack_views, view_batches
 from mdp.io.place import Place
-from mdp.io.probing import probe
+from mdp.io.probing import Looker, draw_predictions, probe
 from mdp.io.recipe import Recipe, find_method
+from mdp.io.samples import sample_sheet, strangest
 from mdp.io.signals import Stop
 from mdp.io.updating import (
     Overflow,
@@ -103,6 +105,7 @@ class Pretraining:
         settings, seed = self.recipe.pretrain, self.recipe.run.seed
         views = view_batches(items, self.place.device)
         lr = settings.lr * cosine(step / self.schedule.steps) * warm_up(step, settings.warmup_steps)
+        seen: Sequence[Batch | Blend] = views
         try:
             with unharmed(self.one, views):
                 seed_dropout(seed, step, self.place.world.rank, "keys")  # a key encoder may have stochastic depth
@@ -110,6 +113,7 @@ class Pretraining:
                     ready = self.method.prepare(
                         self.pair, self.state, views, self.chosen, generator(seed, "step", step), self.processes
                     )
+                seen = [part for part in ready.parts if isinstance(part, Blend)] or views  # as they are mixed
                 losses = [
                     partial(self._loss, ready.shared, part, step, place)
                     for place, part in enumerate(split(ready.parts, items.labels.shape[1], self.recipe.run.accumulate))
@@ -117,9 +121,22 @@ class Pretraining:
                 values = update_(self.one, losses, lr, f"step {step + 1}", ready.metrics)
         except Overflow as error:
             return {"epoch": step // self.epoch_steps, **error.record, "lr": lr, "overflow": 1}
+        except Diverged:
+            self._picture("failed", seen, step)
+            raise
+        if step == 0:
+            self._picture("first", seen, step)
         follow_(self.pair, self.method.key_momentum(self.chosen))
         self.state = ready.state
         return {"epoch": step // self.epoch_steps, **values, "lr": lr}
+
+    def _picture(self, name: str, seen: Sequence[Batch | Blend], step: int) -> None:
+        """Draws samples of this process's part of the batch; the strangest ones first where the step failed."""
+        names, rows = self.samples(step)[self.processes.own], None
+        if name == "failed":
+            rows = strangest(torch.cat([view.images for view in seen], 1))
+        title = f"step {step + 1}: samples as the network gets them"
+        self.place.picture(f"samples/{name}.png", lambda: sample_sheet(seen, names, self.pool.union, title, rows))
 
     def _loss(self, shared: Any, part: Any, step: int, place: int) -> Loss:
         """The loss of one part, which has dropout of its own."""
@@ -130,14 +147,17 @@ class Pretraining:
         known = self.method.known_prototypes(self.state, self.chosen)
         classify = partial(self.method.class_scores, self.pair, self.state, settings=self.chosen)
         query, place = self.pair.query, self.place
-        scores = probe(
-            query, classify, known, self.validation, self.recipe.pretrain, query.output_stride, place.device, stop,
-            place.world,
-        )  # fmt: skip
+        looker = Looker(classify, self.validation, self.recipe.pretrain, query.output_stride, place.device)
+        scores = probe(query, looker, known, stop, place.world)
         if stop.agree(place.world):
             return None
         place.journal.record("validate", step, **scores.as_json(self.pool.union.names))
         place.journal.say(f"step {step}: {scores.sentence(self.pool.union.size)}")
+        for name, images in scores.images.items() if step == self.schedule.steps else ():
+            scored = images.of_all(place.world)
+            title = f"{name}: validation after step {step}, scored on the feature grid"
+            draw = partial(draw_predictions, query, looker, name, scored, title)
+            place.picture(f"predictions/{name}.png", draw)
         return scores.mean_iou
 
     def checkpoint(self, name: str, position: Position) -> None:
