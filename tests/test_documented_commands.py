@@ -119,6 +119,16 @@ def test_a_command_that_does_not_run_is_told_with_its_place(text: str, words: st
         shell.run(Command("x.md:3", text))
 
 
+def test_patterns_stand_for_what_lies_there_unless_they_are_quoted(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in ("a.json", "b.json"):
+        shutil.copy(ROOT / "docs" / "study" / "camvid.json", tmp_path / "docs" / name)
+    with shell_in(tmp_path) as shell:
+        shell.run(Command("x.md:3", "mdp report docs/*.json --out one.html"))
+        shell.run(Command("x.md:4", "mdp report 'docs/*.json' --out two.html  # nothing of that name: exit code 2"))
+    assert (tmp_path / "one.html").exists()
+
+
 def test_what_a_command_prints_goes_where_it_is_sent(tmp_path: Path) -> None:
     with shell_in(tmp_path) as shell:
         shell.run(Command("x.md:3", "mdp methods > methods.txt"))

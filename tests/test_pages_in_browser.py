@@ -15,12 +15,14 @@ from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.report import run_report
 from mdp.io.scoring import run_evaluation
 from tests.browsing import Visit, chromium, stand, visit
+from tests.conftest import ROOT
 from tests.small_runs import request
 from tests.test_atlas import ideal_run, small_run
 from tests.test_report import train, write_run
 
 REPORTS = ("pretraining", "scored", "several", "diverged", "long")
 ATLASES = ("atlas", "atlas of a world", "atlas of few steps")
+KEPT = {path.name: path for path in sorted((ROOT / "docs").glob("*.html"))}  # pages that are part of the project
 KNOWN = {  # charts by their titles: the record's kind, the number's name, factor
     "Loss": ("train", "loss", 1.0),
     "Learning rate": ("train", "lr", 1.0),
@@ -59,7 +61,7 @@ def files(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     sources = {"atlas": small_run, "atlas of a world": ideal_run, "atlas of few steps": lambda folder: pretrained}
     for name, source in sources.items():
         pages[name] = run_taxonomy(source(home / f"{name} run"), home / name, False)[1] / "taxonomy.html"
-    return pages
+    return {**pages, **KEPT}
 
 
 def records(page: Path, run: str) -> list[dict[str, Any]]:
@@ -70,7 +72,7 @@ def records(page: Path, run: str) -> list[dict[str, Any]]:
 # Every page
 
 
-@pytest.mark.parametrize("name", [*REPORTS, *ATLASES])
+@pytest.mark.parametrize("name", [*REPORTS, *ATLASES, *KEPT])
 def test_a_page_is_whole_and_readable_at_every_width_in_both_colours_and_printed(
     browser: Any, files: dict[str, Path], name: str
 ) -> None:
@@ -296,11 +298,21 @@ def test_links_at_the_top_lead_to_their_parts(browser: Any, files: dict[str, Pat
             opened.page.evaluate("scrollTo(0, 0)")
 
 
-def test_the_worst_images_are_pictures_of_their_full_size(browser: Any, files: dict[str, Path]) -> None:
-    with visit(browser, files["scored"]) as opened:
-        sizes = opened.page.locator("img").evaluate_all("images => images.map(i => [i.naturalWidth, i.naturalHeight])")
+@pytest.mark.parametrize("name", ["pretraining", "scored", "diverged"])
+def test_samples_and_predictions_are_pictures_that_fit_the_page(
+    browser: Any, files: dict[str, Path], name: str
+) -> None:
+    with visit(browser, files[name], 390) as opened:
+        opened.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        sizes = opened.page.locator("img").evaluate_all(
+            "images => images.map(i => [i.naturalWidth, i.naturalHeight, i.clientWidth, i.clientHeight])"
+        )
         assert sizes
-        assert all(width > 200 and height > 50 for width, height in sizes)
+        for width, height, shown_width, shown_height in sizes:
+            assert width > 60
+            assert height > 30
+            assert shown_width / shown_height == pytest.approx(width / height, rel=0.03)  # not squeezed
+        assert opened.audit() == []
 
 
 # The atlas

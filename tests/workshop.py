@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from glob import glob
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ class Shell:
 
     def run(self, command: Command) -> None:
         """Runs a command as a reader would; fails, naming it, when it does not end as it says."""
-        words = [self._expanded(word, command) for word in shlex.split(command.text, comments=True)]
+        words = [part for word in _words(command) for part in self._expanded(*word, command)]
         given = {}
         while words and (assigned := re.fullmatch(r"([A-Za-z_]\w*)=(.*)", words[0])):
             given[assigned[1]] = assigned[2]
@@ -181,13 +182,16 @@ class Shell:
         expected = int(comment[1]) if comment else 0
         assert code == expected, f"{command.place}: `{command.text}` ended with exit code {code}: {told[-1500:]}"
 
-    def _expanded(self, word: str, command: Command) -> str:
+    def _expanded(self, word: str, quoted: bool, command: Command) -> list[str]:
+        """The word with its variables filled in, and what lies there in the place of a pattern."""
+
         def value(found: re.Match[str]) -> str:
             name = found[1] or found[2]
             assert name in self.variables, f"{command.place}: ${name} is set nowhere in this document"
             return self.variables[name]
 
-        return word if word.startswith("$(") else re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, word)
+        whole = word if word.startswith("$(") else re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, word)
+        return sorted(glob(whole)) or [whole] if "*" in whole and not quoted else [whole]
 
     def _call(self, words: list[str], given: dict[str, str], command: Command) -> tuple[int, str]:
         kinds: list[tuple[str, Callable[[], tuple[int, str]]]] = [
@@ -263,6 +267,7 @@ class Shell:
         for line in noted.read_text().splitlines() if noted.exists() else []:
             call = json.loads(line)
             if call[0] == "pretrain":
+                shutil.copytree(self.folder / "runs" / "x", call[call.index("--out") + 1])  # as if it had run
                 call.append("--print-config")
             ended, words_of_it = self._mdp(call)
             assert ended == 0, f"{command.place}: mdp {shlex.join(call)}: {words_of_it}"
@@ -274,6 +279,16 @@ class Shell:
         environment = {**os.environ, "MDP_DATA": "data", "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", **given}
         done = subprocess.run(["bash", "-c", text], env=environment, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
+
+
+def _words(command: Command) -> Iterator[tuple[str, bool]]:
+    """The words of a command as a shell tells them apart, and whether each was quoted."""
+    words = shlex.split(command.text, comments=True)
+    raw = shlex.shlex(command.text, posix=False, punctuation_chars=False)
+    raw.whitespace_split = True
+    spelled = list(raw)
+    assert len(words) == len(spelled), f"{command.place}: `{command.text}`: quotes within a word"
+    yield from ((word, spelling != word) for word, spelling in zip(words, spelled, strict=True))
 
 
 def extras() -> set[str]:
