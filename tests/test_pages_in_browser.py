@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,43 @@ def test_tab_reaches_everything_that_can_be_used_and_shows_where_it_is(
             assert width >= 2
             seen.add(place)
         assert len(seen) == usable > 3
+
+
+# Setting up
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="the script installs with timeout only, which is not here")
+@pytest.mark.parametrize(
+    ("apt", "said"),
+    [
+        (None, ["no Chromium here, and none could be installed: the tests that open pages will be skipped"]),
+        ("exit 100", ["installing Chromium for the tests that open pages", "no Chromium here, and none"]),
+        ('case "$*" in *only*) ;; *install*) touch {there};; esac', ["installing Chromium for the tests"]),
+    ],
+)
+def test_setting_up_installs_a_browser_where_it_can_and_never_fails(
+    tmp_path: Path, apt: str | None, said: list[str]
+) -> None:
+    bin_folder, there = tmp_path / "bin", tmp_path / "installed"
+    program(bin_folder, "chromium", f"test -e {there} && echo Chromium 150")
+    program(bin_folder, "id", "echo 0")
+    for name in ("grep", "timeout"):
+        (bin_folder / name).symlink_to(str(shutil.which(name)))
+    if apt is not None:
+        program(bin_folder, "apt-get", apt.replace("{there}", str(there)))
+        (bin_folder / "touch").symlink_to(str(shutil.which("touch")))
+    script = ["/bin/sh", str(ROOT / "tests" / "browser.sh")]
+    for lines in (said, [] if apt and "touch" in apt else said):  # the second time there may be one
+        done = subprocess.run(script, env={"PATH": str(bin_folder)}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) == len(lines)
+        assert all(line in done.stdout for line in lines)
 
 
 # Faults that the checks must see
