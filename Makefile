@@ -1,8 +1,8 @@
-# Both targets start from a machine with only Python: they make .venv and install what they need into it.
+# All targets start from a machine with only Python: they make .venv and install what they need into it.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: .venv/demo
 	$(BIN)/mdp demo
@@ -12,6 +12,10 @@ test: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+docs: .venv/test
+	$(BIN)/python -m sphinx -W --keep-going --nitpicky -q -E -a -d build/doctrees docs build/docs
+	@echo build/docs/index.html
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,4 +30,4 @@ test: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build docs/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -94,7 +94,8 @@ def _pooled_by_index(pixels: Tensor, rank: Tensor, width: int) -> Tensor:
 def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Each class's mean embedding in each image as (B, C, D) float32, zeros where it is not, and where it is (B, C).
 
-    Takes and raises what `image_means` does.
+    `embeddings` (B, D, h, w), `labels` (B, h, w) in -1 .. classes - 1, -1 being ignored.  Raises ValueError when the
+    grids differ.
     """
     found = image_means(embeddings, labels, classes)
     table = found.means.new_zeros(len(labels), classes + 1, embeddings.shape[1])  # row C collects what is no class
@@ -105,7 +106,8 @@ def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> tuple[Tenso
 def class_sums(embeddings: Tensor, labels: Tensor, classes: int) -> ClassSums:
     """Sums over images of each class's mean embedding (the numerator and denominator of eq. 3).
 
-    Takes and raises what `image_means` does.
+    `embeddings` (B, D, h, w), `labels` (B, h, w) in -1 .. classes - 1, -1 being ignored.  Raises ValueError when the
+    grids differ.
 
     >>> sums = class_sums(torch.ones(1, 2, 1, 3), torch.tensor([[[0, 0, -1]]]), classes=2)
     >>> sums.sums.tolist(), sums.counts.tolist()

@@ -45,7 +45,7 @@ def dataset_table(rows: list[dict[str, Any]]) -> str:
         lines.append(f"{row['name']:<15}{row['classes']:>8}  {counts}")
         if all(count["found"] is None for count in row["splits"].values()):
             lines.append(f"{'':<25}{row['home']}")
-    lines.append("Your own: a YAML file; see examples/datasets/ and the README's section on your own data.")
+    lines.append("Your own: a YAML file; see examples/datasets/ and docs/own-data.md.")
     return "\n".join(lines)
 
 
