@@ -22,9 +22,11 @@ docs: .venv/test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
+# with a browser for the tests that open pages, where one can be had
 .venv/test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	sh tests/browser.sh
 	touch $@
 
 clean:

@@ -340,7 +340,7 @@ def evaluate(
       mdp eval
       mdp eval runs/finetune/2026-11-20_1432_cityscapes --mode slide --save
       mdp eval --scales 0.5,0.75,1,1.25,1.5,1.75 --flip
-      mdp eval --split test --json > scores.json
+      mdp eval --split val --json > scores.json
       mdp eval runs/finetune/2026-11-20_1432_cityscapes --gallery 36
     """
     flags = {
@@ -583,7 +583,11 @@ def write_report(folders: tuple[Path, ...], out: Path | None, quiet: bool) -> No
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the three runs, instead of one under ./runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 def demo(seed: int, out: Path | None, as_json: bool) -> None:
-    """Pretrain on two generated datasets, fine-tune a third with and without, compare.  Needs no files."""
+    """Pretrain on two generated datasets, fine-tune a third with and without, compare.  Needs no files.
+
+    \b
+      mdp demo
+    """
     from mdp.io.demo import run_demo, sentence
 
     result = run_demo(seed, out)
@@ -596,7 +600,12 @@ def demo(seed: int, out: Path | None, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def datasets(root: str, as_json: bool) -> None:
-    """List the built-in datasets and what of them is under --root."""
+    """List the built-in datasets and what of them is under --root.
+
+    \b
+      mdp datasets
+      mdp datasets --root data --json
+    """
     from mdp.io.catalogue import dataset_rows, dataset_table
 
     rows = dataset_rows(Path(root))
@@ -645,7 +654,11 @@ def check(
 
 @cli.command()
 def methods() -> None:
-    """List the pretraining methods."""
+    """List the pretraining methods.
+
+    \b
+      mdp methods
+    """
     from mdp.io.catalogue import method_lines
 
     click.echo("\n".join(method_lines()))

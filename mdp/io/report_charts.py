@@ -115,7 +115,9 @@ def _grid(across: Axis, up: Axis) -> list[str]:
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>')
     for tick, x in zip(across.ticks, _along(across, np.array(across.ticks)), strict=True):
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{_count(tick)}</text>')
+        words = _count(tick)
+        inside = min(x, WIDTH - 4 * len(words))  # half of what a letter is wide: the last number stays in the picture
+        parts.append(f'<text x="{inside:.1f}" y="{bottom + 15}" text-anchor="middle">{words}</text>')
     parts.append(f'<text x="{(_LEFT + right) / 2:.0f}" y="{bottom + 29}" text-anchor="middle">step</text>')
     return parts
 
