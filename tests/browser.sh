@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs Chromium for the tests that open pages, where there is none and it can be; it never fails and takes six
+# Installs Chromium for the tests that open pages, where there is none and it can be; it never fails and takes four
 # minutes at most.  Those tests skip themselves where there still is none.
 found() {
   for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do
@@ -15,11 +15,11 @@ fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && command -v timeout >/dev/null; then
   echo "installing Chromium for the tests that open pages"
   export DEBIAN_FRONTEND=noninteractive
-  timeout -k 5 60 apt-get -qq update >/dev/null 2>&1 </dev/null
+  timeout -k 5 40 apt-get -qq update >/dev/null 2>&1 </dev/null
   install="apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core"
   # a download can be cut off at any time; what is there then is put in place in seconds
-  timeout -k 5 150 $install --download-only >/dev/null 2>&1 </dev/null &&
-    timeout -k 5 120 $install >/dev/null 2>&1 </dev/null
+  timeout -k 5 100 $install --download-only >/dev/null 2>&1 </dev/null &&
+    timeout -k 5 90 $install >/dev/null 2>&1 </dev/null
 fi
 found || echo "no Chromium here, and none could be installed: the tests that open pages will be skipped"
 exit 0
