@@ -51,7 +51,8 @@ def last_step(facts: RunFacts) -> int:
 
 def steps_done(facts: RunFacts) -> str:
     """Steps done, of how many."""
-    return f"{last_step(facts):,} of {text(facts.status.get('steps', '?'))}"
+    every = facts.status.get("steps", "?")
+    return f"{last_step(facts):,} of {f'{every:,}' if type(every) is int else text(every)}"
 
 
 def state_of(facts: RunFacts) -> str:

@@ -150,7 +150,12 @@ def _middle(run: RunFacts, name: str, factor: float, unit: str) -> str:
 
 
 def _endings_section(runs: Sequence[RunFacts], now: float) -> str:
-    return "".join(f"<h3>{_named(runs, place)}</h3>{ending(run, now)}" for place, run in enumerate(runs))
+    """What ended well does not keep others, or the curves, from being seen."""
+    parts = [f"<h3>{_named(runs, place)}</h3>{ending(run, now)}" for place, run in enumerate(runs)]
+    well = [state_of(run) == "done" for run in runs]
+    first = "".join(part for part, good in zip(parts, well, strict=True) if not good or len(runs) == 1)
+    rest = "".join(part for part, good in zip(parts, well, strict=True) if good and len(runs) > 1)
+    return first + (folded(f"Runs that are done: {sum(well):,}", rest) if rest else "")
 
 
 # Curves
