@@ -54,7 +54,7 @@ html_show_sourcelink = False
 html_copy_source = False
 html_math_renderer = "mathml"
 # pages that are HTML already, and what they are called in the site, where study.html is the page made of study.md
-WHOLE_PAGES = {"study.html": "study-report.html"}
+WHOLE_PAGES = {"study.html": "study-report.html", "four-sets.html": "four-sets.html"}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

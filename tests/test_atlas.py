@@ -247,3 +247,21 @@ def test_the_command_prints_the_pairs_of_a_trained_run_and_json_the_facts() -> N
     tuned = run_finetuning(request(("finetune.steps", 1), init=str(run)))
     with pytest.raises(RecipeError, match="this is a finetune run"):
         run_taxonomy(tuned, None, overwrite=False)
+
+
+def test_the_atlas_of_four_real_datasets_is_the_one_that_the_documents_tell_of() -> None:
+    page = (ROOT / "docs" / "four-sets.html").read_text()
+    found = re.findall(r"<tr[^>]*>(.*?)</tr>", page.split("<tbody")[1].split("</tbody>")[0], re.DOTALL)
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in found]
+    block = (ROOT / "docs" / "atlas.md").read_text().split("class            its pair")[1].split("```")[0]
+    told = [line.split() for line in block.splitlines()[1:-1]]
+    assert len(told) == 19
+    assert rows == told
+    pairs = {tuple(row[:2]) for row in rows}
+    assert pairs >= {
+        ("camvid/sky", "msrc/sky"),
+        ("msrc/building", "labelmefacade/building"),
+        ("msrc/tree", "labelmefacade/vegetation"),
+        ("camvid/road", "labelmefacade/road"),
+        ("camvid/car", "labelmefacade/car"),
+    }
