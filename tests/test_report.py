@@ -395,6 +395,15 @@ def test_one_evaluation_shows_its_bars_and_pairs(tmp_path: Path) -> None:
     assert "width:50.0%" in place.read_text()
 
 
+def test_the_confusion_matrix_of_an_evaluation_is_in_the_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", [train(1)])
+    (run / "eval" / "s-val").mkdir(parents=True)
+    Image.fromarray(np.full((50, 60, 3), 200, dtype=np.uint8)).save(run / "eval" / "s-val" / "confusion.png")
+    found = checked(run_report([run], None))
+    assert [image["alt"] for image in found.all("img")] == ["s-val: confusion matrix, shares of each labelled class"]
+    assert "Confusion matrices" in found.text
+
+
 def test_the_worst_images_are_in_the_page_as_far_as_it_stays_small(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", [train(1)])
     pixels = np.random.default_rng(0).integers(0, 256, (1200, 900, 3), dtype=np.uint8)  # noise: 1.8 MB each

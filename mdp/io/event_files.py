@@ -48,7 +48,7 @@ class Events:
 
     def picture(self, step: int, tag: str, path: Path) -> None:
         """A PNG file, as it is."""
-        with Image.open(path) as header:
+        with Image.open(path, formats=("PNG",)) as header:
             width, height = header.size
         image = {"width": width, "height": height, "colorspace": 3, "encoded_image_string": path.read_bytes()}
         self._add([{"tag": tag, "image": image}], step)

@@ -53,6 +53,7 @@ def page(runs: Sequence[RunFacts], now: float, comparisons: Sequence[Mapping[str
         "endings": ("How they ended" if len(runs) > 1 else "How it ended", _endings_section(runs, now)),
         "curves": ("Curves", _curves_section(runs) if runs else ""),
         "scores": ("Scores", scores_section(_evaluations(runs))),
+        "confusion": ("Confusion matrices", pictures_section("confusion", pictures, room)),
         "samples": ("Samples", pictures_section("samples", pictures, room)),
         "predictions": ("Predictions", pictures_section("predictions", pictures, room)),
         "gallery": ("Worst images", pictures_section("gallery", pictures, room)),

@@ -1,4 +1,4 @@
-"""The pictures of a run inside a report: its samples, its predictions, the galleries of `mdp eval --gallery`.
+"""The pictures of a run inside a report: samples, predictions, confusion matrices, galleries of `mdp eval --gallery`.
 
 They are made smaller in bytes, not in size, and only so many are taken that the page stays easy to pass on.
 """
@@ -27,7 +27,7 @@ _SAMPLES = {  # files of RUN/samples: what they show
 class Picture(NamedTuple):
     """A picture and what it shows."""
 
-    kind: str  # samples | predictions | gallery
+    kind: str  # samples | predictions | confusion | gallery
     caption: str
     path: str
     jpeg: str  # in base64
@@ -51,6 +51,8 @@ def _expected(folder: Path) -> Iterator[tuple[str, str, Path]]:
             yield "samples", caption, folder / "samples" / f"{name}.png"
     for path in sorted((folder / "predictions").glob("*.png")):
         yield "predictions", f"{path.stem}: best, median and worst images of the last validation", path
+    for path in sorted((folder / "eval").glob("*/confusion.png")):
+        yield "confusion", f"{path.parent.name}: confusion matrix, shares of each labelled class", path
     for path in sorted((folder / "eval").glob("*/gallery/page-01.png")):
         yield "gallery", f"{path.parent.parent.name}: the images with the lowest mIoU", path
 
@@ -63,8 +65,8 @@ def _encoded(path: Path) -> str:
 
 
 def fitting(pictures: Sequence[Picture], most: int = _BYTES) -> set[str]:
-    """The paths of the pictures that a page has room for; predictions go before samples and galleries."""
-    kinds = ("predictions", "samples", "gallery")
+    """The paths of the pictures that a page has room for; predictions go first, galleries last."""
+    kinds = ("predictions", "samples", "confusion", "gallery")
     found, left = set(), most
     for picture in sorted(pictures, key=lambda picture: kinds.index(picture.kind)):
         if len(picture.jpeg) <= left:
