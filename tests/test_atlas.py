@@ -95,6 +95,7 @@ def test_ideal_prototypes_give_the_true_taxonomy_back(tmp_path: Path) -> None:
         right, count = found[kind]
         assert right == count > 10
     assert found["same pairs that are found"] == (7, 7)
+    assert found["related pairs suggested"] == (27, 27)
     assert found["of pairs drawn blindly"] == (27, 5 * 9 + 5 * 8 + 9 * 8)
 
 

@@ -3,7 +3,8 @@
     python examples/study/taxonomy_score.py RUN...
 
 A pair counts as related when both classes mean something in common, as the same when they mean exactly the same; a
-part is right when it is a part of its whole, or the same as it.  Chance is what pairs drawn blindly would reach.
+part is right when it is a part of its whole, or the same as it.  Chance is what pairs drawn blindly would reach.  A
+related pair is suggested when it is among the pairs or one is under the other.
 """
 
 import sys
@@ -31,12 +32,16 @@ def scores(facts: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     every = [truth(a, b) for a, b in apart]
     pairs = [truth(pair["first"], pair["second"]) for pair in facts["pairs"]]
     best = pairs[: len(pairs) // 2]
-    parts = [truth(part["name"], group["whole"]) for group in facts["groups"] for part in group["parts"]]
+    under = [(part["name"], group["whole"]) for group in facts["groups"] for part in group["parts"]]
+    parts = [truth(part, whole) for part, whole in under]
+    suggested = {frozenset(pair) for pair in under} | {frozenset((p["first"], p["second"])) for p in facts["pairs"]}
+    related = [pair for pair, kind in zip(apart, every, strict=True) if kind != "apart"]
     return {
         "pairs that are related": (len(pairs) - pairs.count("apart"), len(pairs)),
         "of the better half of them": (len(best) - best.count("apart"), len(best)),
         "of pairs drawn blindly": (len(every) - every.count("apart"), len(every)),
         "same pairs that are found": (pairs.count("same"), every.count("same")),
+        "related pairs suggested": (sum(frozenset(pair) in suggested for pair in related), len(related)),
         "parts under their whole": (parts.count("part") + parts.count("same"), len(parts)),
     }
 
