@@ -23,7 +23,7 @@ from mdp.io.jobs import run_finetuning, run_pretraining
 from mdp.io.opening import pool_of
 from mdp.io.samples import sample_sheet, strangest, unusable_sheet
 from mdp.io.showing import ImageScores, Scored, best_median_worst
-from tests.small_runs import request, tensors_of
+from tests.small_runs import assert_same, request, tensors_of
 
 UNION = LabelUnion([LabelSpace(name="a", classes=("road", "sky")), LabelSpace(name="b", classes=("car",))])
 COLORS = np.array(voc_colormap(4)[1:], dtype=np.float64)
@@ -143,10 +143,12 @@ def test_a_run_keeps_its_first_samples_and_its_predictions_and_they_change_nothi
     source = (tuned / "report.html").read_text()
     assert source.count("<img") == 2
     monkeypatch.setattr("mdp.io.place.Place.picture", lambda *_: None)
+    unseen = run_pretraining(request(("method.mix.region", True), out=Path("unseen")))
+    assert not (unseen / "predictions").exists()
+    assert_same(tensors_of(unseen), tensors_of(run))
     plain = run_finetuning(request(out=Path("plain"), init=str(run)))
     assert not (plain / "predictions").exists()
-    for name, tensor in tensors_of(plain).items():
-        assert torch.equal(tensor, tensors_of(tuned)[name]), name
+    assert_same(tensors_of(plain), tensors_of(tuned))
 
 
 def test_a_step_that_fails_leaves_its_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

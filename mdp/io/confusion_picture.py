@@ -4,12 +4,13 @@ Names stand beside rows and columns as long as they can be read; beyond that, ev
 """
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from mdp.io.drawing import font as font_of
 
 _NAMED = 60  # classes whose names are drawn
 _NUMBERED = 24  # classes whose cells hold a number
@@ -28,7 +29,7 @@ def confusion_picture(confusion: Tensor, names: Sequence[str]) -> NDArray[np.uin
     shares = row_shares(confusion)
     colors = np.where(np.isnan(shares)[..., None], _GREY, ramp(np.nan_to_num(shares))).astype(np.uint8)
     labels = [_short(name, i) for i, name in enumerate(names)] if classes <= _NAMED else _numbers(classes)
-    font = _font(14 if classes <= _NUMBERED else 12)
+    font = font_of(14 if classes <= _NUMBERED else 12)
     margin = int(max(font.getlength(label) for label in labels)) + 16
     side, top = cell * classes, 40
     wide = margin + max(side + 90, int(font.getlength(_TITLE)) + 16)
@@ -75,11 +76,6 @@ def _numbers(classes: int) -> list[str]:
     return [str(i) if i % 10 == 0 else "" for i in range(classes)]
 
 
-@cache
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
-
-
 def _write_down(
     picture: Image.Image, text: str, place: tuple[int, int], font: ImageFont.ImageFont | ImageFont.FreeTypeFont
 ) -> None:
@@ -96,7 +92,7 @@ def _write_cells(draw: ImageDraw.ImageDraw, shares: NDArray[np.float64], corner:
     for row, column in np.argwhere(shares >= 0.005).tolist():
         share = shares[row, column]
         middle = (corner[0] + column * cell + cell // 2, corner[1] + row * cell + cell // 2)
-        draw.text(middle, f"{100 * share:.0f}", _WHITE if share > 0.55 else _INK, _font(13), anchor="mm")
+        draw.text(middle, f"{100 * share:.0f}", _WHITE if share > 0.55 else _INK, font_of(13), anchor="mm")
 
 
 def _draw_scale(picture: Image.Image, left: int, top: int, height: int) -> None:
@@ -106,4 +102,4 @@ def _draw_scale(picture: Image.Image, left: int, top: int, height: int) -> None:
     draw = ImageDraw.Draw(picture)
     draw.rectangle((left - 1, top - 1, left + 16, top + height), outline=_INK)
     for text, y in (("100", top), ("50", top + height // 2), ("0", top + height)):
-        draw.text((left + 22, y), text, _INK, _font(12), anchor="lm")
+        draw.text((left + 22, y), text, _INK, font_of(12), anchor="lm")

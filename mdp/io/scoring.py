@@ -103,12 +103,17 @@ def _evaluate(
     if world.main:
         write_report(folder, scores, json.dumps(scores) + "\n")
     if worst:
-        shown = worst.of_all(world)
-        if world.main:
-            title = f"{dataset.name} {split}: the worst {len(shown)} of {number_of(count, 'image')}"
-            pages = write_gallery(folder / "gallery", shown, dataset.labels, title)
-            drawn = f"{number_of(len(shown), 'image')} on {number_of(len(pages), 'page')}"
-            progress.say(f"gallery: {drawn} in {folder / 'gallery'}")
+        _draw_gallery(worst, folder / "gallery", f"{dataset.name} {split}", count, world, progress)
     if world.main and request.report and folder.parent == home / "eval":
         report_at_end(home, progress.say)
     return scores, folder
+
+
+def _draw_gallery(worst: Worst, folder: Path, title: str, count: int, world: World, progress: Counter) -> None:
+    """The worst images of all processes, out of `count`."""
+    shown = worst.of_all(world)
+    if not world.main:
+        return
+    title = f"{title}: the worst {len(shown)} of {number_of(count, 'image')}"
+    pages = write_gallery(folder, shown, worst.space, title)
+    progress.say(f"gallery: {number_of(len(shown), 'image')} on {number_of(len(pages), 'page')} in {folder}")
