@@ -26,9 +26,9 @@ from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photo
 from mdp.core.processes import alone
 from mdp.core.prototypes import class_sums, empty_bank, prototypes, push
 from mdp.core.targets import Targets, hard_targets, mixed_targets, prototype_similarity, sparse_targets
-from mdp.io.engine import pick_device
 from mdp.io.errors import ResourceError
-from mdp.io.recipe import RunSettings
+from mdp.io.processes.device import pick_device
+from mdp.io.recipe.settings import RunSettings
 
 TAU = 0.07
 # Dense TFLOP/s of the makers' data sheets, without sparsity: bf16, TF32, float32 without tensor cores.

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mdp.io.datasets import open_training
-from mdp.io.loader import load
-from mdp.io.loading import PretrainItems, epoch_batches
-from mdp.io.opening import named, pool_of
-from mdp.io.recipe import PretrainSettings
+from mdp.io.data.loader import load
+from mdp.io.data.order import epoch_batches
+from mdp.io.data.selection import named, pool_of
+from mdp.io.data.views import PretrainItems
+from mdp.io.datasets._dataset import open_training
+from mdp.io.recipe.settings import PretrainSettings
 
 _YAML = """name: made
 splits:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from benchmarks.measure import Case, Entry, Gate
-from mdp.io.distributed import ALONE
-from mdp.io.engine import Position, Schedule, loop
-from mdp.io.journal import Journal
-from mdp.io.signals import Stop
+from mdp.io.journal.journal import Journal
+from mdp.io.processes.signals import Stop
+from mdp.io.processes.world import ALONE
+from mdp.io.training.loop import Position, Schedule, loop
 
 STEPS = 200
 ALLOWED = 0.0002  # seconds a step
@@ -61,7 +61,7 @@ def _case() -> Case:
         assert folder
 
     entries = (
-        Entry("mdp.io.engine.loop", "ours", ours),
+        Entry("mdp.io.training.pretraining.loop.loop", "ours", ours),
         Entry("a plain loop", "plain", lambda: _plain(run, 0.0)),
         Entry("a plain loop and 0.2 ms a step", "plain", lambda: _plain(run, ALLOWED)),
     )

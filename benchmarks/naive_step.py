@@ -14,7 +14,7 @@ from mdp.core.chance import generator
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.mixing import PIXEL, REGION, MixPlan, draw_plan
-from mdp.io.updating import sgd
+from mdp.io.training.optimizers import sgd
 
 TAU = 0.07
 

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import inputs
-from mdp.core import pixel_encoder
 from mdp.core.batches import Batch
 from mdp.core.chance import generator
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
-from mdp.core.methods import Data, multi_dataset
+from mdp.core.methods import Data, _pixel_encoder, multi_dataset
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import EmbeddingNetwork, EncoderPair, NetworkSettings, follow_
 from mdp.core.processes import alone
-from mdp.io.distributed import ALONE
-from mdp.io.recipe import RunSettings
-from mdp.io.updating import sgd, trainee, unharmed, update_
+from mdp.io.processes.world import ALONE
+from mdp.io.recipe.settings import RunSettings
+from mdp.io.training.optimizers import sgd
+from mdp.io.training.update import trainee, unharmed, update_
 
 Network = TypeVar("Network", bound=nn.Module)
 Run = Callable[[], Tensor]  # a step; returns its loss
@@ -84,7 +84,7 @@ def made_views(recipe: StepRecipe, seed: int = 0) -> tuple[Batch, Batch]:
 
 def new_pair(recipe: StepRecipe) -> EncoderPair[EmbeddingNetwork]:
     """Query and key encoder, the same for the same recipe."""
-    return pixel_encoder.build(recipe.settings, recipe.network, recipe.data, generator(0))
+    return _pixel_encoder.build(recipe.settings, recipe.network, recipe.data, generator(0))
 
 
 class Given(nn.Module):

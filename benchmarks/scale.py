@@ -26,7 +26,7 @@ from mdp.core.contrast import prototype_nce
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
 from mdp.core.prototypes import Prototypes, class_sums, empty_bank, prototypes, push
 from mdp.core.targets import Targets, hard_targets, prototype_similarity, sparse_targets
-from mdp.io.charts import Line, Panel, line_chart
+from mdp.io.pictures.charts_file import Line, Panel, line_chart
 
 CHANNELS, SIDE, TAU = 256, 28, 0.07
 HERE = Path(__file__).parent

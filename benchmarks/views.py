@@ -21,11 +21,12 @@ from benchmarks.measure import Case, Entry, Gate, Run
 from benchmarks.peers import load, peer
 from mdp.core.labels import LabelSpace, LabelUnion
 from mdp.core.photometry import MEAN, STD
-from mdp.io import jpeg
-from mdp.io.datasets import Dataset, Sample, read_pair
-from mdp.io.loader import keep_freed_memory
-from mdp.io.loading import Pool, PretrainItems
-from mdp.io.recipe import PretrainSettings
+from mdp.io.data.loader import keep_freed_memory
+from mdp.io.data.pool import Pool
+from mdp.io.data.views import PretrainItems
+from mdp.io.datasets._dataset import Dataset, Sample, read_pair
+from mdp.io.files import jpeg
+from mdp.io.recipe.settings import PretrainSettings
 
 HEIGHT, WIDTH, SIDE, CLASSES = 375, 500, 224, 21
 PHOTOS = 16  # a call

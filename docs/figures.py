@@ -35,12 +35,13 @@ from mdp.core import (
     mixed_targets,
     stack_draws,
 )
-from mdp.io.atlas import read_source
-from mdp.io.datasets import labels_of, load, open_split
-from mdp.io.demo import RECIPE
-from mdp.io.jobs import run_pretraining
-from mdp.io.recipe import merge
-from mdp.io.request import Request
+from mdp.io.datasets import load
+from mdp.io.datasets._dataset import labels_of, open_split
+from mdp.io.recipe.layers import merge
+from mdp.io.recipe.request import Request
+from mdp.io.studies.demo import RECIPE
+from mdp.io.studies.taxonomy import read_source
+from mdp.io.training.job import run_pretraining
 
 HERE = Path(__file__).resolve().parent / "figures"
 DATASETS = [load("shapes-coarse"), load("shapes-fine")]

@@ -20,7 +20,8 @@ import click
 import mdp.core
 from mdp.cli import cli
 from mdp.core.networks import NetworkSettings
-from mdp.io import recipe
+from mdp.io.recipe.methods import find_method, method_names
+from mdp.io.recipe.settings import DataSettings, EvalSettings, FinetuneSettings, PretrainSettings, RunSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 # files outside docs that are pages of the site
@@ -35,23 +36,23 @@ PAGES = {
 HELP_WIDTH = 88  # characters
 # what a program may call of the shell, in the order of use
 SHELL = {
-    "mdp.io.request": ["Request"],
-    "mdp.io.recipe": ["config_layer", "set_layer", "merge", "resolve", "as_yaml", "Recipe"],
+    "mdp.io.recipe.request": ["Request"],
+    "mdp.io.recipe.layers": ["config_layer", "set_layer", "merge", "resolve", "as_yaml", "Recipe"],
     "mdp.io.datasets": ["names", "load", "open_split", "labels_of", "Dataset", "Sample"],
-    "mdp.io.images": ["read_rgb", "read_labels", "write_labels", "write_rgb", "voc_colormap"],
-    "mdp.io.checking": ["run_check"],
-    "mdp.io.check_report": ["Report", "report_text", "report_json"],
-    "mdp.io.jobs": ["run_pretraining", "run_finetuning", "describe_pretraining"],
-    "mdp.io.scoring": ["run_evaluation"],
-    "mdp.io.predicting": ["run_predictions", "Wanted"],
-    "mdp.io.exporting": ["run_export", "Export"],
-    "mdp.io.comparing": ["run_comparison", "Comparison", "Start", "parse_start", "parse_shares"],
-    "mdp.io.atlas": ["run_taxonomy"],
-    "mdp.io.report": ["run_report"],
-    "mdp.io.inspecting": ["inspect"],
-    "mdp.io.checkpoint": ["load", "Checkpoint"],
-    "mdp.io.checkpoint_report": ["verify", "describe", "difference"],
-    "mdp.io.catalogue": ["dataset_rows", "recipe_rows"],
+    "mdp.io.files.images": ["read_rgb", "read_labels", "write_labels", "write_rgb", "voc_colormap"],
+    "mdp.io.check.job": ["run_check"],
+    "mdp.io.check.report": ["Report", "report_text", "report_json"],
+    "mdp.io.training.job": ["run_pretraining", "run_finetuning", "describe_pretraining"],
+    "mdp.io.evaluation.job": ["run_evaluation"],
+    "mdp.io.inference.job": ["run_predictions", "Wanted"],
+    "mdp.io.export.job": ["run_export", "Export"],
+    "mdp.io.studies.compare": ["run_comparison", "Comparison", "Start", "parse_start", "parse_shares"],
+    "mdp.io.studies.taxonomy": ["run_taxonomy"],
+    "mdp.io.report.job": ["run_report"],
+    "mdp.io.weights.inspect": ["inspect"],
+    "mdp.io.run.checkpoint": ["load", "Checkpoint"],
+    "mdp.io.run.checkpoint_report": ["verify", "describe", "difference"],
+    "mdp.io.recipe.catalogue": ["dataset_rows", "recipe_rows"],
     "mdp.io.errors": [
         "MdpError", "RecipeError", "DatasetError", "Diverged", "CheckpointError", "ResourceError", "Preempted",
         "ProcessError",
@@ -92,7 +93,7 @@ def topics() -> list[tuple[str, list[str]]]:
     tree = ast.parse(Path(mdp.core.__file__).read_text(encoding="utf-8"))
     imported = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
     found = [(str(node.module), [alias.name for alias in node.names]) for node in imported]
-    methods = ("methods", *sorted(f"methods.{name}" for name in recipe.method_names()))
+    methods = ("methods", *sorted(f"methods.{name}" for name in method_names()))
     return found + [(f"mdp.core.{name}", []) for name in methods]
 
 
@@ -245,12 +246,12 @@ def settings_page() -> str:
         "`--set KEY=VALUE` and `--config` take the keys as they stand here. *stated*, *inferred* and *chosen* say "
         "whether the paper gives a value, other numbers of the paper imply it, or we chose it.",
     ]
-    sections = {"run": recipe.RunSettings, "data": recipe.DataSettings, "model": NetworkSettings}
-    sections |= {"pretrain": recipe.PretrainSettings, "finetune": recipe.FinetuneSettings, "eval": recipe.EvalSettings}
+    sections = {"run": RunSettings, "data": DataSettings, "model": NetworkSettings}
+    sections |= {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "eval": EvalSettings}
     for name, kind in sections.items():
         parts += [f"## {name}", (inspect.getdoc(kind) or "").replace("\n", " "), _settings_table(kind, name)]
-    for method in recipe.method_names():
-        kind = recipe.find_method(method).Settings
+    for method in method_names():
+        kind = find_method(method).Settings
         parts += [f"## method, for `{method}`", f"With `method.name: {method}`:", _settings_table(kind, "method")]
     return "\n\n".join(parts) + "\n"
 

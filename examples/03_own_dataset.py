@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mdp.io.datasets import load, open_split
-from mdp.io.images import voc_colormap, write_labels, write_rgb
-from mdp.io.jobs import run_pretraining
-from mdp.io.recipe import config_layer
-from mdp.io.request import Request
+from mdp.io.datasets import load
+from mdp.io.datasets._dataset import open_split
+from mdp.io.files.images import voc_colormap, write_labels, write_rgb
+from mdp.io.recipe.layers import config_layer
+from mdp.io.recipe.request import Request
+from mdp.io.training.job import run_pretraining
 
 here = Path("own_dataset")
 for kind in ("photos", "masks"):

@@ -17,9 +17,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from mdp import __version__
+from mdp.io.training.finetuning import finetune_recipe
+from mdp.io.training.pretraining import describe_pretraining, pretrain_recipe
 
 if TYPE_CHECKING:
-    from mdp.io.request import Request
+    from mdp.io.recipe.request import Request
 
 Command = TypeVar("Command", bound=Callable[..., None])
 _HERE = Path(__file__).parent
@@ -138,8 +140,8 @@ def _request(
     **others: Any,
 ) -> "Request":
     """The layers, in order of precedence, as the jobs want them; flags that were not given are left out."""
-    from mdp.io.recipe import config_layer, merge, nest, set_layer
-    from mdp.io.request import Request
+    from mdp.io.recipe.layers import config_layer, merge, nest, set_layer
+    from mdp.io.recipe.request import Request
 
     given = merge(*(nest(key, value) for key, value in flags.items() if value is not None))
     layers = (config_layer(config), given, set_layer(assignments))
@@ -216,15 +218,15 @@ def pretrain(
     request = _request(flags, **others)
     if not (print_config or dry_run):
         _launch(processes)
-    from mdp.io import jobs
-    from mdp.io.recipe import as_yaml
+    from mdp.io.recipe.layers import as_yaml
+    from mdp.io.training import job as training_job
 
     if print_config:
-        click.echo(as_yaml(jobs.pretrain_recipe(request), ("run", "data", "model", "method", "pretrain")), nl=False)
+        click.echo(as_yaml(pretrain_recipe(request), ("run", "data", "model", "method", "pretrain")), nl=False)
     elif dry_run:
-        click.echo(json.dumps(jobs.describe_pretraining(request), indent=2))
+        click.echo(json.dumps(describe_pretraining(request), indent=2))
     else:
-        _finish(jobs.run_pretraining(request), as_json)
+        _finish(training_job.run_pretraining(request), as_json)
 
 
 @cli.command()
@@ -273,13 +275,13 @@ def finetune(
     request = _request(flags, **others)
     if not print_config:
         _launch(processes)
-    from mdp.io import jobs
-    from mdp.io.recipe import as_yaml
+    from mdp.io.recipe.layers import as_yaml
+    from mdp.io.training import job as training_job
 
     if print_config:
-        click.echo(as_yaml(jobs.finetune_recipe(request)[0], ("run", "data", "model", "finetune", "eval")), nl=False)
+        click.echo(as_yaml(finetune_recipe(request)[0], ("run", "data", "model", "finetune", "eval")), nl=False)
     else:
-        _finish(jobs.run_finetuning(request), as_json)
+        _finish(training_job.run_finetuning(request), as_json)
 
 
 GALLERY = 24  # images
@@ -354,8 +356,8 @@ def evaluate(
     }
     request = _request(flags, init=run, target=target or "", **others)
     _launch(processes)
-    from mdp.io.eval_report import table
-    from mdp.io.scoring import run_evaluation
+    from mdp.io.evaluation.job import run_evaluation
+    from mdp.io.evaluation.scores import table
 
     scores, folder = run_evaluation(request, which, save, save_as, gallery)
     if _speaks():
@@ -414,7 +416,7 @@ def predict(
         raise click.UsageError("--skip-existing needs --out, the folder to go on in")
     flags = {"eval.mode": mode, **_take(others, PREDICT_FLAGS)}
     request = _request(flags, init=run, **others)
-    from mdp.io.predicting import Wanted, run_predictions
+    from mdp.io.inference.job import Wanted, run_predictions
 
     wanted = Wanted(
         photos=photos,
@@ -447,10 +449,10 @@ def export(
       mdp export runs/pretrain/2026-11-20_1432_voc+ade20k --to hub --out models
       mdp export runs/finetune/2026-11-20_1832_cityscapes --to onnx --segmentor
     """
-    from mdp.io import exporting
+    from mdp.io.export import job as export_job
 
-    found = exporting.run_export(run, target, out, which, segmentor, overwrite)
-    click.echo(json.dumps(exporting.as_json(found), indent=1) if as_json else exporting.report(found))
+    found = export_job.run_export(run, target, out, which, segmentor, overwrite)
+    click.echo(json.dumps(export_job.as_json(found), indent=1) if as_json else export_job.report(found))
 
 
 def _numbers(option: str, text: str) -> list[float]:
@@ -487,7 +489,7 @@ def _take(options: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
 
 def _launch(processes: int | None) -> None:
     """Becomes the launcher, and does not return, when several processes are asked for and this is not one of them."""
-    from mdp.io.launcher import launch, launched
+    from mdp.io.processes.launcher import launch, launched
 
     if processes is not None and processes > 1 and not launched():
         raise click.exceptions.Exit(launch(processes, sys.argv[1:]))
@@ -534,10 +536,10 @@ def compare(
       mdp compare --target my.yaml --start scratch --start ours=run:runs/x-{seed} --fractions 1/8 --seeds 5
       mdp compare --show runs/compare/cityscapes
     """
-    from mdp.io.comparison_report import comparisons, read_comparison, report
+    from mdp.io.report.compared import comparisons, read_comparison, report
 
     if show is None:
-        from mdp.io.comparing import Comparison, parse_shares, parse_start, run_comparison
+        from mdp.io.studies.compare import Comparison, parse_shares, parse_start, run_comparison
 
         if not starts:
             raise click.UsageError("give --start at least once, such as --start scratch --start run:FOLDER")
@@ -571,7 +573,7 @@ def write_report(folders: tuple[Path, ...], out: Path | None, quiet: bool) -> No
       mdp report runs/pretrain/2026-11-20_1432_voc+ade20k
       mdp report runs/pretrain/a runs/pretrain/b --out both.html
     """
-    from mdp.io.report import run_report
+    from mdp.io.report.job import run_report
 
     place = run_report(folders, out)
     if not quiet:
@@ -588,7 +590,7 @@ def demo(seed: int, out: Path | None, as_json: bool) -> None:
     \b
       mdp demo
     """
-    from mdp.io.demo import run_demo, sentence
+    from mdp.io.studies.demo import run_demo, sentence
 
     result = run_demo(seed, out)
     click.echo(json.dumps(result) if as_json else sentence(result))
@@ -606,7 +608,7 @@ def datasets(root: str, as_json: bool) -> None:
       mdp datasets
       mdp datasets --root data --json
     """
-    from mdp.io.catalogue import dataset_rows, dataset_table
+    from mdp.io.recipe.catalogue import dataset_rows, dataset_table
 
     rows = dataset_rows(Path(root))
     click.echo(json.dumps(rows, indent=1) if as_json else dataset_table(rows))
@@ -643,8 +645,8 @@ def check(
       mdp check my_site.yaml --strict
       mdp check camvid:train camvid:test --images 50 --json
     """
-    from mdp.io.check_report import refuse_errors, report_json, report_text
-    from mdp.io.checking import run_check
+    from mdp.io.check.job import run_check
+    from mdp.io.check.report import refuse_errors, report_json, report_text
 
     listed = [name.strip() for text in (*names, *datasets) for name in text.split(",") if name.strip()]
     reports = run_check(listed, Path(root), workers, images, quiet)
@@ -659,7 +661,7 @@ def methods() -> None:
     \b
       mdp methods
     """
-    from mdp.io.catalogue import method_lines
+    from mdp.io.recipe.catalogue import method_lines
 
     click.echo("\n".join(method_lines()))
 
@@ -680,7 +682,8 @@ def recipe_show(file: Path | None, target: str) -> None:
       mdp recipe show --target cityscapes
       mdp recipe show examples/recipes/tiny.yaml
     """
-    from mdp.io.recipe import as_yaml, config_layer, nest, resolve, schedule_layer
+    from mdp.io.recipe.layers import as_yaml, config_layer, nest, resolve
+    from mdp.io.recipe.published import schedule_layer
 
     chosen = nest("finetune.target", target) if target else {}
     click.echo(as_yaml(resolve(schedule_layer(target), config_layer(file), chosen)), nl=False)
@@ -696,7 +699,7 @@ def recipe_list(folder: Path, as_json: bool) -> None:
       mdp recipe list
       mdp recipe list examples/recipes/paper --json
     """
-    from mdp.io.catalogue import recipe_rows, recipe_table
+    from mdp.io.recipe.catalogue import recipe_rows, recipe_table
 
     rows = recipe_rows(folder)
     click.echo(json.dumps(rows, indent=1) if as_json else recipe_table(rows))
@@ -727,13 +730,13 @@ def inspect(
       mdp inspect moco_v2_800ep_pretrain.pth.tar --json
       mdp inspect deeplabv3.pth --backbone resnet101 --set model.channels=256
     """
-    from mdp.io import inspecting
-    from mdp.io.recipe import config_layer, merge, nest, set_layer
+    from mdp.io.recipe.layers import config_layer, merge, nest, set_layer
+    from mdp.io.weights import inspect as inspect_weights
 
     chosen = {} if backbone is None else nest("model.backbone", backbone)
-    found = inspecting.inspect(file, merge(config_layer(config), chosen, set_layer(assignments)), init_from)
-    click.echo(json.dumps(found, indent=1) if as_json else inspecting.inspection(found))
-    inspecting.expect_usable(found)
+    found = inspect_weights.inspect(file, merge(config_layer(config), chosen, set_layer(assignments)), init_from)
+    click.echo(json.dumps(found, indent=1) if as_json else inspect_weights.inspection(found))
+    inspect_weights.expect_usable(found)
 
 
 @cli.command()
@@ -752,10 +755,10 @@ def taxonomy(run: Path, out: Path | None, overwrite: bool, as_json: bool, quiet:
       mdp taxonomy runs/pretrain/2026-11-20_1432_voc+ade20k
       mdp taxonomy runs/pretrain/2026-11-20_1432_voc+ade20k --json > taxonomy.json
     """
-    from mdp.io import atlas
+    from mdp.io.studies import taxonomy
 
-    facts, folder = atlas.run_taxonomy(run, out, overwrite)
-    click.echo(json.dumps(facts, indent=1) if as_json else atlas.table(facts))
+    facts, folder = taxonomy.run_taxonomy(run, out, overwrite)
+    click.echo(json.dumps(facts, indent=1) if as_json else taxonomy.table(facts))
     if not quiet:
         click.echo(f"written to {folder}", err=True)
 
@@ -775,7 +778,7 @@ def checkpoint_verify(run: Path, as_json: bool) -> None:
       mdp checkpoint verify runs/pretrain/2026-11-20_1432_voc+ade20k
       mdp checkpoint verify last.safetensors --json
     """
-    from mdp.io.checkpoint_report import expect_whole, verify, verify_table
+    from mdp.io.run.checkpoint_report import expect_whole, verify, verify_table
 
     verdicts = verify(run)
     click.echo(json.dumps(verdicts, indent=1) if as_json else verify_table(verdicts))
@@ -792,7 +795,7 @@ def checkpoint_show(run: Path, as_json: bool) -> None:
       mdp checkpoint show runs/finetune/2026-11-20_1432_cityscapes
       mdp checkpoint show best.safetensors --json
     """
-    from mdp.io.checkpoint_report import describe, description
+    from mdp.io.run.checkpoint_report import describe, description
 
     found = describe(run)
     click.echo(json.dumps(found, indent=1) if as_json else description(found))
@@ -809,7 +812,7 @@ def checkpoint_diff(first: Path, second: Path, as_json: bool) -> None:
       mdp checkpoint diff runs/pretrain/a runs/pretrain/b
       mdp checkpoint diff last.safetensors best.safetensors
     """
-    from mdp.io.checkpoint_report import difference, difference_text, expect_equal
+    from mdp.io.run.checkpoint_report import difference, difference_text, expect_equal
 
     found = difference(first, second)
     click.echo(json.dumps(found, indent=1) if as_json else difference_text(found))
@@ -850,7 +853,7 @@ def main() -> None:
 def _end(code: int, words: str) -> None:
     """Says how it ended: of several processes the launcher does, or the first unless the cause is another's own."""
     if "LOCAL_RANK" in os.environ:
-        from mdp.io.launcher import Ending, leave
+        from mdp.io.processes.launcher import Ending, leave
 
         if leave(Ending(code, words)):
             return

@@ -9,11 +9,12 @@ from torch import nn
 
 from mdp.core.labels import LabelSpace, LabelUnion
 from mdp.core.methods import Data
-from mdp.io.checkpoint import save
-from mdp.io.engine import prefixed
-from mdp.io.finetuning import new_segmentor
-from mdp.io.recipe import Layer, as_layer, find_method, merge, nest, resolve
-from mdp.io.runs import space_json
+from mdp.io.recipe.layers import Layer, as_layer, merge, nest, resolve
+from mdp.io.recipe.methods import find_method
+from mdp.io.run.checkpoint import save
+from mdp.io.run.folder import space_json
+from mdp.io.run.opened import new_segmentor
+from mdp.io.run.restore import prefixed
 
 SHAPES = [
     LabelSpace(name="shapes-coarse", classes=("disc", "box"), colors=((1, 2, 3), (4, 5, 6))),

@@ -16,14 +16,18 @@ from mdp.core.chance import generator
 from mdp.core.methods import Data, Loss, split
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
-from mdp.io.datasets import load, open_split
-from mdp.io.distributed import World, joined
-from mdp.io.evaluation import tally
-from mdp.io.finetuning import new_segmentor
-from mdp.io.loading import PretrainItems, stack_views, view_batches
-from mdp.io.opening import pool_of
-from mdp.io.recipe import EvalSettings, PretrainSettings, RunSettings, find_method, resolve
-from mdp.io.updating import sgd, trainee, update_
+from mdp.io.data.selection import pool_of
+from mdp.io.data.views import PretrainItems, stack_views, view_batches
+from mdp.io.datasets import load
+from mdp.io.datasets._dataset import open_split
+from mdp.io.evaluation.counts import tally
+from mdp.io.processes.world import World, joined
+from mdp.io.recipe.layers import resolve
+from mdp.io.recipe.methods import find_method
+from mdp.io.recipe.settings import EvalSettings, PretrainSettings, RunSettings
+from mdp.io.run.opened import new_segmentor
+from mdp.io.training.optimizers import sgd
+from mdp.io.training.update import trainee, update_
 
 BATCH = 8
 MODEL = {"backbone": "resnet18", "width": 4, "output_stride": 16, "channels": 8, "dilations": [1, 2]}

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdp.io.checkpoint import load
 from mdp.io.errors import Preempted
-from mdp.io.jobs import run_pretraining
-from mdp.io.journal import Journal
-from mdp.io.recipe import Layer, merge, nest
-from mdp.io.request import Request
+from mdp.io.journal.journal import Journal
+from mdp.io.recipe.layers import Layer, merge, nest
+from mdp.io.recipe.request import Request
+from mdp.io.run.checkpoint import load
+from mdp.io.training.job import run_pretraining
 
 TINY: Layer = {
     "run": {"workers": 0, "threads": 1},

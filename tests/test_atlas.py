@@ -19,13 +19,13 @@ from torch import Tensor
 
 from mdp.cli import cli
 from mdp.core.prototypes import ClassSums, empty_bank, pack_bank, push
-from mdp.io.atlas import dataset_numbers, read_source, run_taxonomy, table
-from mdp.io.checkpoint import save
 from mdp.io.datasets import shapes_coarse, shapes_fine, shapes_target
-from mdp.io.engine import prefixed
+from mdp.io.datasets._scenes import WORLD, true_relation
 from mdp.io.errors import CheckpointError, RecipeError
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.shapes import WORLD, true_relation
+from mdp.io.run.checkpoint import save
+from mdp.io.run.restore import prefixed
+from mdp.io.studies.taxonomy import dataset_numbers, read_source, run_taxonomy, table
+from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.conftest import ROOT
 from tests.laws import pure_call
 from tests.small_runs import request, tensors_of

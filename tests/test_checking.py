@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mdp.cli import cli
-from mdp.io.check_report import Problem, Report, judge, refuse_errors, report_text
-from mdp.io.checking import check_before_training, check_samples, fingerprint, run_check
-from mdp.io.datasets import Dataset, Pair, Sample, load, open_split
+from mdp.io.check.job import check_before_training, run_check
+from mdp.io.check.remembered import fingerprint
+from mdp.io.check.report import Problem, Report, judge, refuse_errors, report_text
+from mdp.io.check.scan import check_samples, difference_hash, has_ramps
+from mdp.io.datasets import load
+from mdp.io.datasets._dataset import Dataset, Pair, Sample, open_split
 from mdp.io.datasets.coco_stuff import NEVER
 from mdp.io.errors import DatasetError, Preempted, ResourceError
-from mdp.io.scanning import difference_hash, has_ramps
 from tests import trees
 from tests.trees import grey, labels_array, own_yaml, photo
 
@@ -632,10 +634,10 @@ def test_the_command_prints_json_and_leaves_with_the_code_for_data(tmp_path: Pat
 def test_sigterm_ends_the_command_and_its_workers(tmp_path: Path) -> None:
     path = own(tmp_path, [labels_array([0, 1, 2], seed) for seed in range(18)])
     code = (
-        "import sys, time\nfrom mdp.io import own_data\nread = own_data._read\n"
+        "import sys, time\nfrom mdp.io.datasets import _own\nread = _own._read\n"
         "def slow(sample, **more):\n    time.sleep(0 if sample.image.endswith('00.png') else 60)\n"
         "    return read(sample, **more)\n"
-        "own_data._read = slow\nfrom mdp.cli import main\nmain()\n"
+        "_own._read = slow\nfrom mdp.cli import main\nmain()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "check", str(path), "--workers", "2"], stderr=subprocess.PIPE, text=True

@@ -16,21 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdp.io import checkpoint
-from mdp.io.checkpoint import (
-    VERSION,
-    config_hash,
-    current_texts,
-    load,
-    newest_whole,
-    read_about,
-    read_header,
-    read_tensors,
-    remove_leftovers,
-    save,
-)
 from mdp.io.errors import CheckpointError, ResourceError
-from mdp.io.weights import read_weights
+from mdp.io.run import checkpoint
+from mdp.io.run.checkpoint import VERSION, config_hash, current_texts, load, read_about, read_header, read_tensors, save
+from mdp.io.run.checkpoints import newest_whole, remove_leftovers
+from mdp.io.weights.reading import read_weights
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -317,7 +307,7 @@ def test_reading_takes_the_memory_of_the_file_once(tmp_path: Path) -> None:
     path = tmp_path / "x"
     save(path, {"a": torch.zeros(16 * 2**20), "b": torch.zeros(8 * 2**20)}, {})  # 96 MiB
     code = (
-        "import re, sys\nfrom pathlib import Path\nfrom mdp.io.checkpoint import load\n"
+        "import re, sys\nfrom pathlib import Path\nfrom mdp.io.run.checkpoint import load\n"
         "def highest(): return int(re.search(r'VmHWM:\\s+([0-9]+) kB', Path('/proc/self/status').read_text())[1])\n"
         "before = highest()\nload(Path(sys.argv[1]))\nprint((highest() - before) / 1024)\n"
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mdp import cli
-from mdp.io.checkpoint import config_hash, save
+from mdp.io.run.checkpoint import config_hash, save
 
 LABELS = [{"name": "site", "classes": ["road", "sky"]}, {"name": "town", "classes": ["tree"]}]
 

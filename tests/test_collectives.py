@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from mdp.io import collectives
-from mdp.io.collectives import Collectives
-from mdp.io.distributed import ALONE, World
-from mdp.io.engine import Position, Schedule, loop
-from mdp.io.journal import Journal
-from mdp.io.signals import Stop
+from mdp.io.journal.journal import Journal
+from mdp.io.processes import collective_time
+from mdp.io.processes.collective_time import Collectives
+from mdp.io.processes.signals import Stop
+from mdp.io.processes.world import ALONE, World
+from mdp.io.training.loop import Position, Schedule, loop
 
 CPU = torch.device("cpu")
 
@@ -78,7 +78,7 @@ class Event:
 
 def test_on_cuda_the_time_is_that_between_two_marks_and_nothing_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     Event.made = []
-    monkeypatch.setattr(collectives, "_event", Event)
+    monkeypatch.setattr(collective_time, "_event", Event)
     spent = Collectives()
     for _ in range(2):
         with spent.timed(torch.device("cuda")):

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from mdp.core.comparison import block_counts, count_miou, difference
 from mdp.core.metrics import mean_iou
-from mdp.io.charts import Line, Panel, line_chart, ticks
-from mdp.io.comparing import Comparison, parse_shares, parse_start, run_comparison
-from mdp.io.comparison_report import comparisons, contrasts, curves, read_comparison, report
 from mdp.io.errors import Preempted, RecipeError
-from mdp.io.jobs import run_pretraining
-from mdp.io.journal import Journal
-from mdp.io.request import Request
+from mdp.io.journal.journal import Journal
+from mdp.io.pictures.charts_file import Line, Panel, line_chart, ticks
+from mdp.io.recipe.request import Request
+from mdp.io.report.compared import comparisons, contrasts, curves, read_comparison, report
+from mdp.io.studies.compare import Comparison, parse_shares, parse_start, run_comparison
+from mdp.io.training.job import run_pretraining
 from tests.conftest import ROOT
 from tests.laws import pure_call
 from tests.small_runs import TINY, request
@@ -249,7 +249,7 @@ def test_a_comparison_has_every_cell_and_runs_none_twice(monkeypatch: pytest.Mon
     assert all([step for step, _ in c["curve"]] == [4, 6] for c in found["cells"])
     assert not list(folder.rglob("*.safetensors"))
     before = (folder / "compare.json").read_text()
-    monkeypatch.setattr("mdp.io.comparing.run_finetuning", lambda _: pytest.fail("a cell ran twice"))
+    monkeypatch.setattr("mdp.io.studies.compare.run_finetuning", lambda _: pytest.fail("a cell ran twice"))
     run_comparison(request(out=Path("cmp")), starts)
     assert (folder / "compare.json").read_text() == before
     assert (folder / "compare.txt").read_text() == report(found) + "\n"

@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from mdp.core.labels import IGNORE, LabelUnion
-from mdp.io.datasets import Dataset, Sample, labels_of, load, names, open_split, open_training
+from mdp.io.datasets import load, names
+from mdp.io.datasets._dataset import Dataset, Sample, labels_of, open_split, open_training
+from mdp.io.datasets._imagenet_s import categories
 from mdp.io.datasets.coco_stuff import NEVER
 from mdp.io.datasets.pascal_context import CLASSES as CONTEXT
 from mdp.io.datasets.pascal_context import NUMBERS, VOC_FIRST
 from mdp.io.errors import DatasetError, RecipeError
-from mdp.io.imagenet_s import categories
-from mdp.io.images import read_labels
+from mdp.io.files.images import read_labels
 from tests.trees import (
     TREES,
     ade20k_tree,

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdp.io.checkpoint import load
-from mdp.io.distributed import ALONE, _name_start
+from mdp.io.processes.world import ALONE, _name_start
+from mdp.io.run.checkpoint import load
 from tests import ranks
 
 ROOT = Path(__file__).parent.parent

@@ -25,7 +25,9 @@ import mdp.core
 from mdp.cli import cli
 from mdp.io.datasets import load, names
 from mdp.io.errors import MdpError
-from mdp.io.recipe import FinetuneSettings, PretrainSettings, Recipe, find_method, method_names
+from mdp.io.recipe.layers import Recipe
+from mdp.io.recipe.methods import find_method, method_names
+from mdp.io.recipe.settings import FinetuneSettings, PretrainSettings
 from tests.conftest import ROOT
 
 PAGES = sorted(

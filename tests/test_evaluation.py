@@ -20,21 +20,23 @@ from mdp.core.chance import generator
 from mdp.core.comparison import block_counts, count_miou, miou_interval
 from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import class_iou, confusion_matrix, mean_iou
-from mdp.io import evaluation
-from mdp.io.confusion_picture import confusion_picture
-from mdp.io.conventions import category_groups, conventions
-from mdp.io.datasets import Sample, ade20k, cityscapes, coco_stuff
-from mdp.io.distributed import ALONE
+from mdp.io.data.pool import Pool
+from mdp.io.data.selection import plan_finetuning
+from mdp.io.datasets import ade20k, cityscapes, coco_stuff
+from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import DatasetError, Preempted, RecipeError
-from mdp.io.eval_report import interval, summary, table, write_report
-from mdp.io.evaluation import Tally, group_count
-from mdp.io.jobs import finetune_recipe, run_finetuning
-from mdp.io.loading import Pool
-from mdp.io.opening import plan_finetuning
-from mdp.io.recipe import resolve
-from mdp.io.saving import kinds_of, save, saved
-from mdp.io.scoring import run_evaluation
-from mdp.io.server_formats import cityscapes_format, imagenet_s_format, raw_values, relative_places
+from mdp.io.evaluation import counts
+from mdp.io.evaluation.counts import Tally, group_count
+from mdp.io.evaluation.job import run_evaluation
+from mdp.io.evaluation.other_rules import category_groups, conventions
+from mdp.io.evaluation.saved import kinds_of, save, saved
+from mdp.io.evaluation.scores import interval, summary, table, write_report
+from mdp.io.evaluation.server_formats import cityscapes_format, imagenet_s_format, raw_values, relative_places
+from mdp.io.pictures.confusion import confusion_picture
+from mdp.io.processes.world import ALONE
+from mdp.io.recipe.layers import resolve
+from mdp.io.training.finetuning import finetune_recipe
+from mdp.io.training.job import run_finetuning
 from tests.small_runs import request
 from tests.tensors import rng_of
 
@@ -344,7 +346,7 @@ def test_an_interrupted_evaluation_leaves_what_was_there(monkeypatch: pytest.Mon
     tuned = str(run_finetuning(request(init="scratch", out=Path("run"))))
     _, folder = run_evaluation(request(("eval.images", 2), init=tuned), "last", keep=True)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    original = evaluation.predict
+    original = counts.predict
 
     def interrupted(*arguments: Any) -> Tensor:
         if interrupted.calls == 3:  # type: ignore[attr-defined]
@@ -353,7 +355,7 @@ def test_an_interrupted_evaluation_leaves_what_was_there(monkeypatch: pytest.Mon
         return 0 * original(*arguments)
 
     interrupted.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(evaluation, "predict", interrupted)
+    monkeypatch.setattr(counts, "predict", interrupted)
     with pytest.raises(Preempted):
         run_evaluation(request(init=tuned), "last", keep=True)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

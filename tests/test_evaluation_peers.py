@@ -21,12 +21,13 @@ from mdp.core.metrics import (
     mean_iou_of_all,
     merge_classes,
 )
-from mdp.io.conventions import category_groups
-from mdp.io.datasets import cityscapes, open_split
+from mdp.io.data.selection import pool_of
+from mdp.io.datasets import cityscapes
 from mdp.io.datasets import load as load_dataset
-from mdp.io.distributed import ALONE
-from mdp.io.opening import pool_of
-from mdp.io.saving import kinds_of, save, saved
+from mdp.io.datasets._dataset import open_split
+from mdp.io.evaluation.other_rules import category_groups
+from mdp.io.evaluation.saved import kinds_of, save, saved
+from mdp.io.processes.world import ALONE
 from tests.peers import library_or_skip
 from tests.tensors import rng_of
 

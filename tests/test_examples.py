@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mdp.io import demo
-from mdp.io.demo import RECIPE, sentence
-from mdp.io.recipe import resolve
-from mdp.io.request import Request
+from mdp.io.recipe.layers import resolve
+from mdp.io.recipe.request import Request
+from mdp.io.studies import demo
+from mdp.io.studies.demo import RECIPE, sentence
 from tests.conftest import ROOT
 
 

@@ -12,15 +12,15 @@ from torch import Tensor
 
 import mdp
 from mdp.cli import cli, main
-from mdp.io import exporting
-from mdp.io.checkpoint import load, read_tensors, save
 from mdp.io.datasets import load as load_dataset
 from mdp.io.errors import CheckpointError, MdpError, RecipeError
-from mdp.io.export_card import UNKNOWN, facts, model_card, stem_of
-from mdp.io.export_check import difference, read_back
-from mdp.io.export_source import exported, read_source
-from mdp.io.exporting import Export, run_export
-from mdp.io.jobs import run_finetuning
+from mdp.io.export import job as export_job
+from mdp.io.export.card import UNKNOWN, facts, model_card, stem_of
+from mdp.io.export.check import difference, read_back
+from mdp.io.export.job import Export, run_export
+from mdp.io.export.source import exported, read_source
+from mdp.io.run.checkpoint import load, read_tensors, save
+from mdp.io.training.job import run_finetuning
 from tests.export_runs import make_run
 from tests.small_runs import request, tensors_of
 
@@ -94,7 +94,7 @@ def test_the_name_ends_in_the_hash_that_torch_hub_looks_for(for_torchvision: Exp
     match = HEX.search(found.path.name)
     assert match
     assert match[1] == found.sha256[:8]
-    assert found.sha256 == exporting._sha256(found.path)
+    assert found.sha256 == export_job._sha256(found.path)
     assert torch.load(found.path, weights_only=True).keys() == read_back("torchvision", found.path).keys()
 
 
@@ -165,7 +165,7 @@ FAULTS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
 def test_a_file_that_gives_other_features_is_removed(
     fault: str, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "exported", lambda *given: FAULTS[fault](exported(*given)))
+    monkeypatch.setattr(export_job, "exported", lambda *given: FAULTS[fault](exported(*given)))
     with pytest.raises(CheckpointError, match="removed") as caught:
         export(narrow, "safetensors", tmp_path)
     assert caught.value.exit_code == 5
@@ -175,7 +175,7 @@ def test_a_file_that_gives_other_features_is_removed(
 def test_what_torch_load_gives_is_checked_too(
     pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "exported", lambda *given: swapped(exported(*given)))
+    monkeypatch.setattr(export_job, "exported", lambda *given: swapped(exported(*given)))
     with pytest.raises(CheckpointError, match="other features at stride 32"):
         export(pretrained, "torchvision", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -201,7 +201,7 @@ def test_a_whole_network_keeps_its_names_and_its_logits(narrow: Path, tmp_path: 
     card = json.loads(found.sidecar.read_text())
     assert card["classes"] == ["disc", "box", "road", "car", "tree"]
     assert card["output"] == "logits of 5 classes at the feature grid"
-    assert "logits of a 2x3x97x65 input" in exporting.report(found)
+    assert "logits of a 2x3x97x65 input" in export_job.report(found)
 
 
 def test_a_whole_network_goes_to_mmsegmentation_with_its_classes(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exporting, "expect_onnx", lambda: None)
+    monkeypatch.setattr(export_job, "expect_onnx", lambda: None)
     path = make(tmp_path)
     with pytest.raises(MdpError) as caught:
         export(path, target, tmp_path / "out", segmentor=segmentor)
@@ -371,7 +371,7 @@ def test_a_dataset_states_its_licence(pretrained: Path, monkeypatch: pytest.Monk
             raise RecipeError("gone")
         return Known, None
 
-    monkeypatch.setattr("mdp.io.export_card.named", named)
+    monkeypatch.setattr("mdp.io.export.card.named", named)
     source = read_source(pretrained, "last", False)
     known = facts(source)
     assert [entry["licence"] for entry in known["datasets"]] == ["CC0 | of ours", UNKNOWN]
@@ -395,7 +395,7 @@ def test_a_hub_folder_is_what_timm_reads(pretrained: Path, tmp_path: Path) -> No
     assert (config["architecture"], config["num_classes"]) == ("resnet18", 0)
     assert (config["pretrained_cfg"]["first_conv"], config["pretrained_cfg"]["num_classes"]) == ("conv1", 0)
     assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]
-    assert found.sha256 == exporting._sha256(found.path / "model.safetensors")
+    assert found.sha256 == export_job._sha256(found.path / "model.safetensors")
     assert json.loads(found.sidecar.read_text())["sha256_of"] == f"{found.path.name}/model.safetensors"
     card = (found.path / "README.md").read_text()
     assert "| my.site | ? | 3 | unknown: state it yourself |" in card

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdp.io import export_check, exporting
 from mdp.io.errors import CheckpointError, RecipeError
-from mdp.io.export_check import difference
-from mdp.io.export_source import Source, exported, read_source
-from mdp.io.export_targets import Content
-from mdp.io.exporting import Export, run_export
+from mdp.io.export import check as export_check
+from mdp.io.export import job as export_job
+from mdp.io.export.check import difference
+from mdp.io.export.job import Export, run_export
+from mdp.io.export.source import Source, exported, read_source
+from mdp.io.export.targets import Content
 from tests.export_runs import make_run
 from tests.peers import library_or_skip, quiet
 
@@ -49,7 +50,7 @@ def executed(line: str) -> dict[str, Any]:
 
 def printed(found: Export) -> str:
     """The last line of the report, without its label."""
-    label, line = exporting.report(found).splitlines()[-1].split(maxsplit=1)
+    label, line = export_job.report(found).splitlines()[-1].split(maxsplit=1)
     assert label == "load"
     return line
 
@@ -197,7 +198,7 @@ def test_a_library_that_cannot_be_imported_is_named_and_replaced(run: Path, monk
     assert found.checked.instead == (
         "torchvision is installed and cannot be imported: operator torchvision::nms does not exist"
     )
-    assert f"({found.checked.instead})" in exporting.report(found)
+    assert f"({found.checked.instead})" in export_job.report(found)
 
 
 @pytest.mark.parametrize("target", ["torchvision", "timm", "smp", "hub"])
@@ -209,7 +210,7 @@ def test_a_library_that_does_not_take_the_file_removes_it(
     def short(*given: Any) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in exported(*given).items() if name != "layer3.0.bn1.running_var"}
 
-    monkeypatch.setattr(exporting, "exported", short)
+    monkeypatch.setattr(export_job, "exported", short)
     with quiet(), pytest.raises(CheckpointError, match=r"does not load.*running_var"):
         run_export(run, target, tmp_path, "last", False, False)
     assert list(tmp_path.iterdir()) == []
@@ -225,7 +226,7 @@ def test_what_is_missing_for_onnx_is_an_error_that_names_the_extra(
 
     imported = importlib.import_module
 
-    monkeypatch.setattr("mdp.io.onnx_file.importlib.import_module", missing)
+    monkeypatch.setattr("mdp.io.export.onnx_file.importlib.import_module", missing)
     with pytest.raises(Exception, match=r"No module named 'onnx'.*mdp-segmentation\[onnx\]"):
         run_export(run, "onnx", tmp_path, "last", False, False)
 

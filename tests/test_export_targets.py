@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mdp.cli import EXPORT_TARGETS
-from mdp.core.networks.layouts import BARE, DEEP_STEM, TORCHVISION_DEEPLAB
+from mdp.core.networks.parameter_names import BARE, DEEP_STEM, TORCHVISION_DEEPLAB
 from mdp.io.errors import RecipeError
-from mdp.io.export_targets import (
+from mdp.io.export.targets import (
     TARGETS,
     Content,
     dilates_alike,

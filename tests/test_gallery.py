@@ -19,17 +19,18 @@ from torch import Tensor
 from mdp.cli import cli
 from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import confusion_matrix, mean_iou, pixel_accuracy
-from mdp.io import drawing, gallery
-from mdp.io.datasets import load, open_split
-from mdp.io.distributed import ALONE
+from mdp.io.datasets import load
+from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import ResourceError
-from mdp.io.gallery import Shown, Worst, errors, page, panels, write_gallery
-from mdp.io.jobs import run_finetuning
-from mdp.io.scoring import run_evaluation
+from mdp.io.evaluation.job import run_evaluation
+from mdp.io.pictures import gallery, sheet
+from mdp.io.pictures.gallery import Shown, Worst, errors, page, panels, write_gallery
+from mdp.io.processes.world import ALONE
+from mdp.io.training.job import run_finetuning
 from tests.small_runs import TINY, request
 
 SPACE = LabelSpace(name="a", classes=("road", "car", "sky"), colors=((10, 20, 30), (200, 0, 0), (0, 0, 250)))
-STEP = gallery._PANEL[0] + drawing.GAP
+STEP = gallery._PANEL[0] + sheet.GAP
 
 
 def see_(worst: Worst, place: int, guess: Tensor, labels: Tensor, name: str = "") -> None:
@@ -39,7 +40,7 @@ def see_(worst: Worst, place: int, guess: Tensor, labels: Tensor, name: str = ""
 
 
 def shown(place: int, name: str, classes: tuple[int, ...] = (0,), noise: bool = False) -> Shown:
-    size = (gallery._PANEL[1], 4 * STEP - drawing.GAP, 3)
+    size = (gallery._PANEL[1], 4 * STEP - sheet.GAP, 3)
     rng = np.random.default_rng(place)
     picture = np.zeros(size, dtype=np.uint8)
     if noise:
@@ -109,7 +110,7 @@ def test_an_image_without_labelled_pixels_is_left_out() -> None:
 
 def test_errors_are_red_where_wrong_and_grey_where_ignored() -> None:
     picture = errors(np.array([[0, 1, 1]]), np.array([[0, 0, IGNORE]]))
-    assert picture[0].tolist() == [list(gallery._RIGHT), list(gallery._WRONG), list(drawing.IGNORED)]
+    assert picture[0].tolist() == [list(gallery._RIGHT), list(gallery._WRONG), list(sheet.IGNORED)]
 
 
 def at(picture: Image.Image, panel: int, x: float, y: float) -> tuple[int, ...]:
@@ -133,19 +134,19 @@ def test_the_panels_are_photo_truth_prediction_and_errors() -> None:
     assert [at(picture, 1, x, y) for y, x in ((near, near), (near, far), (far, near))] == [road, car, sky]
     assert [at(picture, 2, x, y) for y in (near, far) for x in (near, far)] == [road, sky, sky, car]
     assert [at(picture, 3, x, y) for y in (near, far) for x in (near, far)] == [
-        gallery._RIGHT, gallery._WRONG, gallery._RIGHT, drawing.IGNORED,
+        gallery._RIGHT, gallery._WRONG, gallery._RIGHT, sheet.IGNORED,
     ]  # fmt: skip
 
 
 def test_ignored_pixels_of_the_truth_are_striped_and_only_they() -> None:
-    grey = LabelSpace(name="a", classes=("b", "c"), colors=(drawing.IGNORED, (1, 2, 3)))
+    grey = LabelSpace(name="a", classes=("b", "c"), colors=(sheet.IGNORED, (1, 2, 3)))
     labels = torch.zeros(100, 100, dtype=torch.int16)
     labels[:, 50:] = IGNORE
     picture = np.array(panels(torch.zeros(3, 100, 100, dtype=torch.uint8), torch.zeros(100, 100).long(), labels, grey))
     truth = picture[:, STEP : STEP + 260]
-    assert np.unique(truth[:, :125].reshape(-1, 3), axis=0).tolist() == [list(drawing.IGNORED)]
+    assert np.unique(truth[:, :125].reshape(-1, 3), axis=0).tolist() == [list(sheet.IGNORED)]
     half = truth[:, 135:].reshape(-1, 3)
-    assert 0.3 < (half == drawing.STRIPE).all(1).mean() < 0.7
+    assert 0.3 < (half == sheet.STRIPE).all(1).mean() < 0.7
 
 
 def test_one_wrong_pixel_of_a_large_image_still_shows() -> None:
@@ -160,7 +161,7 @@ def test_one_wrong_pixel_of_a_large_image_still_shows() -> None:
 def test_images_of_any_shape_fit_a_panel(height: int, width: int) -> None:
     labels = torch.zeros(height, width, dtype=torch.int16)
     picture = panels(torch.zeros(3, height, width, dtype=torch.uint8), labels.long(), labels, SPACE)
-    assert picture.width == 4 * STEP - drawing.GAP
+    assert picture.width == 4 * STEP - sheet.GAP
     assert 1 <= picture.height <= gallery._PANEL[1]
 
 
@@ -184,18 +185,18 @@ def test_pages_have_one_width_and_stay_small(tmp_path: Path) -> None:
     assert path.stat().st_size < 4 * 2**20  # with photos of noise, which does not compress
     with Image.open(path) as picture:
         assert picture.width == gallery._WIDTH
-        assert np.array(picture)[:, -drawing.MARGIN + 1 :].min() == 255  # nothing runs over the edge
+        assert np.array(picture)[:, -sheet.MARGIN + 1 :].min() == 255  # nothing runs over the edge
     (path,) = write_gallery(tmp_path, [shown(i, f"{i}.png") for i in range(12)], SPACE, "title")
     assert path.stat().st_size < 2**20
 
 
 def test_names_are_cut_in_the_middle_to_what_fits() -> None:
-    font, room = drawing.font(15), gallery._WIDTH - 2 * drawing.MARGIN
-    cut = drawing.cut("begin" + "x" * 5000 + "end.png", font, room)
+    font, room = sheet.font(15), gallery._WIDTH - 2 * sheet.MARGIN
+    cut = sheet.cut("begin" + "x" * 5000 + "end.png", font, room)
     assert cut.startswith("begin")
     assert cut.endswith("end.png")
     assert font.getlength(cut) <= room
-    assert drawing.cut("short.png", font, room) == "short.png"
+    assert sheet.cut("short.png", font, room) == "short.png"
 
 
 def test_gallery_json_lists_the_images_worst_first_with_their_pages(tmp_path: Path) -> None:

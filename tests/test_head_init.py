@@ -8,14 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdp.core.head_init import Related, fit_classifier, plain_name, related_classes
+from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes
 from mdp.core.prototypes import Prototypes
+from mdp.io.data.selection import plan_finetuning
 from mdp.io.errors import RecipeError
-from mdp.io.finetuning import new_segmentor
-from mdp.io.head_init import start_classifier_
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.opening import plan_finetuning
-from mdp.io.recipe import resolve
+from mdp.io.recipe.layers import resolve
+from mdp.io.run.opened import new_segmentor
+from mdp.io.training.classifier_init import start_classifier_
+from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.laws import pure_call
 from tests.small_runs import TINY, request, tensors_of
 from tests.tensors import rng_of, seeds

@@ -14,11 +14,11 @@ from mdp.core.geometry import Box, View, cut_image, fitted_size
 from mdp.core.networks import NetworkSettings, Segmentor, build_segmentor, upsample
 from mdp.core.photometry import normalise
 from mdp.core.windows import Windows, assemble, class_parts, first_maximum, log_partition, mean_probabilities, starts
-from mdp.io.activations import activation_bytes
-from mdp.io.budget import Budget
 from mdp.io.errors import ResourceError
-from mdp.io.inference import predict, probabilities, turns
-from mdp.io.recipe import EvalSettings
+from mdp.io.inference.activation_memory import activation_bytes
+from mdp.io.inference.memory_budget import Budget
+from mdp.io.inference.predict import predict, probabilities, turns
+from mdp.io.recipe.settings import EvalSettings
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 

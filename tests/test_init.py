@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mdp.core.networks import NetworkSettings, Segmentor, build_segmentor
-from mdp.core.networks.layouts import DEEP_STEM, TORCHVISION_DEEPLAB, to_foreign
-from mdp.core.networks.recognising import backbone_for, recognise
+from mdp.core.networks.identify import backbone_for, recognise
+from mdp.core.networks.parameter_names import DEEP_STEM, TORCHVISION_DEEPLAB, to_foreign
 from mdp.core.networks.resnet import ResNet
 from mdp.core.networks.transfer import match, places
 from mdp.io.errors import CheckpointError
-from mdp.io.init_weights import judge, take
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.weights import WeightsFile, read_file
+from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.weights.init import judge, take
+from mdp.io.weights.reading import WeightsFile, read_file
 from tests.laws import pure_call
 from tests.small_runs import request, tensors_of
 from tests.tensors import rng_of

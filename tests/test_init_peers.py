@@ -8,9 +8,9 @@ import torch
 
 from mdp.core.networks import NetworkSettings, Segmentor
 from mdp.core.networks.resnet import ResNet
-from mdp.io.init_weights import take
-from mdp.io.inspecting import inspect
-from mdp.io.jobs import run_pretraining
+from mdp.io.training.job import run_pretraining
+from mdp.io.weights.init import take
+from mdp.io.weights.inspect import inspect
 from tests.peers import library_or_skip
 from tests.small_runs import losses, tensors_of
 from tests.small_runs import request as run_of

@@ -11,12 +11,12 @@ from click.testing import CliRunner, Result
 from mdp.cli import cli
 from mdp.core.networks import NetworkSettings, build_segmentor
 from mdp.core.networks.resnet import ResNet
-from mdp.io.comparing import Comparison, parse_shares, parse_start, run_comparison
 from mdp.io.errors import CheckpointError, RecipeError
-from mdp.io.inspecting import inspect
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.recipe import resolve
-from mdp.io.starts import check_start
+from mdp.io.recipe.layers import resolve
+from mdp.io.studies.compare import Comparison, parse_shares, parse_start, run_comparison
+from mdp.io.studies.starts import check_start
+from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.weights.inspect import inspect
 from tests.small_runs import request
 from tests.tensors import rng_of
 

@@ -13,15 +13,17 @@ from PIL import Image
 
 from mdp.core.labels import IGNORE
 from mdp.core.metrics import mean_iou
-from mdp.io import jobs, runs
-from mdp.io.checkpoint import load
+from mdp.io.data.selection import plan_finetuning, plan_pretraining
 from mdp.io.errors import CheckpointError, Diverged, Preempted, RecipeError
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.journal import Journal
-from mdp.io.opening import plan_finetuning, plan_pretraining
-from mdp.io.recipe import nest
-from mdp.io.request import Request
-from mdp.io.scoring import run_evaluation
+from mdp.io.evaluation.job import run_evaluation
+from mdp.io.journal.journal import Journal
+from mdp.io.recipe.layers import nest
+from mdp.io.recipe.request import Request
+from mdp.io.run import folder as run_folder
+from mdp.io.run.checkpoint import load
+from mdp.io.training.finetuning import finetune_recipe
+from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.training.pretraining import pretrain_recipe
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
@@ -104,7 +106,7 @@ def test_the_key_encoder_follows_the_query_encoder_as_slowly_as_asked() -> None:
 
 def test_pretrained_weights_arrive_in_the_segmentor() -> None:
     pretrained = run_pretraining(request())
-    recipe, weights = jobs.finetune_recipe(request())
+    recipe, weights = finetune_recipe(request())
     assert weights == pretrained / "checkpoints" / "last.safetensors"
     tuned = run_finetuning(request(("finetune.steps", 1), ("finetune.lr", 0.0), ("finetune.min_lr", 0.0)))
     before, after = tensors_of(pretrained), tensors_of(tuned)
@@ -176,7 +178,7 @@ def test_evaluation_equals_a_plain_count_over_the_saved_predictions() -> None:
     tuned = run_finetuning(request(init="scratch"))
     scores, folder = run_evaluation(request(("eval.images", 4), init=str(tuned)), "last", keep=True)
     confusion = torch.zeros(8, 8, dtype=torch.int64)
-    pool = plan_finetuning(jobs.finetune_recipe(request(init="scratch"))[0]).validation
+    pool = plan_finetuning(finetune_recipe(request(init="scratch"))[0]).validation
     assert pool is not None
     for index in range(4):
         _, labels = pool.read(index)
@@ -233,18 +235,18 @@ def test_another_backbone_is_refused() -> None:
 
 
 def test_the_newest_run_is_the_one_started_last() -> None:
-    assert runs.newest("pretrain") is None
+    assert run_folder.newest("pretrain") is None
     first, second = run_pretraining(request()), run_pretraining(request())
-    assert runs.newest("pretrain") == second
+    assert run_folder.newest("pretrain") == second
     assert first != second
     os.utime(second / "command.txt", (0, 0))
-    assert runs.newest("pretrain") == first
+    assert run_folder.newest("pretrain") == first
 
 
 def test_batches_shrink_to_the_images_there_are_and_say_so() -> None:
     folder = run_finetuning(request(("finetune.images", 3), ("finetune.steps", 2), init="scratch"))
     assert "training on 3 of them" in (folder / "log.txt").read_text()
-    plan = plan_pretraining(jobs.pretrain_recipe(request(("pretrain.batch_size", 5000))))
+    plan = plan_pretraining(pretrain_recipe(request(("pretrain.batch_size", 5000))))
     assert plan.recipe.pretrain.batch_size == 800
     assert "note: 800 images are fewer than a batch of 5000; batches have 800" in plan.lines
 

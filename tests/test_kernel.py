@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdp.core import kernel
+from mdp.core import contrast_chunked
 from mdp.core.contrast import nce, pixel_rows, prototype_nce
-from mdp.core.kernel import EPS, Candidates, Pull, chunked_total
+from mdp.core.contrast_chunked import EPS, Candidates, Pull, chunked_total
 from mdp.core.labels import IGNORE
 from mdp.core.prototypes import Prototypes
 from mdp.core.targets import Targets, hard_targets, mixed_targets, pixel_similarity, relaxed_targets, sparse_targets
@@ -57,7 +57,7 @@ def test_value_and_gradient_equal_the_plain_losss_in_every_form_layout_and_size_
     targets = targets_of(form, rng, embeddings, known)
     single, double = embeddings.clone().requires_grad_(), embeddings.double().requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "_CPU_BYTES", size)
+        patch.setattr(contrast_chunked, "_CPU_BYTES", size)
         total = prototype_nce(single, known, targets, TAU, unit).total
     expected = plain(double, known, targets, unit)
     torch.testing.assert_close(total.detach().double(), expected.detach(), rtol=1e-5, atol=1e-5)
@@ -193,7 +193,7 @@ def test_leaving_out_what_weighs_nothing_changes_no_number(layout: torch.memory_
 
 @pytest.mark.parametrize(("count", "size"), [(784, 668), (784, 1533), (3136, 167), (25088, 1533), (1, 1)])
 def test_pieces_are_even_and_whole_cache_lines(count: int, size: int) -> None:
-    length = kernel._even(count, size)
+    length = contrast_chunked._even(count, size)
     pieces = -(-count // length)
     assert length % 16 == 0
     assert pieces <= -(-count // size)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from torch.distributed.elastic.multiprocessing.api import SignalException
 
-from mdp.io import launcher
 from mdp.io.errors import ProcessError
-from mdp.io.launcher import Ending, launch, leave, verdict
+from mdp.io.processes import launcher
+from mdp.io.processes.launcher import Ending, launch, leave, verdict
 
 LOST, STOPPED, DONE = Ending(8, "error: lost"), Ending(75, "stopped"), Ending(0)
 

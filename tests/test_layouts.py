@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mdp.core.networks.layouts import (
+from mdp.core.networks.parameter_names import (
     BARE,
     DEEP_STEM,
     MMSEG,

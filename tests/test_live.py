@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdp.io.journal import Journal
-from mdp.io.live_facts import Course, Facts, Pace, extended, paced, shares, trained
-from mdp.io.live_view import bar, cut, cut_front, marks_for, sentence, sparkline, view, width_of
-from mdp.io.screen import LINES, PlainScreen, Screen, screen_on
+from mdp.io.journal.journal import Journal
+from mdp.io.journal.progress import Course, Facts, Pace, extended, paced, shares, trained
+from mdp.io.journal.progress_text import bar, cut, cut_front, marks_for, sentence, sparkline, view, width_of
+from mdp.io.journal.terminal import LINES, PlainScreen, Screen, screen_on
 from tests.conftest import ROOT
 
 UTF8, ASCII = marks_for("utf-8"), marks_for("ascii")

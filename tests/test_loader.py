@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdp.io import datasets, jpeg, loader
-from mdp.io.datasets import Sample
-from mdp.io.distributed import ALONE
-from mdp.io.engine import DataWait
+from mdp.io import datasets
+from mdp.io.data import loader
+from mdp.io.data.loader import Forgiving, TooMany, ahead, load, to_device
+from mdp.io.data.pool import Pool
+from mdp.io.data.selection import pool_of
+from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import DatasetError, MdpError
-from mdp.io.journal import Journal
-from mdp.io.loader import Forgiving, TooMany, ahead, load, to_device
-from mdp.io.loading import Pool
-from mdp.io.opening import pool_of
-from mdp.io.place import Place
+from mdp.io.files import jpeg
+from mdp.io.journal.journal import Journal
+from mdp.io.processes.world import ALONE
+from mdp.io.training.context import Place
+from mdp.io.training.loop import DataWait
 
 CPU = torch.device("cpu")
 

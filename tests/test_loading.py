@@ -14,24 +14,15 @@ from mdp.core.chance import generator
 from mdp.core.geometry import Box, View, draw_view
 from mdp.core.labels import IGNORE, LabelUnion
 from mdp.core.photometry import DistortionSettings, PhotometrySettings, draw_distortion, draw_photometry
-from mdp.io.datasets import Sample, open_split
+from mdp.io.data.crops import FinetuneItems, WholeItems, crop_batch, stack_crops
+from mdp.io.data.loader import load
+from mdp.io.data.order import epoch_batches, epoch_order, stream_batches
+from mdp.io.data.pool import Pool
+from mdp.io.data.views import PretrainItems, stack_views, view_batches
 from mdp.io.datasets import load as load_dataset
+from mdp.io.datasets._dataset import Sample, open_split
 from mdp.io.errors import DatasetError
-from mdp.io.loader import load
-from mdp.io.loading import (
-    FinetuneItems,
-    Pool,
-    PretrainItems,
-    WholeItems,
-    crop_batch,
-    epoch_batches,
-    epoch_order,
-    stack_crops,
-    stack_views,
-    stream_batches,
-    view_batches,
-)
-from mdp.io.recipe import FinetuneSettings, PretrainSettings
+from mdp.io.recipe.settings import FinetuneSettings, PretrainSettings
 
 CPU = torch.device("cpu")
 TINY_CROPS = FinetuneSettings(crop=(40, 48), ratio=(0.3, 0.9))  # some are padded

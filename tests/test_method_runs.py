@@ -12,10 +12,12 @@ import torch
 import mdp.core.methods
 from mdp.io.datasets import load
 from mdp.io.errors import RecipeError
-from mdp.io.images import write_rgb
-from mdp.io.jobs import describe_pretraining, run_finetuning, run_pretraining
-from mdp.io.recipe import Layer, find_method, merge
-from mdp.io.request import Request
+from mdp.io.files.images import write_rgb
+from mdp.io.recipe.layers import Layer, merge
+from mdp.io.recipe.methods import find_method
+from mdp.io.recipe.request import Request
+from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.training.pretraining import describe_pretraining
 from tests.conftest import ROOT
 from tests.small_runs import TINY, assert_resumes_exactly, tensors_of
 

@@ -25,7 +25,7 @@ from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes, even_parts
 from mdp.core.prototypes import class_means, class_sums
 from mdp.core.queues import empty_queues, enqueue_classes
-from mdp.io.recipe import find_method
+from mdp.io.recipe.methods import find_method
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 from tests.together import together

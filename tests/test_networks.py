@@ -27,7 +27,7 @@ from mdp.core.networks import (
     upsample,
 )
 from mdp.core.networks.deeplab import ASPP
-from mdp.core.networks.heads import instance_head, projection_head
+from mdp.core.networks.projection_heads import instance_head, projection_head
 from mdp.core.networks.resnet import LAYOUTS, BasicBlock, Bottleneck, ResNet, initialise_
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds

@@ -24,12 +24,13 @@ from mdp.core.networks import (
     match,
 )
 from mdp.core.networks.decode_heads import HEADS
-from mdp.core.networks.layouts import DEEP_STEM, TORCHVISION_DEEPLAB, to_foreign, to_own
+from mdp.core.networks.parameter_names import DEEP_STEM, TORCHVISION_DEEPLAB, to_foreign, to_own
 from mdp.core.networks.resnet import ResNet
 from mdp.io.errors import CheckpointError, RecipeError
-from mdp.io.jobs import finetune_recipe, run_finetuning, run_pretraining
-from mdp.io.recipe import as_layer, resolve
-from mdp.io.request import Request
+from mdp.io.recipe.layers import as_layer, resolve
+from mdp.io.recipe.request import Request
+from mdp.io.training.finetuning import finetune_recipe
+from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import TINY, request, tensors_of
 from tests.tensors import rng_of
 from tests.test_method_runs import layer_of

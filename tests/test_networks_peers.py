@@ -25,13 +25,13 @@ from mdp.core.networks import (
     match,
 )
 from mdp.core.networks.backbones import build_backbone, convert_sync_batchnorm_
-from mdp.core.networks.layouts import BARE, DEEP_STEM, TORCHVISION_DEEPLAB, Layout, to_foreign
+from mdp.core.networks.parameter_names import BARE, DEEP_STEM, TORCHVISION_DEEPLAB, Layout, to_foreign
 from mdp.core.networks.resnet import ResNet
 from mdp.core.networks.timm_backbone import describe
 from mdp.io.errors import RecipeError
-from mdp.io.jobs import run_finetuning
-from mdp.io.recipe import as_layer, resolve
-from mdp.io.request import Request
+from mdp.io.recipe.layers import as_layer, resolve
+from mdp.io.recipe.request import Request
+from mdp.io.training.job import run_finetuning
 from tests.laws import pure_call
 from tests.peers import library_or_skip
 from tests.small_runs import assert_resumes_exactly, assert_same, request, tensors_of

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import mdp.io.own_data
+import mdp.io.datasets._own
 from mdp.core.labels import IGNORE, LabelUnion
-from mdp.io.datasets import Sample, labels_of, load, open_split, open_training
+from mdp.io.data.selection import expect_pretraining, plan_finetuning, plan_pretraining
+from mdp.io.datasets import load
+from mdp.io.datasets._dataset import Sample, labels_of, open_split, open_training
 from mdp.io.errors import DatasetError, RecipeError
-from mdp.io.jobs import run_pretraining
-from mdp.io.opening import expect_pretraining, plan_finetuning, plan_pretraining
-from mdp.io.recipe import Recipe, as_layer, resolve
-from mdp.io.request import Request
+from mdp.io.recipe.layers import Recipe, as_layer, resolve
+from mdp.io.recipe.request import Request
+from mdp.io.training.job import run_pretraining
 from tests.conftest import ROOT
 from tests.test_datasets import class_names
 from tests.trees import grey, labels_array, lines, own_tree, own_yaml, photo
@@ -74,7 +75,7 @@ def test_a_dataset_of_ones_own_is_read_as_described(tmp_path: Path) -> None:
 
 
 def test_the_example_in_the_documentation_is_a_valid_description(tmp_path: Path) -> None:
-    text = (mdp.io.own_data.__doc__ or "").split("\n\n")[1]
+    text = (mdp.io.datasets._own.__doc__ or "").split("\n\n")[1]
     dataset = load(str(own_yaml(tmp_path, text)))
     assert dataset.labels.classes == ("road", "vehicle", "tree")
     assert dataset.splits == {"train": None, "val": None, "test": None, "all": 1200}

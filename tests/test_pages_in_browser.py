@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from mdp.io.atlas import run_taxonomy
 from mdp.io.errors import Diverged
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.report import run_report
-from mdp.io.scoring import run_evaluation
+from mdp.io.evaluation.job import run_evaluation
+from mdp.io.report.job import run_report
+from mdp.io.studies.taxonomy import run_taxonomy
+from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.browsing import Visit, chromium, stand, visit
 from tests.conftest import ROOT
 from tests.small_runs import request

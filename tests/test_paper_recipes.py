@@ -11,11 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from mdp.cli import cli
-from mdp.io.catalogue import recipe_rows, recipe_table
 from mdp.io.errors import RecipeError
-from mdp.io.jobs import describe_pretraining, finetune_recipe
-from mdp.io.recipe import Layer, Recipe, config_layer, resolve, schedule_layer
-from mdp.io.request import Request
+from mdp.io.recipe.catalogue import recipe_rows, recipe_table
+from mdp.io.recipe.layers import Layer, Recipe, config_layer, resolve
+from mdp.io.recipe.published import schedule_layer
+from mdp.io.recipe.request import Request
+from mdp.io.training.finetuning import finetune_recipe
+from mdp.io.training.pretraining import describe_pretraining
 from tests.conftest import ROOT
 
 RECIPES = sorted((ROOT / "examples" / "recipes").rglob("*.yaml"))

@@ -20,18 +20,21 @@ from PIL import Image
 
 from mdp.cli import cli
 from mdp.core.labels import LabelSpace
-from mdp.io import predicting, predictions
-from mdp.io.datasets import ade20k, camvid, load, open_split
+from mdp.io.datasets import ade20k, camvid, load
+from mdp.io.datasets._dataset import open_split
+from mdp.io.datasets._own import load_own
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError
-from mdp.io.images import read_rgb, voc_colormap
-from mdp.io.inference import predict
-from mdp.io.jobs import run_finetuning
-from mdp.io.journal import Counter
-from mdp.io.own_data import load_own
-from mdp.io.photos import Photo
-from mdp.io.predicting import Wanted, run_predictions
-from mdp.io.predictions import labels_png, raw_values, targets
-from mdp.io.scoring import run_evaluation
+from mdp.io.evaluation.job import run_evaluation
+from mdp.io.files.images import read_rgb, voc_colormap
+from mdp.io.inference import folder as inference_folder
+from mdp.io.inference import job as inference_job
+from mdp.io.inference.folder import labels_png, raw_values, targets
+from mdp.io.inference.job import Wanted, run_predictions
+from mdp.io.inference.photos import Photo
+from mdp.io.inference.predict import predict
+from mdp.io.journal.counter import Counter
+from mdp.io.run.opened import segmentor_of, space_of
+from mdp.io.training.job import run_finetuning
 from tests.small_runs import request
 
 CLASSES = 8  # of shapes-target
@@ -90,11 +93,11 @@ def files(folder: str = "out") -> list[str]:
 def test_the_label_png_holds_what_the_network_says(here: Path, run: Path) -> None:
     path = photo("in/a/x.png")
     predicted(run, "in")
-    checkpoint, start = predicting.segmentor_of(str(run), "last")
-    recipe = predicting.evaluation_recipe(request(init=str(run)), start.about)
-    network = predicting.trained_segmentor(recipe, CLASSES, start, checkpoint, torch.device("cpu"))
+    checkpoint, start = segmentor_of(str(run), "last")
+    recipe = inference_job.evaluation_recipe(request(init=str(run)), start.about)
+    network = inference_job.trained_segmentor(recipe, CLASSES, start, checkpoint, torch.device("cpu"))
     image = torch.from_numpy(read_rgb(str(path))).permute(2, 0, 1)
-    expected = predict(network.eval(), image, predicting.inference_settings(recipe), torch.device("cpu"))
+    expected = predict(network.eval(), image, inference_job.inference_settings(recipe), torch.device("cpu"))
     assert len(expected.unique()) > 1  # or the test says little
     assert values("out/labels/a/x.png").tolist() == expected.tolist()
 
@@ -113,7 +116,7 @@ def test_predictions_of_a_split_are_those_that_it_is_scored_with(here: Path, run
 def test_label_pngs_are_palette_files_in_the_datasets_colours(here: Path, run: Path) -> None:
     photo("x.png")
     predicted(run, "x.png")
-    space = predicting.space_of(predicting.segmentor_of(str(run), "last")[1].about)
+    space = space_of(segmentor_of(str(run), "last")[1].about)
     with Image.open("out/labels/x.png") as image:
         assert image.mode == "P"
         assert image.size == (50, 40)
@@ -129,7 +132,7 @@ def test_label_pngs_are_palette_files_in_the_datasets_colours(here: Path, run: P
 def test_an_overlay_is_half_photo_half_colour(here: Path, run: Path) -> None:
     photo("x.png")
     predicted(run, "x.png", overlays=True)
-    colors = np.array(predicting.space_of(predicting.segmentor_of(str(run), "last")[1].about).colors)
+    colors = np.array(space_of(segmentor_of(str(run), "last")[1].about).colors)
     expected = (0.5 * pixels(40, 50) + 0.5 * colors[values("out/labels/x.png")]).astype(np.uint8)
     assert (values("out/overlays/x.png") == expected).all()
 
@@ -137,9 +140,9 @@ def test_an_overlay_is_half_photo_half_colour(here: Path, run: Path) -> None:
 def test_an_overlay_in_bands_is_that_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     space = LabelSpace(name="a", classes=("b", "c"), colors=((9, 8, 7), (200, 100, 0)))
     classes = np.random.default_rng(1).integers(0, 2, (40, 50))
-    whole = predictions.overlay_png(pixels(40, 50), classes, space)
-    monkeypatch.setattr(predictions, "_BAND", 120)  # two rows and a bit
-    assert predictions.overlay_png(pixels(40, 50), classes, space) == whole
+    whole = inference_folder.overlay_png(pixels(40, 50), classes, space)
+    monkeypatch.setattr(inference_folder, "_BAND", 120)  # two rows and a bit
+    assert inference_folder.overlay_png(pixels(40, 50), classes, space) == whole
 
 
 def test_probabilities_are_float16_sum_to_one_and_favour_the_labels(here: Path, run: Path) -> None:
@@ -249,7 +252,7 @@ def test_above_255_classes_or_raw_values_labels_have_16_bits() -> None:
 
 
 def test_a_dataset_without_colours_gets_vocs() -> None:
-    assert predictions.colors_of(space(None)) == voc_colormap(2)
+    assert inference_folder.colors_of(space(None)) == voc_colormap(2)
 
 
 # Nothing is lost or replaced
@@ -324,11 +327,11 @@ def test_a_photo_is_never_replaced_by_its_own_labels(here: Path, run: Path) -> N
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    predictions.write_new(tmp_path / "a" / "x.png", [b"1"], overwrite=False)
+    inference_folder.write_new(tmp_path / "a" / "x.png", [b"1"], overwrite=False)
     with pytest.raises(ResourceError, match=r"x\.png: appeared meanwhile"):
-        predictions.write_new(tmp_path / "a" / "x.png", [b"2"], overwrite=False)
+        inference_folder.write_new(tmp_path / "a" / "x.png", [b"2"], overwrite=False)
     assert (tmp_path / "a" / "x.png").read_bytes() == b"1"
-    predictions.write_new(tmp_path / "a" / "x.png", [b"2"], overwrite=True)
+    inference_folder.write_new(tmp_path / "a" / "x.png", [b"2"], overwrite=True)
     assert (tmp_path / "a" / "x.png").read_bytes() == b"2"
 
 
@@ -365,7 +368,7 @@ def test_each_photo_is_written_before_the_next_is_read(here: Path, run: Path, mo
         there.append(len([name for name in files() if name.startswith("labels/")]))
         return read_rgb(path)
 
-    monkeypatch.setattr(predicting, "read_rgb", read)
+    monkeypatch.setattr(inference_job, "read_rgb", read)
     predicted(run, "in")
     assert there == [0, 1, 2, 3]
 
@@ -532,7 +535,7 @@ def test_memory_that_is_short_names_the_photo(here: Path, run: Path, monkeypatch
     def out_of_memory(*_: Any) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 3 TiB\nmore")
 
-    monkeypatch.setattr(predicting, "predict", out_of_memory)
+    monkeypatch.setattr(inference_job, "predict", out_of_memory)
     with pytest.raises(ResourceError, match=r"in/x\.png: out of memory \(CUDA .* 3 TiB\); try --mode slide"):
         predicted(run, "in")
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from mdp.io.errors import DatasetError, MdpError, RecipeError
-from mdp.io.photos import find_photos, refuse_control_names
+from mdp.io.inference.photos import find_photos, refuse_control_names
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdp.io.errors import RecipeError
-from mdp.io.recipe import as_layer, as_yaml, config_layer, merge, nest, resolve, schedule_layer, set_layer
+from mdp.io.recipe.layers import as_layer, as_yaml, config_layer, merge, nest, resolve, set_layer
+from mdp.io.recipe.published import schedule_layer
 from tests.conftest import ROOT
 
 

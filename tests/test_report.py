@@ -19,15 +19,15 @@ from PIL import Image
 
 from mdp.cli import cli
 from mdp.core.thinning import bucket_means, thin
-from mdp.io.comparison_report import comparisons, read_comparison, report
-from mdp.io.curves import history
 from mdp.io.errors import Diverged, RecipeError, ResourceError
-from mdp.io.jobs import run_pretraining
-from mdp.io.report import MOST, run_report
-from mdp.io.report_charts import REFERENCE, Chart, Line, axis, figure, style_of
-from mdp.io.report_facts import read_run, unique_names
-from mdp.io.report_page import page
-from mdp.io.report_scores import most_confused
+from mdp.io.journal.history import history
+from mdp.io.pictures.charts import REFERENCE, Chart, Line, axis, figure, style_of
+from mdp.io.report.compared import comparisons, read_comparison, report
+from mdp.io.report.job import MOST, run_report
+from mdp.io.report.page import page
+from mdp.io.report.run_facts import read_run, unique_names
+from mdp.io.report.scores import most_confused
+from mdp.io.training.job import run_pretraining
 from tests.laws import pure_call
 from tests.small_runs import request
 
@@ -185,7 +185,7 @@ def test_thinning_refuses_what_is_no_curve(x: list[float], y: list[float], bucke
         thin(np.array(x, dtype=float), np.array(y, dtype=float), buckets)
 
 
-# mdp.io.curves
+# mdp.io.journal.history
 
 
 def test_half_a_line_is_counted_and_a_step_that_was_recorded_twice_counts_as_recorded_last() -> None:
@@ -220,7 +220,7 @@ def test_only_the_last_steps_are_kept_whole_in_whatever_order_they_came() -> Non
     assert [record["step"] for record in found.last] == list(range(68, 80))
 
 
-# mdp.io.report_charts
+# mdp.io.pictures.charts
 
 
 @given(st.floats(-1e90, 1e90), st.floats(-1e90, 1e90))
@@ -244,7 +244,7 @@ def test_a_point_is_drawn_where_its_axes_say() -> None:
     assert "from 0 at step 0 to 10 at step 100, lowest 0, highest 10" in drawn
 
 
-# mdp.io.report_scores
+# mdp.io.report.scores
 
 
 def test_the_pairs_most_confused_are_those_with_the_most_wrong_pixels() -> None:

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mdp.io import training
-from mdp.io.engine import Schedule
 from mdp.io.errors import Preempted, RecipeError, ResourceError
-from mdp.io.event_files import expect_tensorboard, tag_of
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.journal import Journal
-from mdp.io.recipe import Recipe
-from mdp.io.results import Results, Since, columns, noted, row
-from mdp.io.training import Pretraining
+from mdp.io.journal.journal import Journal
+from mdp.io.journal.results_csv import Results, Since, columns, noted, row
+from mdp.io.journal.tensorboard import expect_tensorboard, tag_of
+from mdp.io.recipe.layers import Recipe
+from mdp.io.training import pretraining
+from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.training.loop import Schedule
+from mdp.io.training.pretraining import Pretraining
 from tests.small_runs import request, signal_after
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
@@ -101,12 +101,12 @@ def test_a_loss_that_is_not_a_number_is_left_out_of_the_mean_and_a_row_without_s
 def test_a_pretraining_run_has_a_row_for_each_validation_of_what_its_journal_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    schedule_of = training.schedule_of
+    schedule_of = pretraining.schedule_of
 
     def often(recipe: Recipe, images: int) -> tuple[Schedule, int]:
         return schedule_of(recipe, images)[0]._replace(validate_every=4), 3
 
-    monkeypatch.setattr(training, "schedule_of", often)
+    monkeypatch.setattr(pretraining, "schedule_of", often)
     run_pretraining(request(out=Path("run")))
     found, scored = read("run"), records("run", "validate")
     assert tuple(found[0]) == columns("pretrain", ["shapes-coarse", "shapes-fine"])

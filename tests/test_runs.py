@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdp.io import locks, runs
-from mdp.io.checkpoint import save
 from mdp.io.errors import CheckpointError, RecipeError, ResourceError
-from mdp.io.locks import locked
+from mdp.io.run import folder as run_folder
+from mdp.io.run import lock
+from mdp.io.run.checkpoint import save
+from mdp.io.run.lock import locked
 
 
 def run_with(folder: Path, *names: str, started: float | None = None) -> Path:
@@ -36,46 +37,48 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_newest_run_has_the_latest_start_and_a_checkpoint(base: Path) -> None:
-    assert runs.newest("pretrain") is None
+    assert run_folder.newest("pretrain") is None
     run_with(base / "z", "last", started=100)
     later = run_with(base / "a", "last", started=200)
     run_with(base / "none", started=300)
-    assert runs.newest("pretrain") == later
-    assert runs.newest("finetune") is None
+    assert run_folder.newest("pretrain") == later
+    assert run_folder.newest("finetune") is None
 
 
 def test_a_folder_without_command_txt_counts_by_its_own_time(base: Path) -> None:
     run_with(base / "old", "last", started=100)
     bare = run_with(base / "bare", "last")
-    assert runs.newest("pretrain") == bare
+    assert run_folder.newest("pretrain") == bare
     os.utime(bare, (50, 50))
-    assert runs.newest("pretrain") == base / "old"
+    assert run_folder.newest("pretrain") == base / "old"
 
 
 @pytest.mark.parametrize("name", ["previous", "best", "step_00000007"])
 def test_a_run_that_was_killed_between_two_renames_is_still_the_newest(base: Path, name: str) -> None:
     run_with(base / "old", "last", started=100)
     killed = run_with(base / "killed", name, started=200)
-    assert runs.newest("pretrain") == killed
+    assert run_folder.newest("pretrain") == killed
 
 
 def test_a_run_stands_for_the_checkpoint_asked_for_or_the_last(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", "last", "best", "previous")
-    assert runs.checkpoint_of(folder).stem == "last"
-    assert runs.checkpoint_of(folder, "best").stem == "best"
+    assert run_folder.checkpoint_of(folder).stem == "last"
+    assert run_folder.checkpoint_of(folder, "best").stem == "best"
     (folder / "checkpoints" / "best.safetensors").unlink()
-    assert runs.checkpoint_of(folder, "best").stem == "last"
-    assert runs.checkpoint_of(folder / "checkpoints" / "last.safetensors").stem == "last"
+    assert run_folder.checkpoint_of(folder, "best").stem == "last"
+    assert run_folder.checkpoint_of(folder / "checkpoints" / "last.safetensors").stem == "last"
     (folder / "checkpoints" / "last.safetensors").unlink()
-    assert runs.checkpoint_of(folder).stem == "previous"
+    assert run_folder.checkpoint_of(folder).stem == "previous"
     (folder / "checkpoints" / "previous.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"no checkpoints/last\.safetensors"):
-        runs.checkpoint_of(folder)
+        run_folder.checkpoint_of(folder)
 
 
 def test_names_of_kept_checkpoints_sort_as_their_steps() -> None:
-    assert runs.keep_name(1000) == "step_00001000"
-    assert sorted(map(runs.keep_name, (1000, 50, 900))) == [runs.keep_name(step) for step in (50, 900, 1000)]
+    assert run_folder.keep_name(1000) == "step_00001000"
+    assert sorted(map(run_folder.keep_name, (1000, 50, 900))) == [
+        run_folder.keep_name(step) for step in (50, 900, 1000)
+    ]
 
 
 # Locks
@@ -83,7 +86,7 @@ def test_names_of_kept_checkpoints_sort_as_their_steps() -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from mdp.io.locks import locked
+from mdp.io.run.lock import locked
 with locked(Path(sys.argv[1])) as warning:
     print(repr(warning), flush=True)
     sys.stdin.readline()
@@ -148,7 +151,7 @@ FORK = """
 import os, sys, time
 from pathlib import Path
 from mdp.io.errors import ResourceError
-from mdp.io.locks import locked
+from mdp.io.run.lock import locked
 folder = Path(sys.argv[1])
 with locked(folder):
     child = os.fork()
@@ -208,7 +211,7 @@ def test_a_lock_file_that_says_nothing_is_still_a_lock(
 def test_a_run_that_is_alive_is_not_overwritten(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     (tmp_path / "status.json").touch()
     with pytest.raises(ResourceError, match=f"in use by process {holder.pid}"):
-        runs.create("pretrain", "x", tmp_path, overwrite=True)
+        run_folder.create("pretrain", "x", tmp_path, overwrite=True)
     assert (tmp_path / "status.json").exists()
 
 
@@ -217,13 +220,13 @@ def test_overwriting_removes_everything_but_the_lock(tmp_path: Path) -> None:
     (tmp_path / "run" / "status.json").touch()
     (tmp_path / "run" / "link").symlink_to(tmp_path)
     with pytest.raises(RecipeError, match="not empty"):
-        runs.create("pretrain", "x", tmp_path / "run", overwrite=False)
-    runs.create("pretrain", "x", tmp_path / "run", overwrite=True)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [locks.NAME, "checkpoints"]
+        run_folder.create("pretrain", "x", tmp_path / "run", overwrite=False)
+    run_folder.create("pretrain", "x", tmp_path / "run", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [lock.NAME, "checkpoints"]
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def test_a_folder_with_nothing_but_a_lock_counts_as_empty(tmp_path: Path) -> None:
     with locked(tmp_path / ""):
         pass
-    assert runs.create("pretrain", "x", tmp_path, overwrite=False) == tmp_path
+    assert run_folder.create("pretrain", "x", tmp_path, overwrite=False) == tmp_path

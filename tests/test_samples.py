@@ -13,21 +13,22 @@ from PIL import Image
 from mdp.core.batches import Batch, Blend
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
 from mdp.core.photometry import normalise
-from mdp.io import drawing, samples
-from mdp.io.class_shares import class_shares
-from mdp.io.datasets import Sample, load, open_split
-from mdp.io.distributed import ALONE
+from mdp.io.data.class_shares import class_shares
+from mdp.io.data.selection import pool_of
+from mdp.io.datasets import load
+from mdp.io.datasets._dataset import Sample, open_split
 from mdp.io.errors import DatasetError, Diverged
-from mdp.io.images import voc_colormap
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.opening import pool_of
-from mdp.io.samples import sample_sheet, strangest, unusable_sheet
-from mdp.io.showing import ImageScores, Scored, best_median_worst
+from mdp.io.files.images import voc_colormap
+from mdp.io.pictures import samples, sheet
+from mdp.io.pictures.best_and_worst import ImageScores, Scored, best_median_worst
+from mdp.io.pictures.samples import sample_sheet, strangest, unusable_sheet
+from mdp.io.processes.world import ALONE
+from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import assert_same, request, tensors_of
 
 UNION = LabelUnion([LabelSpace(name="a", classes=("road", "sky")), LabelSpace(name="b", classes=("car",))])
 COLORS = np.array(voc_colormap(4)[1:], dtype=np.float64)
-STEP, SIDE = samples._PANEL[0] + drawing.GAP, samples._PANEL[0]
+STEP, SIDE = samples._PANEL[0] + sheet.GAP, samples._PANEL[0]
 
 
 def batch(count: int, side: int = 23) -> Batch:
@@ -42,9 +43,9 @@ def batch(count: int, side: int = 23) -> Batch:
 def tiles(sheet: Image.Image, columns: int, count: int) -> list[list[NDArray[np.uint8]]]:
     """The pictures of the lowest `count` rows, from the bottom of the page."""
     pixels = np.array(sheet)
-    row = SIDE + drawing.LINE + drawing.GAP
-    tops = [pixels.shape[0] - drawing.MARGIN - (count - i) * row + drawing.LINE + drawing.GAP for i in range(count)]
-    lefts = [drawing.MARGIN + i * STEP for i in range(columns)]
+    row = SIDE + sheet.LINE + sheet.GAP
+    tops = [pixels.shape[0] - sheet.MARGIN - (count - i) * row + sheet.LINE + sheet.GAP for i in range(count)]
+    lefts = [sheet.MARGIN + i * STEP for i in range(columns)]
     return [[pixels[top : top + SIDE, left : left + SIDE] for left in lefts] for top in tops]
 
 
@@ -121,8 +122,8 @@ def test_a_sample_that_cannot_be_read_is_shown_as_far_as_it_can(tmp_path: Path) 
     (tmp_path / "z.png").write_bytes(b"nothing")
     whole = np.array(unusable_sheet(Sample(str(tmp_path / "x.png"), str(tmp_path / "y.png"), "d"), "t"))
     half = np.array(unusable_sheet(Sample(str(tmp_path / "x.png"), str(tmp_path / "z.png"), "d"), "t"))
-    for sheet in (whole, half):
-        assert (sheet == 77).all(2).sum() > 10_000
+    for picture in (whole, half):
+        assert (picture == 77).all(2).sum() > 10_000
     white = np.array(voc_colormap(256)[255])
     assert (whole == white).all(2).sum() > (half == white).all(2).sum()
     assert (half == 225).all(2).sum() > 10_000
@@ -142,7 +143,7 @@ def test_a_run_keeps_its_first_samples_and_its_predictions_and_they_change_nothi
     assert np.array(Image.open(tuned / "predictions" / "shapes-target.png")).std() > 20
     source = (tuned / "report.html").read_text()
     assert source.count("<img") == 2
-    monkeypatch.setattr("mdp.io.place.Place.picture", lambda *_: None)
+    monkeypatch.setattr("mdp.io.training.pretraining.context.Place.picture", lambda *_: None)
     unseen = run_pretraining(request(("method.mix.region", True), out=Path("unseen")))
     assert not (unseen / "predictions").exists()
     assert_same(tensors_of(unseen), tensors_of(run))

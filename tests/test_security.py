@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 import mdp
-from mdp.io import images, own_data
-from mdp.io.datasets import Sample, load, open_split, open_training, read_pair
+from mdp.io.datasets import _own, load
+from mdp.io.datasets._dataset import Sample, open_split, open_training, read_pair
 from mdp.io.errors import DatasetError, MdpError, RecipeError
-from mdp.io.files import has_controls, printable, read_bytes, shown
-from mdp.io.images import read_labels, read_rgb
-from mdp.io.matlab import read_mat
+from mdp.io.files import images
+from mdp.io.files.images import read_labels, read_rgb
+from mdp.io.files.matlab import read_mat
+from mdp.io.files.reading import has_controls, printable, read_bytes, shown
 from tests.conftest import ROOT
 from tests.stress import fuzz
 from tests.trees import grey, labels_array, lines, own_yaml, photo, voc_tree
@@ -72,9 +73,9 @@ def test_bent_and_hostile_files_are_refused_or_read_as_they_were() -> None:
     ("module", "function", "kind", "column"),
     [
         (images, "_check_png", "labels", "wrong"),
-        (own_data, "_refuse_strays", "splits", "outside"),
-        (own_data, "_refuse_unknown", "yaml", "wrong"),
-        (own_data, "_refuse_way_out", "splits", "outside"),
+        (_own, "_refuse_strays", "splits", "outside"),
+        (_own, "_refuse_unknown", "yaml", "wrong"),
+        (_own, "_refuse_way_out", "splits", "outside"),
     ],
 )
 def test_the_fuzzer_notices_when_a_check_is_missing(
@@ -83,7 +84,7 @@ def test_the_fuzzer_notices_when_a_check_is_missing(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(module, function, lambda *_: None)
     if function == "_refuse_way_out":  # a path is checked twice, as written and as it is
-        monkeypatch.setattr(own_data, "_refuse_strays", lambda *_: None)
+        monkeypatch.setattr(_own, "_refuse_strays", lambda *_: None)
     rows = fuzz.fuzz([kind], 120, 0, 20, None)
     assert sum(counts[column] for counts in rows.values()) > 0
     assert f"{column}: {kind}" in capsys.readouterr().err
@@ -248,7 +249,7 @@ import resource, sys, time
 from pathlib import Path
 from tests.stress import fuzz
 from mdp.io.errors import DatasetError
-from mdp.io.images import read_labels, read_rgb
+from mdp.io.files.images import read_labels, read_rgb
 fuzz.limit_memory(700)
 files = {name: (suffix, data) for name, (suffix, data) in fuzz.image_bombs().items()}
 files |= {name: (".mat", data) for name, data in fuzz.mat_bombs().items()}

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdp.io.errors import RecipeError
-from mdp.io.strict_yaml import dump_yaml, load_yaml, parse_yaml
+from mdp.io.files.strict_yaml import dump_yaml, load_yaml, parse_yaml
 
 WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["Cc"]), max_size=12)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS

@@ -16,16 +16,20 @@ from PIL import Image
 from torch import Tensor
 
 from mdp.core.batches import Batch
-from mdp.io import finetuning, jobs, place, training
-from mdp.io.checkpoint import checkpoints_in, load, save
+from mdp.io.data.crops import crop_batch
+from mdp.io.data.loader import Forgiving
+from mdp.io.data.pool import Pool
+from mdp.io.data.views import view_batches
 from mdp.io.errors import DatasetError, Diverged, MdpError, Preempted, RecipeError, ResourceError
-from mdp.io.finetuning import Finetuning
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.journal import Journal
-from mdp.io.loader import Forgiving
-from mdp.io.loading import Pool, crop_batch, view_batches
-from mdp.io.request import Request
-from mdp.io.scoring import run_evaluation
+from mdp.io.evaluation.job import run_evaluation
+from mdp.io.journal.journal import Journal
+from mdp.io.recipe.request import Request
+from mdp.io.run.checkpoint import load, save
+from mdp.io.run.checkpoints import checkpoints_in
+from mdp.io.training import context, finetuning, pretraining
+from mdp.io.training import job as training_job
+from mdp.io.training.finetuning import Finetuning
+from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
@@ -45,7 +49,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             views[0].images[1, 0, 3, 3] = math.nan
         return views
 
-    monkeypatch.setattr(training, "view_batches", poisoned)
+    monkeypatch.setattr(pretraining, "view_batches", poisoned)
 
 
 # Numbers
@@ -72,16 +76,16 @@ def test_one_pixel_that_is_not_a_number_changes_nothing_and_is_recorded(monkeypa
     assert_same(tensors_of(Path("whole")), tensors_of(Path("poisoned")))
 
 
-def everything(run: training.Pretraining) -> dict[str, Tensor]:
+def everything(run: pretraining.Pretraining) -> dict[str, Tensor]:
     """All that a step may change, but for momentum."""
     networks = {**run.pair.query.state_dict(prefix="query."), **run.pair.key.state_dict(prefix="key.")}
     return {**networks, **run.method.pack(run.state)}
 
 
 def test_an_fp16_overflow_halves_the_scale_and_changes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    advance = training.Pretraining.advance
+    advance = pretraining.Pretraining.advance
 
-    def scaled(self: training.Pretraining, items: list[Any], step: int) -> dict[str, float]:
+    def scaled(self: pretraining.Pretraining, items: list[Any], step: int) -> dict[str, float]:
         if step in (0, 2):
             self.one.scaler.load_state_dict(
                 {**self.one.scaler.state_dict(), "scale": 2.0 ** (10 if step == 0 else 100)}
@@ -98,7 +102,7 @@ def test_an_fp16_overflow_halves_the_scale_and_changes_nothing_else(monkeypatch:
             self.one.scaler.load_state_dict({**self.one.scaler.state_dict(), "scale": 2.0**10})
         return metrics
 
-    monkeypatch.setattr(training.Pretraining, "advance", scaled)
+    monkeypatch.setattr(pretraining.Pretraining, "advance", scaled)
     run_pretraining(request(("run.precision", "fp16"), ("pretrain.steps", 4), out=Path("run")))
     assert [record["step"] for record in records("run") if record.get("overflow")] == [3]
     about = load(Path("run/checkpoints/last.safetensors")).about
@@ -238,18 +242,18 @@ def test_a_full_disk_stops_before_the_first_step_and_later_leaves_the_last_check
         raise ResourceError(f"{path}: cannot be written: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, "save", full)
+        patch.setattr(context, "save", full)
         with pytest.raises(ResourceError, match="No space left"):
             run_pretraining(request(out=Path("first")))
     assert not Path("first/metrics.jsonl").exists()
     saves = iter(range(1000))
-    original = place.save
+    original = context.save
 
     def full_later(*arguments: Any) -> None:
         (original if next(saves) < 3 else full)(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, "save", full_later)
+        patch.setattr(context, "save", full_later)
         with pytest.raises(ResourceError, match="No space left"):
             run_pretraining(request(("run.checkpoint_minutes", 0.0), out=Path("later")))
     assert json.loads(Path("later/status.json").read_text())["exit_code"] == 6
@@ -259,8 +263,8 @@ def test_a_full_disk_stops_before_the_first_step_and_later_leaves_the_last_check
 def test_two_runs_never_share_a_folder() -> None:
     run_pretraining(request(out=Path("run")))
     script = (
-        "import pathlib, time, mdp.io.locks\n"
-        "with mdp.io.locks.locked(pathlib.Path('run')): print('held', flush=True); time.sleep(60)"
+        "import pathlib, time, mdp.io.run.lock\n"
+        "with mdp.io.run.lock.locked(pathlib.Path('run')): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout
@@ -275,7 +279,7 @@ def test_two_runs_never_share_a_folder() -> None:
 def test_the_same_command_starts_a_run_and_goes_on_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     same = {"out": Path("run"), "resume": ""}
     with monkeypatch.context() as patch:
-        patch.setattr(place, "save", lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # before the first checkpoint
+        patch.setattr(context, "save", lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # before the first checkpoint
         with pytest.raises(Preempted):
             run_pretraining(request(**same))
     with monkeypatch.context() as patch:
@@ -323,7 +327,7 @@ def test_a_restart_goes_on_with_what_its_launch_began_and_never_replaces_what_an
 def test_a_restart_replaces_a_run_of_its_own_launch_that_has_no_checkpoint_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     under_torchrun(monkeypatch, "first", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "pretrain", lambda *_: 1 / 0)
+        patch.setattr(training_job, "pretrain", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_pretraining(request(out=Path("run")))
     under_torchrun(monkeypatch, "first", 1)
@@ -351,13 +355,13 @@ def test_a_change_of_threads_is_told_when_there_is_one() -> None:
 def test_a_signal_while_data_are_opened_ends_the_run_before_it_has_a_folder(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = jobs.plan_pretraining
+    original = training_job.plan_pretraining
 
     def interrupted(recipe: Any) -> Any:
         os.kill(os.getpid(), number)
         return original(recipe)
 
-    monkeypatch.setattr(jobs, "plan_pretraining", interrupted)
+    monkeypatch.setattr(training_job, "plan_pretraining", interrupted)
     with pytest.raises(Preempted, match="before the first step"):
         run_pretraining(request(out=Path("run")))
     assert not Path("run").exists()

@@ -18,21 +18,26 @@ from torch import Tensor, nn
 from mdp.core.methods import Loss
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import even_parts
-from mdp.io.datasets import load, open_split
-from mdp.io.distributed import ALONE, World, answered
-from mdp.io.engine import Position, Schedule, loop
+from mdp.io.data.crops import CropItem, FinetuneItems, stack_crops
+from mdp.io.data.loader import own_parts
+from mdp.io.data.pool import Pool
+from mdp.io.data.selection import pool_of
+from mdp.io.datasets import load
+from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import Diverged, Preempted, ProcessError
-from mdp.io.finetuning import Finetuning, new_segmentor
-from mdp.io.jobs import _ended
-from mdp.io.journal import Journal
-from mdp.io.loader import own_parts
-from mdp.io.loading import CropItem, FinetuneItems, Pool, stack_crops
-from mdp.io.opening import pool_of
-from mdp.io.place import Place
-from mdp.io.probing import Looker, probe
-from mdp.io.recipe import PretrainSettings, RunSettings, merge, nest, resolve
-from mdp.io.signals import Stop, stop_on_signals
-from mdp.io.updating import Trainee, part_key, seed_dropout, sgd, trainee, update_
+from mdp.io.journal.journal import Journal
+from mdp.io.processes.signals import Stop, stop_on_signals
+from mdp.io.processes.world import ALONE, World, answered
+from mdp.io.recipe.layers import merge, nest, resolve
+from mdp.io.recipe.settings import PretrainSettings, RunSettings
+from mdp.io.run.opened import new_segmentor
+from mdp.io.training.context import Place
+from mdp.io.training.finetuning import Finetuning
+from mdp.io.training.job import _ended
+from mdp.io.training.loop import Position, Schedule, loop
+from mdp.io.training.optimizers import sgd
+from mdp.io.training.update import Trainee, part_key, seed_dropout, trainee, update_
+from mdp.io.training.validation import Looker, probe
 from tests.small_runs import TINY
 from tests.tensors import rng_of
 from tests.together import worlds

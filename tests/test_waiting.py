@@ -16,8 +16,8 @@ from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
 from mdp.core.processes import alone
-from mdp.io.recipe import find_method
-from mdp.io.updating import _numbers
+from mdp.io.recipe.methods import find_method
+from mdp.io.training.update import _numbers
 from tests.elsewhere import DEVICE, Elsewhere, moved_, pretended
 
 BATCH, CLASSES, SIDE = 4, 9, 32

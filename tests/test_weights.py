@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mdp.io import weights
-from mdp.io.checkpoint import save
 from mdp.io.errors import CheckpointError
-from mdp.io.weights import read_weights
+from mdp.io.run.checkpoint import save
+from mdp.io.weights import reading as weights_reading
+from mdp.io.weights.reading import read_weights
 
 MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -177,7 +177,7 @@ def test_hostile_files_take_little_memory(tmp_path: Path) -> None:
         (tmp_path / f"{number}.pth").write_bytes(data)
     code = (
         "import re, resource, sys\nfrom pathlib import Path\n"
-        "from mdp.io.errors import CheckpointError\nfrom mdp.io.weights import read_weights\n"
+        "from mdp.io.errors import CheckpointError\nfrom mdp.io.weights.reading import read_weights\n"
         "def kib(word): return int(re.search(word + r':\\s+([0-9]+) kB', Path('/proc/self/status').read_text())[1])\n"
         "before = kib('VmHWM')\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1024 * kib('VmSize') + 2**29, -1))\n"
@@ -254,7 +254,7 @@ def test_files_above_the_limit_are_refused_unread(tmp_path: Path, monkeypatch: p
         file.truncate(2**40)  # takes no room
     with pytest.raises(CheckpointError, match="1099511627776 bytes; weights files of up to"):
         read_weights(tmp_path / "x.pth")
-    monkeypatch.setattr(weights, "_LIMIT", 10)
+    monkeypatch.setattr(weights_reading, "_LIMIT", 10)
     torch.save({"a": torch.ones(3)}, tmp_path / "y.pth")
     with pytest.raises(CheckpointError, match="of up to 10 are read"):
         read_weights(tmp_path / "y.pth")

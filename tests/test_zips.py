@@ -16,14 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdp.io import zips
-from mdp.io.checking import fingerprint, run_check
-from mdp.io.datasets import load, open_split, open_training
+from mdp.io.check.job import run_check
+from mdp.io.check.remembered import fingerprint
+from mdp.io.datasets import load
+from mdp.io.datasets._dataset import open_split, open_training
 from mdp.io.errors import DatasetError, MdpError
-from mdp.io.files import exists, found, is_dir, is_file, listed, read_bytes, stamp
-from mdp.io.jobs import run_pretraining
-from mdp.io.recipe import as_layer, resolve
-from mdp.io.request import Request, with_paths
+from mdp.io.files import zips
+from mdp.io.files.reading import exists, found, is_dir, is_file, listed, read_bytes, stamp
+from mdp.io.recipe.layers import as_layer, resolve
+from mdp.io.recipe.request import Request, with_paths
+from mdp.io.training.job import run_pretraining
 from tests import trees
 from tests.test_own_data import recipe_with
 from tests.trees import grey, labels_array, lines, own_yaml, photo, zipped

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.processes import Processes
-from mdp.io.distributed import World
+from mdp.io.processes.world import World
 
 Answer = TypeVar("Answer")
 Exchange = Callable[[Tensor], list[Tensor]]  # this process's tensor -> those of all, in order of rank

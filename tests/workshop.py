@@ -30,11 +30,12 @@ from torch.distributed.run import get_args_parser
 from mdp import cli as command_line
 from mdp.core.networks import build_segmentor
 from mdp.core.networks.resnet import ResNet
-from mdp.io import comparing, demo, launcher
 from mdp.io.errors import MdpError
-from mdp.io.jobs import run_finetuning, run_pretraining
-from mdp.io.recipe import Layer, merge, resolve
-from mdp.io.request import Request
+from mdp.io.processes import launcher
+from mdp.io.recipe.layers import Layer, merge, resolve
+from mdp.io.recipe.request import Request
+from mdp.io.studies import compare, demo
+from mdp.io.training.job import run_finetuning, run_pretraining
 from tests import trees
 from tests.conftest import ROOT
 from tests.documented import Command, fences
@@ -325,7 +326,7 @@ def shell_in(folder: Path) -> Iterator[Shell]:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.chdir(folder)
         patch.setattr(command_line, "_request", _cheap(command_line._request))
-        patch.setattr(comparing, "run_comparison", _short(comparing.run_comparison))
+        patch.setattr(compare, "run_comparison", _short(compare.run_comparison))
         patch.setattr(demo, "RECIPE", merge(demo.RECIPE, SMALL, {"eval": {"scale": None}}))
         # one process in the place of several, which tests/test_launcher.py and tests/test_distributed.py have
         patch.setattr(launcher, "launched", lambda: True)
@@ -348,7 +349,7 @@ def _cheap(original: Callable[..., Request]) -> Callable[..., Request]:
 def _short(original: Callable[..., Path]) -> Callable[..., Path]:
     """Of a comparison one seed and the smallest share; of the study's, which needs its runs, the settings only."""
 
-    def run(request: Request, asked: comparing.Comparison) -> Path:
+    def run(request: Request, asked: compare.Comparison) -> Path:
         if request.out and "study" in request.out.parts:
             return Path("docs/study")
         return original(request, replace(asked, seeds=1, shares=asked.shares[:1]))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mdp.core.taxonomy import RelationSettings, find_relations
-from mdp.io.atlas import as_facts, dataset_numbers, read_source
-from mdp.io.shapes import true_relation
+from mdp.io.datasets._scenes import true_relation
+from mdp.io.studies.taxonomy import as_facts, dataset_numbers, read_source
 
 
 def truth(first: str, second: str) -> str:

@@ -12,6 +12,7 @@ T batches in the bank.
 from mdp.core.batches import Batch, Blend
 from mdp.core.boundaries import boundary, boundary_counts, boundary_width
 from mdp.core.chance import beta, generator
+from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes
 from mdp.core.comparison import Difference, Interval, block_counts, count_iou, count_miou, difference, miou_interval
 from mdp.core.contrast import (
     WeightedLoss,
@@ -37,7 +38,6 @@ from mdp.core.geometry import (
     draw_window,
     fitted_size,
 )
-from mdp.core.head_init import Related, fit_classifier, plain_name, related_classes
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion, UnknownLabels
 from mdp.core.metrics import (
     class_accuracy,
@@ -95,14 +95,7 @@ from mdp.core.prototypes import (
     prototypes,
     push,
 )
-from mdp.core.queues import (
-    ClassQueues,
-    empty_queues,
-    enqueue,
-    enqueue_classes,
-    noise_queue,
-    queue_prototypes,
-)
+from mdp.core.queues import ClassQueues, empty_queues, enqueue, enqueue_classes, noise_queue, queue_prototypes
 from mdp.core.schedules import cosine, polynomial, warm_up
 from mdp.core.targets import (
     Targets,

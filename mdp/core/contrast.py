@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mdp.core.kernel import Candidates, Pull, chunked_total
+from mdp.core.contrast_chunked import Candidates, Pull, chunked_total
 from mdp.core.labels import IGNORE
 from mdp.core.prototypes import Prototypes, image_means
 from mdp.core.queues import ClassQueues

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mdp.io.checkpoint import newest_whole, remove_leftovers, save
 from mdp.io.errors import CheckpointError, ResourceError
+from mdp.io.run.checkpoint import save
+from mdp.io.run.checkpoints import newest_whole, remove_leftovers
 
 OPERATIONS = ("open", "write", "fsync", "replace", "unlink")
 KILLS = ("killed before", "killed after", "killed half-way")

@@ -14,8 +14,8 @@ import time
 import torch
 
 from mdp.core.networks import NetworkSettings, build_segmentor
-from mdp.io.inference import predict
-from mdp.io.recipe import EvalSettings, bytes_of
+from mdp.io.inference.predict import predict
+from mdp.io.recipe.settings import EvalSettings, bytes_of
 
 CASES = ("whole", "slide", "slide with flip", "slide at 0.5 and 1")
 

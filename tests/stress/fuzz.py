@@ -42,15 +42,16 @@ from PIL import Image
 from torch import Tensor
 
 from mdp.core.labels import LabelUnion
-from mdp.io import own_data
-from mdp.io.checkpoint import load as load_checkpoint
-from mdp.io.checkpoint import save
-from mdp.io.datasets import labels_of
+from mdp.io.datasets import _own
+from mdp.io.datasets._dataset import labels_of
 from mdp.io.errors import MdpError
-from mdp.io.files import has_controls
-from mdp.io.images import read_rgb
-from mdp.io.recipe import as_yaml, config_layer, method_names, resolve
-from mdp.io.weights import read_weights
+from mdp.io.files.images import read_rgb
+from mdp.io.files.reading import has_controls
+from mdp.io.recipe.layers import as_yaml, config_layer, resolve
+from mdp.io.recipe.methods import method_names
+from mdp.io.run.checkpoint import load as load_checkpoint
+from mdp.io.run.checkpoint import save
+from mdp.io.weights.reading import read_weights
 from tests.trees import grey, labels_array, palette, photo, sbd_mat
 
 SIZE = (24, 36)
@@ -92,7 +93,7 @@ def dataset_text(split: str, label_format: str = "{0: road, 1: car, 3: {name: sk
 
 def read_dataset(path: Path, base: Path, yaml: Path) -> Any:
     """All that a dataset says about its first training image; `path` is a part of it."""
-    dataset = own_data.load_own(yaml)
+    dataset = _own.load_own(yaml)
     split = dataset.train[0]
     samples = dataset.samples(base, split)
     for sample in samples:
@@ -232,7 +233,7 @@ def split_cases(folder: Path) -> Iterator[Case]:
                    read=lambda path: read_dataset(path, inside, yaml), hostile=True)  # fmt: skip
 
 
-DATASET_KEYS = frozenset((*own_data._KEYS, *own_data._SPLIT_KEYS, *own_data._CLASS_KEYS))
+DATASET_KEYS = frozenset((*_own._KEYS, *_own._SPLIT_KEYS, *_own._CLASS_KEYS))
 
 
 def yaml_cases(folder: Path) -> Iterator[Case]:

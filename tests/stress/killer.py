@@ -24,8 +24,9 @@ from pathlib import Path
 
 import torch
 
-from mdp.io.checkpoint import checkpoints_in, load
 from mdp.io.errors import MdpError
+from mdp.io.run.checkpoint import load
+from mdp.io.run.checkpoints import checkpoints_in
 
 SETTINGS = (
     "model.width=16", "model.channels=16", "model.dilations=[1,2]", "model.output_stride=16", "method.embedding=32",

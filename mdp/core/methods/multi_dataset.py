@@ -18,9 +18,9 @@ from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared
+from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
 from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
-from mdp.core.pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
 from mdp.core.processes import Processes
 from mdp.core.prototypes import (
     ClassSums,

@@ -16,8 +16,8 @@ from mdp.core.contrast import mean_over, pixel_anchors, pixel_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared
+from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
-from mdp.core.pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
 from mdp.core.processes import Processes
 
 NEEDS_LABELS = True

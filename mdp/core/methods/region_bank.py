@@ -18,8 +18,8 @@ from mdp.core.contrast import mean_over, region_anchors, region_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared
+from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
-from mdp.core.pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
 from mdp.core.processes import Processes
 from mdp.core.prototypes import Prototypes, class_means, class_similarity
 from mdp.core.queues import ClassQueues, empty_queues, enqueue_classes, queue_prototypes

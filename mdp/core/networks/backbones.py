@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mdp.core.networks import timm_backbone
 from mdp.core.networks.decode_heads import LOW_STRIDE
-from mdp.core.networks.maps import FeatureMaps
+from mdp.core.networks.feature_maps import FeatureMaps
 from mdp.core.networks.resnet import LAYOUTS, ResNet, initialise_
 from mdp.core.networks.timm_backbone import PREFIX
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mdp.core.networks.maps import FeatureMaps
+from mdp.core.networks.feature_maps import FeatureMaps
 
 
 class Layout(NamedTuple):

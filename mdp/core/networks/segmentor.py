@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdp.core.kernel import EPS
+from mdp.core.contrast_chunked import EPS
 from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, randomly
 from mdp.core.networks.decode_heads import HEADS, LOW_STRIDE, build_head
-from mdp.core.networks.heads import instance_head, projection_head
+from mdp.core.networks.projection_heads import instance_head, projection_head
 from mdp.core.networks.timm_backbone import PREFIX
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdp.core.networks.maps import FeatureMaps
+from mdp.core.networks.feature_maps import FeatureMaps
 
 PREFIX = "timm:"
 _PROBED = (448, 896)  # divisible by all strides, patches and windows there are, and not square

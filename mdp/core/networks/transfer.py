@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mdp.core.networks.layouts import BARE, DEEP_STEM, MMSEG, TORCHVISION_DEEPLAB, Layout, to_foreign
+from mdp.core.networks.parameter_names import BARE, DEEP_STEM, MMSEG, TORCHVISION_DEEPLAB, Layout, to_foreign
 
 BACKBONE = "backbone."
 # The first that fits as well as any names the file; each is tried under every prefix

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from mdp.core.labels import IGNORE, LabelSpace
-from mdp.io.datasets import Pair, Sample, by_label_space, contents, files_below, home_of, paired, read_pair
+from mdp.io.datasets._dataset import Pair, Sample, by_label_space, read_pair
+from mdp.io.datasets._layouts import contents, files_below, home_of, paired
 from mdp.io.errors import DatasetError
-from mdp.io.files import found
+from mdp.io.files.reading import found
 
 # fmt: off
 CLASSES = (

@@ -10,11 +10,12 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from mdp.core.labels import IGNORE, LabelSpace
-from mdp.io.datasets import Pair, Sample, by_label_space, files_in, home_of, ids_of, paired, read_pair, same_size
+from mdp.io.datasets._dataset import Pair, Sample, by_label_space, read_pair, same_size
+from mdp.io.datasets._layouts import files_in, home_of, ids_of, paired
 from mdp.io.datasets.coco_stuff import CLASSES, NEVER
-from mdp.io.files import exists, found
-from mdp.io.images import read_rgb, voc_colormap
-from mdp.io.matlab import read_label_mat
+from mdp.io.files.images import read_rgb, voc_colormap
+from mdp.io.files.matlab import read_label_mat
+from mdp.io.files.reading import exists, found
 
 LABELS = LabelSpace(
     name="coco_stuff10k",

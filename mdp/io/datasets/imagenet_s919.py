@@ -1,6 +1,6 @@
-"""ImageNet-S919: 919 categories of ImageNet and `other`; see `mdp.io.imagenet_s`."""
+"""ImageNet-S919: 919 categories of ImageNet and `other`; see `mdp.io.datasets._imagenet_s`."""
 
-from mdp.io.imagenet_s import TERMS, home, label_space, read, samples_by
+from mdp.io.datasets._imagenet_s import TERMS, home, label_space, read, samples_by
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from mdp.core.labels import LabelSpace
-from mdp.io.datasets import Absent, Sample, contents, files_in, home_of, paired
-from mdp.io.datasets import read_pair as read
-from mdp.io.files import exists, found
+from mdp.io.datasets._dataset import Absent, Sample
+from mdp.io.datasets._dataset import read_pair as read
+from mdp.io.datasets._layouts import contents, files_in, home_of, paired
+from mdp.io.files.reading import exists, found
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

@@ -13,11 +13,12 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from mdp.core.labels import LabelSpace
-from mdp.io.datasets import Absent, Pair, Sample, by_label_space, contents, home_of, ids_of, paired, same_size
+from mdp.io.datasets._dataset import Absent, Pair, Sample, by_label_space, same_size
+from mdp.io.datasets._layouts import contents, home_of, ids_of, paired
 from mdp.io.errors import DatasetError
-from mdp.io.files import exists, found, is_file
-from mdp.io.images import read_labels, read_rgb, voc_colormap
-from mdp.io.matlab import read_label_mat
+from mdp.io.files.images import read_labels, read_rgb, voc_colormap
+from mdp.io.files.matlab import read_label_mat
+from mdp.io.files.reading import exists, found, is_file
 
 # fmt: off
 CLASSES = (

@@ -7,11 +7,12 @@ rim.  Its train holds photos of VOC's val: pretrain on `voc:trainaug` where VOC 
 from pathlib import Path
 
 from mdp.core.labels import LabelSpace
-from mdp.io.datasets import Sample, home_of, ids_of, paired
-from mdp.io.datasets import read_pair as read
+from mdp.io.datasets._dataset import Sample
+from mdp.io.datasets._dataset import read_pair as read
+from mdp.io.datasets._layouts import home_of, ids_of, paired
 from mdp.io.datasets.voc import CLASSES, SBD
-from mdp.io.files import found
-from mdp.io.images import voc_colormap
+from mdp.io.files.images import voc_colormap
+from mdp.io.files.reading import found
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

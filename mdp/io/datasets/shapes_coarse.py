@@ -6,9 +6,9 @@ A wall here is `wall-brick` or `wall-panel` in shapes-fine and background in sha
 from pathlib import Path
 
 from mdp.core.labels import LabelSpace
-from mdp.io.datasets import Pair, Sample
-from mdp.io.images import voc_colormap
-from mdp.io.shapes import Style, draw, generated, taxonomy
+from mdp.io.datasets._dataset import Pair, Sample
+from mdp.io.datasets._scenes import Style, draw, generated, taxonomy
+from mdp.io.files.images import voc_colormap
 
 CLASSES = ("wall", "floor", "round", "polygon", "pointed")
 MEANING = {

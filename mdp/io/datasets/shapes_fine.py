@@ -6,9 +6,9 @@ Crosses and stars are not of interest to this dataset: they are `other`, though 
 from pathlib import Path
 
 from mdp.core.labels import LabelSpace
-from mdp.io.datasets import Pair, Sample
-from mdp.io.images import voc_colormap
-from mdp.io.shapes import Style, draw, generated, taxonomy
+from mdp.io.datasets._dataset import Pair, Sample
+from mdp.io.datasets._scenes import Style, draw, generated, taxonomy
+from mdp.io.files.images import voc_colormap
 
 CLASSES = ("wall-brick", "wall-panel", "floor-tile", "floor-plank", "disc", "ring", "square", "triangle", "other")
 MEANING = {

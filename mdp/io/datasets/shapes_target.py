@@ -6,9 +6,9 @@ Walls are background here, and all six objects are told apart; the few training 
 from pathlib import Path
 
 from mdp.core.labels import LabelSpace
-from mdp.io.datasets import Pair, Sample
-from mdp.io.images import voc_colormap
-from mdp.io.shapes import Style, draw, generated, taxonomy
+from mdp.io.datasets._dataset import Pair, Sample
+from mdp.io.datasets._scenes import Style, draw, generated, taxonomy
+from mdp.io.files.images import voc_colormap
 
 CLASSES = ("background", "ground", "disc", "ring", "square", "triangle", "cross", "star")
 MEANING = {

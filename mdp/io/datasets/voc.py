@@ -9,11 +9,12 @@ from collections import Counter
 from pathlib import Path, PurePath
 
 from mdp.core.labels import LabelSpace
-from mdp.io.datasets import Sample, home_of, ids_of, lines_of, paired
-from mdp.io.datasets import read_pair as read
+from mdp.io.datasets._dataset import Sample
+from mdp.io.datasets._dataset import read_pair as read
+from mdp.io.datasets._layouts import home_of, ids_of, lines_of, paired
 from mdp.io.errors import DatasetError
-from mdp.io.files import found, is_dir, is_file
-from mdp.io.images import voc_colormap
+from mdp.io.files.images import voc_colormap
+from mdp.io.files.reading import found, is_dir, is_file
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "detail", "read", "samples"]
 

@@ -1,0 +1,1 @@
+"""Criteria of fine-tuning, one file each."""

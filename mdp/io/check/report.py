@@ -1,0 +1,341 @@
+"""What a check found, for people and for programs: figures of a split, what is wrong with it, the lines to add.
+
+Everything is made of what `scanning` saw; nothing here reads a file or prints.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdp.core.labels import IGNORE
+from mdp.io.check import known_mistakes
+from mdp.io.check.scan import Seen
+from mdp.io.datasets._dataset import Dataset, Sample
+from mdp.io.errors import DatasetError
+
+Found = tuple[Sample, Seen]  # a sample and what it shows
+
+_LISTED = 10  # files named for each problem, and for all errors together
+_LINES = 40  # of an error message
+_THIRD = 1 / 3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong: `kind` is a word for programs, `text` a line for people."""
+
+    kind: str
+    error: bool  # or a warning
+    text: str
+    count: int = 0  # files it is about
+    files: tuple[str, ...] = ()  # the first of them, each with what it has
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What is in the images of one split."""
+
+    dataset: str
+    split: str
+    images: int
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # min, median, max by area: width, height
+    kinds: Mapping[str, int] = field(default_factory=dict)  # images by format and colour mode
+    labelled: bool = True
+    ignored: float = 0.0  # share of the pixels
+    all_ignored: int = 0  # images
+    rotated: int = 0  # photos with an EXIF orientation
+    classes: tuple[tuple[str, float, int], ...] = ()  # name, share of all pixels, images; rarest last
+    never: tuple[str, ...] = ()  # classes that do not occur
+    problems: tuple[Problem, ...] = ()
+    source: str = ""  # the YAML file that describes it
+    yaml: tuple[str, ...] = ()  # lines for it
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dicts and lists."""
+        values = asdict(self)
+        values["classes"] = [dict(zip(("name", "share", "images"), entry, strict=True)) for entry in values["classes"]]
+        return values
+
+
+# Judging
+
+
+def judge(dataset: Dataset, samples: Sequence[Sample], seen: Sequence[Seen], split: str, training: bool) -> Report:
+    """The figures of a split and what is wrong with it."""
+    good = [(sample, found) for sample, found in zip(samples, seen, strict=True) if not found.error]
+    broken, colors = _unreadable(dataset, seen)
+    report = Report(
+        dataset=dataset.name,
+        split=split,
+        images=len(samples),
+        sizes=_sizes([found for _, found in good]),
+        kinds=dict(Counter(found.kind for _, found in good if found.kind).most_common()),
+        labelled=bool(dataset.labels.classes),
+        rotated=sum(found.orientation != 1 for _, found in good),
+        problems=(*broken, *_rotated(good), *_repeated(good)),
+        source=dataset.source if known_mistakes.is_own(dataset) else "",
+        yaml=colors,
+    )
+    if good and report.labelled:
+        report = _with_labels(report, dataset, good, training)
+    return replace(report, problems=tuple(sorted(report.problems, key=lambda problem: not problem.error)))
+
+
+def _with_labels(report: Report, dataset: Dataset, good: Sequence[Found], training: bool) -> Report:
+    """The report with what the label maps show."""
+    names, table, pixels = dataset.labels.classes, dataset.labels.table, _pixels(good)
+    share, images = _by_class(pixels, good, table, len(names))
+    order = [label for label in np.argsort(-share, kind="stable").tolist() if images[label]]
+    unlabelled = [sample.labels for sample, found in good if (table[found.values] == IGNORE).all()]
+    ignored = float(pixels[table == IGNORE].sum() / pixels.sum())
+    never = tuple(name for name, count in zip(names, images, strict=True) if not count)
+    problems, trap = _misread(dataset, good, pixels)
+    if training and never and not problems:
+        problems = [Problem("class_absent", False, f"classes that never occur: {_some(never)}")]
+    problems += [*_suspicious(dataset, good, pixels, training), *_ignored(unlabelled, ignored, len(good))]
+    return replace(
+        report,
+        ignored=ignored,
+        all_ignored=len(unlabelled),
+        classes=tuple((names[label], float(share[label]), int(images[label])) for label in order),
+        never=never,
+        problems=(*report.problems, *problems),
+        yaml=(*(trap.yaml if trap else ()), *report.yaml),
+    )
+
+
+def _pixels(good: Sequence[Found]) -> NDArray[np.int64]:
+    """Pixels of each raw value (65536)."""
+    pixels = np.zeros(65536, dtype=np.int64)
+    for _, found in good:
+        pixels[found.values] += found.counts
+    return pixels
+
+
+def _by_class(
+    pixels: NDArray[np.int64], good: Sequence[Found], table: NDArray[np.int16], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Share of the pixels, and images, of each class."""
+    share, images = np.zeros(classes), np.zeros(classes, dtype=np.int64)
+    for value in np.flatnonzero(pixels):
+        if table[value] > IGNORE:
+            share[table[value]] += pixels[value] / pixels.sum()
+    for _, found in good:
+        labels = table[found.values]
+        images[np.unique(labels[labels > IGNORE])] += 1
+    return share, images
+
+
+def _sizes(seen: Sequence[Seen]) -> dict[str, tuple[int, int]]:
+    ordered = sorted((found.height * found.width, found.width, found.height) for found in seen)
+    places = {"min": 0, "median": len(ordered) // 2, "max": -1} if ordered else {}
+    return {name: ordered[place][1:] for name, place in places.items()}
+
+
+def _unreadable(dataset: Dataset, seen: Sequence[Seen]) -> tuple[list[Problem], tuple[str, ...]]:
+    """Files that cannot be read, by what is wrong; and the lines that would name the colours of colour maps."""
+    advice = {
+        "colors": known_mistakes.colored(dataset),
+        "size": "a label map must have its photo's size",
+        "lossy": "JPEG changes label values; take the original PNG",
+        "damaged": "copy or fetch them again, or leave them out by a `list:` file of the split",
+    }
+    by_kind: dict[str, list[str]] = {}
+    colors: Counter[str] = Counter()
+    for error in (found.error for found in seen if found.error):
+        by_kind.setdefault(_kind_of(error), []).append(error.splitlines()[0].split("; add to the dataset")[0])
+        for color, pixels in re.findall(r'"(#[0-9a-f]{6})"\]}  # (\d+) pixels', error):
+            colors[color] += int(pixels)
+    problems = []
+    for kind, files in by_kind.items():
+        text = "; ".join([f"{_files(len(files))} cannot be used", *([advice[kind]] if kind in advice else [])])
+        problems.append(Problem(kind, True, text, len(files), tuple(files[:_LISTED])))
+    lines = [
+        f'  {place}: {{name: class_{place}, colors: ["{color}"]}}  # {pixels} pixels'
+        for place, (color, pixels) in enumerate(colors.most_common(_LINES - 10))
+    ]
+    return problems, (("# with your names", "classes:", *lines) if lines and known_mistakes.is_own(dataset) else ())
+
+
+def _kind_of(error: str) -> str:
+    """A word for what a reader says."""
+    words = {
+        "colors": ("colours are in no class", "needs a colour table"),
+        "size": ("must be of one size",),
+        "lossy": ("a JPEG file: lossy",),
+        "missing": ("is missing",),
+        "damaged": ("damaged", "is empty", "a web page", "Git LFS"),
+        "unknown_values": ("outside the label space",),
+    }
+    return next((kind for kind, marks in words.items() if any(mark in error for mark in marks)), "unreadable")
+
+
+def _misread(
+    dataset: Dataset, good: Sequence[Found], pixels: NDArray[np.int64]
+) -> tuple[list[Problem], known_mistakes.Trap | None]:
+    """Values that are no class, by file, and what they may be; a binary mask passes for a class and ignored pixels."""
+    table, samples = dataset.labels.table, [sample for sample, _ in good]
+    values = np.flatnonzero(pixels)
+    unknown = [str(value) for value in values.tolist() if table[value] < IGNORE]
+    if not unknown:
+        if len(dataset.labels.classes) < 2 or values.tolist() != [0, 255] or table[255] != IGNORE:
+            return [], None
+        trap = known_mistakes.binary(dataset)
+        return [Problem(trap.kind, True, trap.advice, len(good), tuple(s.labels for s in samples[:_LISTED]))], trap
+    files = [f"{sample.labels}: {outside}" for sample, found in good if (outside := _outside(found, table))]
+    trap = known_mistakes.trap_of_unknown(dataset, pixels, samples)
+    where = f" of {dataset.source}" if known_mistakes.is_own(dataset) else ""
+    text = f"{_files(len(files))} with values outside the label space{where}: {_some(unknown)}; {trap.advice}"
+    return [Problem(trap.kind, True, text, len(files), tuple(files[:_LISTED]))], trap
+
+
+def _outside(found: Seen, table: NDArray[np.int16]) -> str:
+    """The values of an image that are no class, and their pixels."""
+    places = np.flatnonzero(table[found.values] < IGNORE)
+    return _some([f"{found.values[place]} ({found.counts[place]:,} pixels)" for place in places], 6)
+
+
+def _suspicious(dataset: Dataset, good: Sequence[Found], pixels: NDArray[np.int64], training: bool) -> list[Problem]:
+    """Legal values that hardly mean what they say."""
+    ramps = [sample.labels for sample, found in good if found.ramps]
+    samples = [sample for sample, _ in good]
+    problems = []
+    if ramps:
+        text = (
+            f"{_files(len(ramps))} with many values along the edges: resized with interpolation, which invents labels; "
+            "resize label maps with nearest neighbour"
+        )
+        # one may be an odd scene, a fifth is how the set was made
+        error = len(ramps) >= 0.2 * len(good)
+        problems.append(Problem("interpolated", error, text, len(ramps), tuple(ramps[:_LISTED])))
+    swapped = known_mistakes.trainids_as_labelids(dataset, pixels, samples)
+    if swapped:
+        problems.append(Problem("cityscapes_train_ids", False, swapped))
+    smaller = known_mistakes.only_voc(dataset, samples, training)
+    if smaller:
+        problems.append(Problem("voc_without_sbd", False, smaller))
+    return problems
+
+
+def _ignored(unlabelled: Sequence[str], share: float, images: int) -> list[Problem]:
+    if len(unlabelled) == images:
+        return [Problem("all_ignored", True, "every pixel of every image is ignored: is the ignored value a class?",
+                        images, tuple(unlabelled[:_LISTED]))]  # fmt: skip
+    problems = []
+    if unlabelled:
+        text = f"{_files(len(unlabelled))} with nothing but ignored pixels: they teach nothing"
+        problems.append(Problem("image_ignored", False, text, len(unlabelled), tuple(unlabelled[:_LISTED])))
+    if share >= _THIRD:
+        text = (
+            f"{share:.0%} of the pixels are ignored; if they show a class, such as background, name their value under "
+            "classes"
+        )
+        problems.append(Problem("mostly_ignored", False, text))
+    return problems
+
+
+def _rotated(good: Sequence[Found]) -> list[Problem]:
+    files = [f"{sample.image}: orientation {found.orientation}" for sample, found in good if found.orientation != 1]
+    text = (
+        f"{_files(len(files))} with an EXIF orientation, which is applied to neither photos nor label maps; save the "
+        "photos upright where they do not lie as their labels do"
+    )
+    return [Problem("exif_orientation", False, text, len(files), tuple(files[:_LISTED]))] if files else []
+
+
+def _repeated(good: Sequence[Found]) -> list[Problem]:
+    """Photos that are in one split more than once."""
+    first: dict[str, str] = {}
+    again = []
+    for sample, found in good:
+        if found.pixel_hash in first:
+            again.append(f"{sample.image} is {first[found.pixel_hash]}")
+        first.setdefault(found.pixel_hash, sample.image)
+    text = f"{_files(len(again))} with the pixels of another photo of the split: it counts twice"
+    return [Problem("repeated", False, text, len(again), tuple(again[:_LISTED]))] if again else []
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
+
+
+def _some(words: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+# As text
+
+
+def lines_of_report(report: Report) -> list[str]:
+    """The report for people."""
+    lines = [f"{report.dataset} {report.split}: {report.images:,} images"]
+    if report.sizes:
+        sizes = ", ".join(f"{name} {width} x {height}" for name, (width, height) in report.sizes.items())
+        lines.append(f"  sizes: {sizes}")
+    if report.kinds:
+        lines.append("  files: " + _some([f"{count:,} {kind}" for kind, count in report.kinds.items()], 6))
+    if not report.labelled:
+        lines.append("  no labels")
+    elif report.sizes:
+        lines.append(f"  ignored: {report.ignored:.1%} of pixels, {report.all_ignored:,} images entirely")
+        width = max((len(name) for name, _, _ in report.classes), default=0)
+        lines += [f"    {name:<{width}}  {share:8.3%}  {images:>7,} images" for name, share, images in report.classes]
+    if report.never and report.sizes:
+        lines.append(f"  never: {', '.join(report.never)}")
+    for problem in report.problems:
+        lines += [f"  {'error' if problem.error else 'warning'}: {problem.text}"]
+        lines += [f"    {line}" for line in listed(problem)]
+    if report.yaml:
+        lines += [f"  for {report.source}:", *(f"    {line}" for line in report.yaml)]
+    return lines
+
+
+def listed(problem: Problem, most: int = _LISTED) -> list[str]:
+    """The first files of a problem, and how many more there are."""
+    shown = list(problem.files[:most])
+    left = problem.count - len(shown)
+    return [*shown, f"and {left:,} more"] if shown and left > 0 else shown
+
+
+def report_json(reports: Sequence[Report]) -> dict[str, Any]:
+    """All reports, for programs."""
+    errors, warnings = _counts(reports)
+    return {"errors": errors, "warnings": warnings, "datasets": [report.as_json() for report in reports]}
+
+
+def report_text(reports: Sequence[Report]) -> str:
+    """All reports and the sum of what is wrong."""
+    errors, warnings = _counts(reports)
+    end = f"errors: {errors}, warnings: {warnings}"
+    text = "\n".join([line for report in reports for line in [*lines_of_report(report), ""]] + [end])
+    return text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
+
+
+def _counts(reports: Sequence[Report]) -> tuple[int, int]:
+    """Errors and warnings."""
+    wrong = [problem.error for report in reports for problem in report.problems]
+    return sum(wrong), len(wrong) - sum(wrong)
+
+
+def refuse_errors(reports: Sequence[Report], strict: bool = False) -> None:
+    """Raises DatasetError when there are errors, with `strict` also for warnings: the first ten files, 40 lines."""
+    wrong = [(r, problem) for r in reports for problem in r.problems if problem.error or strict]
+    if not wrong:
+        return
+    lines, left = [], _LISTED
+    for report, problem in wrong:
+        files = listed(problem, left)
+        left -= min(left, len(problem.files))
+        lines += [f"{report.dataset} {report.split}: {problem.text}", *(f"  {line}" for line in files)]
+    for report in reports:
+        lines += [f"for {report.source}:", *(f"  {line}" for line in report.yaml)] if report.yaml else []
+    if len(lines) > _LINES - 1:
+        lines = [*lines[: _LINES - 2], f"and {len(lines) - _LINES + 2} more lines; `mdp check` shows all"]
+    text = "\n".join(["the data check found:", *lines])
+    raise DatasetError(text.encode("utf-8", "backslashreplace").decode())

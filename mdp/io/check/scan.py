@@ -1,0 +1,268 @@
+"""Looking at every image of a dataset once, in worker processes: what is in each file, and whether it can be read.
+
+Workers get a function and file names, no dataset, so any way of starting processes will do.  They never outlive the
+call: signals are the main process's, and whatever is raised there ends them.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mdp.io.datasets._dataset import Dataset, Pair, Sample
+from mdp.io.errors import DatasetError, Preempted, ResourceError
+from mdp.io.files.images import read_orientation
+from mdp.io.files.reading import is_file, read_bytes
+from mdp.io.processes.signals import STOPPING
+
+Read = Callable[[Sample], Pair]
+
+_CHUNK = 8  # images a message: short enough to stop within a second
+# decoding a second time, for its orientation, only a photo that may have one
+_EXIF_MARKS = (b"Exif", b"eXIf", b"EXIF", b"exif", b"rientation")
+_PNG_KINDS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+_JPEG_KINDS = {1: "grey", 3: "RGB", 4: "CMYK"}
+_NO_VALUES = np.empty(0, dtype=np.int64)
+_MAGIC = {b"BM": "BMP", b"II": "TIFF", b"MM": "TIFF", b"RI": "WebP", b"MA": "MATLAB", b"P5": "PGM", b"P6": "PPM"}
+
+
+class Seen(NamedTuple):
+    """What one image showed.  Where it cannot be read all but `error` is empty."""
+
+    error: str = ""
+    height: int = 0
+    width: int = 0
+    kind: str = ""  # such as "JPEG RGB + PNG palette"
+    orientation: int = 1  # of EXIF
+    image_hash: str = ""  # SHA-256 of the files; generated pictures have none
+    labels_hash: str = ""
+    pixel_hash: str = ""  # SHA-256 of the decoded photo
+    look: int | None = None  # 64 bits that resized and recompressed copies share; None: nearly uniform
+    values: NDArray[np.int64] = _NO_VALUES  # the raw label values, and the pixels that have them
+    counts: NDArray[np.int64] = _NO_VALUES
+    ramps: bool = False  # labels change gradually, as after a resize that interpolates
+
+
+def check_samples(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    workers: int,
+    stop: Callable[[], object] | None = None,
+    tell: Callable[[int, int], None] | None = None,
+) -> list[Seen]:
+    """What each sample shows, in order.  Files that cannot be read are told in `Seen.error`, not raised.
+
+    `stop` is asked between images, `tell` hears how many are done.  Raises Preempted when `stop` gives true,
+    ResourceError when a worker died, memory is short or a file may not be read.
+    """
+    labelled = bool(dataset.labels.classes)
+    found: list[Seen] = [Seen()] * len(samples)
+    done = 0
+    with closing(_looked_at(dataset.read, labelled, samples, workers, stop)) as looked:
+        for start, chunk in looked:
+            found[start : start + len(chunk)] = chunk
+            done += len(chunk)
+            if tell:
+                tell(done, len(samples))
+    return found
+
+
+def look_at(read: Read, labelled: bool, sample: Sample) -> Seen:
+    """Everything about one image: both files decoded in full, hashes, label values and how many pixels have them."""
+    try:
+        rgb, raw = read(sample)
+    except DatasetError as error:
+        return Seen(error=str(error))
+    on_disk = is_file(sample.image)  # generated pictures have names, but no files
+    photo = read_bytes(sample.image, "photo") if on_disk else b""
+    labels = read_bytes(sample.labels, "label map") if on_disk and labelled else b""
+    counts = np.bincount(raw.ravel()) if labelled else _NO_VALUES
+    values = np.flatnonzero(counts)
+    return Seen(
+        height=rgb.shape[0],
+        width=rgb.shape[1],
+        kind=" + ".join(filter(None, (_kind(photo), _kind(labels)))),
+        orientation=read_orientation(sample.image) if any(mark in photo for mark in _EXIF_MARKS) else 1,
+        image_hash=hashlib.sha256(photo).hexdigest() if on_disk else "",
+        labels_hash=hashlib.sha256(labels).hexdigest() if labels else "",
+        pixel_hash=hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest(),
+        look=difference_hash(rgb),
+        values=values,
+        counts=counts[values],
+        ramps=labelled and has_ramps(raw),
+    )
+
+
+def difference_hash(rgb: NDArray[np.uint8]) -> int | None:
+    """64 bits: whether each of 8 x 9 blocks is brighter than its right neighbour; None for nearly uniform pictures.
+
+    >>> difference_hash(np.full((40, 40, 3), 7, dtype=np.uint8)) is None
+    True
+    """
+    step = max(1, min(rgb.shape[:2]) // 128)  # blocks of 16 pixels each way are means enough
+    grey = rgb[::step, ::step].mean(axis=2)  # (h, w)
+    rows, columns = (np.arange(count) * size // count for count, size in zip((8, 9), grey.shape, strict=True))
+    sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)  # (8, 9)
+    heights, widths = (
+        np.diff([*places, size]).clip(min=1) for places, size in zip((rows, columns), grey.shape, strict=True)
+    )
+    blocks = sums / np.outer(heights, widths)
+    brighter = blocks[:, :-1] > blocks[:, 1:]  # (8, 8)
+    # a plain gradient has all bits alike, and so has every other plain gradient
+    if blocks.max() - blocks.min() < 16 or not 4 <= brighter.sum() <= 60:
+        return None
+    return int.from_bytes(np.packbits(brighter).tobytes())
+
+
+def has_ramps(raw: NDArray[np.integer]) -> bool:
+    """Whether many values change in steps through the values between, as only a resize that interpolates makes them.
+
+    >>> has_ramps(np.tile(np.arange(0, 60, 5), (40, 1))), has_ramps(np.tile(np.arange(12) // 4, (40, 1)))
+    (True, False)
+    """
+    left, middle, right = raw[:, :-2], raw[:, 1:-1], raw[:, 2:]
+    edges = np.count_nonzero(left != middle)
+    between = ((left < middle) & (middle < right)) | ((left > middle) & (middle > right))
+    steps = np.count_nonzero(between)
+    return bool(edges >= 32 and steps > 0.3 * edges and np.unique(middle[between]).size >= 6)
+
+
+def _kind(data: bytes) -> str:
+    """Format and colour mode as stored, from the file's head."""
+    if data.startswith(b"\x89PNG"):
+        depth = f" {data[24]}-bit" if data[24] != 8 else ""
+        return f"PNG {_PNG_KINDS.get(data[25], '?')}{depth}"
+    if data.startswith(b"\xff\xd8"):
+        return f"JPEG {_JPEG_KINDS.get(_jpeg_channels(data), '?')}"
+    return _MAGIC.get(data[:2], "")
+
+
+def _jpeg_channels(data: bytes) -> int:
+    place = 2
+    while place + 10 <= len(data):
+        marker = data[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            return data[place + 9]
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4])
+    return 0
+
+
+# Worker processes
+
+
+def _looked_at(
+    read: Read, labelled: bool, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
+) -> Generator[tuple[int, list[Seen]], None, None]:
+    """Chunks of results with the place of the first, as they come."""
+    if workers > 0:
+        yield from _by_workers(read, labelled, samples, workers, stop)
+        return
+    for start, sample in enumerate(samples):
+        _ask(stop)
+        yield start, [look_at(read, labelled, sample)]
+
+
+def _ask(stop: Callable[[], object] | None) -> None:
+    if stop and stop():
+        raise Preempted("stopped while the data were being checked; nothing was done yet, run the same command again")
+
+
+def _by_workers(
+    read: Read, labelled: bool, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
+) -> Generator[tuple[int, list[Seen]], None, None]:
+    starts = iter(range(0, len(samples), _CHUNK))
+    crew: dict[Connection, BaseProcess] = {}
+    busy: dict[Connection, int] = {}
+    try:
+        for _ in range(min(workers, -(-len(samples) // _CHUNK))):
+            with _signals_held():  # a worker is born with them held, and stays so; and none is born unknown to the crew
+                connection, process = _hire(read, labelled)
+                crew[connection] = process
+            busy[connection] = next(starts)
+            _send(connection, samples[busy[connection] :][:_CHUNK])
+        while busy:
+            _ask(stop)
+            for connection in [found for found in wait(list(busy), timeout=1) if isinstance(found, Connection)]:
+                start, result = busy.pop(connection), _receive(connection)
+                following = next(starts, None)
+                if following is not None:
+                    busy[connection] = following
+                    _send(connection, samples[following : following + _CHUNK])
+                yield start, result
+    finally:
+        with _signals_held():
+            for process in crew.values():
+                process.kill()  # they heed nothing milder; they only read, so nothing is lost
+            for connection, process in crew.items():
+                process.join()
+                connection.close()
+
+
+def _hire(read: Read, labelled: bool) -> tuple[Connection, BaseProcess]:
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=_work, args=(theirs, ours, read, labelled, os.getpid()), daemon=True)
+    process.start()
+    theirs.close()  # so that a dead worker is the end of its pipe
+    return ours, process
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _send(connection: Connection, samples: Sequence[Sample]) -> None:
+    try:
+        connection.send(list(samples))
+    except OSError as error:
+        raise _died() from error
+
+
+def _receive(connection: Connection) -> list[Seen]:
+    try:
+        result = connection.recv()
+    except (EOFError, OSError) as error:
+        raise _died() from error
+    if isinstance(result, BaseException):
+        raise result
+    assert isinstance(result, list)
+    return result
+
+
+def _died() -> ResourceError:
+    return ResourceError("a process that checks the data died; the machine may be out of memory: try --workers 1")
+
+
+def _work(connection: Connection, ours: Connection, read: Read, labelled: bool, parent: int) -> None:
+    """A worker: chunks of samples in, what they show out, until the main process is gone."""
+    ours.close()  # a fork's copy of the other end would keep the pipe open
+    torch.set_num_threads(1)
+    while True:
+        while not connection.poll(1):
+            if os.getppid() != parent:
+                return
+        try:
+            samples = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            result: object = [look_at(read, labelled, sample) for sample in samples]
+        except Exception as error:  # raised in the main process
+            result = error
+        try:
+            connection.send(result)
+        except OSError:  # nobody is there to hear it
+            return

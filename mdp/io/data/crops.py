@@ -1,0 +1,123 @@
+"""From samples to batches: which image comes when, and what happens to it on the way.
+
+The step number is the only position: the order of images is a function of (seed, epoch), the draws for an image of
+(seed, epoch, index).  So neither the number of workers nor a resumed run changes what the network sees.
+Photometry and normalisation are done image by image in the workers when training runs on a CPU; for a GPU images stay
+uint8 until the batch is there, and it does the same on whole batches.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mdp.core.batches import Batch
+from mdp.core.chance import coin, generator, uniform
+from mdp.core.geometry import Box, View, cut_image, cut_labels, draw_window, fitted_size, pad_to
+from mdp.core.labels import IGNORE
+from mdp.core.photometry import DistortionDraw, apply_distortion, draw_distortion, normalise_, stack_draws
+from mdp.io.data.pool import Key, Pool
+from mdp.io.errors import MdpError
+from mdp.io.recipe.settings import FinetuneSettings
+
+# Fine-tuning: one crop of each image
+
+
+class CropItem(NamedTuple):
+    """A crop padded to the full crop size, before distortion, or after it and normalised."""
+
+    image: Tensor  # (3, *crop) uint8, or float32 without a draw
+    labels: Tensor  # (*crop) int16; IGNORE where padded
+    inside: tuple[int, int]  # height and width of what is not padding
+    draw: DistortionDraw | None
+
+
+class Crops(NamedTuple):
+    """Some crops, as the loader hands them over."""
+
+    images: Tensor  # (B, 3, *crop)
+    labels: Tensor  # (B, *crop)
+    inside: list[tuple[int, int]]
+    draws: DistortionDraw | None
+
+
+class FinetuneItems:
+    """Sample -> random scale, crop and flip, in MMSegmentation's order; with `finish` distortion as well."""
+
+    def __init__(self, pool: Pool, settings: FinetuneSettings, seed: int, finish: bool = False) -> None:
+        self.pool, self.settings, self.seed, self.finish = pool, settings, seed, finish
+
+    def __getitem__(self, key: Key) -> CropItem | MdpError:
+        settings, rng = self.settings, generator(self.seed, "crops", *key)
+        try:
+            image, labels = self.pool.read(key[1])
+        except MdpError as error:
+            return error
+        height, width = labels.shape
+        ratio = uniform(rng, *settings.ratio)
+        long, short = settings.scale or (max(height, width), min(height, width))
+        size = fitted_size(height, width, (int(long * ratio), int(short * ratio)))
+        whole = Box(0, 0, height, width)
+        resized = cut_labels(labels, View(whole, False), size)
+        box = draw_window(rng, resized, settings.crop, settings.largest_share)
+        window = View(box, coin(rng, settings.flip))
+        inside = (box.height, box.width)
+        image = cut_image(cut_image(image, View(whole, False), size), window, inside)
+        image = pad_to(image, settings.crop, 0)
+        labels = pad_to(cut_labels(resized, window, inside), settings.crop, IGNORE)
+        draw = draw_distortion(rng, settings.distortion)
+        if not self.finish:
+            return CropItem(image, labels, inside, draw)
+        return CropItem(finished_crops(image[None], [inside], stack_draws([draw]))[0], labels, inside, None)
+
+
+def finished_crops(images: Tensor, inside: list[tuple[int, int]], draws: DistortionDraw) -> Tensor:
+    """Distortion and normalisation of crops (B, 3, *crop) uint8: float32; padding is 0 after normalisation."""
+    images = normalise_(apply_distortion(images, draws))
+    for image, (height, width) in zip(images, inside, strict=True):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return images
+
+
+def stack_crops(items: list[CropItem]) -> Crops:
+    """What the workers hand over for a list of items."""
+    draws = [item.draw for item in items if item.draw is not None]
+    return Crops(
+        torch.stack([item.image for item in items]),
+        torch.stack([item.labels for item in items]),
+        [item.inside for item in items],
+        stack_draws(draws) if draws else None,
+    )
+
+
+def crop_batch(crops: Crops, device: torch.device) -> Batch:
+    """The crops as one batch, distorted and normalised, on `device`."""
+    images = crops.images.to(device, non_blocking=True)
+    if crops.draws is not None:
+        images = finished_crops(images, crops.inside, crops.draws)
+    return Batch(images, crops.labels.to(device, non_blocking=True).long())
+
+
+# Evaluation: whole images
+
+
+class WholeItem(NamedTuple):
+    """An image as it is, and its labels."""
+
+    place: int  # index of the sample
+    image: Tensor  # (3, H, W) uint8
+    labels: Tensor  # (H, W) int16
+
+
+class WholeItems:
+    """Sample -> image and labels at their own resolution."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    def __getitem__(self, key: Key) -> WholeItem | MdpError:
+        try:
+            return WholeItem(key[1], *self.pool.read(key[1]))
+        except MdpError as error:
+            return error

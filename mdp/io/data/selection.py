@@ -1,0 +1,171 @@
+"""Opening the data that a recipe names: which datasets, which splits, how many images, what to say about them."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mdp.core.labels import LabelUnion
+from mdp.io.data.pool import Pool
+from mdp.io.datasets import load as load_dataset
+from mdp.io.datasets._dataset import Absent, Dataset, Sample, open_split, open_training
+from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.recipe.layers import Recipe
+from mdp.io.recipe.methods import find_method, method_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A recipe and the data it names, opened."""
+
+    recipe: Recipe
+    pool: Pool
+    validation: Pool | None
+    lines: list[str] = field(default_factory=list)  # what was found, for people
+
+
+class Named(NamedTuple):
+    """A dataset and the split asked for, as written: `voc`, `voc:train`, `my.yaml:all`."""
+
+    dataset: Dataset
+    split: str | None
+
+
+def named(text: str) -> Named:
+    """Splits `name:split`.  Raises RecipeError for an unknown dataset or a YAML file that says something wrong."""
+    name, colon, split = text.rpartition(":")
+    if not colon or "/" in split:
+        name, split = text, ""
+    return Named(load_dataset(name), split or None)
+
+
+def pool_of(parts: list[tuple[Dataset, list[Sample]]]) -> Pool:
+    """The datasets side by side.  Raises RecipeError when two have one name."""
+    datasets = {dataset.name: dataset for dataset, _ in parts}
+    if len(datasets) != len(parts):
+        names = [dataset.name for dataset, _ in parts]
+        raise RecipeError(
+            f"two datasets have the same name: {', '.join(names)}; set `name:` in the YAML file of one, or "
+            "rename the folder"
+        )
+    samples = [sample for _, found in parts for sample in found]
+    return Pool(samples, datasets, LabelUnion([dataset.labels for dataset in datasets.values()]))
+
+
+def _named_for_pretraining(recipe: Recipe) -> list[Named]:
+    """The datasets to pretrain on.  Raises RecipeError when there are none, or one that the method cannot use."""
+    if not recipe.pretrain.datasets:
+        raise RecipeError("no datasets: give --datasets a,b (see `mdp datasets`), or pretrain.datasets in the config")
+    found = [named(text) for text in recipe.pretrain.datasets]
+    method = recipe.method.name
+    unlabelled = [dataset.name for dataset, _ in found if not dataset.labels.classes]
+    if unlabelled and find_method(method).NEEDS_LABELS:
+        without = [name for name in method_names() if not find_method(name).NEEDS_LABELS]
+        raise RecipeError(
+            f"{', '.join(unlabelled)}: no labels, and the method {method} needs them; leave it out, or use --method "
+            f"{' or '.join(without)}"
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a pretraining run would see."""
+
+    recipe: Recipe
+    union: LabelUnion
+    images: dict[str, int]  # of each dataset
+    lines: list[str]
+
+
+def expect_pretraining(recipe: Recipe) -> Expected:
+    """The union of the classes and the number of training images of each dataset, without reading any.
+
+    A dataset that is not there counts with its official number.  Raises RecipeError or DatasetError where there is
+    none.
+    """
+    found: dict[str, int] = {}
+    lines = []
+    parts = _named_for_pretraining(recipe)
+    for dataset, split in parts:
+        try:
+            samples, line = open_training(dataset, Path(recipe.data.root), split)
+            found[dataset.name] = len(samples)
+        except Absent:
+            chosen = split or dataset.train[0]
+            published = dataset.splits.get(chosen)
+            if published is None:
+                raise
+            found[dataset.name] = published
+            line = f"{dataset.name} {chosen}: not there; counted as published"
+        lines.append(line)
+    union = pool_of([(dataset, []) for dataset, _ in parts]).union
+    recipe, notes = _fit_batch(recipe, sum(found.values()))
+    return Expected(recipe=recipe, union=union, images=found, lines=lines + notes)
+
+
+def plan_pretraining(recipe: Recipe) -> Plan:
+    """Opens the union's training images, and the validation images of those datasets that have some.
+
+    Raises RecipeError or DatasetError saying what is missing.
+    """
+    root = Path(recipe.data.root)
+    lines, train, validation = [], [], []
+    for dataset, split in _named_for_pretraining(recipe):
+        samples, line = open_training(dataset, root, split)
+        train.append((dataset, samples))
+        lines.append(line)
+        try:
+            scored = open_split(dataset, root, dataset.val)[0] if dataset.val else []
+        except DatasetError as error:
+            scored = []
+            lines.append(f"note: {dataset.name} is not scored while pretraining: {error}")
+        validation.append((dataset, scored))
+    pool = pool_of(train)
+    recipe, notes = _fit_batch(recipe, len(pool.samples))
+    return Plan(recipe=recipe, pool=pool, validation=pool_of(validation), lines=lines + notes)
+
+
+def _fit_batch(recipe: Recipe, images: int) -> tuple[Recipe, list[str]]:
+    """The recipe with batches no larger than the union, and a note if that changed them.
+
+    Raises DatasetError for batches of one image.
+    """
+    batch = recipe.pretrain.batch_size
+    if min(images, batch) < 2:
+        raise DatasetError(f"a batch of {min(images, batch)} image: BatchNorm needs two or more")
+    if images >= batch:
+        return recipe, []
+    smaller = replace(recipe, pretrain=replace(recipe.pretrain, batch_size=images))
+    return smaller, [f"note: {images} images are fewer than a batch of {batch}; batches have {images}"]
+
+
+def plan_finetuning(recipe: Recipe) -> Plan:
+    """Opens the target's training and validation images.  Raises RecipeError or DatasetError saying what is missing."""
+    root, settings = Path(recipe.data.root), recipe.finetune
+    if not settings.target:
+        raise RecipeError("no target: give --target NAME or a .yaml file, or finetune.target in the config")
+    dataset, split = named(settings.target)
+    if not dataset.labels.classes:
+        raise RecipeError(f"{dataset.name}: no labels; fine-tuning needs a labelled target")
+    samples, line = open_training(dataset, root, settings.split or split)
+    lines = [line]
+    if settings.images is not None and settings.images < len(samples):
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.run.seed))
+        samples = [samples[i] for i in sorted(order[: settings.images].tolist())]
+        lines.append(f"training on {len(samples)} of them, drawn by seed {recipe.run.seed}")
+    if settings.batch_size < 2:
+        raise RecipeError(f"finetune.batch_size: BatchNorm needs 2 or more, got {settings.batch_size}")
+    validation = None
+    if dataset.val:
+        scored, line = open_split(dataset, root, dataset.val)
+        if settings.validate_images is not None and settings.validate_images < len(scored):
+            count = settings.validate_images
+            scored = [scored[i * len(scored) // count] for i in range(count)]  # evenly spaced
+            line = f"{line}, {count} of them scored while training"
+        validation = pool_of([(dataset, scored)])
+        lines.append(line)
+    else:
+        lines.append(f"note: {dataset.name} has no split `val`; nothing is scored while training")
+    return Plan(recipe=recipe, pool=pool_of([(dataset, samples)]), validation=validation, lines=lines)

@@ -1,0 +1,136 @@
+"""A dataset, its samples, and how they are opened and read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdp.core.labels import LabelSpace, LabelUnion, UnknownLabels
+from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.files.images import read_labels, read_rgb
+from mdp.io.files.reading import printable
+
+Pair = tuple[NDArray[np.uint8], NDArray[np.integer]]  # photo (H, W, 3), raw label values (H, W)
+
+
+class Absent(DatasetError):
+    """A dataset, or one of its editions, is not there at all: another split may be tried instead."""
+
+
+class Sample(NamedTuple):
+    """One image: where it is, and whose it is.  Generated datasets put made-up names, unlabelled ones no labels."""
+
+    image: str
+    labels: str
+    dataset: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset ready to be looked for under a root folder."""
+
+    name: str
+    labels: LabelSpace
+    splits: Mapping[str, int | None]  # official number of images; None where there is none
+    train: tuple[str, ...]  # training splits in order of preference: the first that is there is taken
+    val: str | None
+    home: str  # where to get it
+    source: str  # what error messages tell people to edit
+    samples: Callable[[Path, str], list[Sample]]
+    read: Callable[[Sample], Pair]
+    terms: str = ""  # licence of photos and labels as their makers state it; "" where nothing is known
+    detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
+
+
+def open_split(dataset: Dataset, root: Path, split: str) -> tuple[list[Sample], str]:
+    """The samples of a split, and one line that says how many there are against the official count.
+
+    Raises RecipeError for an unknown split, DatasetError when files are missing or there are none.
+    """
+    if split not in dataset.splits:
+        hint = ", ".join(dataset.splits)
+        raise RecipeError(f"{dataset.name}: unknown split {split!r}; it has {hint}")
+    samples = dataset.samples(root, split)
+    if not samples:
+        raise DatasetError(f"{dataset.name}: split {split} is empty under {root}; {dataset.home}")
+    official = dataset.splits[split]
+    count = f"{len(samples):,} images" if official is None else f"{len(samples):,} of {official:,} images"
+    detail = f" ({dataset.detail(samples)})" if dataset.detail else ""
+    return samples, f"{dataset.name} {split}: {count}{detail}"
+
+
+def open_training(dataset: Dataset, root: Path, split: str | None = None) -> tuple[list[Sample], str]:
+    """The samples of the training split: the one asked for, or the first of the dataset's own that is there.
+
+    A split that is there but incomplete is an error, not a reason to take another.  Raises what `open_split` raises.
+    """
+    tried = [split] if split else list(dataset.train)
+    passed: list[str] = []
+    for name in tried[:-1]:
+        try:
+            samples, line = open_split(dataset, root, name)
+        except Absent:
+            passed.append(name)
+        else:
+            return samples, line
+    samples, line = open_split(dataset, root, tried[-1])
+    return samples, f"{line} (no {', '.join(passed)} under {root})" if passed else line
+
+
+def labels_of(union: LabelUnion, sample: Sample, raw: NDArray[np.integer], source: str) -> Tensor:
+    """Union classes (H, W) of a raw label map.
+
+    Raises DatasetError naming the file, the values that are no class, how often they occur, and the line to add.
+    """
+    try:
+        return union.to_union(raw, sample.dataset)
+    except UnknownLabels as error:
+        raise DatasetError(f"{printable(sample.labels)}: {error}; {_advice(sorted(error.counts), source)}") from error
+
+
+def _advice(values: list[int], source: str) -> str:
+    if source.endswith((".yaml", ".yml")):
+        return (
+            f"if they are never a class, add to {source}: ignore: {values[:8]}; "
+            f"otherwise name them under classes, such as {values[0]}: NAME"
+        )
+    return "the official files have no such values: is it another edition?  A YAML file can describe one of your own"
+
+
+# What the modules build on
+
+
+def read_pair(sample: Sample) -> Pair:
+    """Photo and label map of a sample whose files hold them as they are.
+
+    Raises DatasetError when a file cannot be read or their sizes differ, naming both.
+    """
+    return same_size(sample, read_rgb(sample.image), read_labels(sample.labels))
+
+
+def same_size(sample: Sample, rgb: NDArray[np.uint8], raw: NDArray[np.integer]) -> Pair:
+    """The pair, unless the sizes differ.  Raises DatasetError naming both files and sizes."""
+    if rgb.shape[:2] != raw.shape:
+        photo, labels = (f"{size[1]} x {size[0]}" for size in (rgb.shape, raw.shape))
+        turned = " (one of them turned: is it an EXIF-rotated photo?)" if rgb.shape[1::-1] == raw.shape else ""
+        raise DatasetError(
+            f"{printable(sample.labels)}: the label map is {labels} pixels, its photo {printable(sample.image)} "
+            f"{photo}{turned}; "
+            "they must be of one size"
+        )
+    return rgb, raw
+
+
+def by_label_space(sample: Sample, raw: NDArray[np.integer], space: LabelSpace, hint: str) -> NDArray[np.int16]:
+    """Classes (H, W) of a raw label map by the label space of its own encoding, `IGNORE` where ignored.
+
+    Raises DatasetError naming the file, the values that are no class and the hint.
+    """
+    try:
+        return space.to_classes(raw)
+    except UnknownLabels as error:
+        raise DatasetError(f"{printable(sample.labels)}: {error}; {hint}") from error

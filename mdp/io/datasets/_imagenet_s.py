@@ -1,0 +1,81 @@
+"""ImageNet-S in its three editions: ImageNet's photos with label maps of 50, 300 or 919 categories.
+
+Layout: `ImageNetS50/validation/<category>/*.JPEG` and `ImageNetS50/validation-segmentation/<category>/*.png`, the same
+for `train-semi`; RGB PNGs that hold red + 256 * green: 0 is what belongs to no category, a class of its own; 1..N are
+the categories in the order of their WordNet ids; 1000 is ignored.  `imagenet_s.txt` has a line for each category:
+WordNet id, smallest edition that has it, name.  In the largest, five more of ImageNet are merged into others.
+"""
+
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+from mdp.core.labels import LabelSpace
+from mdp.io.datasets._dataset import Pair, Sample, same_size
+from mdp.io.datasets._layouts import files_in, home_of, names_of, paired
+from mdp.io.errors import DatasetError
+from mdp.io.files.images import read_packed_labels, read_rgb, voc_colormap
+from mdp.io.files.reading import found, is_dir
+
+TERMS = (
+    "ImageNet's photos are for non-commercial research and education, by agreement with its makers; for the "
+    "annotations see the ImageNet-S repository."
+)
+
+
+class Category(NamedTuple):
+    """A category of ImageNet-S."""
+
+    wordnet: str
+    name: str
+
+
+@lru_cache
+def categories(size: int) -> tuple[Category, ...]:
+    """The categories of the edition with so many, in the order of their numbers."""
+    rows = (line.split(" ", 2) for line in Path(__file__).with_name("imagenet_s.txt").read_text("utf-8").splitlines())
+    return tuple(Category(wordnet, name) for wordnet, smallest, name in rows if int(smallest) <= size)
+
+
+def label_space(size: int) -> LabelSpace:
+    """The classes of an edition: `other`, then the categories."""
+    names = ("other", *(category.name for category in categories(size)))
+    return LabelSpace(name=f"imagenet_s{size}", classes=names, ignore_index=1000, colors=voc_colormap(len(names)))
+
+
+def home(size: int) -> str:
+    """Where to get an edition."""
+    return (
+        f"make ImageNetS{size} from ImageNet's training and validation photos with the script and the annotations of "
+        "the ImageNet-S repository, and put it under the root"
+    )
+
+
+def samples_of(size: int, root: Path, split: str) -> list[Sample]:
+    """The images of train-semi or validation.  Raises DatasetError saying what is missing."""
+    name = f"imagenet_s{size}"
+    places = (f"ImageNetS{size}", f"ImageNetS/ImageNetS{size}", f"imagenet_s/ImageNetS{size}", ".")
+    place = home_of(name, root, places, f"{split}-segmentation", home(size))
+    photos, labels = found(root, place / split), found(root, place / f"{split}-segmentation")
+    folders = [photos / entry for entry in names_of(photos) if is_dir(photos / entry)]
+    known = {category.wordnet for category in categories(size)}
+    strange = sorted(folder.name for folder in folders if folder.name not in known)
+    if strange:
+        raise DatasetError(
+            f"{photos}: {len(strange)} folders such as {strange[0]} are no category of ImageNet-S{size}, whose numbers "
+            "would name other things: is it another edition?"
+        )
+    pairs = [
+        (photo, labels / folder.name / f"{photo.stem}.png") for folder in folders for photo in files_in(folder, ".jpeg")
+    ]
+    return paired(name, pairs, home(size))
+
+
+def samples_by(size: int) -> "partial[list[Sample]]":
+    """`samples` of an edition."""
+    return partial(samples_of, size)
+
+
+def read(sample: Sample) -> Pair:
+    """Photo and numbers of categories (uint16)."""
+    return same_size(sample, read_rgb(sample.image), read_packed_labels(sample.labels))

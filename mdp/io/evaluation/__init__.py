@@ -1,0 +1,1 @@
+"""`mdp eval`: counts over a split, scores from counts, and the files of benchmarks' servers."""

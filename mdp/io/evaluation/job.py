@@ -1,0 +1,107 @@
+"""The job behind `mdp eval`: from layers of settings to the scores of a fine-tuned segmentor."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mdp.io.data.selection import Plan, named, pool_of
+from mdp.io.datasets._dataset import open_split
+from mdp.io.errors import CheckpointError, RecipeError
+from mdp.io.evaluation.counts import tally
+from mdp.io.evaluation.saved import kinds_of, saved
+from mdp.io.evaluation.scores import summary, write_report
+from mdp.io.files.writing import make
+from mdp.io.inference.predict import inference_settings
+from mdp.io.journal.counter import Counter, number_of
+from mdp.io.pictures.gallery import Worst, write_gallery
+from mdp.io.processes.device import agree, memory_in_one_line, set_up
+from mdp.io.processes.signals import stop_on_signals
+from mdp.io.processes.world import World, joined
+from mdp.io.recipe.request import Request
+from mdp.io.report.job import report_at_end
+from mdp.io.run import folder as run_folder
+from mdp.io.run.checkpoint import load
+from mdp.io.run.opened import evaluation_recipe, same_labels, trained_segmentor
+
+
+def run_evaluation(
+    request: Request, which: str, keep: bool, save_as: Sequence[str] = (), gallery: int | None = None
+) -> tuple[dict[str, Any], Path]:
+    """Scores a fine-tuning run (`request.init`, or the newest) and returns the scores and the folder that has them.
+
+    `keep` keeps predictions as pictures, `save_as` names formats of benchmarks' servers to keep them in;
+    `gallery` is the number of images, the worst ones, that are put into pictures.
+    Raises an MdpError, with the exit code, for anything the user has to mend.
+    """
+    with stop_on_signals(), joined() as world:
+        return _evaluate(request, which, keep, save_as, gallery, world)
+
+
+def _evaluate(
+    request: Request, which: str, keep: bool, save_as: Sequence[str], gallery: int | None, world: World
+) -> tuple[dict[str, Any], Path]:
+    source = Path(request.init) if request.init else run_folder.newest("finetune")
+    if source is None:
+        raise CheckpointError(f"no fine-tuning run under {run_folder.BASE / 'finetune'}; run `mdp finetune` first")
+    path = run_folder.checkpoint_of(source, which)
+    start = load(path)
+    if start.about["kind"] != "finetune":
+        raise CheckpointError(f"{path}: a {start.about['kind']} checkpoint has no classifier; fine-tune it first")
+    recipe = evaluation_recipe(request, start.about)
+    device = set_up(recipe, world)
+    dataset, _ = named(recipe.finetune.target)
+    split = recipe.eval.split or dataset.val
+    if split is None:
+        raise RecipeError(f"{dataset.name} has no split `val`; give --split, one of {', '.join(dataset.splits)}")
+    samples, line = open_split(dataset, Path(recipe.data.root), split)
+    pool = pool_of([(dataset, samples)])
+    same_labels(start.about, pool, path)
+    kinds = kinds_of(keep, save_as, dataset.labels)
+    home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = make(request.out or home / "eval" / f"{dataset.name}-{split}")
+    settings = inference_settings(recipe)
+    agree(world, recipe, Plan(recipe=recipe, pool=pool, validation=None))
+    count = min(len(samples), settings.images or len(samples))
+    progress = Counter(request.quiet or not world.main)
+    progress.say(f"scoring {path} (step {start.about['step']})")
+    progress.say(line)
+    network = trained_segmentor(recipe, pool.union.size, start, path, device)
+    worst = Worst(gallery, dataset.labels) if gallery else None
+    workers = recipe.run.workers
+    with memory_in_one_line(), saved(folder, pool, kinds, world) as place:
+        counts = tally(
+            network, pool, settings, device, workers,
+            tell=progress.tell, say=progress.say, keep=place, world=world, sees=worst,
+        )  # fmt: skip
+    scores = {
+        "dataset": dataset.name,
+        "split": split,
+        "images": count,
+        "checkpoint": str(path),
+        "step": start.about["step"],
+        "mode": settings.mode,
+        "scale": settings.scale,
+        "scales": settings.scales,
+        "flip": settings.flip,
+        "window": settings.window if settings.mode == "slide" else None,
+        "stride": settings.stride if settings.mode == "slide" else None,
+        **summary(counts, dataset.labels, count),
+    }
+    if world.main:
+        write_report(folder, scores, json.dumps(scores) + "\n")
+    if worst:
+        _draw_gallery(worst, folder / "gallery", f"{dataset.name} {split}", count, world, progress)
+    if world.main and request.report and folder.parent == home / "eval":
+        report_at_end(home, progress.say)
+    return scores, folder
+
+
+def _draw_gallery(worst: Worst, folder: Path, title: str, count: int, world: World, progress: Counter) -> None:
+    """The worst images of all processes, out of `count`."""
+    shown = worst.of_all(world)
+    if not world.main:
+        return
+    title = f"{title}: the worst {len(shown)} of {number_of(count, 'image')}"
+    pages = write_gallery(folder, shown, worst.space, title)
+    progress.say(f"gallery: {number_of(len(shown), 'image')} on {number_of(len(pages), 'page')} in {folder}")

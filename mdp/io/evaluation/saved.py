@@ -1,0 +1,120 @@
+"""Predictions as files: palette PNGs, overlays, and what benchmarks' servers take.
+
+They are written to a hidden folder beside their place and moved there when all are done, so that an evaluation that is
+interrupted leaves those of the last one as they were.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mdp.core.labels import LabelSpace
+from mdp.io.data.pool import Pool
+from mdp.io.errors import DatasetError, ResourceError
+from mdp.io.evaluation.server_formats import Format, format_of, relative_places
+from mdp.io.files.images import overlay, write_labels, write_rgb
+from mdp.io.files.reading import printable
+from mdp.io.processes.world import World
+
+_UNFINISHED = ".unfinished"
+Encode = Callable[[NDArray[np.integer]], Image.Image]
+
+
+class Saved(NamedTuple):
+    """Where the predictions of a pool's photos go."""
+
+    folder: Path  # while they are not all there
+    places: Mapping[str, Sequence[PurePath]]  # kind -> the file of each photo below the kind's folder
+    formats: Mapping[str, Encode]  # kinds for servers
+    space: LabelSpace
+
+
+def kinds_of(pictures: bool, names: Sequence[str], space: LabelSpace) -> list[Format]:
+    """What is to be saved, nothing yet written.  Raises RecipeError for formats that the classes do not fit."""
+    own = [Format(kind, _png, Image.fromarray) for kind in ("predictions", "overlays") if pictures]
+    return own + [format_of(name, space) for name in dict.fromkeys(names)]
+
+
+def _png(photo: PurePath) -> PurePath:
+    return photo.with_suffix(".png")
+
+
+@contextmanager
+def saved(folder: Path, pool: Pool, kinds: Sequence[Format], world: World) -> Iterator[Saved | None]:
+    """Where to save the kinds inside; they are under `folder` once all is done, and on no account a part of them.
+
+    Raises DatasetError when two photos would share a file.
+    """
+    if not kinds:
+        yield None
+        return
+    photos = relative_places([sample.image for sample in pool.samples])
+    places = {kind.name: _apart(kind.name, [kind.place(photo) for photo in photos], pool) for kind in kinds}
+    unfinished = folder / _UNFINISHED
+    world.said(lambda: _cleared(unfinished, places))  # one process, while the others wait
+    (space,) = pool.union.spaces
+    formats = {kind.name: kind.encode for kind in kinds if kind.name not in ("predictions", "overlays")}
+    try:
+        yield Saved(unfinished, places, formats, space)
+        world.said(lambda: _moved(unfinished, folder))
+    finally:
+        if world.main:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _apart(kind: str, places: list[PurePath], pool: Pool) -> list[PurePath]:
+    first: dict[PurePath, int] = {}
+    for index, place in enumerate(places):
+        if first.setdefault(place, index) != index:
+            pair = " and ".join(printable(pool.samples[i].image) for i in (first[place], index))
+            raise DatasetError(f"{pair} would share the file {kind}/{printable(place)}; rename one of them")
+    return places
+
+
+def _cleared(unfinished: Path, places: Mapping[str, Sequence[PurePath]]) -> str:
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for kind, files in places.items():
+            for parent in {file.parent for file in files}:
+                (unfinished / kind / parent).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{error.filename}: cannot make the folder: {error.strerror}") from error
+    return ""
+
+
+def _moved(unfinished: Path, folder: Path) -> str:
+    """Every file to its place, over one of that name."""
+    try:
+        for path in sorted(unfinished.rglob("*")):
+            target = folder / path.relative_to(unfinished)
+            if path.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                os.replace(path, target)
+    except OSError as error:
+        raise ResourceError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    return ""
+
+
+def save(to: Saved, place: int, image: Tensor, guess: Tensor, labels: Tensor) -> None:
+    """Writes what was asked for of one photo (3, H, W), its prediction (H, W) and its labels (H, W)."""
+    files = {kind: to.folder / kind / found[place] for kind, found in to.places.items()}
+    classes = guess.numpy()
+    for kind, encode in to.formats.items():
+        try:
+            encode(classes).save(files[kind])
+        except OSError as error:
+            raise ResourceError(f"{files[kind]}: cannot be written: {error}") from error
+    if "predictions" in files:
+        write_labels(files["predictions"], classes, to.space.colors)
+        rgb = image.permute(1, 2, 0).numpy()
+        pair = [overlay(rgb, seen.numpy().astype(int), to.space.colors) for seen in (guess, labels)]
+        write_rgb(files["overlays"], np.hstack(pair))

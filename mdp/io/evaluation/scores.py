@@ -1,0 +1,191 @@
+"""The scores of an evaluation for programs and for people: JSON, CSV files, a table.
+
+JSON holds means in 0..1 and null where a score is undefined; what people read is in percent.
+"""
+
+import io
+import math
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mdp.core.chance import generator
+from mdp.core.comparison import block_counts, count_iou, count_miou, miou_interval
+from mdp.core.labels import LabelSpace
+from mdp.core.metrics import (
+    class_accuracy,
+    class_dice,
+    class_iou,
+    class_precision,
+    majority,
+    mean_accuracy,
+    mean_iou,
+    pixel_accuracy,
+)
+from mdp.io.evaluation.counts import Tally
+from mdp.io.evaluation.other_rules import conventions
+from mdp.io.files.writing import csv_text, write_atomically, write_text
+from mdp.io.pictures.confusion import confusion_picture
+
+RULE = (
+    "mIoU: mean IoU over classes whose union of labelled and predicted pixels is not empty, from one confusion matrix "
+    "over all images at the label maps' own resolution, ignored pixels left out (MMSegmentation's rule)"
+)
+BOUNDARY_RULE = (
+    "boundary IoU: IoU of the pixels within d of another value or of the outside of the image, "
+    "d = max(1, round(3 % of the diagonal)), on complete maps, ignored pixels left out after; mean as for mIoU"
+)
+REPLICATES = 2000
+
+
+def summary(counts: Tally, space: LabelSpace, images: int) -> dict[str, Any]:
+    """All scores of so many images as JSON, with the rules they follow, and a row for each class."""
+    confusion = counts.confusion
+    frequent = int(confusion.sum(1).argmax())
+    return {
+        "rule": RULE,
+        "miou": _number(mean_iou(confusion)),
+        "miou_interval": interval(counts.groups, images),
+        "macc": _number(mean_accuracy(confusion)),
+        "aacc": _number(pixel_accuracy(confusion)),
+        "mdice": _number(float(class_dice(confusion).nanmean())),
+        "boundary_rule": BOUNDARY_RULE,
+        "boundary_miou": None if counts.boundary is None else _number(float(count_miou(counts.boundary))),
+        "conventions": conventions(confusion, space),
+        "classes_counted": int((~class_iou(confusion).isnan()).sum()),
+        "majority": {"class": space.classes[frequent], "miou": _number(mean_iou(majority(confusion)))},
+        "classes": _rows(counts, space),
+        "confusion": confusion.tolist(),
+        "blocks": block_counts(counts.confusions).tolist(),  # of images in a row: hits, labelled, predicted by class
+    }
+
+
+def _rows(counts: Tally, space: LabelSpace) -> list[dict[str, Any]]:
+    confusion = counts.confusion
+    undefined = torch.full((len(confusion),), math.nan)
+    columns = {
+        "iou": class_iou(confusion),
+        "acc": class_accuracy(confusion),
+        "dice": class_dice(confusion),
+        "precision": class_precision(confusion),
+        "boundary_iou": undefined if counts.boundary is None else count_iou(counts.boundary),
+    }
+    pixels = {"labelled_pixels": confusion.sum(1), "predicted_pixels": confusion.sum(0)}
+    return [
+        {
+            "name": name,
+            **{key: _number(float(column[i])) for key, column in columns.items()},
+            **{key: int(column[i]) for key, column in pixels.items()},
+        }
+        for i, name in enumerate(space.classes)
+    ]
+
+
+def interval(groups: Tensor, images: int) -> dict[str, Any] | None:
+    """The interval of the mIoU over images, counted in groups (N, C, 3), and how it came about; None for one group."""
+    if len(groups) < 2:
+        return None
+    low, high = miou_interval(groups, generator(0, "interval"), REPLICATES)
+    drawn = "images" if len(groups) == images else f"{len(groups)} groups of {-(-images // len(groups))} images at most"
+    return {
+        "low": _number(low),
+        "high": _number(high),
+        "rule": (
+            f"95 % percentile bootstrap over {drawn}, {REPLICATES} replicates, which takes them as independent; "
+            "a replicate without a class leaves it out of its mean"
+        ),
+        "images": images,
+        "groups": len(groups),
+        "replicates": REPLICATES,
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+# Files
+
+
+def write_report(folder: Path, scores: dict[str, Any], json_text: str) -> None:
+    """Writes results.csv, confusion.csv, confusion.png and, last, scores.json, each whole or not at all."""
+    names = [row["name"] for row in scores["classes"]]
+    write_text(
+        folder / "results.csv", csv_text([list(scores["classes"][0]), *(row.values() for row in scores["classes"])])
+    )
+    rows = ([name, *counts] for name, counts in zip(names, scores["confusion"], strict=True))
+    write_text(folder / "confusion.csv", csv_text([["label \\ prediction", *names], *rows]))
+    picture = io.BytesIO()
+    Image.fromarray(confusion_picture(torch.tensor(scores["confusion"]), names)).save(picture, "PNG")
+    write_atomically(folder / "confusion.png", [picture.getvalue()])
+    write_text(folder / "scores.json", json_text)
+
+
+# For people
+
+
+def table(scores: dict[str, Any], verbose: bool = False) -> str:
+    """The scores in percent: a row for each class, with `verbose` the mean by other rules, the means last."""
+    width = max(5, *(len(row["name"]) for row in scores["classes"])) + 2
+    keys = {"IoU": "iou", "Acc": "acc", "Dice": "dice"}
+    if scores["boundary_miou"] is not None:
+        keys["boundary"] = "boundary_iou"
+    heads = "".join(f"{head:>{_width(head)}}" for head in keys)
+    lines = [f"{'class':<{width}}{heads}{'pixels':>16}"]
+    for row in scores["classes"]:
+        cells = "".join(f"{percent(row[key]):>{_width(head)}}" for head, key in keys.items())
+        lines.append(f"{row['name']:<{width}}{cells}{row['labelled_pixels']:>16,}")
+    lines.append("")
+    if verbose:
+        lines += _other_rules(scores)
+    return "\n".join([*lines, _means(scores)])
+
+
+def _width(head: str) -> int:
+    return max(8, len(head) + 2)
+
+
+def _means(scores: dict[str, Any]) -> str:
+    counted, always, found = scores["classes_counted"], scores["majority"], scores["miou_interval"]
+    spread = f" [{percent(found['low'])}, {percent(found['high'])}]" if found else ""
+    boundary = "" if scores["boundary_miou"] is None else f"   boundary mIoU {percent(scores['boundary_miou'])}"
+    drawn = f"95 % interval over {_drawn(found)}; " if found else ""
+    return (
+        f"{drawn}{counted} of {len(scores['classes'])} classes counted; "
+        f"always saying {always['class']!r}: mIoU {percent(always['miou'])}\n"
+        f"mIoU {percent(scores['miou'])}{spread}   mAcc {percent(scores['macc'])}   aAcc {percent(scores['aacc'])}   "
+        f"mDice {percent(scores['mdice'])}{boundary}"
+    )
+
+
+def _drawn(found: dict[str, Any]) -> str:
+    if found["groups"] == found["images"]:
+        return f"{found['images']} images"
+    return f"{found['images']} images in {found['groups']} groups"
+
+
+def _other_rules(scores: dict[str, Any]) -> list[str]:
+    """A line for each rule, the reported one first."""
+    rows = [{"name": "mIoU", "rule": scores["rule"].removeprefix("mIoU: "), "value": scores["miou"]}]
+    if scores["boundary_miou"] is not None:
+        rule = scores["boundary_rule"].removeprefix("boundary IoU: ")
+        rows.append({"name": "boundary mIoU", "rule": rule, "value": scores["boundary_miou"]})
+    rows += scores["conventions"]
+    width = max(len(row["name"]) for row in rows) + 2
+    lines = [(f"{row['name']:<{width}}{percent(row['value']):>6}  ", row["rule"]) for row in rows]
+    if scores["miou_interval"]:
+        lines.append((f"{'[low, high]':<{width + 8}}", scores["miou_interval"]["rule"]))
+    return [*(fill(rule, 100, initial_indent=head, subsequent_indent=" " * len(head)) for head, rule in lines), ""]
+
+
+def percent(value: float | None) -> str:
+    """A score in 0..1 for people.
+
+    >>> percent(0.43214), percent(None)
+    ('43.21', '-')
+    """
+    return "-" if value is None else f"{100 * value:.2f}"

@@ -1,0 +1,1 @@
+"""`mdp export`: weights for other libraries, checked by loading them back."""

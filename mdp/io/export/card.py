@@ -1,0 +1,254 @@
+"""What an exported file is, for people and programs: the side-car JSON, and the folder that timm and its hub read.
+
+Everything comes from the run's checkpoint and folder; what is not known there says so.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mdp
+from mdp.core.photometry import MEAN, STD
+from mdp.io.data.selection import named
+from mdp.io.errors import MdpError
+from mdp.io.export.source import Source
+from mdp.io.export.targets import DEEP, TIMM, timm_model
+from mdp.io.journal.journal import finite
+from mdp.io.run.folder import home_of
+
+UNKNOWN = "unknown: state it yourself"
+EXPECTS = {
+    "channels": "RGB",
+    "layout": "B x 3 x H x W, float32",
+    "range": [0, 1],
+    "mean": list(MEAN),
+    "std": list(STD),
+    "note": "values of 0 to 1, minus the mean, over the standard deviation of each channel",
+}
+_INSIDE = ("mdp", "what", "backbone", "width", "output_stride", "head", "kind", "method", "step", "classes", "input")
+
+
+def facts(source: Source) -> dict[str, Any]:
+    """What is known of the run, as JSON; the same for the same run."""
+    about, content, folder = source.about, source.content, home_of(source.path)
+    pretrained = about["kind"] == "pretrain"
+    known: dict[str, Any] = {
+        "mdp": mdp.__version__,
+        "torch": str(torch.__version__),
+        "what": "segmentor" if content.head else "backbone",
+        "backbone": content.backbone,
+        "width": content.width,
+        "output_stride": content.stride,
+        "head": content.head or None,
+        "run": folder.resolve().name,
+        "checkpoint": source.path.name,
+        "kind": about["kind"],
+        "method": source.recipe.method.name if pretrained else "fine-tuning",
+        "step": about["step"],
+        "steps": _steps(folder),
+        "datasets": _datasets(source, folder),
+        "started_from": _start(folder),
+        "metrics": _metrics(about, folder),
+        "command": _text(folder / "command.txt").strip() or None,
+        "input": EXPECTS,
+    }
+    if content.head:
+        known["classes"] = [name for space in source.spaces for name in space["classes"]]
+        known["output"] = f"logits of {content.classes} classes"
+    found: dict[str, Any] = finite(known)
+    return found
+
+
+def stem_of(source: Source, target: str) -> str:
+    """The file's name without hash and suffix; no dash in it, so that torch.hub finds the hash.
+
+    Datasets, backbone, head and target, such as `voc+ade20k_resnet50_torchvision`.
+    """
+    content = source.content
+    names = "+".join(space["name"] for space in source.spaces)[:80]
+    parts = [names, content.backbone, *([content.head] if content.head else []), target]
+    return "_".join(re.sub(r"[^A-Za-z0-9+_]", "_", part) for part in parts)
+
+
+def _datasets(source: Source, folder: Path) -> list[dict[str, Any]]:
+    counts = {entry["name"]: entry.get("images") for entry in _table(folder / "labels.json")}
+    terms = _terms(source)
+    return [
+        {
+            "name": space["name"],
+            "images": counts.get(space["name"]),
+            "classes": len(space["classes"]),
+            "licence": terms.get(space["name"]) or UNKNOWN,
+        }
+        for space in source.spaces
+    ]
+
+
+def _terms(source: Source) -> dict[str, str]:
+    """The licence of each dataset as its makers state it, as far as mdp or its YAML file knows."""
+    recipe = source.recipe
+    texts = recipe.pretrain.datasets if source.about["kind"] == "pretrain" else (recipe.finetune.target,)
+    found = {}
+    for text in texts:
+        try:
+            dataset, _ = named(text)
+        except MdpError:  # its YAML file may be gone, and what it said with it
+            continue
+        found[dataset.name] = dataset.terms
+    return found
+
+
+def _metrics(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The last validation up to the checkpoint's step, and the best score that the checkpoint knows of."""
+    records = [record for record in _lines(folder / "metrics.jsonl") if record.get("kind") == "validate"]
+    passed = [record for record in records if record.get("step", about["step"] + 1) <= about["step"]]
+    return {"last_validation": passed[-1] if passed else None, "best": about.get("best")}
+
+
+def _steps(folder: Path) -> int | None:
+    try:
+        steps = json.loads(_text(folder / "status.json")).get("steps")
+    except (ValueError, AttributeError):
+        return None
+    return steps if isinstance(steps, int) else None
+
+
+def _start(folder: Path) -> str | None:
+    """What the log says of the weights that the run started from."""
+    lines = [line.partition(" ")[2].partition(" ")[2] for line in _text(folder / "log.txt").splitlines()]
+    return next((line for line in lines if line.startswith(("loaded ", "starting from "))), None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for line in _text(path).splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # the last line of a killed run may be cut short
+        found += [record] if isinstance(record, dict) else []
+    return found
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(_text(path))
+    except ValueError:
+        return []
+    return [entry for entry in entries if isinstance(entry, dict) and "name" in entry]
+
+
+# What goes into the files
+
+
+def texts_of(known: Mapping[str, Any]) -> dict[str, str]:
+    """The facts as the free text of a safetensors or ONNX file; `format` is what Hugging Face's readers ask for.
+
+    Only what the checkpoint says: the same weights give the same bytes on every machine.
+    """
+    inside = {key: known[key] for key in _INSIDE if key in known}
+    inside["datasets"] = [entry["name"] for entry in known["datasets"]]
+    return {"format": "pt", "mdp": json.dumps(inside, sort_keys=True)}
+
+
+def mmseg_meta(source: Source, known: Mapping[str, Any]) -> dict[str, Any]:
+    """MMSegmentation's `meta`: strings and numbers, and for a whole network its classes and their colours."""
+    names = [entry["name"] for entry in known["datasets"]]
+    meta = {key: known[key] for key in ("mdp", "what", "backbone", "kind", "method", "step")}
+    meta |= {"datasets": ", ".join(names), "mean": list(MEAN), "std": list(STD), "channels": "RGB"}
+    if source.content.head:
+        colors = [list(color) for space in source.spaces for color in space.get("colors", [])]
+        meta["dataset_meta"] = {"classes": list(known["classes"]), **({"palette": colors} if colors else {})}
+    return meta
+
+
+def hub_config(source: Source) -> dict[str, Any]:
+    """config.json of a timm model folder."""
+    name, settings = timm_model(source.content)
+    own = not source.content.backbone.startswith(TIMM)
+    first = "conv1.0" if source.content.backbone.endswith(DEEP) else "conv1"
+    return {
+        "architecture": name.partition(".")[0],  # without the tag of somebody's weights
+        "num_classes": 0,
+        **({"model_args": settings} if settings else {}),
+        "pretrained_cfg": {
+            "tag": "mdp",
+            "custom_load": False,
+            "input_size": [3, 224, 224],
+            "fixed_input_size": False,
+            "interpolation": "bilinear",
+            "crop_pct": 0.875,
+            "crop_mode": "center",
+            "mean": list(MEAN),
+            "std": list(STD),
+            "num_classes": 0,
+            **({"pool_size": [7, 7], "first_conv": first, "classifier": "fc"} if own else {}),
+        },
+    }
+
+
+def model_card(known: Mapping[str, Any], stem: str) -> str:
+    """README.md of the folder."""
+    names = ", ".join(entry["name"] for entry in known["datasets"])
+    rows = [
+        f"| {entry['name']} | {_count(entry['images'])} | {entry['classes']} | {_cell(entry['licence'])} |"
+        for entry in known["datasets"]
+    ]
+    how = f"pretrained by the method `{known['method']}`" if known["kind"] == "pretrain" else "fine-tuned"
+    lines = [
+        "---",
+        "library_name: timm",
+        "tags:",
+        "- timm",
+        "- image-feature-extraction",
+        "- semantic-segmentation",
+        "---",
+        f"# {stem}",
+        "",
+        f"A {known['backbone']} backbone without classifier, {how} with mdp {known['mdp']} on {names} "
+        f"({known['step']:,} steps).",
+        "",
+        "| dataset | images | classes | licence |",
+        "| --- | --- | --- | --- |",
+        *rows,
+        "",
+        "The licence of these weights is for their owner to state; those of the datasets stand above.",
+        "",
+        f"Input: RGB, {EXPECTS['note']}; mean {MEAN}, standard deviation {STD}.",
+        "",
+        "```python",
+        "import timm",
+        "",
+        "network = timm.create_model('local-dir:FOLDER', pretrained=True)  # features_only=True for its feature maps",
+        "```",
+        "",
+        *_known_lines(known),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _known_lines(known: Mapping[str, Any]) -> Sequence[str]:
+    validation = known["metrics"]["last_validation"]
+    lines = [f"Scores while training: `{json.dumps(validation)}`", ""] if validation else []
+    lines += [f"Started from: {known['started_from']}", ""] if known["started_from"] else []
+    return [*lines, f"Command: `{known['command']}`"] if known["command"] else lines
+
+
+def _count(images: int | None) -> str:
+    return "?" if images is None else f"{images:,}"
+
+
+def _cell(text: str) -> str:
+    """Text that stays within its cell of a table."""
+    return " ".join(text.replace("|", "\\|").split())

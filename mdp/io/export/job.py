@@ -1,0 +1,255 @@
+"""The job behind `mdp export`: weights out of a run, into a file that another library loads, checked by loading it.
+
+A file is made and checked in a folder of its own beside its place and renamed into it: what has the final name has
+passed the check.  The name ends in the first digits of the file's SHA-256, as torch.hub checks them.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mdp.io.errors import RecipeError, ResourceError
+from mdp.io.export.card import facts, hub_config, mmseg_meta, model_card, stem_of, texts_of
+from mdp.io.export.check import Checked, check_export, refuse_incomplete
+from mdp.io.export.onnx_file import OPSET, expect_onnx, onnx_bytes
+from mdp.io.export.source import Source, exported, read_source
+from mdp.io.export.targets import TARGETS, TIMM, Content, layout_of, load_line, refuse_misfit
+from mdp.io.files.writing import make, write_atomically, write_text
+from mdp.io.processes.device import memory_in_one_line
+from mdp.io.run.checkpoint import save_plain
+from mdp.io.run.folder import home_of
+
+_HUB_WEIGHTS = "model.safetensors"
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class Export(NamedTuple):
+    """What was exported, and where it is."""
+
+    path: Path  # of the file or folder
+    sidecar: Path
+    state: str  # new | already there | replaced
+    note: str  # what else to say; "" when there is nothing
+    bytes: int
+    sha256: str
+    tensors: int
+    parameters: int  # numbers in them that are trained: BatchNorm's statistics are not
+    content: Content
+    checked: Checked
+    line: str  # of Python, that loads it
+
+
+def run_export(run: Path, target: str, out: Path | None, which: str, segmentor: bool, overwrite: bool) -> Export:
+    """Exports the backbone of a run, or the whole network, to RUN/export/ (or `out`) and checks what was written.
+
+    Raises RecipeError when the library cannot hold it or something else is in its place, CheckpointError when the run
+    has no whole checkpoint or the file does not pass the check: then nothing is left of it.
+    """
+    if target == "onnx":
+        expect_onnx()
+    with memory_in_one_line():
+        source = read_source(run, which, segmentor)
+        refuse_misfit(target, source.content)
+        if target == "hub" and source.content.backbone.startswith(TIMM):
+            refuse_incomplete(source)
+        folder = make(out or home_of(source.path) / "export")
+        try:
+            workplace = Path(tempfile.mkdtemp(prefix=".export-", suffix=".tmp", dir=folder))
+        except OSError as error:
+            raise ResourceError(f"{folder}: cannot be written: {error.strerror}") from error
+        try:
+            return _export(source, target, folder, workplace, overwrite)
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _export(source: Source, target: str, folder: Path, workplace: Path, overwrite: bool) -> Export:
+    known = facts(source)
+    tensors = exported(source.weights, layout_of(target, source.content))
+    stem = stem_of(source, target)
+    made = workplace / f"{stem}{TARGETS[target].suffix}"
+    _write(made, target, source, tensors, known, stem)
+    weights = made / _HUB_WEIGHTS if made.is_dir() else made
+    digest, size = _sha256(weights), weights.stat().st_size
+    checked = check_export(target, made, source)
+    path = folder / f"{stem}-{digest[:8]}{TARGETS[target].suffix}"
+    count, numbers = len(tensors), sum(t.numel() for name, t in tensors.items() if not name.endswith(_STATISTICS))
+    card = _sidecar(known, target, path, digest, size, count, numbers, checked, source)
+    state = _put(made, path, overwrite)
+    side = folder / f"{stem}-{digest[:8]}.json"
+    note = _put_text(side, card, overwrite)
+    line = load_line(target, path.resolve(), source.content)
+    return Export(path, side, state, note, size, digest, count, numbers, source.content, checked, line)
+
+
+# Writing
+
+
+def _write(
+    path: Path, target: str, source: Source, tensors: dict[str, Tensor], known: Mapping[str, Any], stem: str
+) -> None:
+    if target == "onnx":
+        whole = bool(source.content.head)
+        texts = {**texts_of(known), "format": "onnx", "opset": str(OPSET), "input": json.dumps(known["input"])}
+        data = onnx_bytes(source.rebuilt(), "logits" if whole else "features", texts)
+        write_atomically(path, [data])
+    elif target == "hub":
+        path.mkdir()
+        save_plain(path / _HUB_WEIGHTS, tensors, {"format": "pt"})
+        write_text(path / "config.json", json.dumps(hub_config(source), indent=2) + "\n")
+        write_text(path / "README.md", model_card(known, stem))
+    elif path.suffix == ".safetensors":
+        save_plain(path, tensors, texts_of(known))
+    else:
+        bare = {"state_dict": tensors, "meta": mmseg_meta(source, known)} if target == "mmseg" else tensors
+        write_atomically(path, [pickled(bare)])
+
+
+def pickled(value: Any) -> bytes:
+    """What torch.save writes; in memory, because the file's name would become part of the bytes."""
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sidecar(
+    known: Mapping[str, Any],
+    target: str,
+    path: Path,
+    digest: str,
+    size: int,
+    tensors: int,
+    parameters: int,
+    checked: Checked,
+    source: Source,
+) -> str:
+    entry: dict[str, Any] = {
+        "file": path.name,
+        "to": target,
+        "sha256": digest,
+        **({"sha256_of": f"{path.name}/{_HUB_WEIGHTS}"} if target == "hub" else {}),
+        "bytes": size,
+        "tensors": tensors,
+        "parameters": parameters,
+        "load": load_line(target, Path(path.name), source.content),
+        "checked": checked._asdict(),
+        **known,
+    }
+    if target == "onnx":
+        entry["opset"] = OPSET
+    if source.content.head:
+        where = "the input's resolution (bilinear, align_corners false)" if target == "onnx" else "the feature grid"
+        where = "the input's resolution" if target == "torchvision" else where
+        entry["output"] = f"{known['output']} at {where}"
+    return json.dumps(entry, indent=1) + "\n"
+
+
+# Putting it in its place
+
+
+def _put(made: Path, path: Path, overwrite: bool) -> str:
+    """Renames what was made into place, and says whether it is new, already there, or replaced.
+
+    Raises RecipeError when something else has the name.
+    """
+    if not os.path.lexists(path):
+        _rename(made, path)
+        return "new"
+    if _same(made, path):
+        return "already there"
+    if not overwrite:
+        raise RecipeError(f"{path}: something else has this name; look at it, then add --overwrite")
+    _remove(path)
+    _rename(made, path)
+    return "replaced"
+
+
+def _same(made: Path, path: Path) -> bool:
+    """Whether both hold the same bytes: of folders, the same files."""
+    if made.is_dir():
+        names = sorted(file.name for file in made.iterdir())
+        there = path.is_dir() and sorted(file.name for file in path.iterdir()) == names
+        return there and all(_same(made / name, path / name) for name in names)
+    return path.is_file() and _sha256(made) == _sha256(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be replaced: {error.strerror}") from error
+
+
+def _rename(made: Path, path: Path) -> None:
+    try:
+        made.rename(path)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _put_text(path: Path, text: str, overwrite: bool) -> str:
+    """Writes the side-car unless there is another one; a note when there is."""
+    if path.exists() and not overwrite:
+        try:
+            if path.read_text(encoding="utf-8") == text:
+                return ""
+        except (OSError, ValueError):
+            pass
+        return f"{path} says something else and was kept; --overwrite replaces it"
+    write_text(path, text)
+    return ""
+
+
+# In words
+
+
+def as_json(found: Export) -> dict[str, Any]:
+    """The result for programs."""
+    return {
+        "path": str(found.path),
+        "sidecar": str(found.sidecar),
+        "state": found.state,
+        "note": found.note,
+        "bytes": found.bytes,
+        "sha256": found.sha256,
+        "tensors": found.tensors,
+        "parameters": found.parameters,
+        "checked": found.checked._asdict(),
+        "load": found.line,
+    }
+
+
+def report(found: Export) -> str:
+    """The result for people; the last line loads what was exported."""
+    checked = found.checked
+    size = "x".join(map(str, checked.size))
+    what = "logits" if found.content.head else f"features at stride {' and '.join(map(str, checked.strides))}"
+    instead = f" ({checked.instead})" if checked.instead else ""
+    lines = [
+        f"file     {found.path} ({found.state})",
+        f"size     {found.bytes / 2**20:.2f} MiB, {found.tensors} tensors, {found.parameters:,} parameters",
+        f"sha256   {found.sha256}",
+        f"facts    {found.sidecar}",
+        f"checked  with {checked.reader}{instead}: {what} of a {size} input, largest difference "
+        f"{checked.difference:.1e} of the largest value",
+        *([f"note     {found.note}"] if found.note else []),
+        f"load     {found.line}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,152 @@
+"""What is exported: the network of a run, rebuilt from its checkpoint, and its parameters as other libraries want them.
+
+Shape legend: B images, C classes, H x W image, h x w feature grid.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mdp.core.labels import LabelSpace, LabelUnion
+from mdp.core.methods import Data
+from mdp.core.networks import InstanceNetwork, NetworkSettings, upsample
+from mdp.core.networks.parameter_names import Layout, foreign_names
+from mdp.core.networks.resnet import ResNet
+from mdp.io.errors import CheckpointError, RecipeError
+from mdp.io.export.targets import Content
+from mdp.io.recipe.layers import Recipe, resolve
+from mdp.io.recipe.methods import find_method
+from mdp.io.run.checkpoint import load, read_header
+from mdp.io.run.checkpoints import checkpoints_in
+from mdp.io.run.folder import checkpoint_of
+from mdp.io.run.opened import new_segmentor
+from mdp.io.run.restore import restore_, section
+
+
+class Features(nn.Module):
+    """Images -> the features of a backbone, at any stride that it has: weights do not know their stride."""
+
+    def __init__(self, settings: NetworkSettings, stride: int) -> None:
+        super().__init__()
+        self.backbone = ResNet(settings.backbone, settings.width, stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, channels, h, w)."""
+        features: Tensor = self.backbone(images)
+        return features
+
+
+class Whole(nn.Module):
+    """Images -> class logits at the images' own resolution."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, H, W): bilinear, align_corners False."""
+        return upsample(self.network(images), (images.shape[2], images.shape[3]))
+
+
+class Source(NamedTuple):
+    """The network of a run."""
+
+    path: Path  # of the checkpoint
+    about: dict[str, Any]
+    recipe: Recipe
+    content: Content
+    weights: dict[str, Tensor]  # by our names, in the network's order
+
+    @property
+    def spaces(self) -> list[dict[str, Any]]:
+        """The label spaces that it was trained on, as JSON."""
+        return list(self.about["labels"])
+
+    def rebuilt(self, weights: Mapping[str, Tensor] | None = None, stride: int | None = None) -> nn.Module:
+        """What is exported, in evaluation mode: features at that stride (None: the trained one), or a whole network.
+
+        With the run's own weights, or with others of the same names.  Raises CheckpointError when they do not fit.
+        """
+        given = self.weights if weights is None else weights
+        if self.content.head:
+            network: nn.Module = new_segmentor(self.recipe, self.content.classes)
+            restore_(network, given, str(self.path))
+            return Whole(network).eval()
+        with torch.random.fork_rng(devices=[]):
+            features = Features(self.recipe.model, stride or self.content.stride)
+        restore_(features, given, str(self.path))
+        return features.eval()
+
+
+def checkpoint_at(run: Path, which: str) -> Path:
+    """The checkpoint file, `last` or `best`, of a run folder, or the file itself.
+
+    Raises CheckpointError when it is not there: another one would give other weights.
+    """
+    path = checkpoint_of(run, which)
+    if run.is_dir() and path.stem != which:
+        there = ", ".join(file.name for file in checkpoints_in(run))
+        raise CheckpointError(f"{run}: no checkpoints/{which}.safetensors in it; it has {there}: give the file's path")
+    return path
+
+
+def read_source(run: Path, which: str, segmentor: bool) -> Source:
+    """The query encoder's backbone of a pretraining run, a fine-tuned network's backbone, or (`segmentor`) all of it.
+
+    Raises CheckpointError for anything but a whole checkpoint of such a run.
+    """
+    path = checkpoint_at(run, which)
+    if path.suffix != ".safetensors" or read_header(path).texts.get("format") != "mdp":
+        raise CheckpointError(f"{path}: expected a checkpoint of an mdp run, found another file; nothing to export")
+    start = load(path)
+    kind = start.about.get("kind")
+    if kind not in ("pretrain", "finetune"):
+        raise CheckpointError(f"{path}: its kind is {kind!r}; expected a pretrain or finetune run")
+    if segmentor and kind != "finetune":
+        raise RecipeError(f"{path}: a pretraining run has no segmentor; leave --segmentor out, or fine-tune it first")
+    recipe = resolve(start.about["recipe"])
+    network = _network(start.about, recipe)
+    restore_(network, section(start.tensors, "query" if kind == "pretrain" else "network"), str(path))
+    weights = {name: t for name, t in network.state_dict().items() if segmentor or name.startswith("backbone.")}
+    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise CheckpointError(f"{path}: {len(bad)} tensors hold numbers that are not finite, such as {bad[0]}")
+    return Source(path, start.about, recipe, _content(start.about, network, segmentor), weights)
+
+
+def _network(about: Mapping[str, Any], recipe: Recipe) -> nn.Module:
+    """The run's network, its weights at random."""
+    union = LabelUnion([LabelSpace(name=s["name"], classes=tuple(s["classes"])) for s in about["labels"]])
+    if about["kind"] == "finetune":
+        return new_segmentor(recipe, union.size)
+    data = Data(union, recipe.pretrain.batch_size, sys.maxsize)
+    method = find_method(recipe.method.name)
+    network: nn.Module = method.build(recipe.method.settings, recipe.model, data, torch.Generator()).query
+    return network
+
+
+def _content(about: Mapping[str, Any], network: nn.Module, segmentor: bool) -> Content:
+    model = about["recipe"]["model"]
+    stride = network.output_stride if isinstance(network, InstanceNetwork) else model["output_stride"]
+    bare = Content(model["backbone"], model["width"], stride)
+    if not segmentor:
+        return bare
+    classes = sum(len(space["classes"]) for space in about["labels"])
+    dilations = model.get("dilations")
+    return bare._replace(
+        head=model.get("head", "deeplabv3"),  # older runs do not name it
+        channels=model.get("channels"),
+        dilations=None if dilations is None else tuple(dilations),
+        classes=classes,
+    )
+
+
+def exported(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """The parameters by the library's names: contiguous, fractions in float32, each in memory of its own."""
+    names = foreign_names(weights, layout)
+    found = {foreign: weights[own].detach().cpu() for own, foreign in names.items()}
+    return {name: (t.float() if t.is_floating_point() else t).contiguous().clone() for name, t in found.items()}

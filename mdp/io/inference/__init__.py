@@ -1,0 +1,1 @@
+"""`mdp predict`, and predicting one image within a limit of memory."""

@@ -1,0 +1,195 @@
+"""What a run tells while it goes: lines on stderr and in log.txt, records in metrics.jsonl, results.csv, status.json.
+
+On a terminal a few lines are redrawn in place; otherwise a plain line comes every so many seconds.  With several
+processes the main one tells of its own time: what it waits for others counts as communication.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mdp.io.errors import ResourceError
+from mdp.io.files.writing import csv_text, write_text
+from mdp.io.journal.progress import Facts, trained
+from mdp.io.journal.progress_text import marks_for, sentence, view
+from mdp.io.journal.results_csv import Results
+from mdp.io.journal.tensorboard import Events, tag_of
+from mdp.io.journal.terminal import LINES, Screen, screen_on
+
+
+class Journal:
+    """The journal of one run folder; of several processes only the main one speaks and writes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        steps: int,
+        seconds: float,
+        quiet: bool = False,
+        main: bool = True,
+        columns: Sequence[str] = (),
+        tensorboard: bool = False,
+    ) -> None:
+        self.folder, self.steps, self.seconds, self.quiet, self.main = folder, steps, seconds, quiet or not main, main
+        self.warns, self.tensorboard = not quiet, tensorboard and main
+        self.screen = None if self.quiet else screen_on(sys.stderr)
+        self.marks = marks_for(sys.stderr.encoding or "ascii")
+        self.opened = self.started = self.shown = self.stepped = time.monotonic()
+        self.step = 0  # steps done
+        self.first_step: int | None = None
+        self.facts = Facts(str(folder), steps)
+        self.results = Results(columns)
+        self.events: Events | None = None
+
+    def begin(self, step: int = 0, validated: int = 0) -> None:
+        """Goes on after a step and the validation of a step, from the start unless they are given.
+
+        What was recorded of later ones is dropped: it is about to be recorded again.
+        """
+        self.step = step
+        if not self.main:
+            return
+        if self.tensorboard:
+            self.events = Events(self.folder / "tensorboard", step + 1 if validated == step else step)
+        rewind(self.folder, step, validated, self._again)
+        self._write_results()
+
+    def say(self, text: str) -> None:
+        """One line for people: stderr and log.txt."""
+        if self.screen:
+            self.screen.say(text)
+        elif not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+        self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+
+    def record(self, kind: str, step: int, **values: Any) -> None:
+        """One record in metrics.jsonl, and in what is made of it; numbers that are not finite are written as null."""
+        if not self.main:
+            return
+        record = {"kind": kind, "step": step, **finite(values)}
+        self._append("metrics.jsonl", json.dumps(record))
+        if self.events:
+            self.events.record(record)
+        if self._noted(record):
+            self._write_results()
+
+    def picture(self, step: int, path: Path) -> None:
+        """A PNG that was written into the run folder, for TensorBoard."""
+        if self.events:
+            self.events.picture(step, tag_of(path, self.folder), path)
+
+    def progress(self, step: int) -> None:
+        """The running lines after `step` steps, of which the last is recorded."""
+        now, self.step = time.monotonic(), step
+        if self.first_step is None:
+            self.first_step, self.started = step - 1, now
+        last = step == self.steps
+        if self.quiet or not (last or now - self.shown >= (0.2 if self.screen else self.seconds)):
+            return
+        self.shown = now
+        done = step - self.first_step
+        left = (now - self.started) / done * (self.steps - step) if done > 1 else math.nan
+        self.facts = self.facts._replace(elapsed=now - self.opened, left=left)
+        if self.screen:
+            self._draw(self.screen)
+        else:
+            print(sentence(self.facts), file=sys.stderr, flush=True)
+
+    def status(self, state: str, message: str = "", exit_code: int | None = None) -> None:
+        """status.json: running, done, preempted or failed, and why; launchers lose exit codes, files do not."""
+        if not self.main:
+            return
+        status = {
+            "state": state,
+            "step": self.step,
+            "steps": self.steps,
+            "message": message,
+            "exit_code": exit_code,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        try:
+            if state != "running":
+                self._close()
+        finally:
+            write_text(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
+
+    def warn(self, text: str) -> None:
+        """One line for people from any process."""
+        if self.main:
+            self.say(text)
+        elif self.warns:
+            room = "\n" * LINES if sys.stderr.isatty() else ""  # which the main process will draw over
+            print(text + room, file=sys.stderr, flush=True)
+
+    def _draw(self, screen: Screen) -> None:
+        screen.draw(view(self.facts, *screen.size(), self.marks))
+
+    def _close(self) -> None:
+        if self.screen:
+            if self.screen.lines:
+                self._draw(self.screen)  # the last validation came after the last step
+            self.screen.close()
+        if self.events:
+            self.events.close()
+            self.events = None
+
+    def _noted(self, record: Mapping[str, Any]) -> bool:
+        """Takes a record into what is made of them; whether it has made a row."""
+        now = time.monotonic()
+        if record["kind"] == "train":
+            self.facts, self.stepped = trained(self.facts, record, now - self.stepped), now
+        elif record["kind"] == "validate":
+            self.facts = self.facts._replace(validated=record)
+        return self.results.note(record)
+
+    def _again(self, record: Mapping[str, Any]) -> None:
+        """A record of an earlier start of the run."""
+        self._noted(record)
+        if self.events and record["step"] >= self.events.first:
+            self.events.record(record)
+
+    def _write_results(self) -> None:
+        if not self.results.names:
+            return
+        write_text(self.folder / "results.csv", csv_text([self.results.names, *self.results.rows]))
+
+    def _append(self, name: str, line: str) -> None:
+        if not self.main:
+            return
+        try:
+            with (self.folder / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise ResourceError(f"{self.folder / name}: cannot be written: {error.strerror}") from error
+
+
+def rewind(folder: Path, step: int, validated: int, hear: Callable[[Mapping[str, Any]], None]) -> None:
+    """Drops the records of metrics.jsonl after `step`, of validations after `validated`; `hear` is told the others."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+            if record["step"] <= (validated if record["kind"] == "validate" else step):
+                kept.append(line + "\n")
+                hear(record)
+        except (ValueError, KeyError):
+            continue  # the last line of a killed run may be cut short
+    write_text(path, "".join(kept))
+
+
+def finite(value: Any) -> Any:
+    """The value with numbers that are not finite as None, at any depth: JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

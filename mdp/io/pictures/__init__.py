@@ -1,0 +1,1 @@
+"""Charts, sheets of images and pieces of HTML."""

@@ -1,0 +1,77 @@
+"""The images of a split that a network does best, middling and worst on, of which a run keeps pictures at its end.
+
+While the split is scored only each image's own mIoU is noted; the chosen few are predicted once more.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+from mdp.core.labels import LabelSpace
+from mdp.core.metrics import confusion_matrix, mean_iou
+from mdp.io.pictures.gallery import look, page
+from mdp.io.processes.world import World
+
+EACH = 2  # images of each kind
+Guess = Callable[[int], tuple[Tensor, Tensor, Tensor]]  # place -> image (3, H, W) uint8, prediction and labels (H, W)
+
+
+class Scored(NamedTuple):
+    """An image of the split, and the mIoU of its own pixels."""
+
+    miou: float
+    place: int
+
+
+class ImageScores:
+    """The images that this process has scored; those without a labelled pixel have no score."""
+
+    def __init__(self) -> None:
+        self.found: list[Scored] = []
+
+    def see_(self, place: int, name: str, counts: Tensor, *_: Tensor) -> None:
+        """Notes the image's mIoU, from its confusion matrix."""
+        miou = mean_iou(counts)
+        if math.isfinite(miou):
+            self.found.append(Scored(miou, place))
+
+    def of_all(self, world: World) -> list[Scored]:
+        """The images of all processes, worst first."""
+        return sorted(item for own in world.told(self.found) for item in own)
+
+
+def best_median_worst(scored: Sequence[Scored], each: int = EACH) -> list[tuple[str, Scored]]:
+    """So many of each, in that order and none twice, from images that are sorted worst first.
+
+    >>> [(word, item.place) for word, item in best_median_worst([Scored(i / 9, i) for i in range(9)], each=1)]
+    [('best', 8), ('median', 4), ('worst', 0)]
+    """
+    count = len(scored)
+    middle = max(0, (count - each) // 2)
+    places = {
+        "best": range(count - 1, count - 1 - each, -1),
+        "worst": range(each),
+        "median": range(middle, middle + each),
+    }
+    found: dict[int, str] = {}
+    for word, wanted in places.items():
+        for place in wanted:
+            if 0 <= place < count:
+                found.setdefault(place, word)
+    order = ["best", "median", "worst"]
+    return [(word, scored[place]) for kind in order for place, word in found.items() if word == kind]
+
+
+def prediction_sheet(
+    chosen: Sequence[tuple[str, Scored]], guess: Guess, names: Sequence[str], space: LabelSpace, title: str
+) -> Image.Image:
+    """A page with a row for each chosen image: photo, ground truth, prediction, errors, and the mIoU it was scored."""
+    shown = []
+    for _, item in chosen:
+        image, said, labels = guess(item.place)
+        counts = confusion_matrix(said, labels, len(space.classes))
+        shown.append(look(item.place, names[item.place], counts, image, said, labels, space)._replace(miou=item.miou))
+    return page(shown, [word for word, _ in chosen], space, title)

@@ -1,0 +1,62 @@
+"""What every job does before it computes: the device and torch's switches, and that all processes agree."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+import mdp
+from mdp.io.data.selection import Plan
+from mdp.io.errors import ResourceError
+from mdp.io.processes.world import World, local_device
+from mdp.io.recipe.layers import Recipe, as_layer
+
+
+def set_up(recipe: Recipe, world: World) -> torch.device:
+    """The device of this process, with torch set up as the recipe asks."""
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    if recipe.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    return local_device(pick_device(recipe.run.device), world)
+
+
+def agree(world: World, recipe: Recipe, plan: Plan) -> None:
+    """Raises ProcessError unless all processes run the same program on the same data with the same settings."""
+    pools = [pool.samples for pool in (plan.pool, plan.validation) if pool]
+    versions = f"mdp {mdp.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    world.same(settings=json.dumps(as_layer(recipe)), files=repr(pools), versions=versions)
+
+
+@contextmanager
+def memory_in_one_line(
+    where: str = "",
+    advice: str = "try --accumulate, --precision bf16, a smaller --batch-size or crop, or model.output_stride=16",
+) -> Iterator[None]:
+    """Turns what torch and Python raise when memory is short into one line; other errors pass."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error) or "MemoryError"
+        if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+            raise
+        raise ResourceError(f"{where}out of memory ({text.splitlines()[0]}); {advice}") from error
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for.  Raises ResourceError when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ResourceError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices")
+    if device.type not in ("cpu", "cuda"):
+        raise ResourceError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+    return device

@@ -1,0 +1,58 @@
+"""Stopping cleanly: a signal asks for a checkpoint at the next step, a second Ctrl-C leaves at once.
+
+Before there is anything to lose, while data are opened and checked, a signal ends the run where it is.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mdp.io.errors import Preempted
+from mdp.io.processes.world import World
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stop:
+    """What, if anything, has asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.patient = False  # whether there is a next step to wait for
+        self.launcher = os.getppid() if "LOCAL_RANK" in os.environ else None
+
+    def __bool__(self) -> bool:
+        if not self.name and self.launcher is not None and os.getppid() != self.launcher:
+            self.name = "the end of its launcher"
+        return bool(self.name)
+
+    def agree(self, world: World) -> bool:
+        """Whether any process was asked to stop; then all were."""
+        if any(world.any(bool(self))) and not self.name:
+            self.name = "a signal to another process"
+        return bool(self.name)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """While inside, SIGINT, SIGTERM and SIGUSR1 stop the run; a second SIGINT interrupts.
+
+    Raises Preempted while the stop that is yielded is not patient.
+    """
+    stop = Stop()
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stop.name and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.name = stop.name or signal.Signals(number).name
+        if not stop.patient:
+            raise Preempted(f"stopped by {stop.name} before the first step; run the same command again")
+
+    before = {number: signal.signal(number, ask) for number in STOPPING}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,223 @@
+"""Several processes as one: who this process is, and the few things it asks of the others.
+
+Started by `--processes N` or by torchrun, which put the place of a process into its environment; one process alone
+asks nobody.  CPU tensors travel by gloo, CUDA tensors by nccl.  All processes ask the same things in the same order,
+whatever their data hold.
+"""
+
+import hashlib
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from mdp.core.processes import Processes, even_parts, plan_exchange, taken
+from mdp.io.errors import ProcessError, ResourceError
+from mdp.io.processes.collective_time import Collectives
+
+_MINUTES = 10  # until a process that does not answer is given up
+_PATIENCE = timedelta(days=7)  # for what one process does while the others wait, such as checking the data
+
+
+class World(NamedTuple):
+    """This process among all of a run."""
+
+    rank: int = 0
+    size: int = 1
+    patient: dist.ProcessGroup | None = None  # for waits that may be long
+    collectives: Collectives | None = None  # how long those of training take; one process has none
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, the same bits on each.  Raises ProcessError when one does not answer."""
+        if self.size == 1:
+            return tensor
+        total = tensor.detach().clone(memory_format=torch.contiguous_format)
+        with self._collective(total):
+            dist.all_reduce(total)
+        return total
+
+    def share(self, batch: int) -> Processes:
+        """This process's part in batches of so many images."""
+        images = even_parts(batch, self.size)
+
+        def gather(tensor: Tensor) -> Tensor:
+            if self.size == 1:
+                return tensor
+            flags = tensor.dtype == torch.bool
+            own = tensor.detach().to(torch.uint8 if flags else tensor.dtype).contiguous()
+            padded = own.new_zeros(images[0], *own.shape[1:])  # the first part is the largest
+            padded[: len(own)] = own
+            found = [torch.empty_like(padded) for _ in images]
+            with self._collective(padded):
+                dist.all_gather(found, padded)
+            whole = torch.cat([rows[:count] for rows, count in zip(found, images, strict=True)])
+            return whole.bool() if flags else whole
+
+        def take(tensor: Tensor, index: Tensor) -> Tensor:
+            if self.size == 1:
+                return taken(tensor, index)
+            plan = plan_exchange(index, images, self.rank)
+            sent = taken(tensor.detach().contiguous(), plan.sent)
+            found = sent.new_empty(len(plan.places), *sent.shape[1:])
+            with self._collective(sent):
+                dist.all_to_all_single(found, sent, plan.got_from, plan.sent_to)
+            return torch.empty_like(found).index_copy_(0, plan.places.to(found.device, non_blocking=True), found)
+
+        return Processes(images, self.rank, self.all_sum, gather, take)
+
+    @contextmanager
+    def _collective(self, tensor: Tensor) -> Iterator[None]:
+        """Around a collective of such tensors: counts its time, and turns the loss of another process into one line."""
+        with self.collectives.timed(tensor.device) if self.collectives else nullcontext(), answered():
+            yield
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is up on any process."""
+        if self.size == 1:
+            return list(flags)
+        return (self.all_sum(torch.tensor(flags, dtype=torch.int64)) > 0).tolist()
+
+    def said(self, say: Callable[[], str]) -> str:
+        """What the main process alone does, and its answer on every process; it may take long."""
+        words = [say() if self.main else ""]
+        if self.size == 1:
+            return words[0]
+        with answered():
+            dist.broadcast_object_list(words, group=self.patient)  # the others may have to wait for it
+        return words[0]
+
+    def told(self, value: Any) -> list[Any]:
+        """What each process says, on every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with answered():
+            dist.all_gather_object(values, value, group=self.patient)
+        return values
+
+    def same(self, **texts: str) -> None:
+        """Raises ProcessError, naming what differs, unless all processes say the same."""
+        for name, text in texts.items():
+            digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])  # 48 bits: the sums below are exact
+            first = self.all_sum(torch.tensor(digest if self.main else 0))
+            if any(self.any(int(first) != digest)):
+                raise ProcessError(f"{name} is not the same on all processes; start them with the same files")
+
+
+ALONE = World()
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """This process's world: alone, or with the others that the environment tells of.
+
+    Raises ResourceError when the environment is incomplete or the others cannot be reached.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ResourceError(f"WORLD_SIZE is {size} but {', '.join(missing)} are not set; start with torchrun")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    timeout = timedelta(minutes=_MINUTES)
+    try:
+        store, rank, _ = next(rendezvous("env://", timeout=timeout))
+        store = PrefixStore(_name_start(store, rank, size), store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise ResourceError(f"the processes cannot reach each other: {_first_line(error)}") from error
+    yield World(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=_PATIENCE), Collectives())
+    dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
+
+
+def _name_start(store: Store, rank: int, size: int) -> str:
+    """A name that the processes of this start agree on, and that no earlier start had.
+
+    torchrun keeps its store when it starts processes again, and with it the addresses of those that died: gloo would
+    call them until its time is up, in one of three restarts.  How often a process was started does not tell starts
+    apart, as machines count for themselves.  So process 0 names the start, and every other one takes the name only as
+    the answer to a question of its own; old questions may lie in the store, so process 0 answers until all say thanks.
+
+    Raises RuntimeError when they do not meet.
+    """
+    mine = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"question/{rank}", mine)
+        name: str = store.get(f"answer/{mine}").decode()
+        store.set(f"thanks/{name}/{rank}", "")
+        return name
+    waiting, end = set(range(1, size)), time.monotonic() + 60 * _MINUTES
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"thanks/{mine}/{other}"]):
+                waiting.remove(other)
+            elif store.check([f"question/{other}"]):
+                store.set(f"answer/{store.get(f'question/{other}').decode()}", mine)
+        if time.monotonic() > end:
+            raise RuntimeError(f"processes {sorted(waiting)} have not come within {_MINUTES} minutes")
+        time.sleep(0.02)
+    return mine
+
+
+def local_device(device: torch.device, world: World) -> torch.device:
+    """The device of this process: with several on CUDA, each takes the one of its place on the machine.
+
+    Raises ResourceError when the machine has too few, or all were given one.
+    """
+    if device.type != "cuda" or world.size == 1:
+        return device
+    place = int(os.environ["LOCAL_RANK"])
+    if device.index is not None:
+        raise ResourceError(f"--device {device}: with several processes each takes a device of its own; give cuda")
+    if place >= torch.cuda.device_count():
+        raise ResourceError(f"process {place + 1} of this machine finds {torch.cuda.device_count()} CUDA devices")
+    torch.cuda.set_device(place)
+    return torch.device("cuda", place)
+
+
+def launch_id() -> str | None:
+    """What all processes of one launch, and those restarted by it, have in common; None without a launcher."""
+    run = os.environ.get("TORCHELASTIC_RUN_ID")
+    return None if run is None else f"{run}-{socket.gethostname()}-{os.getppid()}"
+
+
+def restarted() -> bool:
+    """Whether a launcher has started these processes again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Turns what torch raises when another process is gone into one line; other errors pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = _first_line(error)
+        if "imed out" in text or "imeout" in text:
+            raise ProcessError(f"another process has not answered for {_MINUTES} minutes") from error
+        if any(words in text for words in ("Connection closed", "Connection reset", "Broken pipe")):
+            raise ProcessError("another process has failed") from error
+        if isinstance(error, dist.DistError) or "gloo" in text:
+            raise ProcessError(f"another process has failed: {text}") from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,43 @@
+"""What a command line asks for, besides the settings of its recipe."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mdp.io.datasets import names as dataset_names
+from mdp.io.files.reading import is_dir
+from mdp.io.recipe.layers import Layer, Recipe, merge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a command line asks for, besides the recipe's settings."""
+
+    layers: tuple[Layer, ...] = ()  # config, flags, --set; later ones win
+    out: Path | None = None
+    overwrite: bool = False
+    init: str | None = None  # weights to start from (finetune: also "scratch"), or the run to score
+    target: str = ""  # eval: another dataset of the same classes
+    resume: str | None = None  # a run folder, or "" for the newest
+    quiet: bool = False
+    hints: bool = True  # whether to say what may make a run faster
+    report: bool = True  # write the run's report at the end
+
+    @property
+    def asked(self) -> Layer:
+        """The layers as one."""
+        return merge(*self.layers)
+
+
+def with_paths(recipe: Recipe) -> Recipe:
+    """The recipe with dataset files as absolute paths, so that a run can be resumed and scored from anywhere."""
+    return replace(
+        recipe,
+        pretrain=replace(recipe.pretrain, datasets=tuple(_absolute(text) for text in recipe.pretrain.datasets)),
+        finetune=replace(recipe.finetune, target=_absolute(recipe.finetune.target)),
+    )
+
+
+def _absolute(text: str) -> str:
+    file = text.partition(":")[0]
+    own = file.endswith((".yaml", ".yml")) or (file not in dataset_names() and is_dir(file))
+    return str(Path(text).resolve()) if file and own else text

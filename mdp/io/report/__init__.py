@@ -1,0 +1,1 @@
+"""`mdp report`: one HTML page about runs."""

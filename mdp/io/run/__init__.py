@@ -1,0 +1,1 @@
+"""A run's folder and its checkpoints: written whole, locked while it is used, opened in one way."""

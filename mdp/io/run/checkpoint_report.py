@@ -1,0 +1,226 @@
+"""What is in a checkpoint, whether it is whole, and how two of them differ, as data and as text for people."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdp.io.errors import CheckpointError, MdpError
+from mdp.io.run.checkpoint import Header, current_texts, load, read_about, read_header
+from mdp.io.run.checkpoints import checkpoints_in
+from mdp.io.run.folder import checkpoint_of
+
+_LISTED = 10  # lines of each kind in a report; --json has them all
+
+
+def verify(path: Path) -> list[dict[str, Any]]:
+    """Reads every checkpoint of a run folder, or one file: for each its path, step and what is wrong ("": nothing).
+
+    Raises CheckpointError when there is none.
+    """
+    files = checkpoints_in(path) if path.is_dir() else [checkpoint_of(path)]
+    if not files:
+        raise CheckpointError(f"{path}: no checkpoints/*.safetensors in it; is it a run folder of mdp?")
+    return [_verdict(file) for file in files]
+
+
+def _verdict(file: Path) -> dict[str, Any]:
+    try:
+        return {"path": str(file), "step": load(file).about.get("step"), "problem": ""}
+    except MdpError as error:
+        return {"path": str(file), "step": None, "problem": _reason(file, error)}
+
+
+def _reason(file: Path, error: MdpError) -> str:
+    return str(error).removeprefix(f"{file}: ").removeprefix("damaged or not a checkpoint: ")
+
+
+def verify_table(verdicts: list[dict[str, Any]]) -> str:
+    """One line for each checkpoint."""
+    return "\n".join(
+        f"{row['path']}: DAMAGED: {row['problem']}" if row["problem"] else f"{row['path']}: OK (step {row['step']})"
+        for row in verdicts
+    )
+
+
+def expect_whole(verdicts: list[dict[str, Any]]) -> None:
+    """Raises CheckpointError, with the count, when a checkpoint is damaged."""
+    damaged = sum(bool(row["problem"]) for row in verdicts)
+    if damaged:
+        raise CheckpointError(f"{damaged} of {len(verdicts)} checkpoints damaged")
+
+
+# What is in it
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a checkpoint, or the last one of a run folder, says of itself; its tensors are not read."""
+    file = checkpoint_of(path)
+    header, about = read_header(file), read_about(file)
+    texts = current_texts(file, header)
+    return {
+        "path": str(file),
+        "kind": about.get("kind"),
+        "step": about.get("step"),
+        "best": about.get("best"),
+        "format_version": int(header.texts["version"]),
+        "config_sha256": texts["config_sha256"],
+        "datasets": {name: len(classes) for name, classes in _classes(file, about).items()},
+        "file_bytes": header.size,
+        "tensors": len(header.places),
+        "numbers": sum(part["numbers"] for part in _sections(header).values()),
+        "sections": _sections(header),
+    }
+
+
+def _sections(header: Header) -> dict[str, dict[str, int]]:
+    """Tensors, numbers and bytes by the first word of the names: query, key, momentum, state, or network."""
+    sections: dict[str, Counter[str]] = {}
+    for name, place in header.places.items():
+        size = place.end - place.start
+        counts = {"tensors": 1, "numbers": size // place.dtype.itemsize, "bytes": size}
+        sections.setdefault(name.split(".")[0], Counter()).update(counts)
+    return {name: dict(sections[name]) for name in sorted(sections)}
+
+
+def _classes(file: Path, about: Mapping[str, Any]) -> dict[str, list[str]]:
+    spaces = about.get("labels", [])
+    try:
+        return {str(space["name"]): list(space["classes"]) for space in spaces}
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(f"{file}: its label spaces are not as mdp writes them: {str(spaces)[:80]}") from error
+
+
+def description(found: Mapping[str, Any]) -> str:
+    """The text of `describe`, one fact a line."""
+    datasets = ", ".join(f"{name} ({count} classes)" for name, count in found["datasets"].items())
+    lines = [
+        f"{found['path']}: {_mib(found['file_bytes'])}, format version {found['format_version']}",
+        f"kind      {found['kind']}",
+        f"step      {found['step']}",
+        f"datasets  {datasets or '-'}",
+        f"settings  SHA-256 {found['config_sha256'] or '-'}",
+        f"tensors   {found['tensors']} with {found['numbers']:,} numbers",
+    ]
+    lines += [
+        f"  {name:10}{part['tensors']:6} tensors {part['numbers']:14,} numbers {_mib(part['bytes']):>13}"
+        for name, part in found["sections"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.2f} MiB"
+
+
+# How two differ
+
+
+def difference(first: Path, second: Path) -> dict[str, Any]:
+    """How two checkpoints, or the last ones of two run folders, differ: settings, classes, other facts and tensors.
+
+    `equal` is whether the tensors have the same names, types, shapes and bits.
+    """
+    files = checkpoint_of(first), checkpoint_of(second)
+    one, two = load(files[0]), load(files[1])
+    settings = _changed(_flat(one.about.get("recipe", {})), _flat(two.about.get("recipe", {})))
+    apart = {"recipe", "labels"}
+    facts = ({key: value for key, value in found.about.items() if key not in apart} for found in (one, two))
+    shared = [name for name in one.tensors if name in two.tensors]
+    tensors = {name: _compared(one.tensors[name], two.tensors[name]) for name in shared}
+    only = [sorted(a.keys() - b.keys()) for a, b in ((one.tensors, two.tensors), (two.tensors, one.tensors))]
+    differing = {name: found for name, found in tensors.items() if found}
+    return {
+        "first": str(files[0]),
+        "second": str(files[1]),
+        "settings": settings,
+        "classes": _changed(_classes(files[0], one.about), _classes(files[1], two.about)),
+        "facts": _changed(*facts),
+        "only_in_first": only[0],
+        "only_in_second": only[1],
+        "tensors": differing,
+        "tensors_equal": len(shared) - len(differing),
+        "equal": not differing and not any(only),
+    }
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{a: {b: 1}}` -> `{a.b: 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _changed(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The keys whose values differ, with both; a key that one side lacks has None there."""
+    return {key: [one.get(key), two.get(key)] for key in {**one, **two} if one.get(key) != two.get(key)}
+
+
+def _compared(one: Tensor, two: Tensor) -> dict[str, Any]:
+    """How two tensors differ; empty when they are the same bit for bit."""
+    if one.shape != two.shape or one.dtype != two.dtype:
+        kinds = [f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}" for tensor in (one, two)]
+        return {"kinds": kinds}
+    bits = [tensor.reshape(-1, 1).view(torch.uint8) for tensor in (one, two)]  # (numbers, bytes of one)
+    differ = (bits[0] != bits[1]).any(1)
+    if not differ.any():
+        return {}
+    apart = (one.reshape(-1)[differ].double() - two.reshape(-1)[differ].double()).abs().max().item()
+    return {
+        "numbers": one.numel(),
+        "equal": one.numel() - int(differ.sum()),
+        "max_difference": apart if math.isfinite(apart) else None,  # None: NaN or infinity on one side
+    }
+
+
+def difference_text(found: Mapping[str, Any]) -> str:
+    """The text of `difference`, one line for each thing that differs, the verdict last."""
+    lines = _listed("setting", [f"{key}: {a!r} -> {b!r}" for key, (a, b) in found["settings"].items()])
+    lines += _listed("classes of", [_class_line(name, *pair) for name, pair in found["classes"].items()])
+    lines += _listed("", [f"{key}: {a!r} -> {b!r}" for key, (a, b) in found["facts"].items()])
+    lines += _listed("only in the first:", found["only_in_first"])
+    lines += _listed("only in the second:", found["only_in_second"])
+    lines += _listed("tensor", [_tensor_line(name, entry) for name, entry in found["tensors"].items()])
+    return "\n".join([*lines, verdict(found)])
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """Whether the tensors are the same, in one line."""
+    if found["equal"]:
+        return f"equal: all {found['tensors_equal']} tensors bit for bit"
+    alone = len(found["only_in_first"]) + len(found["only_in_second"])
+    others = f", {alone} in one only" if alone else ""
+    return f"different: {len(found['tensors'])} tensors differ, {found['tensors_equal']} are bit-equal{others}"
+
+
+def expect_equal(found: Mapping[str, Any]) -> None:
+    """Raises CheckpointError with the verdict unless all tensors are the same."""
+    if not found["equal"]:
+        raise CheckpointError(f"{found['first']} and {found['second']} are {verdict(found)}")
+
+
+def _listed(what: str, lines: list[str]) -> list[str]:
+    shown = [f"{what} {line}".strip() for line in lines[:_LISTED]]
+    more = len(lines) - len(shown)
+    return [*shown, f"{what} ... and {more} more".strip()] if more else shown
+
+
+def _class_line(name: str, one: list[str] | None, two: list[str] | None) -> str:
+    if one is None or two is None:
+        return f"{name}: only in the {'second' if one is None else 'first'}"
+    gone, new = [c for c in one if c not in two], [c for c in two if c not in one]
+    parts = [f"{len(one)} -> {len(two)}"]
+    parts += [f"{word} {', '.join(names[:5])}" for word, names in (("without", gone), ("new", new)) if names]
+    return f"{name}: {'; '.join(parts) if gone or new else 'another order'}"
+
+
+def _tensor_line(name: str, entry: Mapping[str, Any]) -> str:
+    if "kinds" in entry:
+        return f"{name}: {entry['kinds'][0]} -> {entry['kinds'][1]}"
+    apart = "no finite number" if entry["max_difference"] is None else f"{entry['max_difference']:.3g}"
+    return f"{name}: differs by up to {apart}; {entry['equal']} of {entry['numbers']} numbers bit-equal"

@@ -1,0 +1,178 @@
+"""Run folders: where a run keeps what it was, what it did and what came out.
+
+`runs/pretrain/2026-11-20_1432_voc+ade20k/` holds config.yaml (resolved), command.txt, env.json, labels.json,
+metrics.jsonl, results.csv, status.json, log.txt and checkpoints/.  A folder that is not empty is never written into
+silently.
+"""
+
+import json
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+
+import mdp
+from mdp.core.labels import LabelSpace
+from mdp.io.errors import CheckpointError, RecipeError, ResourceError
+from mdp.io.files import jpeg
+from mdp.io.files.writing import write_text
+from mdp.io.recipe.layers import Recipe, as_yaml
+from mdp.io.run import lock
+from mdp.io.run.checkpoints import checkpoints_in
+
+BASE = Path("runs")
+
+
+def create(kind: str, name: str, out: Path | None, overwrite: bool) -> Path:
+    """A fresh folder for a run, `runs/KIND/DATE_NAME` unless `out` says otherwise.
+
+    Raises RecipeError when `out` is not empty and may not be overwritten, ResourceError when it cannot be made.
+    """
+    try:
+        if out is not None:
+            _clear(out, overwrite)
+            (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+            return out
+        stem = f"{time.strftime('%Y-%m-%d_%H%M')}_{name}"
+        for number in range(1, 1000):
+            folder = BASE / kind / (stem if number == 1 else f"{stem}-{number}")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir()  # atomic: of two runs started at once, one takes the next number
+            except FileExistsError:
+                continue
+            (folder / "checkpoints").mkdir()
+            return folder
+    except OSError as error:
+        raise ResourceError(f"{error.filename or out}: cannot make the run folder: {error.strerror}") from error
+    raise ResourceError(f"{BASE / kind}: a thousand runs in one minute; use --out")
+
+
+def _clear(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise RecipeError(f"--out {out}: expected a folder, found a file")
+    if not out.exists() or not any(_something(path) for path in out.iterdir()):
+        return
+    if not overwrite:
+        raise RecipeError(f"--out {out}: the folder is not empty; choose another or add --overwrite")
+    if not (out / "status.json").is_file():
+        raise RecipeError(f"--out {out}: --overwrite replaces runs of mdp only, and this folder holds something else")
+    with lock.locked(out):  # a run that is alive is not replaced
+        for path in out.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != lock.NAME:
+                path.unlink()
+
+
+def _something(path: Path) -> bool:
+    """Whether it is more than what a run leaves that was killed while it made its folder."""
+    return not (path.name.startswith(".") or (path.name == "checkpoints" and path.is_dir() and not any(path.iterdir())))
+
+
+def keep_name(step: int) -> str:
+    """The name of a checkpoint that is kept for good, such as `step_00001000`; names sort as their steps do."""
+    return f"step_{step:08d}"
+
+
+def newest(kind: str) -> Path | None:
+    """The most recently started run of that kind under ./runs that has a checkpoint; None without one."""
+    with_checkpoint = [folder for folder in BASE.glob(f"{kind}/*") if checkpoints_in(folder)]
+    return max(with_checkpoint, key=_started, default=None)
+
+
+def _started(folder: Path) -> float:
+    """When the run was started: the time of command.txt, or of the folder where that is missing."""
+    for path in (folder / "command.txt", folder):
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            continue
+    return 0.0
+
+
+def checkpoint_of(path: Path, which: str = "last") -> Path:
+    """The checkpoint file that a run folder, or a path to the file itself, stands for.
+
+    Without the one asked for it is the last one, then what a run that was killed may have left instead.
+    Raises CheckpointError naming what was looked for.
+    """
+    if path.is_dir():
+        for name in (which, "last", "previous", "best"):
+            if (path / "checkpoints" / f"{name}.safetensors").is_file():
+                return path / "checkpoints" / f"{name}.safetensors"
+        raise CheckpointError(f"{path}: no checkpoints/{which}.safetensors in it; is it a run folder of mdp?")
+    if not path.exists():
+        raise CheckpointError(f"{path}: expected a run folder or a weights file, found nothing")
+    return path
+
+
+def of_launch(kind: str, out: Path | None, launch: str | None) -> Path | None:
+    """The run with a checkpoint that a launch has begun, in `out` if that was asked for; None without one."""
+    for folder in [out] if out else sorted(BASE.glob(f"{kind}/*"), reverse=True):
+        if begun_by(folder, launch) and checkpoints_in(folder):
+            return folder
+    return None
+
+
+def begun_by(folder: Path, launch: str | None) -> bool:
+    """Whether the run in a folder was begun by that launch."""
+    try:
+        begun = json.loads((folder / "env.json").read_text(encoding="utf-8")).get("launch")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return launch is not None and bool(begun == launch)
+
+
+def describe(
+    folder: Path,
+    recipe: Recipe,
+    spaces: Sequence[LabelSpace],
+    counts: dict[str, int],
+    launch: str | None = None,
+) -> None:
+    """Writes what the run is: config.yaml, command.txt, env.json, labels.json; `launch` names what started it."""
+    command = shlex.join(["mdp", *sys.argv[1:]]) + "\n"
+    environment = {
+        "mdp": mdp.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "jpeg": jpeg.decoder(),
+        "platform": platform.platform(),
+        "launch": launch,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    write_text(folder / "config.yaml", as_yaml(recipe))
+    write_text(folder / "command.txt", command)
+    write_text(folder / "env.json", json.dumps(environment, indent=2) + "\n")
+    labels = [{**space_json(space), "images": counts.get(space.name)} for space in spaces]
+    write_text(folder / "labels.json", json.dumps(labels, indent=1) + "\n")
+
+
+def space_json(space: LabelSpace) -> dict[str, Any]:
+    """A label space as JSON: enough to compare and to draw, without the files."""
+    lookup = None if space.lookup is None else {str(raw): target for raw, target in space.lookup.items()}
+    return {
+        "name": space.name,
+        "classes": list(space.classes),
+        "ignore_index": space.ignore_index,
+        "lookup": lookup,
+        "colors": [list(color) for color in space.colors],
+    }
+
+
+def home_of(path: Path) -> Path:
+    """The run folder of a checkpoint, or the folder of a checkpoint that lies by itself."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent

@@ -1,0 +1,194 @@
+"""The job behind `mdp taxonomy`: which classes of a run's datasets are the same thing, by its prototypes.
+
+Nothing is trained and no photo is read; what the run's checkpoint holds is enough.
+"""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, tensor
+
+from mdp.core.labels import LabelSpace, LabelUnion
+from mdp.core.methods import Data
+from mdp.core.prototypes import PrototypeBank, Prototypes
+from mdp.core.queues import ClassQueues
+from mdp.core.taxonomy import ClassGroup, ClassPair, Relations, RelationSettings, find_relations
+from mdp.io.errors import CheckpointError, RecipeError
+from mdp.io.files.reading import printable
+from mdp.io.files.writing import make, write_atomically
+from mdp.io.recipe.layers import resolve
+from mdp.io.recipe.methods import find_method
+from mdp.io.run import folder as run_folder
+from mdp.io.run.checkpoint import load
+from mdp.io.run.folder import home_of
+from mdp.io.run.restore import section
+from mdp.io.studies.taxonomy_files import texts
+
+_SHOWN = 20  # pairs that are printed; the files have all of them
+
+
+class Source(NamedTuple):
+    """The prototypes of a pretraining run and what they stand for."""
+
+    path: Path  # of the checkpoint
+    step: int
+    method: str
+    union: LabelUnion
+    known: Prototypes
+    crops: Tensor  # (C,) int64: how many are behind each prototype; both views of a photo count
+
+
+def run_taxonomy(run: Path, out: Path | None, overwrite: bool) -> tuple[dict[str, Any], Path]:
+    """Relates the classes of a run and writes RUN/taxonomy/ (or `out`); returns what was found and the folder.
+
+    Raises RecipeError when the run has no prototypes or one dataset only, or when other files have these names,
+    CheckpointError when it has no whole checkpoint.
+    """
+    source = read_source(run)
+    settings = RelationSettings()
+    found = find_relations(source.known, dataset_numbers(source.union), source.crops, settings)
+    facts = as_facts(source, found, settings)
+    folder = out or home_of(source.path) / "taxonomy"
+    _write(folder, texts(facts, found.similarity), overwrite)
+    return facts, folder
+
+
+def read_source(run: Path) -> Source:
+    """The prototypes of a run's last checkpoint, or of a checkpoint file.
+
+    Raises RecipeError when it has none, or of one dataset only, CheckpointError when it is not whole.
+    """
+    path = run_folder.checkpoint_of(run)
+    start = load(path)
+    needs = "a taxonomy needs a pretraining run whose method keeps prototypes (multi_dataset or region_bank)"
+    if start.about["kind"] != "pretrain":
+        raise RecipeError(f"{printable(path)}: {needs}; this is a {printable(start.about['kind'])} run")
+    recipe = resolve(start.about["recipe"])
+    union = LabelUnion([LabelSpace(name=s["name"], classes=tuple(s["classes"])) for s in start.about["labels"]])
+    labelled = [space.name for space in union.spaces if space.classes]
+    if len(labelled) < 2:
+        names = printable(", ".join(labelled)) or "none"
+        raise RecipeError(f"{printable(path)}: expected several labelled datasets to relate, found {names}")
+    method, settings = find_method(recipe.method.name), recipe.method.settings
+    data = Data(union, recipe.pretrain.batch_size, sys.maxsize)  # whatever the bank holds is kept
+    try:
+        state = method.unpack(section(start.tensors, "state"), settings, data)
+    except KeyError as error:
+        raise CheckpointError(f"{printable(path)}: the state of {recipe.method.name} lacks {error}") from error
+    known = method.known_prototypes(state, settings)
+    crops = _crops(state)
+    if known is None or crops is None:
+        raise RecipeError(f"{printable(path)}: {needs}; {recipe.method.name} has none")
+    if len(crops) != union.size:
+        raise CheckpointError(f"{printable(path)}: {len(crops)} prototypes for {union.size} classes")
+    return Source(path, int(start.about["step"]), recipe.method.name, union, known, crops)
+
+
+def _crops(state: Any) -> Tensor | None:
+    """How many crops are behind each prototype; None for states without prototypes."""
+    if isinstance(state, PrototypeBank):
+        return state.total.counts
+    return state.filled.sum(1) if isinstance(state, ClassQueues) else None
+
+
+def dataset_numbers(union: LabelUnion) -> Tensor:
+    """Which dataset each class of the union is of, (C,)."""
+    return tensor([number for number, space in enumerate(union.spaces) for _ in space.classes])
+
+
+# What was found, as data
+
+
+def as_facts(source: Source, found: Relations, settings: RelationSettings) -> dict[str, Any]:
+    """What was found, by names; everything but the matrix of similarities."""
+    names, crops = source.union.names, source.crops.tolist()
+    return {
+        "format": "mdp-taxonomy",
+        "version": 1,
+        "checkpoint": str(source.path),
+        "step": source.step,
+        "method": source.method,
+        "datasets": {space.name: len(space.classes) for space in source.union.spaces},
+        "settings": {"neighbours": settings.neighbours, "crops": settings.crops},
+        "crops": dict(zip(names, crops, strict=True)),
+        "pairs": [_pair(pair, names, crops) for pair in found.pairs],
+        "groups": [_group(group, names, crops) for group in found.groups],
+        "alone": [names[label] for label in found.alone],
+        "too_few_crops": [names[label] for label in found.unsure],
+        "no_prototype": [names[label] for label in found.absent],
+        "order": [names[label] for label in found.order],
+    }
+
+
+def _pair(pair: ClassPair, names: tuple[str, ...], crops: list[int]) -> dict[str, Any]:
+    return {
+        "first": names[pair.first],
+        "second": names[pair.second],
+        "similarity": round(pair.similarity, 4),
+        "score": round(pair.score, 4),
+        "margin": None if math.isnan(pair.margin) else round(pair.margin, 4),
+        "crops": [crops[pair.first], crops[pair.second]],
+    }
+
+
+def _group(group: ClassGroup, names: tuple[str, ...], crops: list[int]) -> dict[str, Any]:
+    parts = [
+        {"name": names[label], "similarity": round(value, 4), "crops": crops[label]}
+        for label, value in zip(group.parts, group.similarity, strict=True)
+    ]
+    return {"whole": names[group.whole], "crops": crops[group.whole], "parts": parts}
+
+
+# Files
+
+
+def _write(folder: Path, files: dict[str, str], overwrite: bool) -> None:
+    """Writes all files, each whole or not at all.  Raises RecipeError when another one has a name, and writes none."""
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"--out {printable(folder)}: expected a folder, found a file")
+    other = [folder / name for name, text in files.items() if not _free(folder / name, text)]
+    if other and not overwrite:
+        raise RecipeError(
+            f"{printable(other[0])}: something else has this name; look at it, then add --overwrite, or choose --out"
+        )
+    make(folder)
+    for name, text in files.items():
+        write_atomically(folder / name, [text.encode("utf-8", "backslashreplace")])
+
+
+def _free(path: Path, text: str) -> bool:
+    """Whether nothing has the name, or the very same."""
+    try:
+        return path.read_bytes() == text.encode("utf-8", "backslashreplace")
+    except FileNotFoundError:
+        return not path.is_symlink()
+    except OSError:
+        return False
+
+
+# For people
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The best pairs as a table, and what else there is in counts."""
+    pairs = facts["pairs"][:_SHOWN]
+    sides = [(printable(pair["first"]), printable(pair["second"])) for pair in pairs]
+    wide = [max([len("class"), *(len(side[place]) for side in sides)]) for place in (0, 1)]
+    lines = [f"{'class':{wide[0]}}  {'its pair':{wide[1]}}  similarity  score  margin  crops"]
+    for (one, two), pair in zip(sides, pairs, strict=True):
+        margin = "     -" if pair["margin"] is None else f"{pair['margin']:6.2f}"
+        crops = " ".join(map(str, pair["crops"]))
+        row = f"{one:{wide[0]}}  {two:{wide[1]}}  {pair['similarity']:10.2f}  {pair['score']:5.2f}  {margin}  {crops}"
+        lines.append(row)
+    left = len(facts["pairs"]) - len(pairs)
+    lines += [f"... and {left} more in taxonomy.csv"] if left else []
+    parts = sum(len(group["parts"]) for group in facts["groups"])
+    few, none = len(facts["too_few_crops"]), len(facts["no_prototype"])
+    lines.append(
+        f"{len(facts['pairs'])} pairs; {parts} classes under {len(facts['groups'])} of other datasets; "
+        f"{len(facts['alone'])} without a relative; {few} seen in fewer than {facts['settings']['crops']} crops, "
+        f"{none} never: nothing is said of these"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""The files of `mdp taxonomy`: tables for programs, a graph for Graphviz, a mapping for other tools, a page to look at.
+
+All of them are made of the same facts; what a file holds is a function of these.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from mdp.io.studies.taxonomy_page import page
+
+_HEAD = """\
+# Which classes may be the same thing, by the prototypes of a pretraining run: suggestions, to be looked at by a person.
+# similarity: cosine of the prototypes less their mean; score: their plain cosine above that of the classes' usual
+# neighbours; margin: score above the best rival's; crops: how many are behind each of the two.
+"""
+
+
+def texts(facts: Mapping[str, Any], similarity: Tensor) -> dict[str, str]:
+    """What each file holds, by its name."""
+    rows = [[None if math.isnan(value) else round(value, 4) for value in row] for row in similarity.tolist()]
+    return {
+        "taxonomy.csv": table_csv(facts),
+        "taxonomy.json": json.dumps({**facts, "similarity": rows}) + "\n",
+        "taxonomy.dot": graph(facts),
+        "mapping.yaml": mapping(facts),
+        "taxonomy.html": page(facts, similarity),
+    }
+
+
+def table_csv(facts: Mapping[str, Any]) -> str:
+    """A line for each pair, and one for each part of a whole."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["relation", "first", "second", "similarity", "score", "margin", "first_crops", "second_crops"])
+    for pair in facts["pairs"]:
+        values = (pair["similarity"], pair["score"], pair["margin"])
+        writer.writerow(["same", pair["first"], pair["second"], *values, *pair["crops"]])
+    for group in facts["groups"]:
+        for part in group["parts"]:
+            row = [part["name"], group["whole"], part["similarity"], None, None, part["crops"], group["crops"]]
+            writer.writerow(["part", *row])
+    return text.getvalue()
+
+
+def mapping(facts: Mapping[str, Any]) -> str:
+    """The suggestions in YAML."""
+    parts = [
+        {"part": part["name"], "whole": group["whole"], "similarity": part["similarity"],
+         "crops": [part["crops"], group["crops"]]}
+        for group in facts["groups"]
+        for part in group["parts"]
+    ]  # fmt: skip
+    content = {
+        "format": "mdp-mapping",
+        "version": 1,
+        "same": facts["pairs"],
+        "part_of": parts,
+        "without_relative": facts["alone"],
+        "too_few_crops": [*facts["too_few_crops"], *facts["no_prototype"]],
+    }
+    return _HEAD + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=160, allow_unicode=True)
+
+
+def graph(facts: Mapping[str, Any]) -> str:
+    """The related classes for Graphviz: a box for each dataset, lines for pairs, dashed arrows from part to whole."""
+    pairs = {(pair["first"], pair["second"]): pair["similarity"] for pair in facts["pairs"]}
+    parts = {(p["name"], g["whole"]): p["similarity"] for g in facts["groups"] for p in g["parts"]}
+    parts = {(a, b): value for (a, b), value in parts.items() if (a, b) not in pairs and (b, a) not in pairs}
+    related = {name for ends in (*pairs, *parts) for name in ends}
+    lines = ["graph taxonomy {", "  rankdir=LR; node [shape=box, fontname=sans]; edge [fontname=sans, fontsize=9];"]
+    for number, dataset in enumerate(facts["datasets"]):
+        own = [name for name in facts["crops"] if name in related and name.startswith(f"{dataset}/")]
+        nodes = [f"    {_quoted(name)} [label={_quoted(name.removeprefix(f'{dataset}/'))}];" for name in own]
+        lines += [f"  subgraph cluster_{number} {{", f"    label={_quoted(dataset)};", *nodes, "  }"] if own else []
+    lines += [f'  {_quoted(a)} -- {_quoted(b)} [label="{value:.2f}"];' for (a, b), value in pairs.items()]
+    dashed = "style=dashed, dir=forward"
+    lines += [f'  {_quoted(a)} -- {_quoted(b)} [label="{value:.2f}", {dashed}];' for (a, b), value in parts.items()]
+    return "\n".join([*lines, "}", ""])
+
+
+def _quoted(name: str) -> str:
+    """A name as a string of Graphviz's."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

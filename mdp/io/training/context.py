@@ -1,0 +1,116 @@
+"""Where a run happens: its folder, journal, device and processes, and what all kinds of runs do with them."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mdp.core.labels import LabelUnion
+from mdp.io.data.loader import Forgiving, load, to_device
+from mdp.io.data.pool import Key, Pool
+from mdp.io.errors import MdpError
+from mdp.io.files import jpeg
+from mdp.io.files.images import png_bytes
+from mdp.io.files.writing import make, write_atomically
+from mdp.io.journal.counter import number_of
+from mdp.io.journal.journal import Journal
+from mdp.io.processes.world import World
+from mdp.io.recipe.layers import Recipe, as_layer
+from mdp.io.recipe.settings import RunSettings
+from mdp.io.run.checkpoint import save
+from mdp.io.run.folder import space_json
+from mdp.io.training.loop import Position
+
+
+@dataclass(kw_only=True)
+class Place:
+    """Where a run happens."""
+
+    folder: Path
+    journal: Journal
+    device: torch.device
+    world: World
+    skipped: int = 0  # samples that could not be read and were left out, by this process
+    hints: bool = True  # whether to say what may make a run faster
+
+    def save(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        kind: str,
+        position: Position,
+        recipe: Recipe,
+        union: LabelUnion,
+        scaler: torch.amp.GradScaler,
+        **others: Any,
+    ) -> None:
+        """Writes a checkpoint, if this is the main process; the last one but one is kept as `previous`."""
+        if not self.world.main:
+            return
+        about = {
+            "kind": kind,
+            **position.as_json(),
+            "recipe": as_layer(recipe),
+            "labels": [space_json(space) for space in union.spaces],
+            "processes": self.world.size,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "scaler": scaler.state_dict(),
+            **others,
+        }
+        place = self.folder / "checkpoints"
+        previous = place / "previous.safetensors" if name == "last" else None
+        save(place / f"{name}.safetensors", tensors, about, previous)
+
+    def picture(self, name: str, draw: Callable[[], Image.Image]) -> None:
+        """Draws a picture into the run's folder, if this is the main process: `samples/first.png`."""
+        if self.world.main:
+            path = self.folder / name
+            make(path.parent)
+            write_atomically(path, [png_bytes(draw())])
+            self.journal.picture(self.journal.step, path)
+
+    def skip(self, error: MdpError) -> None:
+        """Tells of a sample that could not be read, and counts it."""
+        self.skipped += 1
+        self.journal.warn(f"left out: {error}")
+
+    @property
+    def finish(self) -> bool:
+        """Whether the loader's workers do all there is to do for an image: a GPU does the last of it better itself."""
+        return self.device.type == "cpu"
+
+    def load(
+        self,
+        items: Any,
+        pool: Pool,
+        keys: Iterator[list[Key]],
+        settings: RunSettings,
+        stack: Callable[[list[Any]], Any],
+    ) -> Generator[Any, None, None]:
+        """The stacked items of the keys, on the device if it is a GPU.
+
+        With --on-bad-sample skip, what cannot be read is replaced by the next sample.
+        """
+        if has_jpeg(pool):
+            self.journal.say(f"JPEG photos are decoded by {jpeg.decoder()}, {number_of(settings.workers, 'worker')}")
+        skipped, pin = None, self.device.type == "cuda"
+        if settings.on_bad_sample == "skip":
+            items, skipped = Forgiving(items, len(pool.samples)), self.skip
+        return to_device(load(items, keys, settings.workers, skipped, stack, pin), self.device)
+
+    def advice(self, pool: Pool, workers: int) -> str:
+        """What may help a run that waits for data; "" where hints are not wanted."""
+        if not self.hints:
+            return ""
+        words = "more --workers may help" if workers else "--workers 0 loads between the steps; raise it"
+        return words + (f", or {jpeg.INSTALL}" if has_jpeg(pool) and not jpeg.simplejpeg() else "")
+
+
+def has_jpeg(pool: Pool) -> bool:
+    """Whether any photo is a JPEG file, by its name; generated datasets have none."""
+    return any(sample.image.lower().endswith((".jpg", ".jpeg")) for sample in pool.samples)

@@ -1,0 +1,256 @@
+"""The jobs behind `mdp pretrain` and `mdp finetune`: from layers of settings to a finished run.
+
+A job resolves the recipe, opens and checks the data, makes or reopens the run folder, trains, and says in status.json
+how it ended.  With several processes all do the same; what only one may do, the main process does.
+"""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from mdp.io.check.job import check_before_training
+from mdp.io.data.class_shares import write_class_shares
+from mdp.io.data.selection import Plan, plan_finetuning, plan_pretraining
+from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError
+from mdp.io.journal.counter import Counter
+from mdp.io.journal.journal import Journal
+from mdp.io.journal.results_csv import columns
+from mdp.io.journal.tensorboard import expect_tensorboard
+from mdp.io.pictures.samples import unusable_sheet
+from mdp.io.processes.device import agree, memory_in_one_line, set_up
+from mdp.io.processes.signals import Stop, stop_on_signals
+from mdp.io.processes.world import World, joined
+from mdp.io.recipe.layers import Recipe
+from mdp.io.recipe.methods import find_method
+from mdp.io.recipe.request import Request
+from mdp.io.report.job import report_at_end
+from mdp.io.run import folder as run_folder
+from mdp.io.run.checkpoints import checkpoints_in
+from mdp.io.run.opened import new_segmentor, same_labels
+from mdp.io.training.classifier_init import start_classifier_
+from mdp.io.training.context import Place
+from mdp.io.training.finetuning import finetune, finetune_recipe
+from mdp.io.training.pretraining import data_of, pretrain, pretrain_recipe, schedule_of
+from mdp.io.training.resume import Start, begin, differences, fresh, resumed_recipe
+from mdp.io.weights.init import take
+
+
+@contextmanager
+def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
+    """Writes status.json whatever happens, and turns a shortage of memory into one line."""
+    journal.status("running")
+    try:
+        with memory_in_one_line():
+            yield
+    except Preempted as error:
+        journal.status("preempted", str(error), error.exit_code)
+        if not checkpoints_in(journal.folder):
+            raise
+        again = f"mdp {kind} --resume {shlex.quote(str(journal.folder))}"
+        again += f" --processes {world.size}" if world.size > 1 else ""
+        raise Preempted(f"{error}; go on with: {again}") from error
+    except MdpError as error:
+        journal.status("failed", str(error), error.exit_code)
+        raise
+    except KeyboardInterrupt:
+        journal.status("interrupted", "second Ctrl-C", 130)
+        raise
+    except BaseException as error:
+        journal.status("failed", repr(error), 1)
+        raise
+    journal.status("done", "", 0)
+
+
+@contextmanager
+def _reported(place: Place, wanted: bool) -> Iterator[None]:
+    """Writes the run's report however it ends, but for a second Ctrl-C and faults of ours."""
+    try:
+        yield
+    except MdpError as error:
+        _report(place, wanted, error)
+        raise
+    _report(place, wanted)
+
+
+def _report(place: Place, wanted: bool, error: MdpError | None = None) -> None:
+    """The report, with a picture of a sample that cannot be used; what goes wrong with it never hides the error."""
+    with suppress(ResourceError):
+        if isinstance(error, DatasetError) and error.sample is not None:
+            title = f"after step {place.journal.step}: the sample that cannot be used"
+            place.picture("samples/unusable.png", partial(unusable_sheet, error.sample, title))
+        if wanted and place.world.main:
+            report_at_end(place.folder, place.journal.say)
+
+
+def _enough(images: int, world: World, recipe: Recipe, least: int) -> None:
+    """Raises RecipeError when a part of a batch would hold too few images for BatchNorm."""
+    parts = world.size * recipe.run.accumulate
+    if images < parts * least:
+        raise RecipeError(
+            f"a batch of {images} images in {parts} parts (--processes {world.size}, "
+            f"--accumulate {recipe.run.accumulate}) leaves fewer than {least} image(s) a part; raise --batch-size or "
+            "lower the others"
+        )
+
+
+def _check(recipe: Recipe, plan: Plan, world: World, stop: Stop, quiet: bool) -> list[str]:
+    """The lines of the data check, which the main process does while the others wait."""
+
+    def check() -> str:
+        lines: list[str] = []
+        parts = [
+            (dataset, [sample for sample in pool.samples if sample.dataset == name], role)
+            for role, pool in (("train", plan.pool), ("val", plan.validation))
+            if pool
+            for name, dataset in pool.datasets.items()
+        ]
+        workers, tell = max(1, recipe.run.workers), Counter(quiet).tell
+        try:
+            check_before_training(parts, workers, lines.append, tell=tell, stop=lambda: stop)
+        except DatasetError as error:
+            if recipe.run.on_bad_sample == "stop":
+                raise
+            lines.extend(f"warning: {line}" for line in str(error).splitlines())
+        return "\n".join(lines)
+
+    return world.said(check).splitlines() if recipe.run.check else []
+
+
+def run_pretraining(request: Request) -> Path:
+    """Runs, or resumes, pretraining and returns the run folder.
+
+    Raises an MdpError, with the exit code, for anything the user has to mend.
+    """
+    with ExitStack() as held:
+        stop, world = held.enter_context(stop_on_signals()), held.enter_context(joined())
+        start = begin("pretrain", request, world, held)
+        recipe = resumed_recipe(request, start) if start.checkpoint else pretrain_recipe(request)
+        device = set_up(recipe, world)
+        if recipe.run.tensorboard:
+            expect_tensorboard()
+        plan = plan_pretraining(recipe)
+        recipe = plan.recipe
+        assert plan.validation is not None
+        images = len(plan.pool.samples)
+        data = data_of(recipe, plan.pool.union, images)  # a misfit is told before there is a run folder
+        _enough(recipe.pretrain.batch_size, world, recipe, least=1)
+        agree(world, recipe, plan)
+        weights: dict[str, torch.Tensor] = {}
+        report: list[str] = []
+        if start.checkpoint and start.folder:
+            same_labels(start.checkpoint.about, plan.pool, start.folder)
+        elif request.init:
+            path = run_folder.checkpoint_of(Path(request.init))
+            pair = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, data, torch.Generator())
+            parts = ("backbone", "decode_head", "projection_head")
+            weights, report = take(path, pair.query, parts, recipe.run.init_from, recipe.run.init_partial)
+        checked = _check(recipe, plan, world, stop, request.quiet)
+        folder = start.folder or Path(world.said(lambda: str(fresh("pretrain", plan, request, held))))
+        schedule, length = schedule_of(recipe, images)
+        journal = _journal("pretrain", folder, schedule.steps, plan, request, world)
+        place = Place(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
+        with _reported(place, request.report), _recorded(journal, "pretrain", world):
+            _announce(journal, [*plan.lines, *checked], start, world)
+            if world.main:
+                write_class_shares(folder, plan.pool)
+            journal.say(
+                f"{images:,} images, {plan.pool.union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
+                f"images ({length:,} an epoch) on {_where(device, world, schedule.batch, recipe)}"
+            )
+            for line in report:
+                journal.say(line)
+            pretrain(recipe, plan.pool, plan.validation, place, stop, start.checkpoint, weights)
+            _ended(place)
+    return folder
+
+
+def _where(device: torch.device, world: World, batch: int, recipe: Recipe) -> str:
+    """The device, and how a batch is split."""
+    parts = [str(device)]
+    if world.size > 1:
+        parts.append(f"{world.size} processes with {' + '.join(map(str, world.share(batch).images))} images each")
+    if recipe.run.accumulate > 1:
+        parts.append(f"in {recipe.run.accumulate} parts")
+    if recipe.run.precision != "fp32":
+        parts.append(recipe.run.precision)
+    return ", ".join(parts)
+
+
+def _ended(place: Place) -> None:
+    """Says how many samples were left out, by all processes."""
+    skipped = int(place.world.all_sum(torch.tensor(place.skipped)))
+    if skipped:
+        place.journal.say(
+            f"{skipped} samples could not be read and were left out (--on-bad-sample skip); the lines above name them"
+        )
+
+
+def run_finetuning(request: Request) -> Path:
+    """Runs, or resumes, fine-tuning and returns the run folder.
+
+    Raises an MdpError, with the exit code, for anything the user has to mend.
+    """
+    with ExitStack() as held:
+        stop, world = held.enter_context(stop_on_signals()), held.enter_context(joined())
+        start, weights = begin("finetune", request, world, held), None
+        if start.checkpoint:
+            recipe = resumed_recipe(request, start)
+        else:
+            recipe, weights = finetune_recipe(request)
+        device = set_up(recipe, world)
+        if recipe.run.tensorboard:
+            expect_tensorboard()
+        plan = plan_finetuning(recipe)
+        _enough(recipe.finetune.batch_size, world, recipe, least=2)
+        agree(world, recipe, plan)
+        network = new_segmentor(recipe, plan.pool.union.size)
+        report = ["starting from random weights"]
+        if start.checkpoint and start.folder:
+            same_labels(start.checkpoint.about, plan.pool, start.folder)
+        elif weights:
+            load = recipe.finetune.load
+            found, report = take(weights, network, load, recipe.run.init_from, recipe.run.init_partial)
+            network.load_state_dict(found, strict=False)
+        if recipe.finetune.head_init == "prototypes" and not start.checkpoint:
+            if weights is None:
+                raise RecipeError("--head-init prototypes: scratch has no prototypes; give --init RUN")
+            report.append(start_classifier_(network, weights, recipe, plan.pool, device))
+        checked = _check(recipe, plan, world, stop, request.quiet)
+        folder = start.folder or Path(world.said(lambda: str(fresh("finetune", plan, request, held))))
+        journal = _journal("finetune", folder, recipe.finetune.steps, plan, request, world)
+        place = Place(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
+        with _reported(place, request.report), _recorded(journal, "finetune", world):
+            _announce(journal, [*plan.lines, *checked], start, world)
+            if world.main:
+                write_class_shares(folder, plan.pool)
+            for line in [] if start.checkpoint else report:
+                journal.say(line)
+            batch = recipe.finetune.batch_size
+            journal.say(f"{recipe.finetune.steps:,} steps of {batch} crops on {_where(device, world, batch, recipe)}")
+            finetune(recipe, network, plan.pool, plan.validation, place, stop, start.checkpoint)
+            _ended(place)
+    return folder
+
+
+def _journal(kind: str, folder: Path, steps: int, plan: Plan, request: Request, world: World) -> Journal:
+    """The journal of a run, with the columns that its validations fill."""
+    run, scored = plan.recipe.run, list(plan.validation.datasets) if plan.validation else []
+    names = columns(kind, scored)
+    return Journal(folder, steps, run.log_seconds, request.quiet, world.main, names, run.tensorboard)
+
+
+def _announce(journal: Journal, lines: list[str], start: Start, world: World) -> None:
+    for line in lines:
+        journal.say(line)
+    if start.checkpoint:
+        journal.begin(start.checkpoint.about["step"], start.checkpoint.about["validated"])
+        for line in (*start.lines, *differences(start.checkpoint.about, world)):
+            journal.say(line)
+        journal.say(f"resuming {journal.folder} after step {journal.step}")
+    else:
+        journal.begin()
+        journal.say(f"run folder: {journal.folder}")

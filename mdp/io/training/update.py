@@ -1,0 +1,251 @@
+"""One update of the weights: backward pass, gradients of all processes, checks, optimizer.
+
+The gradient is a sum over the parts of a batch and over processes, by one all-reduce of all parameters in their order:
+the same numbers in the same order whenever a run is resumed, where DistributedDataParallel regroups its buckets.
+Nothing that is not finite reaches weights, momentum or running statistics.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mdp.core.batches import Batch
+from mdp.core.chance import generator
+from mdp.core.methods import Loss
+from mdp.core.networks.backbones import convert_sync_batchnorm_
+from mdp.core.networks.pair import EncoderPair
+from mdp.io.errors import Diverged
+from mdp.io.processes.world import World, answered
+from mdp.io.recipe.settings import RunSettings
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SMALLEST_SCALE = 2.0**-14  # fp16 gradients that overflow at this scale are not a matter of the scale
+
+
+class Overlapped(DistributedDataParallel):
+    """Sends gradients while the backward pass goes on: faster over nccl, but resumed runs differ in the last bits."""
+
+    @property
+    def output_stride(self) -> int:
+        stride: int = self.module.output_stride
+        return stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainee:
+    """A network in training and what trains it."""
+
+    network: nn.Module  # whose weights are learnt
+    forward: nn.Module  # the same network, or a wrapper around it that the losses call
+    others: tuple[nn.Module, ...]  # networks whose running statistics change besides: the key encoder
+    optimizer: torch.optim.SGD
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    settings: RunSettings
+    world: World
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Reduced precision for the networks; losses, bank and softmax stay float32."""
+        dtype = _DTYPES.get(self.settings.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+
+def trainee(
+    pair: EncoderPair[Any],
+    optimizer: Callable[[nn.Module], torch.optim.SGD],
+    settings: RunSettings,
+    device: torch.device,
+    world: World,
+    sync: bool,
+) -> tuple[Trainee, EncoderPair[Any]]:
+    """The networks on their device, ready for training, and the pair that losses are computed with.
+
+    `sync`: whether BatchNorm looks at the images of all processes, where torch can (on CUDA).
+    """
+    networks = list(dict.fromkeys(pair))
+    for network in networks:
+        network.to(device).train()
+        if settings.channels_last is not False:
+            network.to(memory_format=torch.channels_last)
+        if sync and world.size > 1 and device.type == "cuda":
+            convert_sync_batchnorm_(network)
+        if settings.compile:
+            network.compile()
+    overlapped = settings.gradients == "overlapped" or (
+        settings.gradients == "auto" and device.type == "cuda" and not settings.deterministic
+    )
+    forward: nn.Module = pair.query
+    if overlapped and world.size > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # newer versions have another name for the last argument
+            forward = Overlapped(
+                pair.query, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+            )
+    one = Trainee(
+        network=pair.query,
+        forward=forward,
+        others=() if pair.key is pair.query else (pair.key,),
+        optimizer=optimizer(pair.query),
+        scaler=torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16"),
+        device=device,
+        settings=settings,
+        world=world,
+    )
+    return one, EncoderPair(forward, forward if pair.key is pair.query else pair.key)
+
+
+@contextmanager
+def unharmed(one: Trainee, views: Sequence[Batch]) -> Iterator[None]:
+    """Takes back what a step that fails did to running statistics, and records what it was given."""
+    buffers = _buffers(one)
+    with torch.no_grad():
+        before = torch._foreach_mul(buffers, 1)
+    try:
+        yield
+    except Diverged as error:
+        with torch.no_grad():
+            torch._foreach_copy_(buffers, before)
+        if not isinstance(error, Overflow):
+            error.record["views"] = [_statistics(view) for view in views]
+        raise
+
+
+def _statistics(view: Batch) -> dict[str, Any]:
+    """What this process's images and labels are like."""
+    classes, pixels = torch.unique(view.labels, return_counts=True)
+    return {
+        "finite": bool(view.images.isfinite().all()),
+        "least": view.images.flatten(1).amin(1).tolist(),
+        "mean": view.images.flatten(1).mean(1).tolist(),
+        "greatest": view.images.flatten(1).amax(1).tolist(),
+        "pixels": dict(zip(map(str, classes.tolist()), pixels.tolist(), strict=True)),
+    }
+
+
+class Overflow(Diverged):
+    """The fp16 gradients overflowed: the scale is smaller now, and the step does not count."""
+
+
+def update_(
+    one: Trainee,
+    losses: Iterable[Callable[[], Loss]],
+    lr: float,
+    what: str,
+    besides: Mapping[str, Tensor] | None = None,
+) -> dict[str, float]:
+    """One step at rate `lr` down the sum of the losses, each made when its turn comes; returns loss and metrics.
+
+    `besides` are metrics of the whole batch to return too: all numbers of a step are waited for once, before weights
+    are changed.
+
+    Raises Diverged, before weights or momentum are changed, when loss or gradient is not finite, on all processes
+    alike; Overflow when a smaller fp16 scale will help.  `what` names the step.
+    """
+    one.optimizer.zero_grad(set_to_none=True)
+    turns = list(losses)
+    shares: list[Mapping[str, Tensor]] = []
+    for turn, make in enumerate(turns, 1):
+        with _sent(one, last=turn == len(turns)), answered():
+            with one.autocast():
+                loss = make()
+            one.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
+        shares.append({"loss": loss.value.detach(), **loss.metrics})
+    sums = torch.stack([torch.stack([share[name] for share in shares]).double().sum() for name in shares[0]])
+    summed = dict(zip(shares[0], one.world.all_sum(sums).unbind(), strict=True))
+    _reduce_(one)
+    one.scaler.unscale_(one.optimizer)
+    values = _numbers({**(besides or {}), **summed, "": _norm(one)})
+    norm = values.pop("")
+    if not math.isfinite(values["loss"]):
+        raise Diverged(f"{what}: the loss is {values['loss']}; try a smaller --lr, or pretrain.warmup_steps", values)
+    if not math.isfinite(norm):
+        _overflow_(one, values, what)
+    clip = one.settings.clip_norm
+    if clip and norm > clip:
+        torch._foreach_mul_(_gradients(one), clip / norm)
+    for group in one.optimizer.param_groups:
+        group["lr"] = lr
+    one.scaler.step(one.optimizer)
+    one.scaler.update()
+    return values
+
+
+def _sent(one: Trainee, last: bool) -> AbstractContextManager[Any]:
+    """Overlapped gradients are sent during the last part's backward pass only."""
+    return nullcontext() if last or not isinstance(one.forward, Overlapped) else one.forward.no_sync()
+
+
+def _gradients(one: Trainee) -> list[Tensor]:
+    return [parameter.grad for parameter in one.network.parameters() if parameter.grad is not None]
+
+
+def _buffers(one: Trainee) -> list[Tensor]:
+    """Running statistics."""
+    return [buffer for network in (one.network, *one.others) for buffer in network.buffers()]
+
+
+def _reduce_(one: Trainee) -> None:
+    """Sums the gradients over all processes, and averages the running statistics, which each has from its images."""
+    if one.world.size == 1:
+        return
+    statistics = [buffer for buffer in _buffers(one) if buffer.is_floating_point()]
+    if isinstance(one.forward, Overlapped):
+        torch._foreach_mul_(_gradients(one), one.world.size)  # it averages
+        gradients = []
+    else:
+        for parameter in one.network.parameters():  # a parameter without gradient here may have one elsewhere
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = _gradients(one)
+    flat = one.world.all_sum(torch.cat([tensor.flatten() for tensor in [*gradients, *statistics]]))
+    parts = torch.split(flat, [tensor.numel() for tensor in [*gradients, *statistics]])
+    with torch.no_grad():
+        for tensor, part in zip(gradients, parts, strict=False):
+            tensor.copy_(part.view_as(tensor))
+        for tensor, part in zip(statistics, parts[len(gradients) :], strict=True):
+            tensor.copy_(part.view_as(tensor) / one.world.size)
+
+
+def _norm(one: Trainee) -> Tensor:
+    """The Euclidean norm of the gradient, ()."""
+    total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(_gradients(one))))
+    return total
+
+
+def _numbers(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars as numbers of Python, integers as such; the one place where a step waits for a GPU."""
+    values = torch.stack([tensor.double() for tensor in tensors.values()]).tolist()
+    kinds = [float if tensor.is_floating_point() else int for tensor in tensors.values()]
+    return {name: kind(value) for name, kind, value in zip(tensors, kinds, values, strict=True)}
+
+
+def _overflow_(one: Trainee, values: dict[str, float], what: str) -> None:
+    """Raises Overflow, the fp16 scale halved, or Diverged, naming parameters, where the scale is not to blame."""
+    names = [name for name, p in one.network.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    if one.scaler.is_enabled() and one.scaler.get_scale() > _SMALLEST_SCALE:
+        one.scaler.step(one.optimizer)  # skips, and counts
+        one.scaler.update()
+        raise Overflow(f"{what}: fp16 gradients overflow", values)
+    some = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])]) or "all parameters together"
+    raise Diverged(
+        f"{what}: the gradient of {some} is not finite although the loss is {values['loss']:.4f}; "
+        "try a smaller --lr, or --set run.clip_norm=1",
+        {**values, "parameters": names},
+    )
+
+
+def part_key(world: World, part: int) -> tuple[int, ...]:
+    """What tells a part of a batch from others; nothing for the first, which may be all there is."""
+    return (world.rank, part) if world.rank or part else ()
+
+
+def seed_dropout(seed: int, *place: int | str) -> None:
+    """Makes the dropout of a step, which draws from torch's global generator, a function of seed and place."""
+    torch.manual_seed(int(torch.randint(2**31, (), generator=generator(seed, "dropout", *place))))
