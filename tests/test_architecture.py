@@ -1,6 +1,7 @@
 """The shape of the software: what may import what, and that `--help` is quick."""
 
 import ast
+import graphlib
 import inspect
 import os
 import pkgutil
@@ -32,6 +33,10 @@ CORE_MAY_IMPORT = {
     "torch",
     "mdp",
 }
+FLOORS = (  # the folders of mdp/io from the ground: each knows those below it only
+    "errors", "files", "datasets", "journal", "recipe", "data", "processes", "run", "pictures", "check", "inference",
+    "weights", "export", "report", "evaluation", "training", "studies",
+)  # fmt: skip
 OPTIONAL = {"timm_backbone.py": "timm"}  # the extras that core knows, each in one file, and imported in a function
 
 
@@ -70,6 +75,42 @@ def test_core_does_not_print_open_or_look_at_a_clock(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "io").rglob("*.py")), ids=lambda path: path.stem)
 def test_io_knows_nothing_of_the_command_line(path: Path) -> None:
     assert not [name for name in imports_of(path) if name.split(".")[0] == "click" or name == "mdp.cli"]
+
+
+def modules_of(path: Path) -> set[str]:
+    """The modules of mdp that a file imports, inside its functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}  # a module, or something in one
+            found |= {name if name in MODULES else node.module or "" for name in names}
+    return {name for name in found if name in MODULES}
+
+
+MODULES = {
+    ".".join(("mdp", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def test_a_folder_of_io_imports_from_the_floors_below_only_and_no_import_goes_in_a_circle() -> None:
+    imported = {name: modules_of(path) for name, path in MODULES.items()}
+    tuple(graphlib.TopologicalSorter(imported).static_order())  # raises CycleError, which names the circle
+    floor = {name: FLOORS.index(name.split(".")[2]) for name in MODULES if name.startswith("mdp.io.")}
+    pairs = [(name, other) for name in floor for other in imported[name] if other in floor]
+    assert [f"{name} imports {other}" for name, other in pairs if floor[name] < floor[other]] == []
+    assert len(pairs) > 300  # so that a test that sees no import does not pass
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in (PACKAGE / "io").rglob("*.py")}), ids=lambda p: p.name
+)
+def test_a_folder_of_io_says_what_lives_there_and_can_be_taken_in_at_a_glance(folder: Path) -> None:
+    says = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    assert says
+    assert folder.name == "datasets" or len(list(folder.glob("*.py"))) <= 14
 
 
 def test_the_table_of_contents_lists_every_public_name() -> None:
