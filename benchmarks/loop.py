@@ -61,7 +61,7 @@ def _case() -> Case:
         assert folder
 
     entries = (
-        Entry("mdp.io.training.pretraining.loop.loop", "ours", ours),
+        Entry("mdp.io.training.loop.loop", "ours", ours),
         Entry("a plain loop", "plain", lambda: _plain(run, 0.0)),
         Entry("a plain loop and 0.2 ms a step", "plain", lambda: _plain(run, ALLOWED)),
     )

@@ -143,7 +143,7 @@ def test_a_run_keeps_its_first_samples_and_its_predictions_and_they_change_nothi
     assert np.array(Image.open(tuned / "predictions" / "shapes-target.png")).std() > 20
     source = (tuned / "report.html").read_text()
     assert source.count("<img") == 2
-    monkeypatch.setattr("mdp.io.training.pretraining.context.Place.picture", lambda *_: None)
+    monkeypatch.setattr("mdp.io.training.context.Place.picture", lambda *_: None)
     unseen = run_pretraining(request(("method.mix.region", True), out=Path("unseen")))
     assert not (unseen / "predictions").exists()
     assert_same(tensors_of(unseen), tensors_of(run))
