@@ -25,7 +25,7 @@ from mdp.core.processes import alone
 from mdp.io.processes.world import ALONE
 from mdp.io.recipe.settings import RunSettings
 from mdp.io.training.optimizers import sgd
-from mdp.io.training.update import trainee, unharmed, update_
+from mdp.io.training.update import new_trainee, unharmed, update_
 
 Network = TypeVar("Network", bound=nn.Module)
 Run = Callable[[], Tensor]  # a step; returns its loss
@@ -106,18 +106,18 @@ def pretraining(recipe: StepRecipe, key_forward: bool = True) -> Run:
     views, device = made_views(recipe), recipe.device
     make = partial(sgd, lr=RATE, momentum=0.9, weight_decay=1e-4)
     pair = new_pair(recipe)
-    one, forward = trainee(pair, make, recipe.run, device, ALONE, sync=False)
+    trainee, forward = new_trainee(pair, make, recipe.run, device, ALONE, sync=False)
     keyed = forward if key_forward else EncoderPair(forward.query, Given(_keys(pair, views)))
     settings, processes = recipe.settings, alone(recipe.images)
     state, step = multi_dataset.initial_state(settings, recipe.data, generator(1), device), 0
 
     def run() -> Tensor:
         nonlocal state, step
-        with unharmed(one, views):
-            with one.autocast():
+        with unharmed(trainee, views):
+            with trainee.autocast():
                 ready = multi_dataset.prepare(keyed, state, views, settings, generator(2, step), processes)
             turn = partial(multi_dataset.loss, forward, ready.shared, ready.parts, settings)
-            values = update_(one, [turn], RATE, f"step {step + 1}", ready.metrics)
+            values = update_(trainee, [turn], RATE, f"step {step + 1}", ready.metrics)
         follow_(pair, 0.999)
         state, step = ready.state, step + 1
         return torch.tensor(values["loss"])

@@ -27,7 +27,7 @@ from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.settings import EvalSettings, PretrainSettings, RunSettings
 from mdp.io.run.opened import new_segmentor
 from mdp.io.training.optimizers import sgd
-from mdp.io.training.update import trainee, update_
+from mdp.io.training.update import new_trainee, update_
 
 BATCH = 8
 MODEL = {"backbone": "resnet18", "width": 4, "output_stride": 16, "channels": 8, "dilations": [1, 2]}
@@ -50,7 +50,9 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     data = Data(pool.union, BATCH, 2)
     pair = method.build(settings, NetworkSettings(**{**MODEL, "dilations": (1, 2)}), data, generator(0))
     run = RunSettings(gradients=gradients, accumulate=accumulate)
-    one, forward = trainee(pair, partial(sgd, lr=0.1, momentum=0.9, weight_decay=0.0), run, CPU, world, sync=True)
+    trainee, forward = new_trainee(
+        pair, partial(sgd, lr=0.1, momentum=0.9, weight_decay=0.0), run, CPU, world, sync=True
+    )
     for network in (*pair, forward.query):
         network.eval()
     processes = world.share(BATCH)
@@ -67,7 +69,7 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
         return method.loss(forward, ready.shared, part, settings)
 
     turns = [partial(loss, part) for part in split(ready.parts, len(own), accumulate)]
-    values = update_(one, turns, 0.1, "step 1")
+    values = update_(trainee, turns, 0.1, "step 1")
     return {
         "loss": torch.tensor(values["loss"], dtype=torch.float64),
         "gradient": torch.cat([p.grad.flatten() for p in pair.query.parameters() if p.grad is not None]),

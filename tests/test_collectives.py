@@ -98,7 +98,7 @@ class Slow(World):
 
     clock: Clock
 
-    def any(self, *flags: bool) -> list[bool]:
+    def any_true(self, *flags: bool) -> list[bool]:
         ask(self, self.clock, 0.5)
         return list(flags)
 

@@ -33,10 +33,10 @@ SPACE = LabelSpace(name="a", classes=("road", "car", "sky"), colors=((10, 20, 30
 STEP = gallery._PANEL[0] + sheet.GAP
 
 
-def see_(worst: Worst, place: int, guess: Tensor, labels: Tensor, name: str = "") -> None:
+def observe_(worst: Worst, place: int, guess: Tensor, labels: Tensor, name: str = "") -> None:
     counts = confusion_matrix(guess, labels, 3)
     image = torch.zeros(3, *labels.shape, dtype=torch.uint8)
-    worst.see_(place, name or f"{place}.png", counts, image, guess, labels)
+    worst.observe_(place, name or f"{place}.png", counts, image, guess, labels)
 
 
 def shown(place: int, name: str, classes: tuple[int, ...] = (0,), noise: bool = False) -> Shown:
@@ -64,8 +64,8 @@ def test_the_worst_are_the_first_of_all_sorted_whatever_order_they_come_in(
     alone = Worst(count, SPACE)
     for place in order:
         guess = (torch.arange(4) >= right[place]).long().view(2, 2)
-        see_(halves[place % 2], place, guess, labels)
-        see_(alone, place, guess, labels)
+        observe_(halves[place % 2], place, guess, labels)
+        observe_(alone, place, guess, labels)
     score = {
         place: mean_iou(confusion_matrix((torch.arange(4) >= right[place]).long(), labels.view(4), 3))
         for place in order
@@ -84,7 +84,7 @@ class Both:
     def __init__(self, said: list[list[Shown]]) -> None:
         self.said = said
 
-    def told(self, value: Any) -> list[Any]:
+    def gather_objects(self, value: Any) -> list[Any]:
         assert sorted(value) == self.said[0]
         return self.said
 
@@ -92,7 +92,7 @@ class Both:
 def test_an_images_score_counts_the_classes_labelled_or_predicted_in_it() -> None:
     worst = Worst(1, SPACE)
     labels = torch.tensor([[0, 0, 0, IGNORE]], dtype=torch.int16)
-    see_(worst, 0, torch.tensor([[0, 0, 1, 2]]), labels)
+    observe_(worst, 0, torch.tensor([[0, 0, 1, 2]]), labels)
     (item,) = worst.of_all(ALONE)
     assert item.miou == pytest.approx((2 / 3 + 0) / 2)  # road 2 of 3, car predicted once; sky only where ignored
     assert item.accuracy == pytest.approx(2 / 3)
@@ -101,7 +101,7 @@ def test_an_images_score_counts_the_classes_labelled_or_predicted_in_it() -> Non
 
 def test_an_image_without_labelled_pixels_is_left_out() -> None:
     worst = Worst(3, SPACE)
-    see_(worst, 0, torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2), IGNORE, dtype=torch.int16))
+    observe_(worst, 0, torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2), IGNORE, dtype=torch.int16))
     assert worst.of_all(ALONE) == []
 
 

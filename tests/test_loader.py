@@ -17,7 +17,7 @@ from mdp.io.errors import DatasetError, MdpError
 from mdp.io.files import jpeg
 from mdp.io.journal.journal import Journal
 from mdp.io.processes.world import ALONE
-from mdp.io.training.context import Place
+from mdp.io.training.context import RunContext
 from mdp.io.training.loop import DataWait
 
 CPU = torch.device("cpu")
@@ -137,8 +137,8 @@ def test_a_run_that_waits_for_data_is_told_once_what_may_help(tmp_path: Path) ->
 def test_where_hints_are_not_wanted_none_is_given(tmp_path: Path) -> None:
     assert said(tmp_path, *[(15.0, 30.0)] * 9, advice="") == ""
     pool = pool_with("a.jpg")
-    place = Place(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0), device=CPU, world=ALONE, hints=False)
-    assert place.advice(pool, 0) == ""
+    context = RunContext(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0), device=CPU, world=ALONE, hints=False)
+    assert context.advice(pool, 0) == ""
 
 
 def pool_with(*photos: str) -> Pool:
@@ -167,8 +167,8 @@ def test_the_decoder_is_recommended_where_jpeg_photos_are_read_without_it_and_wo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(jpeg, "simplejpeg", lambda: jpeg if extra else None)
-    place = Place(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0), device=CPU, world=ALONE)
-    assert place.advice(pool_with(*photos), workers) == expected
+    context = RunContext(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0), device=CPU, world=ALONE)
+    assert context.advice(pool_with(*photos), workers) == expected
 
 
 def test_a_slow_start_or_a_fifth_of_the_time_is_not_worth_a_line(tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ def test_best_median_and_worst_are_in_order_and_none_is_shown_twice(count: int, 
 
 def test_images_without_a_labelled_pixel_have_no_score() -> None:
     scores = ImageScores()
-    scores.see_(0, "", torch.zeros(2, 2, dtype=torch.int64))
-    scores.see_(1, "", torch.tensor([[3, 1], [0, 0]]))
+    scores.observe_(0, "", torch.zeros(2, 2, dtype=torch.int64))
+    scores.observe_(1, "", torch.tensor([[3, 1], [0, 0]]))
     assert scores.of_all(ALONE) == [Scored(0.375, 1)]
 
 
@@ -143,7 +143,7 @@ def test_a_run_keeps_its_first_samples_and_its_predictions_and_they_change_nothi
     assert np.array(Image.open(tuned / "predictions" / "shapes-target.png")).std() > 20
     source = (tuned / "report.html").read_text()
     assert source.count("<img") == 2
-    monkeypatch.setattr("mdp.io.training.context.Place.picture", lambda *_: None)
+    monkeypatch.setattr("mdp.io.training.context.RunContext.picture", lambda *_: None)
     unseen = run_pretraining(request(("method.mix.region", True), out=Path("unseen")))
     assert not (unseen / "predictions").exists()
     assert_same(tensors_of(unseen), tensors_of(run))

@@ -87,8 +87,8 @@ def test_an_fp16_overflow_halves_the_scale_and_changes_nothing_else(monkeypatch:
 
     def scaled(self: pretraining.Pretraining, items: list[Any], step: int) -> dict[str, float]:
         if step in (0, 2):
-            self.one.scaler.load_state_dict(
-                {**self.one.scaler.state_dict(), "scale": 2.0 ** (10 if step == 0 else 100)}
+            self.trainee.scaler.load_state_dict(
+                {**self.trainee.scaler.state_dict(), "scale": 2.0 ** (10 if step == 0 else 100)}
             )
         before = {name: tensor.clone() for name, tensor in everything(self).items()}
         metrics = advance(self, items, step)
@@ -98,8 +98,8 @@ def test_an_fp16_overflow_halves_the_scale_and_changes_nothing_else(monkeypatch:
         )
         assert same == ("overflow" in metrics)
         if step == 2:
-            assert self.one.scaler.get_scale() == 2.0**99
-            self.one.scaler.load_state_dict({**self.one.scaler.state_dict(), "scale": 2.0**10})
+            assert self.trainee.scaler.get_scale() == 2.0**99
+            self.trainee.scaler.load_state_dict({**self.trainee.scaler.state_dict(), "scale": 2.0**10})
         return metrics
 
     monkeypatch.setattr(pretraining.Pretraining, "advance", scaled)
@@ -115,7 +115,7 @@ def test_an_fp16_overflow_in_fine_tuning_changes_the_scale_only_and_the_scale_is
     advance = Finetuning.advance
 
     def scaled(self: Finetuning, items: list[Any], step: int) -> dict[str, float]:
-        scaler, scales = self.one.scaler, {0: 2.0**10, 1: 2.0**100, 2: 2.0**9}
+        scaler, scales = self.trainee.scaler, {0: 2.0**10, 1: 2.0**100, 2: 2.0**9}
         scaler.load_state_dict({**scaler.state_dict(), "scale": scales.get(step, scaler.get_scale())})
         before = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         metrics = advance(self, items, step)

@@ -31,12 +31,12 @@ from mdp.io.processes.world import ALONE, World, answered
 from mdp.io.recipe.layers import merge, nest, resolve
 from mdp.io.recipe.settings import PretrainSettings, RunSettings
 from mdp.io.run.opened import new_segmentor
-from mdp.io.training.context import Place
+from mdp.io.training.context import RunContext
 from mdp.io.training.finetuning import Finetuning
 from mdp.io.training.job import _ended
 from mdp.io.training.loop import Position, Schedule, loop
 from mdp.io.training.optimizers import sgd
-from mdp.io.training.update import Trainee, part_key, seed_dropout, trainee, update_
+from mdp.io.training.update import Trainee, new_trainee, part_key, seed_dropout, update_
 from mdp.io.training.validation import Looker, probe
 from tests.small_runs import TINY
 from tests.tensors import rng_of
@@ -54,22 +54,22 @@ def learner(world: World, **settings: Any) -> Trainee:
             parameter.copy_(torch.randn(parameter.shape, generator=rng_of(number)))
     run = RunSettings(**{"gradients": "flat", **settings})
     make = partial(sgd, lr=0.1, momentum=0.9, weight_decay=0.01)
-    return trainee(EncoderPair(network, network), make, run, CPU, world, sync=False)[0]
+    return new_trainee(EncoderPair(network, network), make, run, CPU, world, sync=False)[0]
 
 
 def own_rows(world: World) -> Tensor:
     return torch.split(ROWS, even_parts(len(ROWS), world.size))[world.rank]
 
 
-def update(one: Trainee, parts: int = 1) -> dict[str, float]:
+def update(trainee: Trainee, parts: int = 1) -> dict[str, float]:
     """One step down the mean square over all rows, this process's taken in so many parts."""
 
     def loss(rows: Tensor) -> Loss:
-        value = one.network(rows).square().sum() / len(ROWS)
+        value = trainee.network(rows).square().sum() / len(ROWS)
         return Loss(value, {"twice": 2 * value.detach()})
 
-    rows = own_rows(one.world)
-    return update_(one, [partial(loss, part) for part in torch.split(rows, len(rows) // parts)], 0.1, "step 1")
+    rows = own_rows(trainee.world)
+    return update_(trainee, [partial(loss, part) for part in torch.split(rows, len(rows) // parts)], 0.1, "step 1")
 
 
 @pytest.mark.parametrize(("size", "parts"), [(1, 2), (1, 3), (2, 1), (3, 2)])
@@ -77,10 +77,10 @@ def test_parts_and_processes_change_the_weights_as_the_whole_batch_does(size: in
     """With fixed statistics."""
 
     def work(world: World) -> tuple[dict[str, float], list[Tensor]]:
-        one = learner(world)
-        one.network.eval()
-        values = update(one, parts)
-        return values, [parameter.detach() for parameter in one.network.parameters()]
+        trainee = learner(world)
+        trainee.network.eval()
+        values = update(trainee, parts)
+        return values, [parameter.detach() for parameter in trainee.network.parameters()]
 
     whole = learner(ALONE)
     whole.network.eval()
@@ -92,15 +92,15 @@ def test_parts_and_processes_change_the_weights_as_the_whole_batch_does(size: in
 
 def test_running_statistics_are_the_mean_over_processes() -> None:
     def work(world: World) -> Tensor:
-        one = learner(world)
-        update(one)
-        return one.network[1].running_mean
+        trainee = learner(world)
+        update(trainee)
+        return trainee.network[1].running_mean
 
     own = []
     for rank in range(3):
-        one = learner(ALONE)
-        one.network(own_rows(World(rank, 3)))
-        own.append(one.network[1].running_mean)
+        trainee = learner(ALONE)
+        trainee.network(own_rows(World(rank, 3)))
+        own.append(trainee.network[1].running_mean)
     assert not torch.allclose(own[0], own[1])
     for mean in worlds(3, work):
         torch.testing.assert_close(mean, torch.stack(own).mean(0))
@@ -108,20 +108,20 @@ def test_running_statistics_are_the_mean_over_processes() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_gradient_that_is_clipped_is_the_one_without_the_scale(precision: str) -> None:
-    one, free = learner(ALONE, precision=precision, clip_norm=0.01), learner(ALONE, precision=precision)
-    for each in (one, free):
+    trainee, free = learner(ALONE, precision=precision, clip_norm=0.01), learner(ALONE, precision=precision)
+    for each in (trainee, free):
         if precision == "fp16":
             each.scaler.load_state_dict({**each.scaler.state_dict(), "scale": 2.0**6})  # that does not overflow
         update(each)
     lengths = [
         float(torch.stack([p.grad.norm() for p in each.network.parameters() if p.grad is not None]).norm())
-        for each in (one, free)
+        for each in (trainee, free)
     ]
     assert lengths[0] == pytest.approx(0.01, rel=1e-4)
     assert 0.1 < lengths[1] < 1000, lengths
     cosine = sum(
         float((p.grad * q.grad).sum())  # type: ignore[operator]
-        for p, q in zip(one.network.parameters(), free.network.parameters(), strict=True)
+        for p, q in zip(trainee.network.parameters(), free.network.parameters(), strict=True)
     )
     assert cosine == pytest.approx(lengths[0] * lengths[1], rel=1e-3)  # shorter, in the same direction
 
@@ -243,8 +243,8 @@ def test_fine_tuning_divides_its_loss_by_the_pixels_of_all_processes(ignored: bo
 
     def work(world: World) -> tuple[float, Tensor]:
         network = new_segmentor(recipe, pool.union.size)
-        place = Place(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0, main=False), device=CPU, world=world)
-        run = Finetuning(recipe, network, pool, None, place, None)
+        context = RunContext(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0, main=False), device=CPU, world=world)
+        run = Finetuning(recipe, network, pool, None, context, None)
         network.eval()
         own = [item for key in next(run.keys(0, 1)) if isinstance(item := items[key], CropItem)][run.processes.own]
         return run.advance(stack_crops(own), 0)["loss"], network.decode_head.conv_seg.weight.detach()
@@ -263,7 +263,7 @@ def test_samples_that_were_left_out_are_counted_over_all_processes(
 ) -> None:
     def work(world: World) -> None:
         journal = Journal(tmp_path, 1, 1.0, main=world.main)
-        _ended(Place(folder=tmp_path, journal=journal, device=CPU, world=world, skipped=world.rank + 1))
+        _ended(RunContext(folder=tmp_path, journal=journal, device=CPU, world=world, skipped=world.rank + 1))
 
     worlds(3, work)
     assert capsys.readouterr().err.startswith("6 samples could not be read")
@@ -271,9 +271,9 @@ def test_samples_that_were_left_out_are_counted_over_all_processes(
 
 def test_processes_that_say_different_things_all_hear_what_differs() -> None:
     def work(world: World) -> str:
-        world.same(settings="equal", files="equal")
+        world.require_equal(settings="equal", files="equal")
         with pytest.raises(ProcessError) as error:
-            world.same(settings="equal", files=f"of {world.rank}" if world.rank == 2 else "equal")
+            world.require_equal(settings="equal", files=f"of {world.rank}" if world.rank == 2 else "equal")
         return str(error.value)
 
     assert all("files is not the same on all processes" in words for words in worlds(3, work))
@@ -304,11 +304,11 @@ def test_an_error_of_ones_own_is_not_blamed_on_others() -> None:
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_all_before_weights_change() -> None:
     def work(world: World) -> bool:
-        one = learner(world)
-        before = [parameter.detach().clone() for parameter in one.network.parameters()]
+        trainee = learner(world)
+        before = [parameter.detach().clone() for parameter in trainee.network.parameters()]
         bad = math.nan if world.rank == 1 else 1.0
         with pytest.raises(Diverged, match="the loss is nan"):
-            update_(one, [lambda: Loss(bad * one.network(own_rows(world)).sum(), {})], 0.1, "step 1")
-        return all(map(torch.equal, before, one.network.parameters()))
+            update_(trainee, [lambda: Loss(bad * trainee.network(own_rows(world)).sum(), {})], 0.1, "step 1")
+        return all(map(torch.equal, before, trainee.network.parameters()))
 
     assert worlds(3, work) == [True] * 3

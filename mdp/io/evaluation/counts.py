@@ -44,10 +44,10 @@ class Tally(NamedTuple):
         return self.confusions.sum(0)
 
 
-class Sees(Protocol):
-    """What looks at every image while a split is scored."""
+class Observer(Protocol):
+    """Looks at every image while a split is scored."""
 
-    def see_(self, place: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
+    def observe_(self, index: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
         """Takes an image (3, H, W) of the split in, with its confusion matrix; prediction and labels are (H, W)."""
 
 
@@ -69,11 +69,13 @@ def score(
     stop: Stop | None = None,
     world: World = ALONE,
     skipped: Callable[[MdpError], None] | None = None,
-    sees: Sees | None = None,
+    observer: Observer | None = None,
 ) -> Tensor:
     """Confusion matrices (K, C, C) of the network over K blocks of consecutive images of the pool; see `tally`."""
     plain = replace(settings, boundary=False)
-    return tally(network, pool, plain, device, workers, stop, world=world, skipped=skipped, sees=sees).confusions
+    return tally(
+        network, pool, plain, device, workers, stop, world=world, skipped=skipped, observer=observer
+    ).confusions
 
 
 def tally(
@@ -88,14 +90,14 @@ def tally(
     keep: Saved | None = None,
     world: World = ALONE,
     skipped: Callable[[MdpError], None] | None = None,
-    sees: Sees | None = None,
+    observer: Observer | None = None,
 ) -> Tally:
     """The counts of the network over the pool; blocks and groups tell how much a score depends on the choice of images.
 
     The network is left in evaluation mode.  The images are dealt out to all processes.  `tell` hears (images done,
     images in all), `say` lines; `keep` says where predictions are saved.  A `stop` that is set ends it early.
-    `skipped` hears of files that cannot be read and are left out; without it the first of them is raised.  `sees` looks
-    at every image.
+    `skipped` hears of files that cannot be read and are left out; without it the first of them is raised.  `observer`
+    looks at every image.
     """
     classes = pool.union.size
     count = min(len(pool.samples), settings.images or len(pool.samples))
@@ -115,8 +117,10 @@ def tally(
                 grouped[item.place * groups // count] += block_counts(matrix)
                 if settings.boundary:
                     edges += boundary_counts(guess, item.labels, classes)
-                if sees:
-                    sees.see_(item.place, pool.samples[item.place].image, matrix, item.image, guess, item.labels)
+                if observer:
+                    observer.observe_(
+                        item.place, pool.samples[item.place].image, matrix, item.image, guess, item.labels
+                    )
                 if keep:
                     save(keep, item.place, item.image, guess, item.labels)
             if tell:

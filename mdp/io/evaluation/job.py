@@ -72,7 +72,7 @@ def _evaluate(
     with memory_in_one_line(), saved(folder, pool, kinds, world) as place:
         counts = tally(
             network, pool, settings, device, workers,
-            tell=progress.tell, say=progress.say, keep=place, world=world, sees=worst,
+            tell=progress.tell, say=progress.say, keep=place, world=world, observer=worst,
         )  # fmt: skip
     scores = {
         "dataset": dataset.name,

@@ -59,12 +59,12 @@ def saved(folder: Path, pool: Pool, kinds: Sequence[Format], world: World) -> It
     photos = relative_places([sample.image for sample in pool.samples])
     places = {kind.name: _apart(kind.name, [kind.place(photo) for photo in photos], pool) for kind in kinds}
     unfinished = folder / _UNFINISHED
-    world.said(lambda: _cleared(unfinished, places))  # one process, while the others wait
+    world.broadcast_main(lambda: _cleared(unfinished, places))  # one process, while the others wait
     (space,) = pool.union.spaces
     formats = {kind.name: kind.encode for kind in kinds if kind.name not in ("predictions", "overlays")}
     try:
         yield Saved(unfinished, places, formats, space)
-        world.said(lambda: _moved(unfinished, folder))
+        world.broadcast_main(lambda: _moved(unfinished, folder))
     finally:
         if world.main:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -32,15 +32,15 @@ class ImageScores:
     def __init__(self) -> None:
         self.found: list[Scored] = []
 
-    def see_(self, place: int, name: str, counts: Tensor, *_: Tensor) -> None:
+    def observe_(self, index: int, name: str, counts: Tensor, *_: Tensor) -> None:
         """Notes the image's mIoU, from its confusion matrix."""
         miou = mean_iou(counts)
         if math.isfinite(miou):
-            self.found.append(Scored(miou, place))
+            self.found.append(Scored(miou, index))
 
     def of_all(self, world: World) -> list[Scored]:
         """The images of all processes, worst first."""
-        return sorted(item for own in world.told(self.found) for item in own)
+        return sorted(item for own in world.gather_objects(self.found) for item in own)
 
 
 def best_median_worst(scored: Sequence[Scored], each: int = EACH) -> list[tuple[str, Scored]]:

@@ -73,20 +73,20 @@ class Worst:
         self.count, self.space = count, space
         self.heap: list[tuple[float, int, Shown]] = []  # the best of the worst first
 
-    def see_(self, place: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
+    def observe_(self, index: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
         """Keeps the image if it is among the worst."""
         miou = mean_iou(counts)
         if not math.isfinite(miou):
             return
-        rank = (-miou, -place)
+        rank = (-miou, -index)
         if len(self.heap) == self.count and rank < self.heap[0][:2]:
             return
         keep = heapq.heappush if len(self.heap) < self.count else heapq.heappushpop
-        keep(self.heap, (*rank, look(place, name, counts, image, guess, labels, self.space)))
+        keep(self.heap, (*rank, look(index, name, counts, image, guess, labels, self.space)))
 
     def of_all(self, world: World) -> list[Shown]:
         """The worst of all processes, worst first."""
-        found = [item for own in world.told([shown for *_, shown in self.heap]) for item in own]
+        found = [item for own in world.gather_objects([shown for *_, shown in self.heap]) for item in own]
         return sorted(found)[: self.count]
 
 

@@ -29,7 +29,7 @@ def agree(world: World, recipe: Recipe, plan: Plan) -> None:
     """Raises ProcessError unless all processes run the same program on the same data with the same settings."""
     pools = [pool.samples for pool in (plan.pool, plan.validation) if pool]
     versions = f"mdp {mdp.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    world.same(settings=json.dumps(as_layer(recipe)), files=repr(pools), versions=versions)
+    world.require_equal(settings=json.dumps(as_layer(recipe)), files=repr(pools), versions=versions)
 
 
 @contextmanager

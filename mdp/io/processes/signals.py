@@ -30,7 +30,7 @@ class Stop:
 
     def agree(self, world: World) -> bool:
         """Whether any process was asked to stop; then all were."""
-        if any(world.any(bool(self))) and not self.name:
+        if any(world.any_true(bool(self))) and not self.name:
             self.name = "a signal to another process"
         return bool(self.name)
 

@@ -86,14 +86,14 @@ class World(NamedTuple):
         with self.collectives.timed(tensor.device) if self.collectives else nullcontext(), answered():
             yield
 
-    def any(self, *flags: bool) -> list[bool]:
+    def any_true(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is up on any process."""
         if self.size == 1:
             return list(flags)
         return (self.all_sum(torch.tensor(flags, dtype=torch.int64)) > 0).tolist()
 
-    def said(self, say: Callable[[], str]) -> str:
-        """What the main process alone does, and its answer on every process; it may take long."""
+    def broadcast_main(self, say: Callable[[], str]) -> str:
+        """The answer of what the main process alone does, on every process; it may take long."""
         words = [say() if self.main else ""]
         if self.size == 1:
             return words[0]
@@ -101,8 +101,8 @@ class World(NamedTuple):
             dist.broadcast_object_list(words, group=self.patient)  # the others may have to wait for it
         return words[0]
 
-    def told(self, value: Any) -> list[Any]:
-        """What each process says, on every process."""
+    def gather_objects(self, value: Any) -> list[Any]:
+        """The values of all processes, in their order, on every process."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -110,12 +110,12 @@ class World(NamedTuple):
             dist.all_gather_object(values, value, group=self.patient)
         return values
 
-    def same(self, **texts: str) -> None:
-        """Raises ProcessError, naming what differs, unless all processes say the same."""
+    def require_equal(self, **texts: str) -> None:
+        """Raises ProcessError, naming what differs, unless all processes have the same texts."""
         for name, text in texts.items():
             digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])  # 48 bits: the sums below are exact
             first = self.all_sum(torch.tensor(digest if self.main else 0))
-            if any(self.any(int(first) != digest)):
+            if any(self.any_true(int(first) != digest)):
                 raise ProcessError(f"{name} is not the same on all processes; start them with the same files")
 
 

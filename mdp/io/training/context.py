@@ -27,7 +27,7 @@ from mdp.io.training.loop import Position
 
 
 @dataclass(kw_only=True)
-class Place:
+class RunContext:
     """Where a run happens."""
 
     folder: Path
@@ -62,9 +62,9 @@ class Place:
             "scaler": scaler.state_dict(),
             **others,
         }
-        place = self.folder / "checkpoints"
-        previous = place / "previous.safetensors" if name == "last" else None
-        save(place / f"{name}.safetensors", tensors, about, previous)
+        home = self.folder / "checkpoints"
+        previous = home / "previous.safetensors" if name == "last" else None
+        save(home / f"{name}.safetensors", tensors, about, previous)
 
     def picture(self, name: str, draw: Callable[[], Image.Image]) -> None:
         """Draws a picture into the run's folder, if this is the main process: `samples/first.png`."""

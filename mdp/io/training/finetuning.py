@@ -32,10 +32,10 @@ from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
 from mdp.io.run.checkpoint import Checkpoint
 from mdp.io.run.restore import prefixed, restore_, section
-from mdp.io.training.context import Place
+from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Position, Schedule, loop, position_of
 from mdp.io.training.optimizers import momentum_of, restore_momentum_, sgd
-from mdp.io.training.update import Overflow, part_key, seed_dropout, trainee, unharmed, update_
+from mdp.io.training.update import Overflow, new_trainee, part_key, seed_dropout, unharmed, update_
 from mdp.io.weights.reading import about_weights
 
 
@@ -48,21 +48,21 @@ class Finetuning:
         network: Segmentor,
         pool: Pool,
         validation: Pool | None,
-        place: Place,
+        context: RunContext,
         resume: Checkpoint | None,
     ) -> None:
         settings = recipe.finetune
-        self.recipe, self.network, self.pool, self.validation, self.place = recipe, network, pool, validation, place
-        self.processes = place.world.share(settings.batch_size)
+        self.recipe, self.network, self.pool, self.validation, self.context = recipe, network, pool, validation, context
+        self.processes = context.world.share(settings.batch_size)
         make = partial(sgd, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
         pair = EncoderPair(network, network)
-        self.one, forward = trainee(pair, make, recipe.run, place.device, place.world, sync=True)
+        self.trainee, forward = new_trainee(pair, make, recipe.run, context.device, context.world, sync=True)
         self.forward = forward.query
         self.last: float | None = None
         if resume:
             restore_(network, section(resume.tensors, "network"), "segmentor")
-            restore_momentum_(self.one.optimizer, network, section(resume.tensors, "momentum"))
-            self.one.scaler.load_state_dict(resume.about.get("scaler", {}))
+            restore_momentum_(self.trainee.optimizer, network, section(resume.tensors, "momentum"))
+            self.trainee.scaler.load_state_dict(resume.about.get("scaler", {}))
             self.last = resume.about["last"]
 
     def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
@@ -76,18 +76,18 @@ class Finetuning:
 
     def advance(self, items: Crops, step: int) -> dict[str, float]:
         settings = self.recipe.finetune
-        batch = crop_batch(items, self.place.device)
+        batch = crop_batch(items, self.context.device)
         lr = polynomial(step / settings.steps, settings.lr, settings.min_lr, settings.power)
         lr *= warm_up(step, settings.warmup_steps)
         count = (batch.labels != IGNORE).sum() if settings.avg_non_ignore else torch.tensor(batch.labels.numel())
-        pixels = self.place.world.all_sum(count).to(self.place.device)
+        pixels = self.context.world.all_sum(count).to(self.context.device)
         losses = [
-            partial(self._loss, part, pixels, step, place)
-            for place, part in enumerate(split(batch, len(batch.labels), self.recipe.run.accumulate))
+            partial(self._loss, part, pixels, step, number)
+            for number, part in enumerate(split(batch, len(batch.labels), self.recipe.run.accumulate))
         ]
         try:
-            with unharmed(self.one, [batch]):
-                values = update_(self.one, losses, lr, f"step {step + 1}")
+            with unharmed(self.trainee, [batch]):
+                values = update_(self.trainee, losses, lr, f"step {step + 1}")
         except Overflow as error:
             return {**error.record, "lr": lr, "overflow": 1}
         except Diverged:
@@ -102,56 +102,56 @@ class Finetuning:
         names = self.samples(step)[self.processes.own]
         rows = strangest(batch.images) if name == "failed" else None
         title = f"step {step + 1}: samples as the network gets them"
-        self.place.picture(f"samples/{name}.png", lambda: sample_sheet([batch], names, self.pool.union, title, rows))
+        self.context.picture(f"samples/{name}.png", lambda: sample_sheet([batch], names, self.pool.union, title, rows))
 
-    def _loss(self, part: Batch, pixels: Tensor, step: int, place: int) -> Loss:
+    def _loss(self, part: Batch, pixels: Tensor, step: int, number: int) -> Loss:
         """The loss of one part of the batch, which has dropout of its own."""
-        seed_dropout(self.recipe.run.seed, step, *part_key(self.place.world, place))
+        seed_dropout(self.recipe.run.seed, step, *part_key(self.context.world, number))
         logits = upsample(self.forward(part.images), self.recipe.finetune.crop)  # (B, C, H, W)
         return Loss(cross_entropy(logits, part.labels, pixels), {})
 
     def validate(self, step: int, stop: Stop) -> float | None:
         if self.validation is None:
             return -math.inf
-        place, run, images = self.place, self.recipe.run, ImageScores()
+        context, run, images = self.context, self.recipe.run, ImageScores()
         confusion = score(
-            self.network, self.validation, inference_settings(self.recipe), place.device, run.workers, stop,
-            world=place.world, skipped=place.skip if run.on_bad_sample == "skip" else None, sees=images,
+            self.network, self.validation, inference_settings(self.recipe), context.device, run.workers, stop,
+            world=context.world, skipped=context.skip if run.on_bad_sample == "skip" else None, observer=images,
         ).sum(0)  # fmt: skip
-        stopped = stop.agree(place.world)
+        stopped = stop.agree(context.world)
         if step == self.recipe.finetune.steps and not stopped:
             self._show_predictions(self.validation, images, step)
         self.network.train()
         if stopped:
             return None
         self.last, accuracy = mean_iou(confusion), pixel_accuracy(confusion)
-        place.journal.record("validate", step, miou=self.last, aacc=accuracy)
-        place.journal.say(f"step {step}: validation mIoU {100 * self.last:.2f}, aAcc {100 * accuracy:.2f}")
+        context.journal.record("validate", step, miou=self.last, aacc=accuracy)
+        context.journal.say(f"step {step}: validation mIoU {100 * self.last:.2f}, aAcc {100 * accuracy:.2f}")
         return self.last
 
     def _show_predictions(self, pool: Pool, images: ImageScores, step: int) -> None:
         """Draws the best, median and worst images of the validation."""
-        chosen = best_median_worst(images.of_all(self.place.world))
+        chosen = best_median_worst(images.of_all(self.context.world))
         space, settings = pool.union.spaces[0], inference_settings(self.recipe)
         names = [sample.image for sample in pool.samples]
 
-        def guess(place: int) -> tuple[Tensor, Tensor, Tensor]:
-            image, labels = pool.read(place)
-            return image, predict(self.network, image, settings, self.place.device), labels
+        def guess(index: int) -> tuple[Tensor, Tensor, Tensor]:
+            image, labels = pool.read(index)
+            return image, predict(self.network, image, settings, self.context.device), labels
 
         title = f"{space.name}: validation after step {step}"
         if chosen:
-            self.place.picture(
+            self.context.picture(
                 f"predictions/{space.name}.png", lambda: prediction_sheet(chosen, guess, names, space, title)
             )
 
     def checkpoint(self, name: str, position: Position) -> None:
         tensors = {
             **prefixed("network", self.network.state_dict()),
-            **prefixed("momentum", momentum_of(self.one.optimizer, self.network)),
+            **prefixed("momentum", momentum_of(self.trainee.optimizer, self.network)),
         }
-        self.place.save(
-            name, tensors, "finetune", position, self.recipe, self.pool.union, self.one.scaler, last=self.last
+        self.context.save(
+            name, tensors, "finetune", position, self.recipe, self.pool.union, self.trainee.scaler, last=self.last
         )
 
 
@@ -160,7 +160,7 @@ def finetune(
     network: Segmentor,
     pool: Pool,
     validation: Pool | None,
-    place: Place,
+    context: RunContext,
     stop: Stop,
     resume: Checkpoint | None,
 ) -> float | None:
@@ -169,14 +169,14 @@ def finetune(
     Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
     """
     settings, seconds = recipe.finetune, 60 * recipe.run.checkpoint_minutes
-    run = Finetuning(recipe, network, pool, validation, place, resume)
+    run = Finetuning(recipe, network, pool, validation, context, resume)
     start = position_of(resume.about) if resume else Position()
     schedule = Schedule(settings.steps, settings.batch_size, settings.validate_steps, seconds, recipe.run.keep_steps)
     keys = own_parts(run.keys(start.step, settings.steps), run.processes.own)
-    made = FinetuneItems(pool, settings, recipe.run.seed, finish=place.finish)
-    items = place.load(made, pool, keys, recipe.run, stack_crops)
-    advice = place.advice(pool, recipe.run.workers)
-    loop(run, items, schedule, place.journal, start, stop, place.world, advice)
+    made = FinetuneItems(pool, settings, recipe.run.seed, finish=context.finish)
+    items = context.load(made, pool, keys, recipe.run, stack_crops)
+    advice = context.advice(pool, recipe.run.workers)
+    loop(run, items, schedule, context.journal, start, stop, context.world, advice)
     return run.last
 
 

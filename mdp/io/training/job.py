@@ -32,7 +32,7 @@ from mdp.io.run import folder as run_folder
 from mdp.io.run.checkpoints import checkpoints_in
 from mdp.io.run.opened import new_segmentor, same_labels
 from mdp.io.training.classifier_init import start_classifier_
-from mdp.io.training.context import Place
+from mdp.io.training.context import RunContext
 from mdp.io.training.finetuning import finetune, finetune_recipe
 from mdp.io.training.pretraining import data_of, pretrain, pretrain_recipe, schedule_of
 from mdp.io.training.resume import Start, begin, differences, fresh, resumed_recipe
@@ -66,24 +66,24 @@ def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
 
 
 @contextmanager
-def _reported(place: Place, wanted: bool) -> Iterator[None]:
+def _reported(context: RunContext, wanted: bool) -> Iterator[None]:
     """Writes the run's report however it ends, but for a second Ctrl-C and faults of ours."""
     try:
         yield
     except MdpError as error:
-        _report(place, wanted, error)
+        _report(context, wanted, error)
         raise
-    _report(place, wanted)
+    _report(context, wanted)
 
 
-def _report(place: Place, wanted: bool, error: MdpError | None = None) -> None:
+def _report(context: RunContext, wanted: bool, error: MdpError | None = None) -> None:
     """The report, with a picture of a sample that cannot be used; what goes wrong with it never hides the error."""
     with suppress(ResourceError):
         if isinstance(error, DatasetError) and error.sample is not None:
-            title = f"after step {place.journal.step}: the sample that cannot be used"
-            place.picture("samples/unusable.png", partial(unusable_sheet, error.sample, title))
-        if wanted and place.world.main:
-            report_at_end(place.folder, place.journal.say)
+            title = f"after step {context.journal.step}: the sample that cannot be used"
+            context.picture("samples/unusable.png", partial(unusable_sheet, error.sample, title))
+        if wanted and context.world.main:
+            report_at_end(context.folder, context.journal.say)
 
 
 def _enough(images: int, world: World, recipe: Recipe, least: int) -> None:
@@ -117,7 +117,7 @@ def _check(recipe: Recipe, plan: Plan, world: World, stop: Stop, quiet: bool) ->
             lines.extend(f"warning: {line}" for line in str(error).splitlines())
         return "\n".join(lines)
 
-    return world.said(check).splitlines() if recipe.run.check else []
+    return world.broadcast_main(check).splitlines() if recipe.run.check else []
 
 
 def run_pretraining(request: Request) -> Path:
@@ -149,11 +149,11 @@ def run_pretraining(request: Request) -> Path:
             parts = ("backbone", "decode_head", "projection_head")
             weights, report = take(path, pair.query, parts, recipe.run.init_from, recipe.run.init_partial)
         checked = _check(recipe, plan, world, stop, request.quiet)
-        folder = start.folder or Path(world.said(lambda: str(fresh("pretrain", plan, request, held))))
+        folder = start.folder or Path(world.broadcast_main(lambda: str(fresh("pretrain", plan, request, held))))
         schedule, length = schedule_of(recipe, images)
         journal = _journal("pretrain", folder, schedule.steps, plan, request, world)
-        place = Place(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
-        with _reported(place, request.report), _recorded(journal, "pretrain", world):
+        context = RunContext(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
+        with _reported(context, request.report), _recorded(journal, "pretrain", world):
             _announce(journal, [*plan.lines, *checked], start, world)
             if world.main:
                 write_class_shares(folder, plan.pool)
@@ -163,8 +163,8 @@ def run_pretraining(request: Request) -> Path:
             )
             for line in report:
                 journal.say(line)
-            pretrain(recipe, plan.pool, plan.validation, place, stop, start.checkpoint, weights)
-            _ended(place)
+            pretrain(recipe, plan.pool, plan.validation, context, stop, start.checkpoint, weights)
+            _ended(context)
     return folder
 
 
@@ -180,11 +180,11 @@ def _where(device: torch.device, world: World, batch: int, recipe: Recipe) -> st
     return ", ".join(parts)
 
 
-def _ended(place: Place) -> None:
+def _ended(context: RunContext) -> None:
     """Says how many samples were left out, by all processes."""
-    skipped = int(place.world.all_sum(torch.tensor(place.skipped)))
+    skipped = int(context.world.all_sum(torch.tensor(context.skipped)))
     if skipped:
-        place.journal.say(
+        context.journal.say(
             f"{skipped} samples could not be read and were left out (--on-bad-sample skip); the lines above name them"
         )
 
@@ -220,10 +220,10 @@ def run_finetuning(request: Request) -> Path:
                 raise RecipeError("--head-init prototypes: scratch has no prototypes; give --init RUN")
             report.append(start_classifier_(network, weights, recipe, plan.pool, device))
         checked = _check(recipe, plan, world, stop, request.quiet)
-        folder = start.folder or Path(world.said(lambda: str(fresh("finetune", plan, request, held))))
+        folder = start.folder or Path(world.broadcast_main(lambda: str(fresh("finetune", plan, request, held))))
         journal = _journal("finetune", folder, recipe.finetune.steps, plan, request, world)
-        place = Place(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
-        with _reported(place, request.report), _recorded(journal, "finetune", world):
+        context = RunContext(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
+        with _reported(context, request.report), _recorded(journal, "finetune", world):
             _announce(journal, [*plan.lines, *checked], start, world)
             if world.main:
                 write_class_shares(folder, plan.pool)
@@ -231,8 +231,8 @@ def run_finetuning(request: Request) -> Path:
                 journal.say(line)
             batch = recipe.finetune.batch_size
             journal.say(f"{recipe.finetune.steps:,} steps of {batch} crops on {_where(device, world, batch, recipe)}")
-            finetune(recipe, network, plan.pool, plan.validation, place, stop, start.checkpoint)
-            _ended(place)
+            finetune(recipe, network, plan.pool, plan.validation, context, stop, start.checkpoint)
+            _ended(context)
     return folder
 
 

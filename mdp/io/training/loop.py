@@ -116,7 +116,7 @@ def loop(
             late = world.main and time.monotonic() - saved_at > schedule.checkpoint_seconds
             spent_together(world)  # what validation asked of the others is not the step's
             asked = time.perf_counter()
-            stopping, late = world.any(bool(stop), late)
+            stopping, late = world.any_true(bool(stop), late)
             agreed = time.perf_counter() - asked
             if stopping or late:
                 run.checkpoint("last", Position(step, validated, best))

@@ -30,10 +30,10 @@ from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run.checkpoint import Checkpoint
 from mdp.io.run.restore import prefixed, restore_, section
-from mdp.io.training.context import Place
+from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Position, Schedule, loop, position_of
 from mdp.io.training.optimizers import momentum_of, restore_momentum_, sgd
-from mdp.io.training.update import Overflow, part_key, seed_dropout, trainee, unharmed, update_
+from mdp.io.training.update import Overflow, new_trainee, part_key, seed_dropout, unharmed, update_
 from mdp.io.training.validation import Looker, draw_predictions, probe
 
 Weights = dict[str, Tensor]
@@ -65,21 +65,27 @@ class Pretraining:
     """A pretraining run: its networks, the method's state, and what a step, a validation and a checkpoint are."""
 
     def __init__(
-        self, recipe: Recipe, pool: Pool, validation: Pool, place: Place, resume: Checkpoint | None, weights: Weights
+        self,
+        recipe: Recipe,
+        pool: Pool,
+        validation: Pool,
+        context: RunContext,
+        resume: Checkpoint | None,
+        weights: Weights,
     ) -> None:
         settings, seed = recipe.pretrain, recipe.run.seed
-        self.recipe, self.pool, self.validation, self.place = recipe, pool, validation, place
+        self.recipe, self.pool, self.validation, self.context = recipe, pool, validation, context
         self.method, self.chosen = find_method(recipe.method.name), recipe.method.settings
         self.schedule, self.epoch_steps = schedule_of(recipe, len(pool.samples))
-        self.processes = place.world.share(settings.batch_size)
+        self.processes = context.world.share(settings.batch_size)
         data = data_of(recipe, pool.union, len(pool.samples))
         self.pair = self.method.build(self.chosen, recipe.model, data, generator(seed, "weights"))
         for network in self.pair:
             network.load_state_dict(weights, strict=False)  # what fits was decided, and reported, before
         make = partial(sgd, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
         sync = self.method.SYNC_BATCH_NORM
-        self.one, self.forward = trainee(self.pair, make, recipe.run, place.device, place.world, sync)
-        self.state = self.method.initial_state(self.chosen, data, generator(seed, "state"), place.device)
+        self.trainee, self.forward = new_trainee(self.pair, make, recipe.run, context.device, context.world, sync)
+        self.state = self.method.initial_state(self.chosen, data, generator(seed, "state"), context.device)
         if resume:
             self._restore_(resume, data)
 
@@ -87,9 +93,9 @@ class Pretraining:
         restore_(self.pair.query, section(resume.tensors, "query"), "query encoder")
         if self.pair.key is not self.pair.query:
             restore_(self.pair.key, section(resume.tensors, "key"), "key encoder")
-        restore_momentum_(self.one.optimizer, self.pair.query, section(resume.tensors, "momentum"))
-        self.state = self.method.unpack(section(resume.tensors, "state", self.place.device), self.chosen, data)
-        self.one.scaler.load_state_dict(resume.about.get("scaler", {}))
+        restore_momentum_(self.trainee.optimizer, self.pair.query, section(resume.tensors, "momentum"))
+        self.state = self.method.unpack(section(resume.tensors, "state", self.context.device), self.chosen, data)
+        self.trainee.scaler.load_state_dict(resume.about.get("scaler", {}))
 
     def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
         """The keys of steps start .. steps - 1 of the whole batch."""
@@ -101,22 +107,22 @@ class Pretraining:
 
     def advance(self, items: Views, step: int) -> dict[str, float]:
         settings, seed = self.recipe.pretrain, self.recipe.run.seed
-        views = view_batches(items, self.place.device)
+        views = view_batches(items, self.context.device)
         lr = settings.lr * cosine(step / self.schedule.steps) * warm_up(step, settings.warmup_steps)
         seen: Sequence[Batch | Blend] = views
         try:
-            with unharmed(self.one, views):
-                seed_dropout(seed, step, self.place.world.rank, "keys")  # a key encoder may have stochastic depth
-                with self.one.autocast():
+            with unharmed(self.trainee, views):
+                seed_dropout(seed, step, self.context.world.rank, "keys")  # a key encoder may have stochastic depth
+                with self.trainee.autocast():
                     ready = self.method.prepare(
                         self.pair, self.state, views, self.chosen, generator(seed, "step", step), self.processes
                     )
                 seen = [part for part in ready.parts if isinstance(part, Blend)] or views  # as they are mixed
                 losses = [
-                    partial(self._loss, ready.shared, part, step, place)
-                    for place, part in enumerate(split(ready.parts, items.labels.shape[1], self.recipe.run.accumulate))
+                    partial(self._loss, ready.shared, part, step, number)
+                    for number, part in enumerate(split(ready.parts, items.labels.shape[1], self.recipe.run.accumulate))
                 ]
-                values = update_(self.one, losses, lr, f"step {step + 1}", ready.metrics)
+                values = update_(self.trainee, losses, lr, f"step {step + 1}", ready.metrics)
         except Overflow as error:
             return {"epoch": step // self.epoch_steps, **error.record, "lr": lr, "overflow": 1}
         except Diverged:
@@ -134,56 +140,62 @@ class Pretraining:
         if name == "failed":
             rows = strangest(torch.cat([view.images for view in seen], 1))
         title = f"step {step + 1}: samples as the network gets them"
-        self.place.picture(f"samples/{name}.png", lambda: sample_sheet(seen, names, self.pool.union, title, rows))
+        self.context.picture(f"samples/{name}.png", lambda: sample_sheet(seen, names, self.pool.union, title, rows))
 
-    def _loss(self, shared: Any, part: Any, step: int, place: int) -> Loss:
+    def _loss(self, shared: Any, part: Any, step: int, number: int) -> Loss:
         """The loss of one part, which has dropout of its own."""
-        seed_dropout(self.recipe.run.seed, step, *part_key(self.place.world, place))
+        seed_dropout(self.recipe.run.seed, step, *part_key(self.context.world, number))
         return self.method.loss(self.forward, shared, part, self.chosen)
 
     def validate(self, step: int, stop: Stop) -> float | None:
         known = self.method.known_prototypes(self.state, self.chosen)
         classify = partial(self.method.class_scores, self.pair, self.state, settings=self.chosen)
-        query, place = self.pair.query, self.place
-        looker = Looker(classify, self.validation, self.recipe.pretrain, query.output_stride, place.device)
-        scores = probe(query, looker, known, stop, place.world)
-        if stop.agree(place.world):
+        query, context = self.pair.query, self.context
+        looker = Looker(classify, self.validation, self.recipe.pretrain, query.output_stride, context.device)
+        scores = probe(query, looker, known, stop, context.world)
+        if stop.agree(context.world):
             return None
-        place.journal.record("validate", step, **scores.as_json(self.pool.union.names))
-        place.journal.say(f"step {step}: {scores.sentence(self.pool.union.size)}")
+        context.journal.record("validate", step, **scores.as_json(self.pool.union.names))
+        context.journal.say(f"step {step}: {scores.sentence(self.pool.union.size)}")
         for name, images in scores.images.items() if step == self.schedule.steps else ():
-            scored = images.of_all(place.world)
+            scored = images.of_all(context.world)
             title = f"{name}: validation after step {step}, scored on the feature grid"
             draw = partial(draw_predictions, query, looker, name, scored, title)
-            place.picture(f"predictions/{name}.png", draw)
+            context.picture(f"predictions/{name}.png", draw)
         return scores.mean_iou
 
     def checkpoint(self, name: str, position: Position) -> None:
         tensors = {
             **prefixed("query", self.pair.query.state_dict()),
             **(prefixed("key", self.pair.key.state_dict()) if self.pair.key is not self.pair.query else {}),
-            **prefixed("momentum", momentum_of(self.one.optimizer, self.pair.query)),
+            **prefixed("momentum", momentum_of(self.trainee.optimizer, self.pair.query)),
             **prefixed("state", self.method.pack(self.state)),
         }
-        self.place.save(name, tensors, "pretrain", position, self.recipe, self.pool.union, self.one.scaler)
+        self.context.save(name, tensors, "pretrain", position, self.recipe, self.pool.union, self.trainee.scaler)
 
 
 def pretrain(
-    recipe: Recipe, pool: Pool, validation: Pool, place: Place, stop: Stop, resume: Checkpoint | None, weights: Weights
+    recipe: Recipe,
+    pool: Pool,
+    validation: Pool,
+    context: RunContext,
+    stop: Stop,
+    resume: Checkpoint | None,
+    weights: Weights,
 ) -> None:
-    """Pretrains on `pool`, scoring on `validation`; checkpoints and journal go to `place`.
+    """Pretrains on `pool`, scoring on `validation`; checkpoints and journal go to `context`.
 
     Goes on from `resume`, or starts from random weights with `weights` in their place where there are any.
 
     Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
     """
-    run = Pretraining(recipe, pool, validation, place, resume, weights)
+    run = Pretraining(recipe, pool, validation, context, resume, weights)
     start = position_of(resume.about) if resume else Position()
     keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
-    made = PretrainItems(pool, recipe.pretrain, recipe.run.seed, finish=place.finish)
-    items = place.load(made, pool, keys, recipe.run, stack_views)
-    advice = place.advice(pool, recipe.run.workers)
-    loop(run, items, run.schedule, place.journal, start, stop, place.world, advice)
+    made = PretrainItems(pool, recipe.pretrain, recipe.run.seed, finish=context.finish)
+    items = context.load(made, pool, keys, recipe.run, stack_views)
+    advice = context.advice(pool, recipe.run.workers)
+    loop(run, items, run.schedule, context.journal, start, stop, context.world, advice)
 
 
 def pretrain_recipe(request: Request) -> Recipe:

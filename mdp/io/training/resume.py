@@ -41,7 +41,7 @@ def begin(kind: str, request: Request, world: World, held: ExitStack) -> Start:
 
     Raises CheckpointError when a run is asked for that is not there or has no whole checkpoint.
     """
-    said = world.said(lambda: _reopen(kind, request, held))
+    said = world.broadcast_main(lambda: _reopen(kind, request, held))
     if not said:
         return Start(None, None)
     folder, path, notes = json.loads(said)

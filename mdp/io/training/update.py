@@ -57,7 +57,7 @@ class Trainee:
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
 
-def trainee(
+def new_trainee(
     pair: EncoderPair[Any],
     optimizer: Callable[[nn.Module], torch.optim.SGD],
     settings: RunSettings,
@@ -88,7 +88,7 @@ def trainee(
             forward = Overlapped(
                 pair.query, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
             )
-    one = Trainee(
+    built = Trainee(
         network=pair.query,
         forward=forward,
         others=() if pair.key is pair.query else (pair.key,),
@@ -98,13 +98,13 @@ def trainee(
         settings=settings,
         world=world,
     )
-    return one, EncoderPair(forward, forward if pair.key is pair.query else pair.key)
+    return built, EncoderPair(forward, forward if pair.key is pair.query else pair.key)
 
 
 @contextmanager
-def unharmed(one: Trainee, views: Sequence[Batch]) -> Iterator[None]:
+def unharmed(trainee: Trainee, views: Sequence[Batch]) -> Iterator[None]:
     """Takes back what a step that fails did to running statistics, and records what it was given."""
-    buffers = _buffers(one)
+    buffers = _buffers(trainee)
     with torch.no_grad():
         before = torch._foreach_mul(buffers, 1)
     try:
@@ -134,7 +134,7 @@ class Overflow(Diverged):
 
 
 def update_(
-    one: Trainee,
+    trainee: Trainee,
     losses: Iterable[Callable[[], Loss]],
     lr: float,
     what: str,
@@ -148,74 +148,74 @@ def update_(
     Raises Diverged, before weights or momentum are changed, when loss or gradient is not finite, on all processes
     alike; Overflow when a smaller fp16 scale will help.  `what` names the step.
     """
-    one.optimizer.zero_grad(set_to_none=True)
+    trainee.optimizer.zero_grad(set_to_none=True)
     turns = list(losses)
     shares: list[Mapping[str, Tensor]] = []
     for turn, make in enumerate(turns, 1):
-        with _sent(one, last=turn == len(turns)), answered():
-            with one.autocast():
+        with _sent(trainee, last=turn == len(turns)), answered():
+            with trainee.autocast():
                 loss = make()
-            one.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
+            trainee.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
         shares.append({"loss": loss.value.detach(), **loss.metrics})
     sums = torch.stack([torch.stack([share[name] for share in shares]).double().sum() for name in shares[0]])
-    summed = dict(zip(shares[0], one.world.all_sum(sums).unbind(), strict=True))
-    _reduce_(one)
-    one.scaler.unscale_(one.optimizer)
-    values = _numbers({**(besides or {}), **summed, "": _norm(one)})
+    summed = dict(zip(shares[0], trainee.world.all_sum(sums).unbind(), strict=True))
+    _reduce_(trainee)
+    trainee.scaler.unscale_(trainee.optimizer)
+    values = _numbers({**(besides or {}), **summed, "": _norm(trainee)})
     norm = values.pop("")
     if not math.isfinite(values["loss"]):
         raise Diverged(f"{what}: the loss is {values['loss']}; try a smaller --lr, or pretrain.warmup_steps", values)
     if not math.isfinite(norm):
-        _overflow_(one, values, what)
-    clip = one.settings.clip_norm
+        _overflow_(trainee, values, what)
+    clip = trainee.settings.clip_norm
     if clip and norm > clip:
-        torch._foreach_mul_(_gradients(one), clip / norm)
-    for group in one.optimizer.param_groups:
+        torch._foreach_mul_(_gradients(trainee), clip / norm)
+    for group in trainee.optimizer.param_groups:
         group["lr"] = lr
-    one.scaler.step(one.optimizer)
-    one.scaler.update()
+    trainee.scaler.step(trainee.optimizer)
+    trainee.scaler.update()
     return values
 
 
-def _sent(one: Trainee, last: bool) -> AbstractContextManager[Any]:
+def _sent(trainee: Trainee, last: bool) -> AbstractContextManager[Any]:
     """Overlapped gradients are sent during the last part's backward pass only."""
-    return nullcontext() if last or not isinstance(one.forward, Overlapped) else one.forward.no_sync()
+    return nullcontext() if last or not isinstance(trainee.forward, Overlapped) else trainee.forward.no_sync()
 
 
-def _gradients(one: Trainee) -> list[Tensor]:
-    return [parameter.grad for parameter in one.network.parameters() if parameter.grad is not None]
+def _gradients(trainee: Trainee) -> list[Tensor]:
+    return [parameter.grad for parameter in trainee.network.parameters() if parameter.grad is not None]
 
 
-def _buffers(one: Trainee) -> list[Tensor]:
+def _buffers(trainee: Trainee) -> list[Tensor]:
     """Running statistics."""
-    return [buffer for network in (one.network, *one.others) for buffer in network.buffers()]
+    return [buffer for network in (trainee.network, *trainee.others) for buffer in network.buffers()]
 
 
-def _reduce_(one: Trainee) -> None:
+def _reduce_(trainee: Trainee) -> None:
     """Sums the gradients over all processes, and averages the running statistics, which each has from its images."""
-    if one.world.size == 1:
+    if trainee.world.size == 1:
         return
-    statistics = [buffer for buffer in _buffers(one) if buffer.is_floating_point()]
-    if isinstance(one.forward, Overlapped):
-        torch._foreach_mul_(_gradients(one), one.world.size)  # it averages
+    statistics = [buffer for buffer in _buffers(trainee) if buffer.is_floating_point()]
+    if isinstance(trainee.forward, Overlapped):
+        torch._foreach_mul_(_gradients(trainee), trainee.world.size)  # it averages
         gradients = []
     else:
-        for parameter in one.network.parameters():  # a parameter without gradient here may have one elsewhere
+        for parameter in trainee.network.parameters():  # a parameter without gradient here may have one elsewhere
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = _gradients(one)
-    flat = one.world.all_sum(torch.cat([tensor.flatten() for tensor in [*gradients, *statistics]]))
+        gradients = _gradients(trainee)
+    flat = trainee.world.all_sum(torch.cat([tensor.flatten() for tensor in [*gradients, *statistics]]))
     parts = torch.split(flat, [tensor.numel() for tensor in [*gradients, *statistics]])
     with torch.no_grad():
         for tensor, part in zip(gradients, parts, strict=False):
             tensor.copy_(part.view_as(tensor))
         for tensor, part in zip(statistics, parts[len(gradients) :], strict=True):
-            tensor.copy_(part.view_as(tensor) / one.world.size)
+            tensor.copy_(part.view_as(tensor) / trainee.world.size)
 
 
-def _norm(one: Trainee) -> Tensor:
+def _norm(trainee: Trainee) -> Tensor:
     """The Euclidean norm of the gradient, ()."""
-    total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(_gradients(one))))
+    total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(_gradients(trainee))))
     return total
 
 
@@ -226,12 +226,13 @@ def _numbers(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: kind(value) for name, kind, value in zip(tensors, kinds, values, strict=True)}
 
 
-def _overflow_(one: Trainee, values: dict[str, float], what: str) -> None:
+def _overflow_(trainee: Trainee, values: dict[str, float], what: str) -> None:
     """Raises Overflow, the fp16 scale halved, or Diverged, naming parameters, where the scale is not to blame."""
-    names = [name for name, p in one.network.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-    if one.scaler.is_enabled() and one.scaler.get_scale() > _SMALLEST_SCALE:
-        one.scaler.step(one.optimizer)  # skips, and counts
-        one.scaler.update()
+    named = ((name, parameter.grad) for name, parameter in trainee.network.named_parameters())
+    names = [name for name, grad in named if grad is not None and not grad.isfinite().all()]
+    if trainee.scaler.is_enabled() and trainee.scaler.get_scale() > _SMALLEST_SCALE:
+        trainee.scaler.step(trainee.optimizer)  # skips, and counts
+        trainee.scaler.update()
         raise Overflow(f"{what}: fp16 gradients overflow", values)
     some = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])]) or "all parameters together"
     raise Diverged(
@@ -246,6 +247,6 @@ def part_key(world: World, part: int) -> tuple[int, ...]:
     return (world.rank, part) if world.rank or part else ()
 
 
-def seed_dropout(seed: int, *place: int | str) -> None:
-    """Makes the dropout of a step, which draws from torch's global generator, a function of seed and place."""
-    torch.manual_seed(int(torch.randint(2**31, (), generator=generator(seed, "dropout", *place))))
+def seed_dropout(seed: int, *key: int | str) -> None:
+    """Makes the dropout of a step, which draws from torch's global generator, a function of seed and key."""
+    torch.manual_seed(int(torch.randint(2**31, (), generator=generator(seed, "dropout", *key))))

@@ -138,7 +138,7 @@ def _confusion(looker: Looker, name: str, stop: Stop, world: World) -> tuple[Ten
             break
         _, guess, labels = found
         counts = confusion_matrix(guess, downsample_labels(labels[None], looker.stride)[0], classes)
-        scores.see_(index, "", counts)
+        scores.observe_(index, "", counts)
         confusion += counts
     return confusion, scores
 
@@ -149,8 +149,8 @@ def draw_predictions(
     """A page with the best, median and worst images of a dataset, as the feature grid has them."""
     space = next(space for space in looker.pool.union.spaces if space.name == name)
 
-    def guess(place: int) -> tuple[Tensor, Tensor, Tensor]:
-        found = looker.look(place)
+    def guess(index: int) -> tuple[Tensor, Tensor, Tensor]:
+        found = looker.look(index)
         assert found is not None  # it was scored a moment ago
         image, said, labels = found
         cells = (
