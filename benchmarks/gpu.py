@@ -69,7 +69,7 @@ class Sizes:
 FULL = StepRecipe(network=NetworkSettings(), images=64, crop=224, classes=counted.CLASSES, bank=481)
 TINY = replace(
     FULL,
-    network=NetworkSettings(backbone="resnet18", width=4, channels=8, dilations=(1, 2)),
+    network=NetworkSettings(backbone="resnet18", width=8, channels=8, dilations=(1, 2)),
     images=2, crop=32, classes=9, bank=4, embedding=16,
 )  # fmt: skip
 

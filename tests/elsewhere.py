@@ -7,6 +7,7 @@ values (`nonzero`, `unique`, a mask as index), and copies to or from the device 
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+import mdp
+
 DEVICE = torch.device("cuda:0")
 _WAITING = ("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "equal")
 _COPIES = ("_to_copy", "copy_")
+_PACKAGE, _TESTS = Path(mdp.__file__).parent, Path(__file__).parent
 
 
 class Elsewhere(Tensor):
@@ -90,8 +94,13 @@ def _note(name: str, args: Any, kwargs: dict[str, Any], there: bool, onto: bool)
 
 def _wait(name: str) -> None:
     """Notes the line of ours that waits."""
-    line = [frame for frame in traceback.extract_stack() if "/mdp/" in frame.filename or "/test_" in frame.filename]
+    line = [frame for frame in traceback.extract_stack() if _ours(Path(frame.filename))]
     _waits.append(f"{name} in {line[-1].name}: {line[-1].line}")
+
+
+def _ours(file: Path) -> bool:
+    """Whether it is a file of the package or a test; the clone's own folder, which may be called mdp, says nothing."""
+    return file.is_relative_to(_PACKAGE) or (file.parent == _TESTS and file.name.startswith("test_"))
 
 
 def _inside(value: Any) -> Any:

@@ -30,7 +30,7 @@ from mdp.io.training.optimizers import sgd
 from mdp.io.training.update import new_trainee, update_
 
 BATCH = 8
-MODEL = {"backbone": "resnet18", "width": 4, "output_stride": 16, "channels": 8, "dilations": [1, 2]}
+MODEL = {"backbone": "resnet18", "width": 8, "output_stride": 16, "channels": 8, "dilations": [1, 2]}
 METHODS = {
     "multi_dataset": {"embedding": 8, "hidden": 8, "mix": MixSettings(region=True, pixel=True)},
     "pixel_pairs": {"embedding": 8, "hidden": 8},

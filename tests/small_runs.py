@@ -19,7 +19,7 @@ from mdp.io.training.job import run_pretraining
 
 TINY: Layer = {
     "run": {"workers": 0, "threads": 1},
-    "model": {"backbone": "resnet18", "width": 4, "output_stride": 16, "channels": 8, "dilations": [1, 2]},
+    "model": {"backbone": "resnet18", "width": 8, "output_stride": 16, "channels": 8, "dilations": [1, 2]},
     "method": {"embedding": 8, "hidden": 8},
     "pretrain": {
         "datasets": ["shapes-coarse", "shapes-fine"],

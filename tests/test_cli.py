@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 # no command of a test needs more; MDP_* variables are the same as flags
 SMALL = """
 run: {workers: 0, threads: 1}
-model: {backbone: resnet18, width: 4, output_stride: 16, channels: 8, dilations: [1, 2]}
+model: {backbone: resnet18, width: 8, output_stride: 16, channels: 8, dilations: [1, 2]}
 method: {embedding: 8, hidden: 8}
 pretrain: {batch_size: 4, crop: 32, validate_images: 2}
 finetune: {steps: 3, batch_size: 2, crop: [32, 32], scale: [96, 64]}
@@ -166,7 +166,7 @@ WRONG = [
     ("mdp pretrain --datasets voc --init nothing.pth", 5, "nothing.pth"),
     ("mdp pretrain --resume nothing", 5, "nothing: expected a run folder"),
     ("mdp finetune --target voc --init small.yaml", 5, "small.yaml"),
-    ("mdp finetune --target voc --set model.width=6", 5, "[4, 3, 7, 7] in the file, [6, 3, 7, 7] in the network"),
+    ("mdp finetune --target voc --set model.width=12", 5, "[8, 3, 7, 7] in the file, [12, 3, 7, 7] in the network"),
     ("mdp finetune", 2, "no target"),
     ("mdp pretrain --datasets letters --root full", 2, "letters: no labels, and the method multi_dataset needs them"),
     ("mdp pretrain --datasets voc --method moco --set method.hidden=3", 2, "unknown setting method.hidden"),
@@ -307,7 +307,7 @@ def test_the_examples_in_help_texts_are_commands_that_exist() -> None:
 
 def test_tiny_yaml_serves_all_three_commands(shell: Shell) -> None:
     tiny = ROOT / "examples" / "recipes" / "tiny.yaml"
-    small = "--set run.workers=0 --set model.width=4"
+    small = "--set run.workers=0 --set model.width=8"
     done = shell(f"mdp pretrain --datasets shapes-coarse,shapes-fine --config {tiny} --steps 2 {small}")
     assert done.code == 0, done.err
     done = shell(f"mdp finetune --target shapes-target --config {tiny} --steps 2 {small}")

@@ -297,9 +297,9 @@ def test_cells_of_other_settings_are_never_mixed_in() -> None:
 
 
 def test_starts_of_other_networks_are_refused() -> None:
-    run_pretraining(request(("model.width", 6), out=Path("wide")))
+    run_pretraining(request(("model.width", 12), out=Path("wide")))
     layer = {key: value for key, value in TINY.items() if key != "model"}
-    model = {"model": {**TINY["model"], "width": 4}}
+    model = {"model": {**TINY["model"], "width": 8}}
     with pytest.raises(RecipeError, match="differ in model"):
         run_comparison(
             Request(layers=(layer,), quiet=True, out=Path("cmp")), asked("scratch", "wide=run:wide", shares="1")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 RUN = [
     "--datasets", "shapes-coarse,shapes-fine", "--backbone", "resnet18", "--batch-size", "8", "--no-check",
     *(word for pair in (
-        "model.width=4", "model.channels=8", "model.dilations=[1,2]", "model.output_stride=16", "method.embedding=8",
+        "model.width=8", "model.channels=8", "model.dilations=[1,2]", "model.output_stride=16", "method.embedding=8",
         "method.hidden=8", "pretrain.crop=32", "pretrain.validate_epochs=0", "pretrain.validate_images=3",
     ) for word in ("--set", pair)),
 ]  # fmt: skip

@@ -36,7 +36,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tuned network small enough for many exports."""
-    return make_run(tmp_path_factory.mktemp("runs") / "narrow", "finetune", ("model.width", 4))
+    return make_run(tmp_path_factory.mktemp("runs") / "narrow", "finetune", ("model.width", 8))
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def plain(value: Any) -> bool:
 
 @pytest.mark.parametrize("method", ["supervised", "moco", "pixel_pairs"])
 def test_every_method_has_a_backbone_to_export(method: str, tmp_path: Path) -> None:
-    changes: list[tuple[str, Any]] = [("model.width", 4), ("method", {"name": method})]
+    changes: list[tuple[str, Any]] = [("model.width", 8), ("method", {"name": method})]
     run = make_run(tmp_path / "run", "pretrain", *changes)
     found = export(run, "safetensors", tmp_path / "out")
     card = json.loads(found.sidecar.read_text())
@@ -235,7 +235,7 @@ def test_every_method_has_a_backbone_to_export(method: str, tmp_path: Path) -> N
 
 
 def best_only(folder: Path) -> Path:
-    return make_run(folder, "pretrain", ("model.width", 4), name="best")
+    return make_run(folder, "pretrain", ("model.width", 8), name="best")
 
 
 def test_the_checkpoint_asked_for_is_the_one_that_is_taken(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def other_layout(folder: Path) -> Path:
 
 
 def not_finite(folder: Path) -> Path:
-    run = make_run(folder / "run", "finetune", ("model.width", 4))
+    run = make_run(folder / "run", "finetune", ("model.width", 8))
     whole = load(run / "checkpoints" / "last.safetensors")
     whole.tensors["network.backbone.bn1.bias"][1] = float("inf")
     save(run / "checkpoints" / "last.safetensors", whole.tensors, whole.about)
@@ -272,7 +272,7 @@ def not_finite(folder: Path) -> Path:
 
 
 def dead(folder: Path) -> Path:
-    run = make_run(folder / "run", "finetune", ("model.width", 4))
+    run = make_run(folder / "run", "finetune", ("model.width", 8))
     whole = load(run / "checkpoints" / "last.safetensors")
     zeros = {name: tensor * 0 for name, tensor in whole.tensors.items()}
     save(run / "checkpoints" / "last.safetensors", zeros, whole.about)
@@ -379,7 +379,7 @@ def test_a_dataset_states_its_licence(pretrained: Path, monkeypatch: pytest.Monk
 
 
 def test_facts_that_are_not_there_are_null(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", "finetune", ("model.width", 4))
+    run = make_run(tmp_path / "run", "finetune", ("model.width", 8))
     lone = tmp_path / "lone.safetensors"
     (run / "checkpoints" / "last.safetensors").rename(lone)
     known = facts(read_source(lone, "last", False))
@@ -436,7 +436,7 @@ def test_a_refusal_ends_with_its_code(
         main()
     assert caught.value.code == 2
     assert capsys.readouterr().err == (
-        "error: --to timm: its networks have 64 channels in the first stage, this one has 4 (model.width); "
+        "error: --to timm: its networks have 64 channels in the first stage, this one has 8 (model.width); "
         "what can hold it: safetensors, onnx\n"
     )
     assert not (narrow / "export").exists()

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def network() -> Segmentor:
-    model = NetworkSettings(backbone="resnet18", width=4, output_stride=8, channels=8, dilations=(1, 2))
+    model = NetworkSettings(backbone="resnet18", width=8, output_stride=8, channels=8, dilations=(1, 2))
     segmentor = build_segmentor(model, 35, rng_of(0)).eval()
     nn.init.normal_(segmentor.decode_head.conv_seg.weight, std=1.0, generator=rng_of(1))  # or one class takes all
     return segmentor
@@ -122,7 +122,7 @@ def test_a_few_classes_have_the_bits_of_all_at_once(size: tuple[int, int], layou
 @given(st.integers(20, 90), st.integers(20, 90), st.sampled_from([None, (60, 40)]), st.booleans())
 def test_a_prediction_has_the_bits_of_the_plain_one(height: int, width: int, scale: object, slide: bool) -> None:
     asked = EvalSettings(mode="slide" if slide else "whole", window=(32, 48), stride=(20, 30), scale=scale)  # type: ignore[arg-type]
-    model = NetworkSettings(backbone="resnet18", width=4, output_stride=16, channels=8, dilations=(1, 2))
+    model = NetworkSettings(backbone="resnet18", width=8, output_stride=16, channels=8, dilations=(1, 2))
     network = build_segmentor(model, 35, rng_of(0)).eval()
     nn.init.normal_(network.decode_head.conv_seg.weight, std=1.0, generator=rng_of(1))
     image = photo(height, width)

@@ -33,7 +33,7 @@ from tests.tensors import rng_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
-NARROW = NetworkSettings(backbone="resnet18", width=4, channels=6, dilations=(1, 2))
+NARROW = NetworkSettings(backbone="resnet18", width=8, channels=8, dilations=(1, 2))
 PARTS = ("backbone", "decode_head")
 Weights = dict[str, Tensor]
 
@@ -44,7 +44,7 @@ def new_network() -> Segmentor:
 
 def filled(number: float) -> Weights:
     """A bare ResNet's weights, every tensor with numbers of its own that tell which network it is from."""
-    own = ResNet("resnet18", 4).state_dict()
+    own = ResNet("resnet18", 8).state_dict()
     return {
         name: torch.full_like(tensor, number + place) if tensor.is_floating_point() else torch.tensor(int(number))
         for place, (name, tensor) in enumerate(own.items())
@@ -83,15 +83,15 @@ def resnet_names(blocks: tuple[int, ...] = (3, 4, 6, 3), width: int = 64) -> Ite
 
 ODD_ONE = torch.zeros(3)
 OURS, OTHER = filled(1000), filled(5000)
-FC = {"fc.weight": torch.zeros(1000, 32), "fc.bias": torch.zeros(1000)}
+FC = {"fc.weight": torch.zeros(1000, 64), "fc.bias": torch.zeros(1000)}
 MLP = {"fc.0.weight": torch.zeros(2, 2), "fc.2.bias": torch.zeros(2)}
 MOMENTS = {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}, 1: {"step": 3}}, "param_groups": [{"lr": 0.1}]}
 # name -> what is in the file, how the line says where the weights were, what is not used; OURS is to be taken
 FAMILIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "torchvision": ({**OURS, **FC}, "", "fc"),
-    "timm": ({**OURS, "head.fc.weight": torch.zeros(10, 32)}, "", "head.fc"),
+    "timm": ({**OURS, "head.fc.weight": torch.zeros(10, 64)}, "", "head.fc"),
     "torchvision's DeepLab": (
-        {**under("backbone.", OURS), "classifier.4.weight": torch.zeros(21, 6, 1, 1), "aux_classifier.4.bias": ODD_ONE},
+        {**under("backbone.", OURS), "classifier.4.weight": torch.zeros(21, 8, 1, 1), "aux_classifier.4.bias": ODD_ONE},
         "", "aux_classifier, classifier",
     ),
     "MoCo": (
@@ -270,7 +270,7 @@ def test_a_network_without_its_first_convolution_is_refused(tmp_path: Path) -> N
 
 
 def test_wrong_shapes_are_counted_as_missing_listed_and_never_loaded(tmp_path: Path) -> None:
-    bent = {**OURS, "layer3.0.conv1.weight": torch.ones(16, 8, 3, 3, 1), "layer4.0.bn1.bias": torch.ones(31)}
+    bent = {**OURS, "layer3.0.conv1.weight": torch.ones(32, 16, 3, 3, 1), "layer4.0.bn1.bias": torch.ones(63)}
     weights, lines = taken(tmp_path / "x.pth", bent)
     assert len(weights) == 118
     assert not {"backbone.layer3.0.conv1.weight", "backbone.layer4.0.bn1.bias"} & weights.keys()
@@ -281,16 +281,16 @@ def test_wrong_shapes_are_counted_as_missing_listed_and_never_loaded(tmp_path: P
 
 
 def test_whole_numbers_do_not_become_fractions(tmp_path: Path) -> None:
-    weights, lines = taken(tmp_path / "x.pth", {**OURS, "layer4.0.bn1.bias": torch.ones(32, dtype=torch.int8)})
+    weights, lines = taken(tmp_path / "x.pth", {**OURS, "layer4.0.bn1.bias": torch.ones(64, dtype=torch.int8)})
     assert "backbone.layer4.0.bn1.bias" not in weights
     assert "layer4.0.bn1.bias" in lines[1]
 
 
 def test_another_depth_is_refused_with_the_setting_that_fits(tmp_path: Path) -> None:
-    torch.save(ResNet("resnet34", 4).state_dict(), tmp_path / "deep.pth")
+    torch.save(ResNet("resnet34", 8).state_dict(), tmp_path / "deep.pth")
     network = Segmentor(replace(NARROW, backbone="resnet50", width=8), 4)
-    advice = "the network is resnet50 of width 8: set model.backbone=resnet34 and model.width=4; --init-partial takes"
-    with pytest.raises(CheckpointError, match=re.escape(f"; the file has resnet34 of width 4, {advice}")):
+    advice = "the network is resnet50 of width 8: set model.backbone=resnet34 and model.width=8; --init-partial takes"
+    with pytest.raises(CheckpointError, match=re.escape(f"; the file has resnet34 of width 8, {advice}")):
         take(tmp_path / "deep.pth", network, PARTS)
 
 
@@ -351,7 +351,7 @@ def test_other_precisions_become_float32_and_are_said(tmp_path: Path, kind: torc
 
 
 def test_numbers_too_large_for_float32_are_refused(tmp_path: Path) -> None:
-    theirs = {**OURS, "bn1.weight": torch.full((4,), 1e300, dtype=torch.float64)}
+    theirs = {**OURS, "bn1.weight": torch.full((8,), 1e300, dtype=torch.float64)}
     with pytest.raises(CheckpointError, match="not finite"):
         taken(tmp_path / "x.pth", theirs)
 

@@ -22,9 +22,9 @@ from tests.tensors import rng_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
-MODEL = {"model": {"backbone": "resnet18", "width": 4, "channels": 6, "dilations": [1, 2]}}
-BARE = ResNet("resnet18", 4).state_dict()
-HEAD = {"fc.weight": torch.zeros(1000, 32), "fc.bias": torch.zeros(1000)}
+MODEL = {"model": {"backbone": "resnet18", "width": 8, "channels": 8, "dilations": [1, 2]}}
+BARE = ResNet("resnet18", 8).state_dict()
+HEAD = {"fc.weight": torch.zeros(1000, 64), "fc.bias": torch.zeros(1000)}
 
 
 def run(*words: str) -> Result:
@@ -45,10 +45,10 @@ def test_the_text_says_what_the_file_is_and_what_would_be_taken() -> None:
     assert lines[1].endswith("(202 float32, 40 int64)")
     assert lines[2:7] == [
         "beside   epoch",
-        "holds    resnet18 of width 4",
+        "holds    resnet18 of width 8",
         "taken    dictionary state_dict, names after module.encoder_q.: a backbone with a classifier or projection `fc`",  # noqa: E501
         "left     state_dict.module.encoder_k. (120 tensors fit there); --init-from chooses",
-        "network  resnet18 of width 4: guessed from the shapes in the file; --backbone NAME chooses",
+        "network  resnet18 of width 8: guessed from the shapes in the file; --backbone NAME chooses",
     ]
     assert lines[8:] == [
         "part         network  matched  missing  wrong shape",
@@ -70,13 +70,13 @@ def test_json_has_every_name_and_the_whole_hash() -> None:
     torch.save({**BARE, "layer4.1.bn2.bias": torch.ones(7), "queue": torch.tensor([torch.nan])}, "x.pth")
     found = json.loads(run("x.pth", "--json").output)
     assert found["sha256"] == hashlib.sha256(Path("x.pth").read_bytes()).hexdigest()
-    assert found["wrong_shape"] == {"backbone.layer4.1.bn2.bias": {"file": [7], "network": [32]}}
+    assert found["wrong_shape"] == {"backbone.layer4.1.bn2.bias": {"file": [7], "network": [64]}}
     assert found["unexpected"] == ["queue"]
     assert found["not_finite"] == ["queue"]
     assert found["parts"][4] == {"part": "layer4", "own": 30, "matched": 29, "missing": 0, "wrong_shape": 1}
     assert len(found["missing"]) == 36
     assert found["types"] == {"float32": 101, "int64": 20}
-    assert found["numbers"] == sum(tensor.numel() for tensor in BARE.values()) - 32 + 7 + 1
+    assert found["numbers"] == sum(tensor.numel() for tensor in BARE.values()) - 64 + 7 + 1
     assert found["problem"] == ""
 
 
@@ -85,11 +85,11 @@ def test_a_file_that_init_would_refuse_has_exit_code_5_and_its_table_all_the_sam
     with pytest.raises(CheckpointError, match=r"^x\.pth: --init refuses it$") as error:
         CliRunner().invoke(cli, ["inspect", "x.pth", "--backbone", "resnet34"], catch_exceptions=False)
     assert error.value.exit_code == 5
-    done = run("x.pth", "--backbone", "resnet34", "--set", "model.width=4")
-    assert "network  resnet34 of width 4: as asked for" in done.output
+    done = run("x.pth", "--backbone", "resnet34", "--set", "model.width=8")
+    assert "network  resnet34 of width 8: as asked for" in done.output
     assert "layer3            78       30       48            0" in done.output
     assert "--init refuses it: only 120 of the 216 backbone tensors are in the file" in done.output
-    assert "set model.backbone=resnet18 and model.width=4" in done.output
+    assert "set model.backbone=resnet18 and model.width=8" in done.output
 
 
 def test_the_place_can_be_chosen() -> None:
@@ -126,7 +126,7 @@ def test_runs_of_mdp_are_held_against_their_own_network() -> None:
         done = run(str(folder))
         assert done.exit_code == 0, done.output
         assert f"{kind} checkpoint of mdp" in done.output
-        assert "network  resnet18 of width 4: of the run that wrote it" in done.output
+        assert "network  resnet18 of width 8: of the run that wrote it" in done.output
         assert "--init takes 120 of 120 backbone tensors and 24 of the head" in done.output
         assert f"mdp checkpoint show {folder}/checkpoints/last.safetensors" in done.output.splitlines()[-1]
 
@@ -164,7 +164,7 @@ def test_imagenet_names_only_what_can_be_one() -> None:
         "note: moco.pth: no classifier of ImageNet's classes in it; that it was trained on ImageNet is your word"
     )
     assert len(check_start("weights", Path("moco.pth"), recipe)) == 1
-    network = build_segmentor(NetworkSettings(backbone="resnet18", width=4, channels=6, dilations=(1, 2)), 4, rng_of(0))
+    network = build_segmentor(NetworkSettings(backbone="resnet18", width=8, channels=8, dilations=(1, 2)), 4, rng_of(0))
     torch.save(network.state_dict(), "seg.pth")
     with pytest.raises(RecipeError, match=r"found one with a segmentation head \(decode_head\.\*\); use weights:FILE"):
         check_start("imagenet", Path("seg.pth"), recipe)
@@ -180,9 +180,9 @@ def asked(*starts: str) -> Comparison:
 
 
 def test_a_start_that_does_not_fit_stops_the_comparison_before_its_first_cell() -> None:
-    torch.save(ResNet("resnet34", 4).state_dict(), "other.pth")
+    torch.save(ResNet("resnet34", 8).state_dict(), "other.pth")
     with pytest.raises(CheckpointError, match=r"other\.pth: only 0 of the|other\.pth: .*resnet34"):
-        run_comparison(request(("model.width", 6), out=Path("c")), asked("scratch", "weights:other.pth"))
+        run_comparison(request(("model.width", 12), out=Path("c")), asked("scratch", "weights:other.pth"))
     assert not Path("c").exists()
 
 

@@ -110,7 +110,7 @@ def test_pretrained_weights_arrive_in_the_segmentor() -> None:
     assert weights == pretrained / "checkpoints" / "last.safetensors"
     tuned = run_finetuning(request(("finetune.steps", 1), ("finetune.lr", 0.0), ("finetune.min_lr", 0.0)))
     before, after = tensors_of(pretrained), tensors_of(tuned)
-    assert recipe.model.width == 4
+    assert recipe.model.width == 8
     for part in ("backbone.layer4.1.conv2.weight", "decode_head.bottleneck.conv.weight"):
         assert torch.equal(before[f"query.{part}"], after[f"network.{part}"])
     log = (tuned / "log.txt").read_text()
@@ -223,9 +223,9 @@ def test_weights_of_another_shape_are_refused_with_both_shapes() -> None:
     run_pretraining(request())
     with pytest.raises(
         CheckpointError,
-        match=r"another shape, such as backbone\.conv1\.weight: \[4, 3, 7, 7\] in the file, \[6, 3, 7, 7\]",
+        match=r"another shape, such as backbone\.conv1\.weight: \[8, 3, 7, 7\] in the file, \[12, 3, 7, 7\]",
     ):
-        run_finetuning(request(("model.width", 6)))
+        run_finetuning(request(("model.width", 12)))
 
 
 def test_another_backbone_is_refused() -> None:

@@ -407,7 +407,7 @@ def test_a_run_that_goes_on_shows_the_course_and_the_scores_of_before(
 
 RECIPE = """
 run: {workers: 0, threads: 1}
-model: {backbone: resnet18, width: 4, output_stride: 16, channels: 8, dilations: [1, 2]}
+model: {backbone: resnet18, width: 8, output_stride: 16, channels: 8, dilations: [1, 2]}
 method: {embedding: 8, hidden: 8}
 pretrain: {batch_size: 4, crop: 32, validate_epochs: 0, validate_images: 3}
 """

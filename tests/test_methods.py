@@ -32,7 +32,7 @@ from tests.together import together
 
 NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
 LABELLED = [name for name in NAMES if find_method(name).NEEDS_LABELS]
-NETWORK = NetworkSettings(backbone="resnet18", width=4, output_stride=8, channels=8, dilations=(1, 2))
+NETWORK = NetworkSettings(backbone="resnet18", width=8, output_stride=8, channels=8, dilations=(1, 2))
 CPU = torch.device("cpu")
 SPACES = [LabelSpace(name="a", classes=("wall", "sky")), LabelSpace(name="b", classes=("wall", "car", "cat"))]
 DATA = Data(LabelUnion(SPACES), batch_size=4, epoch_batches=3)

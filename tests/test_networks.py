@@ -33,7 +33,7 @@ from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 
 FEW = settings(max_examples=5)  # networks take tenths of a second to build
-NARROW = NetworkSettings(backbone="resnet18", width=4, channels=6, dilations=(1, 2))
+NARROW = NetworkSettings(backbone="resnet18", width=8, channels=8, dilations=(1, 2))
 
 
 def params(module: nn.Module) -> int:
@@ -161,9 +161,9 @@ def test_all_networks_name_their_backbones_alike(name: str) -> None:
 )
 def test_the_feature_grid_is_the_image_over_the_stride_rounded_up(stride: int, size: tuple[int, int]) -> None:
     with torch.device("meta"):
-        backbone = ResNet("resnet50", 2, stride).eval()
+        backbone = ResNet("resnet50", 8, stride).eval()
         features = backbone(torch.empty(1, 3, *size))
-    assert features.shape == (1, 64, *(math.ceil(n / stride) for n in size))
+    assert features.shape == (1, 256, *(math.ceil(n / stride) for n in size))
 
 
 def dilations(backbone: ResNet) -> list[list[int]]:
@@ -172,9 +172,9 @@ def dilations(backbone: ResNet) -> list[list[int]]:
 
 def test_the_first_block_of_a_dilated_stage_keeps_the_dilation_before_it() -> None:
     with torch.device("meta"):
-        assert dilations(ResNet("resnet50", 2, 8)) == [[1, 2, 2, 2, 2, 2], [2, 4, 4]]
-        assert dilations(ResNet("resnet50", 2, 16)) == [[1] * 6, [1, 2, 2]]
-        assert dilations(ResNet("resnet50", 2, 32)) == [[1] * 6, [1, 1, 1]]
+        assert dilations(ResNet("resnet50", 8, 8)) == [[1, 2, 2, 2, 2, 2], [2, 4, 4]]
+        assert dilations(ResNet("resnet50", 8, 16)) == [[1] * 6, [1, 2, 2]]
+        assert dilations(ResNet("resnet50", 8, 32)) == [[1] * 6, [1, 1, 1]]
 
 
 @pytest.mark.parametrize(("name", "stride"), [*product(("resnet18", "resnet50"), (8, 16))])
@@ -244,7 +244,7 @@ def test_weights_are_a_function_of_the_generator_alone(seed: int) -> None:
 
 
 def test_one_image_is_enough_for_the_backbone_in_training() -> None:
-    assert ResNet("resnet18", 2).train()(torch.randn(1, 3, 32, 32, generator=rng_of(0))).isfinite().all()
+    assert ResNet("resnet18", 8).train()(torch.randn(1, 3, 32, 32, generator=rng_of(0))).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def test_parts_that_are_not_named_stay_as_they_are() -> None:
 
 
 def test_a_moco_checkpoint_gives_its_query_backbone() -> None:
-    own = {f"backbone.{name}": tensor for name, tensor in ResNet("resnet18", 2).state_dict().items()}
+    own = {f"backbone.{name}": tensor for name, tensor in ResNet("resnet18", 8).state_dict().items()}
     weights = {f"module.encoder_q.{n.removeprefix('backbone.')}": t + 1 for n, t in own.items()}
     weights |= {n.replace("encoder_q", "encoder_k"): t + 2 for n, t in weights.items()}
     weights |= {"module.encoder_q.fc.0.weight": torch.ones(2, 2), "module.queue": torch.ones(2, 3)}

@@ -43,7 +43,7 @@ NEW = [name for name in HEADS if name != "deeplabv3"]
 
 def narrow(head: str, **changes: Any) -> NetworkSettings:
     dilations = (1, 2) if HEADS[head].dilations else None
-    given = {"backbone": "resnet18", "width": 4, "head": head, "channels": 6, "dilations": dilations}
+    given = {"backbone": "resnet18", "width": 8, "head": head, "channels": 8, "dilations": dilations}
     return NetworkSettings(**{**given, **changes})
 
 
@@ -319,7 +319,7 @@ def test_every_head_has_its_own_defaults_and_given_numbers_win() -> None:
     }
     given = NetworkSettings(head="deeplabv3_torchvision", channels=32, dilations=(1, 6))
     assert (given.head_channels, given.head_dilations) == (32, (1, 6))
-    network = build_segmentor(replace(given, backbone="resnet18", width=4), 3, rng_of(0))
+    network = build_segmentor(replace(given, backbone="resnet18", width=8), 3, rng_of(0))
     assert network.classifier.in_channels == 32
     assert len(network.decode_head.aspp.convs) == 3
 

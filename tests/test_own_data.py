@@ -345,7 +345,7 @@ def recipe_with(root: Path, datasets: list[str], method: str, **settings: Any) -
         {
             "data": {"root": str(root)},
             "run": {"workers": 0, "device": "cpu"},
-            "model": {"backbone": "resnet18", "width": 4, "output_stride": 16, "channels": 8, "dilations": [1, 2]},
+            "model": {"backbone": "resnet18", "width": 8, "output_stride": 16, "channels": 8, "dilations": [1, 2]},
             "method": {"name": method, **settings},
             "pretrain": pretrain,
         }

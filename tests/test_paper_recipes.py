@@ -144,7 +144,7 @@ def test_a_recipe_resolves(path: Path) -> None:
 def test_the_plan_of_a_row_is_that_of_hand_arithmetic(name: str, tmp_path: Path) -> None:
     (images, an_epoch), steps, state = PLANS[name]
     # images, steps and state do not depend on the network: a small one is built sooner
-    small = {"model": {"backbone": "resnet18", "width": 4, "channels": 8}}
+    small = {"model": {"backbone": "resnet18", "width": 8, "channels": 8}}
     plan = plan_of(name, tmp_path, small)
     assert sum(plan["images"].values()) == images
     assert (plan["steps_an_epoch"], plan["steps"]) == (an_epoch, steps)

@@ -46,7 +46,7 @@ def losses(name: str, there: bool) -> list[Tensor]:
     method = find_method(kind)
     settings = method.Settings(**given)
     data = Data(LabelUnion([LabelSpace(name="a", classes=tuple(map(str, range(CLASSES))))]), BATCH, 2)
-    network = NetworkSettings(backbone="resnet18", width=4, channels=8, output_stride=8, dilations=(1, 2))
+    network = NetworkSettings(backbone="resnet18", width=8, channels=8, output_stride=8, dilations=(1, 2))
     pair = method.build(settings, network, data, generator(0))
     views = []
     for view in range(2):

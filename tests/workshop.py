@@ -43,7 +43,7 @@ from tests.export_runs import make_run
 
 SMALL: Layer = {  # over whatever a command says: what it costs, not what it does
     "run": {"workers": 0, "threads": 1},
-    "model": {"backbone": "resnet18", "width": 4, "output_stride": 16, "channels": 8, "dilations": [1, 2]},
+    "model": {"backbone": "resnet18", "width": 8, "output_stride": 16, "channels": 8, "dilations": [1, 2]},
     "pretrain": {"steps": 2, "batch_size": 4, "crop": 32, "validate_epochs": 0, "validate_images": 2},
     "finetune": {"steps": 2, "batch_size": 2, "crop": [32, 32], "scale": [96, 64], "validate_steps": 0},
     "eval": {"scale": [96, 64], "images": 4},
@@ -116,8 +116,8 @@ def clothing_tree(home: Path) -> None:
 
 def weights(folder: Path) -> None:
     """Weights files by the names that documents use, of a network as narrow as the runs'."""
-    bare = ResNet("resnet18", 4).state_dict()
-    whole = {**bare, "fc.weight": torch.zeros(1000, 32), "fc.bias": torch.zeros(1000)}
+    bare = ResNet("resnet18", 8).state_dict()
+    whole = {**bare, "fc.weight": torch.zeros(1000, 64), "fc.bias": torch.zeros(1000)}
     for name in ("resnet50.pth", "FILE.pth"):
         torch.save(whole, folder / name)
     moco = {f"module.encoder_q.{name}": tensor for name, tensor in whole.items()}
@@ -315,7 +315,7 @@ def shell_in(folder: Path) -> Iterator[Shell]:
     (folder / "bin").mkdir()
     (folder / "bin" / "mdp").write_text(_STAND_IN)
     (folder / "bin" / "mdp").chmod(0o755)
-    (folder / "narrow.yaml").write_text("model: {width: 4, output_stride: 16, dilations: [1, 2]}\n")
+    (folder / "narrow.yaml").write_text("model: {width: 8, output_stride: 16, dilations: [1, 2]}\n")
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:

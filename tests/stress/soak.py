@@ -20,7 +20,7 @@ from typing import NamedTuple
 from tests.stress.killer import children
 
 SETTINGS = (
-    "model.width=4", "model.channels=8", "model.dilations=[1,2]", "model.output_stride=16", "method.embedding=8",
+    "model.width=8", "model.channels=8", "model.dilations=[1,2]", "model.output_stride=16", "method.embedding=8",
     "method.hidden=8", "pretrain.crop=32", "pretrain.validate_epochs=2", "pretrain.validate_images=4",
     "run.threads=1", "run.checkpoint_minutes=0.1",
 )  # fmt: skip
