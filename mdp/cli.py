@@ -17,8 +17,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from mdp import __version__
-from mdp.io.training.finetuning import finetune_recipe
-from mdp.io.training.pretraining import describe_pretraining, pretrain_recipe
 
 if TYPE_CHECKING:
     from mdp.io.recipe.request import Request
@@ -220,6 +218,7 @@ def pretrain(
         _launch(processes)
     from mdp.io.recipe.layers import as_yaml
     from mdp.io.training import job as training_job
+    from mdp.io.training.pretraining import describe_pretraining, pretrain_recipe
 
     if print_config:
         click.echo(as_yaml(pretrain_recipe(request), ("run", "data", "model", "method", "pretrain")), nl=False)
@@ -277,6 +276,7 @@ def finetune(
         _launch(processes)
     from mdp.io.recipe.layers import as_yaml
     from mdp.io.training import job as training_job
+    from mdp.io.training.finetuning import finetune_recipe
 
     if print_config:
         click.echo(as_yaml(finetune_recipe(request)[0], ("run", "data", "model", "finetune", "eval")), nl=False)

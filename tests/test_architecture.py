@@ -4,7 +4,6 @@ import ast
 import graphlib
 import inspect
 import os
-import pkgutil
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import mdp
 import mdp.core
 import mdp.core.methods
 from mdp.core.methods import Method
+from mdp.io.recipe.methods import method_names
 
 PACKAGE = Path(mdp.__file__).parent
 CORE_MAY_IMPORT = {
@@ -144,7 +144,7 @@ def test_completion_of_dataset_names_imports_no_torch() -> None:
     assert time.monotonic() - begun < 30
 
 
-@pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(mdp.core.methods.__path__)])
+@pytest.mark.parametrize("module", method_names())
 def test_every_method_offers_what_the_loop_asks_for(module: str) -> None:
     found = __import__(f"mdp.core.methods.{module}", fromlist=["Settings"])
     for name in (name for name in vars(Method) if not name.startswith("_")):

@@ -255,11 +255,11 @@ def test_the_gallery_of_an_evaluation_agrees_with_its_predictions(
     expected = sorted(expected)[:3]
     listed = [(line["miou"], line["image"], line["accuracy"]) for line in found["images"]]
     assert listed == [(item.miou, item.name, item.accuracy) for item in expected]
-    sheet = page(
+    whole = page(
         expected, ["1.", "2.", "3."], dataset.labels, "shapes-target val: the worst 3 of 5 images, page 1 of 1"
     )
     with Image.open(folder / "gallery" / "page-01.png") as picture:
-        assert (np.array(picture) == np.array(sheet)).all()
+        assert (np.array(picture) == np.array(whole)).all()
 
 
 def test_the_command_line_takes_a_number_or_none(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,19 +2,17 @@
 
 import json
 import math
-import pkgutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import mdp.core.methods
 from mdp.io.datasets import load
 from mdp.io.errors import RecipeError
 from mdp.io.files.images import write_rgb
 from mdp.io.recipe.layers import Layer, merge
-from mdp.io.recipe.methods import find_method
+from mdp.io.recipe.methods import find_method, method_names
 from mdp.io.recipe.request import Request
 from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.io.training.pretraining import describe_pretraining
@@ -23,7 +21,7 @@ from tests.small_runs import TINY, assert_resumes_exactly, tensors_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
-NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
+NAMES = method_names()
 SMALL = {"embedding": 8, "hidden": 8, "queue": 24, "groups": 2}
 
 

@@ -1,7 +1,6 @@
 """Every method in mdp/core/methods goes through the same laws; then the laws of each."""
 
 import math
-import pkgutil
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import mdp.core.methods
 from mdp.core.batches import Batch
 from mdp.core.contrast import pixel_nce, region_nce
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
@@ -25,12 +23,12 @@ from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes, even_parts
 from mdp.core.prototypes import class_means, class_sums
 from mdp.core.queues import empty_queues, enqueue_classes
-from mdp.io.recipe.methods import find_method
+from mdp.io.recipe.methods import find_method, method_names
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 from tests.together import together
 
-NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
+NAMES = method_names()
 LABELLED = [name for name in NAMES if find_method(name).NEEDS_LABELS]
 NETWORK = NetworkSettings(backbone="resnet18", width=8, output_stride=8, channels=8, dilations=(1, 2))
 CPU = torch.device("cpu")

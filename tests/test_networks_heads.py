@@ -1,7 +1,6 @@
 """The heads besides DeepLab-v3, and the three-convolution stem: names, sizes, equations, and every method on them."""
 
 import itertools
-import pkgutil
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -14,7 +13,6 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import mdp.core.methods
 from mdp.core.networks import (
     EmbeddingNetwork,
     NetworkSettings,
@@ -28,6 +26,7 @@ from mdp.core.networks.parameter_names import DEEP_STEM, TORCHVISION_DEEPLAB, to
 from mdp.core.networks.resnet import ResNet
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.recipe.layers import as_layer, resolve
+from mdp.io.recipe.methods import method_names
 from mdp.io.recipe.request import Request
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.job import run_finetuning, run_pretraining
@@ -37,7 +36,7 @@ from tests.test_method_runs import layer_of
 from tests.test_methods import trained_two_steps
 from tests.test_networks import params, scramble_, shapes
 
-NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
+NAMES = method_names()
 NEW = [name for name in HEADS if name != "deeplabv3"]
 
 

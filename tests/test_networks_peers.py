@@ -1,6 +1,5 @@
 """Networks beside those of torchvision and timm: the same weights give the same answers; timm's models as backbones."""
 
-import pkgutil
 import re
 import socket
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-import mdp.core.methods
 from mdp.core.networks import (
     EmbeddingNetwork,
     NetworkSettings,
@@ -30,6 +28,7 @@ from mdp.core.networks.resnet import ResNet
 from mdp.core.networks.timm_backbone import describe
 from mdp.io.errors import RecipeError
 from mdp.io.recipe.layers import as_layer, resolve
+from mdp.io.recipe.methods import method_names
 from mdp.io.recipe.request import Request
 from mdp.io.training.job import run_finetuning
 from tests.laws import pure_call
@@ -40,7 +39,7 @@ from tests.test_method_runs import layer_of
 from tests.test_methods import trained_two_steps
 from tests.test_networks import scramble_
 
-NAMES = [module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__)]
+NAMES = method_names()
 SIZES = [(64, 64), (65, 41), (33, 40)]
 
 

@@ -19,7 +19,8 @@ from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Sample, open_split
 from mdp.io.errors import DatasetError, Diverged
 from mdp.io.files.images import voc_colormap
-from mdp.io.pictures import samples, sheet
+from mdp.io.pictures import samples
+from mdp.io.pictures import sheet as layout
 from mdp.io.pictures.best_and_worst import ImageScores, Scored, best_median_worst
 from mdp.io.pictures.samples import sample_sheet, strangest, unusable_sheet
 from mdp.io.processes.world import ALONE
@@ -28,7 +29,7 @@ from tests.small_runs import assert_same, request, tensors_of
 
 UNION = LabelUnion([LabelSpace(name="a", classes=("road", "sky")), LabelSpace(name="b", classes=("car",))])
 COLORS = np.array(voc_colormap(4)[1:], dtype=np.float64)
-STEP, SIDE = samples._PANEL[0] + sheet.GAP, samples._PANEL[0]
+STEP, SIDE = samples._PANEL[0] + layout.GAP, samples._PANEL[0]
 
 
 def batch(count: int, side: int = 23) -> Batch:
@@ -43,9 +44,9 @@ def batch(count: int, side: int = 23) -> Batch:
 def tiles(sheet: Image.Image, columns: int, count: int) -> list[list[NDArray[np.uint8]]]:
     """The pictures of the lowest `count` rows, from the bottom of the page."""
     pixels = np.array(sheet)
-    row = SIDE + sheet.LINE + sheet.GAP
-    tops = [pixels.shape[0] - sheet.MARGIN - (count - i) * row + sheet.LINE + sheet.GAP for i in range(count)]
-    lefts = [sheet.MARGIN + i * STEP for i in range(columns)]
+    row = SIDE + layout.LINE + layout.GAP
+    tops = [pixels.shape[0] - layout.MARGIN - (count - i) * row + layout.LINE + layout.GAP for i in range(count)]
+    lefts = [layout.MARGIN + i * STEP for i in range(columns)]
     return [[pixels[top : top + SIDE, left : left + SIDE] for left in lefts] for top in tops]
 
 

@@ -1,7 +1,7 @@
 """The imperative shell: everything that touches files, processes, devices or clocks.
 
-`mdp.io` calls `mdp.core`; core never looks up here, and nothing here imports click.  The folders are floors: each imports
-from those above it in this list only, which `tests/test_architecture.py` holds.
+`mdp.io` calls `mdp.core`; core never looks up here, and nothing here imports click.  The folders are floors: each
+imports from those above it in this list only, which `tests/test_architecture.py` holds.
 
 errors       one class for each kind of fault that is the user's or the machine's to mend
 files        bytes in, bytes out, nothing trusted: whole files, zip archives, images, MATLAB files, YAML

@@ -66,8 +66,10 @@ def record(folder: Path, root: Path | None) -> dict[str, object]:
     facts["losses finetune"] = losses(folder / "tuned")
     scores = mdp(folder, "eval", "tuned", "--images", "12", "-q", "--json", "--set", "run.threads=1")
     facts["eval"] = digest(json.dumps(steady(json.loads(scores)), sort_keys=True).encode())
-    for target in ("torchvision", "safetensors"):
-        mdp(folder, "export", "mixed", "--to", target, "--out", f"export-{target}")
+    wide = [*TWO, *common, "--steps", "1", "--set", "model.width=64"]
+    mdp(folder, "pretrain", *wide, "--out", "wide")  # other libraries have networks of this width only
+    for target in ("torchvision", "timm", "mmseg", "safetensors"):
+        mdp(folder, "export", "wide", "--to", target, "--out", f"export-{target}")
         for file in sorted((folder / f"export-{target}").iterdir()):
             if file.suffix in (".pth", ".safetensors"):
                 facts[f"export {target} {file.name}"] = digest(file.read_bytes())

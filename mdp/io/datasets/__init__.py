@@ -17,7 +17,7 @@ from mdp.io.files.reading import is_dir
 
 def names() -> list[str]:
     """The built-in datasets, by file name; nothing is imported."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
+    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return sorted(name.replace("_", "-") if name.startswith("shapes") else name for name in found)
 
 

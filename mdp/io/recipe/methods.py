@@ -14,7 +14,8 @@ from mdp.io.errors import RecipeError
 
 def method_names() -> list[str]:
     """The pretraining methods, one file each in mdp/core/methods."""
-    return sorted(module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__))
+    found = (module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def find_method(name: str) -> Method:

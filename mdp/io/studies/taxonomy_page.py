@@ -41,7 +41,7 @@ def page(facts: Mapping[str, Any], similarity: Tensor) -> str:
         "LIMIT": str(facts["settings"]["crops"]),
         "DATA": json.dumps(data).replace("<", "\\u003c"),  # no name can end the script
     }
-    template = resources.files("mdp.io").joinpath("atlas_page.html").read_text(encoding="utf-8")
+    template = resources.files("mdp.io.studies").joinpath("atlas_page.html").read_text(encoding="utf-8")
     pieces = template.split("@@")  # text, name, text, ...: names that hold a mark are not looked at again
     return "".join(parts[piece] if odd % 2 else piece for odd, piece in enumerate(pieces))
 
