@@ -33,7 +33,7 @@ nitpicky = True
 nitpick_ignore_regex = [("py:class", r"(torch|numpy|pathlib|collections|fractions)\..*")]
 # types of results and type variables that mdp.core does not export
 UNNAMED = ("networks.pair.Network", "networks.transfer.Match", "photometry.PhotometryDraw", "photometry.DistortionDraw")
-UNNAMED += ("photometry.Draw", "pixel_encoder.PixelSettings", "taxonomy.Merge")
+UNNAMED += ("photometry.Draw", "methods._pixel_encoder.PixelSettings", "taxonomy.Merge")
 nitpick_ignore = [("py:class", f"mdp.core.{name}") for name in UNNAMED]
 
 smartquotes = False

@@ -10,9 +10,11 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from mdp.io.datasets._dataset import Dataset
+from mdp.io.datasets._dataset import Dataset, Sample, labels_of, open_split
 from mdp.io.errors import RecipeError
 from mdp.io.files.reading import is_dir
+
+__all__ = ["Dataset", "Sample", "labels_of", "load", "names", "open_split"]
 
 
 def names() -> list[str]:
