@@ -52,7 +52,8 @@ SHELL = {
     "mdp.io.report.job": ["run_report"],
     "mdp.io.weights.inspect": ["inspect"],
     "mdp.io.run.checkpoint": ["load", "Checkpoint"],
-    "mdp.io.run.checkpoint_report": ["verify", "describe", "difference"],
+    "mdp.io.run.checkpoint_summary": ["describe"],
+    "mdp.io.run.checkpoint_report": ["verify", "difference"],
     "mdp.io.recipe.catalogue": ["dataset_rows", "recipe_rows"],
     "mdp.io.errors": [
         "MdpError", "RecipeError", "DatasetError", "Diverged", "CheckpointError", "ResourceError", "Preempted",

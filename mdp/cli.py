@@ -795,7 +795,7 @@ def checkpoint_show(run: Path, as_json: bool) -> None:
       mdp checkpoint show runs/finetune/2026-11-20_1432_cityscapes
       mdp checkpoint show best.safetensors --json
     """
-    from mdp.io.run.checkpoint_report import describe, description
+    from mdp.io.run.checkpoint_summary import describe, description
 
     found = describe(run)
     click.echo(json.dumps(found, indent=1) if as_json else description(found))

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from mdp.io.errors import CheckpointError, ResourceError
 from mdp.io.run import checkpoint
-from mdp.io.run.checkpoint import VERSION, config_hash, current_texts, load, read_about, read_header, read_tensors, save
+from mdp.io.run.checkpoint import load, read_tensors, save
 from mdp.io.run.checkpoints import newest_whole, remove_leftovers
+from mdp.io.run.header import UPGRADES, VERSION, config_hash, current_texts, read_about, read_header
 from mdp.io.weights.reading import read_weights
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
@@ -210,7 +211,7 @@ def test_damage_to_a_file_of_version_1_is_refused(tmp_path: Path) -> None:
 
 
 def test_there_is_an_upgrade_from_every_older_version() -> None:
-    assert sorted(checkpoint.UPGRADES) == list(range(1, VERSION))
+    assert sorted(UPGRADES) == list(range(1, VERSION))
 
 
 def test_the_hash_of_the_settings_does_not_depend_on_their_order() -> None:

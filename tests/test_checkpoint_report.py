@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mdp import cli
-from mdp.io.run.checkpoint import config_hash, save
+from mdp.io.run.checkpoint import save
+from mdp.io.run.header import config_hash
 
 LABELS = [{"name": "site", "classes": ["road", "sky"]}, {"name": "town", "classes": ["tree"]}]
 

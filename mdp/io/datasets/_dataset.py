@@ -1,20 +1,25 @@
 """A dataset, its samples, and how they are opened and read."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
-from mdp.core.labels import LabelSpace, LabelUnion, UnknownLabels
+from mdp.io.datasets._pixels import read_labels, read_rgb
 from mdp.io.errors import DatasetError, RecipeError
-from mdp.io.files.images import read_labels, read_rgb
 from mdp.io.files.reading import printable
+from mdp.label_space import LabelSpace, UnknownLabels
 
-Pair = tuple[NDArray[np.uint8], NDArray[np.integer]]  # photo (H, W, 3), raw label values (H, W)
+if TYPE_CHECKING:  # facts about datasets are told without NumPy and torch
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from mdp.core.labels import LabelUnion
+
+Pair: TypeAlias = "tuple[NDArray[np.uint8], NDArray[np.integer]]"  # photo (H, W, 3), raw label values (H, W)
 
 
 class Absent(DatasetError):

@@ -10,12 +10,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets._dataset import Pair, Sample, same_size
 from mdp.io.datasets._layouts import files_in, home_of, names_of, paired
+from mdp.io.datasets._pixels import read_packed_labels, read_rgb
 from mdp.io.errors import DatasetError
-from mdp.io.files.images import read_packed_labels, read_rgb, voc_colormap
+from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import found, is_dir
+from mdp.label_space import LabelSpace
 
 TERMS = (
     "ImageNet's photos are for non-commercial research and education, by agreement with its makers; for the "

@@ -36,13 +36,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mdp.core.labels import IGNORE, RGB, LabelSpace
 from mdp.io.datasets._dataset import Absent, Dataset, Pair, Sample, same_size
 from mdp.io.datasets._layouts import files_in, numbered_lines, paired, refuse_controls
 from mdp.io.errors import DatasetError, RecipeError, ResourceError
-from mdp.io.files.images import read_labels, read_rgb, voc_colormap
+from mdp.io.files.colormap import voc_colormap
+from mdp.io.files.images import read_labels, read_rgb
 from mdp.io.files.reading import STAY_INSIDE, has_controls, is_dir, listed, printable, shown, stray_entry, way_out
 from mdp.io.files.strict_yaml import load_yaml
+from mdp.label_space import IGNORE, RGB, LabelSpace
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _LABELS = (".png", ".bmp", ".tif", ".tiff", ".mat", ".jpg", ".jpeg")  # JPEG is refused when it is read

@@ -6,11 +6,11 @@ and ignored, 1..150 are the classes.
 
 from pathlib import Path
 
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
 from mdp.io.files.reading import found
+from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

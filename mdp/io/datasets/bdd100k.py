@@ -6,12 +6,12 @@ Layout: `bdd100k/images/10k/{train,val}/*.jpg`, `bdd100k/labels/sem_seg/masks/{t
 
 from pathlib import Path
 
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
 from mdp.io.datasets.cityscapes import CLASSES, COLORS
 from mdp.io.files.reading import exists, found
+from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

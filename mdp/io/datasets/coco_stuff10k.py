@@ -7,15 +7,13 @@ numbers of the official `labels.txt`, 0 is unlabelled.  Or as MMSegmentation's c
 
 from pathlib import Path, PurePath
 
-import numpy as np
-
-from mdp.core.labels import IGNORE, LabelSpace
 from mdp.io.datasets._dataset import Pair, Sample, by_label_space, read_pair, same_size
 from mdp.io.datasets._layouts import files_in, home_of, ids_of, paired
+from mdp.io.datasets._pixels import read_label_mat, read_rgb
 from mdp.io.datasets.coco_stuff import CLASSES, NEVER
-from mdp.io.files.images import read_rgb, voc_colormap
-from mdp.io.files.matlab import read_label_mat
+from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import exists, found
+from mdp.label_space import LabelSpace
 
 LABELS = LabelSpace(
     name="coco_stuff10k",
@@ -68,7 +66,7 @@ def read(sample: Sample) -> Pair:
         return read_pair(sample)
     rgb, raw = same_size(sample, read_rgb(sample.image), read_label_mat(sample.labels, "S"))
     classes = by_label_space(sample, raw, _BY_NUMBER, "numbers are 0..182")
-    return rgb, np.where(classes == IGNORE, 0, classes + 1).astype(np.uint8)
+    return rgb, (classes + 1).astype("uint8")  # IGNORE, -1, becomes 0
 
 
 def detail(samples: list[Sample]) -> str:

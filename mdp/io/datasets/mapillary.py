@@ -7,11 +7,11 @@ PNGs, 65 is unlabelled and ignored.  The classes of version 2.0 are the dataset 
 from functools import partial
 from pathlib import Path
 
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets._dataset import Absent, Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import contents, files_in, home_of, paired
 from mdp.io.files.reading import exists, found
+from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

@@ -6,10 +6,10 @@ the eight labels that the makers do not evaluate: unlabelled, groups, and what i
 
 from functools import partial
 
-from mdp.core.labels import IGNORE, LabelSpace
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets.mapillary import HOME, SPLITS, TERMS, TRAIN, VAL, samples_of
-from mdp.io.files.images import voc_colormap
+from mdp.io.files.colormap import voc_colormap
+from mdp.label_space import IGNORE, LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

@@ -7,12 +7,12 @@ Three layouts of PNG label maps are in use, all with these numbers: `RGB`, `Labe
 
 from pathlib import Path, PurePath
 
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, lines_of, paired
-from mdp.io.files.images import voc_colormap
+from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import exists, found
+from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

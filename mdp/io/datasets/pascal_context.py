@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePath
 
-import numpy as np
-
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets._dataset import Absent, Pair, Sample, by_label_space, same_size
 from mdp.io.datasets._layouts import contents, home_of, ids_of, paired
+from mdp.io.datasets._pixels import count_values, read_label_mat, read_labels, read_rgb
 from mdp.io.errors import DatasetError
-from mdp.io.files.images import read_labels, read_rgb, voc_colormap
-from mdp.io.files.matlab import read_label_mat
+from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import exists, found, is_file
+from mdp.label_space import LabelSpace
 
 # fmt: off
 CLASSES = (
@@ -95,13 +93,13 @@ samples = partial(samples_of, "pascal_context")
 
 def _refuse_other_order(pairs: Sequence[Sample], folder: Path) -> None:
     """Raises DatasetError where the label maps of a folder hold other numbers than its name says."""
-    pixels = np.zeros(65536, dtype=np.int64)
+    pixels = []
     for sample in pairs[:: max(1, len(pairs) // _LOOKS)]:
         try:
-            pixels += np.bincount(read_labels(sample.labels).ravel(), minlength=65536)
+            pixels.append(count_values(sample.labels))
         except DatasetError:
             continue  # it is told when the file is read
-    shares = {order: int(pixels[list(numbers)].sum()) for order, numbers in _LARGE.items()}
+    shares = {order: sum(int(counts[list(numbers)].sum()) for counts in pixels) for order, numbers in _LARGE.items()}
     likely = max(shares, key=lambda order: shares[order])
     if shares[likely] > shares[folder.name]:
         raise DatasetError(

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets import pascal_context
 from mdp.io.datasets.pascal_context import HOME, SPLITS, TERMS, TRAIN, VAL, detail, read, samples_of
+from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "detail", "read", "samples"]
 

@@ -6,13 +6,13 @@ rim.  Its train holds photos of VOC's val: pretrain on `voc:trainaug` where VOC 
 
 from pathlib import Path
 
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import home_of, ids_of, paired
 from mdp.io.datasets.voc import CLASSES, SBD
-from mdp.io.files.images import voc_colormap
+from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import found
+from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

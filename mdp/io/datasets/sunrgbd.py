@@ -6,12 +6,12 @@ Layout: `SUNRGBD/image/{train,test}/img-000001.jpg`, `SUNRGBD/semseg-label37/{tr
 
 from pathlib import Path
 
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
-from mdp.io.files.images import voc_colormap
+from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import found
+from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 

@@ -8,13 +8,13 @@ trainaug = (SBD train + SBD val + VOC train) - VOC val: VOC's own labels for VOC
 from collections import Counter
 from pathlib import Path, PurePath
 
-from mdp.core.labels import LabelSpace
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import home_of, ids_of, lines_of, paired
 from mdp.io.errors import DatasetError
-from mdp.io.files.images import voc_colormap
+from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import found, is_dir, is_file
+from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "detail", "read", "samples"]
 

@@ -20,9 +20,10 @@ from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.export.targets import Content
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.methods import find_method
-from mdp.io.run.checkpoint import load, read_header
+from mdp.io.run.checkpoint import load
 from mdp.io.run.checkpoints import checkpoints_in
 from mdp.io.run.folder import checkpoint_of
+from mdp.io.run.header import read_header
 from mdp.io.run.opened import new_segmentor
 from mdp.io.run.restore import restore_, section
 

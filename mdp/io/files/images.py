@@ -23,6 +23,7 @@ from PIL import Image, ImageFile
 from mdp.core.labels import IGNORE, RGB
 from mdp.io.errors import DatasetError, ResourceError
 from mdp.io.files import jpeg
+from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.matlab import read_label_mat
 from mdp.io.files.reading import printable, read_bytes
 
@@ -376,23 +377,6 @@ def _check_png(path: str, data: bytes) -> None:
 
 
 # Writing
-
-
-def voc_colormap(count: int) -> tuple[RGB, ...]:
-    """VOC's colours: the bits of the index go to red, green and blue, most significant first.
-
-    >>> voc_colormap(3)
-    ((0, 0, 0), (128, 0, 0), (0, 128, 0))
-    """
-    colors = []
-    for index in range(count):
-        red = green = blue = 0
-        for bit in range(8):
-            red |= (index >> (3 * bit) & 1) << (7 - bit)
-            green |= (index >> (3 * bit + 1) & 1) << (7 - bit)
-            blue |= (index >> (3 * bit + 2) & 1) << (7 - bit)
-        colors.append((red, green, blue))
-    return tuple(colors)
 
 
 def write_labels(path: Path, classes: NDArray[np.integer], colors: tuple[RGB, ...]) -> None:

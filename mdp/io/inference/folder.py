@@ -23,7 +23,8 @@ from torch import Tensor
 
 from mdp.core.labels import RGB, LabelSpace
 from mdp.io.errors import DatasetError, RecipeError, ResourceError
-from mdp.io.files.images import label_image, overlay, png_bytes, voc_colormap
+from mdp.io.files.colormap import voc_colormap
+from mdp.io.files.images import label_image, overlay, png_bytes
 from mdp.io.files.reading import printable, read_bytes
 from mdp.io.files.writing import make, write_atomically, write_text
 from mdp.io.inference.photos import INDEX, Photo

@@ -23,7 +23,8 @@ from torch import Tensor
 from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import mean_iou, pixel_accuracy
 from mdp.io.errors import ResourceError
-from mdp.io.files.images import png_bytes, voc_colormap
+from mdp.io.files.colormap import voc_colormap
+from mdp.io.files.images import png_bytes
 from mdp.io.files.reading import printable
 from mdp.io.files.writing import make, write_atomically, write_text
 from mdp.io.pictures.sheet import (

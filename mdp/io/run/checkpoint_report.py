@@ -1,7 +1,6 @@
-"""What is in a checkpoint, whether it is whole, and how two of them differ, as data and as text for people."""
+"""Whether checkpoints are whole, and how two of them differ, as data and as text for people."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mdp.io.errors import CheckpointError, MdpError
-from mdp.io.run.checkpoint import Header, current_texts, load, read_about, read_header
+from mdp.io.run.checkpoint import load
+from mdp.io.run.checkpoint_summary import classes_of
 from mdp.io.run.checkpoints import checkpoints_in
 from mdp.io.run.folder import checkpoint_of
 
@@ -54,69 +54,6 @@ def expect_whole(verdicts: list[dict[str, Any]]) -> None:
         raise CheckpointError(f"{damaged} of {len(verdicts)} checkpoints damaged")
 
 
-# What is in it
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """What a checkpoint, or the last one of a run folder, says of itself; its tensors are not read."""
-    file = checkpoint_of(path)
-    header, about = read_header(file), read_about(file)
-    texts = current_texts(file, header)
-    return {
-        "path": str(file),
-        "kind": about.get("kind"),
-        "step": about.get("step"),
-        "best": about.get("best"),
-        "format_version": int(header.texts["version"]),
-        "config_sha256": texts["config_sha256"],
-        "datasets": {name: len(classes) for name, classes in _classes(file, about).items()},
-        "file_bytes": header.size,
-        "tensors": len(header.places),
-        "numbers": sum(part["numbers"] for part in _sections(header).values()),
-        "sections": _sections(header),
-    }
-
-
-def _sections(header: Header) -> dict[str, dict[str, int]]:
-    """Tensors, numbers and bytes by the first word of the names: query, key, momentum, state, or network."""
-    sections: dict[str, Counter[str]] = {}
-    for name, place in header.places.items():
-        size = place.end - place.start
-        counts = {"tensors": 1, "numbers": size // place.dtype.itemsize, "bytes": size}
-        sections.setdefault(name.split(".")[0], Counter()).update(counts)
-    return {name: dict(sections[name]) for name in sorted(sections)}
-
-
-def _classes(file: Path, about: Mapping[str, Any]) -> dict[str, list[str]]:
-    spaces = about.get("labels", [])
-    try:
-        return {str(space["name"]): list(space["classes"]) for space in spaces}
-    except (TypeError, KeyError) as error:
-        raise CheckpointError(f"{file}: its label spaces are not as mdp writes them: {str(spaces)[:80]}") from error
-
-
-def description(found: Mapping[str, Any]) -> str:
-    """The text of `describe`, one fact a line."""
-    datasets = ", ".join(f"{name} ({count} classes)" for name, count in found["datasets"].items())
-    lines = [
-        f"{found['path']}: {_mib(found['file_bytes'])}, format version {found['format_version']}",
-        f"kind      {found['kind']}",
-        f"step      {found['step']}",
-        f"datasets  {datasets or '-'}",
-        f"settings  SHA-256 {found['config_sha256'] or '-'}",
-        f"tensors   {found['tensors']} with {found['numbers']:,} numbers",
-    ]
-    lines += [
-        f"  {name:10}{part['tensors']:6} tensors {part['numbers']:14,} numbers {_mib(part['bytes']):>13}"
-        for name, part in found["sections"].items()
-    ]
-    return "\n".join(lines)
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.2f} MiB"
-
-
 # How two differ
 
 
@@ -138,7 +75,7 @@ def difference(first: Path, second: Path) -> dict[str, Any]:
         "first": str(files[0]),
         "second": str(files[1]),
         "settings": settings,
-        "classes": _changed(_classes(files[0], one.about), _classes(files[1], two.about)),
+        "classes": _changed(classes_of(files[0], one.about), classes_of(files[1], two.about)),
         "facts": _changed(*facts),
         "only_in_first": only[0],
         "only_in_second": only[1],

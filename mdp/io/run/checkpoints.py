@@ -5,9 +5,13 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdp.io.errors import CheckpointError, ResourceError
-from mdp.io.run.checkpoint import Checkpoint, load, read_about
+from mdp.io.run.header import read_about
+
+if TYPE_CHECKING:
+    from mdp.io.run.checkpoint import Checkpoint
 
 _LEFTOVER = re.compile(r"\..+\.([0-9]+)\.tmp")
 
@@ -22,11 +26,13 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return [*(path for path in named if os.path.lexists(path)), *sorted(home.glob("step_*.safetensors"))]
 
 
-def newest_whole(folder: Path) -> tuple[Path, Checkpoint, dict[Path, str]]:
+def newest_whole(folder: Path) -> "tuple[Path, Checkpoint, dict[Path, str]]":
     """The checkpoint of a run folder with the highest step that is whole, and what is wrong with those passed over.
 
     Raises CheckpointError, naming them all, when none is whole, or when there is none.
     """
+    from mdp.io.run.checkpoint import load  # noqa: PLC0415 - it takes torch, which a list of checkpoints does not
+
     found = checkpoints_in(folder)
     if not found:
         raise CheckpointError(f"{folder}: no checkpoint in it ({folder / 'checkpoints' / 'last.safetensors'} is where)")

@@ -18,6 +18,7 @@ from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
 from mdp.io.run.checkpoint import Checkpoint, load
 from mdp.io.run.checkpoints import checkpoints_in, newest_whole, remove_leftovers
+from mdp.io.run.description import describe
 from mdp.io.run.lock import locked
 
 # What may differ between a run and its resumption; everything else decides what is learnt
@@ -97,7 +98,7 @@ def fresh(kind: str, plan: Plan, request: Request, held: ExitStack) -> Path:
     folder = run_folder.create(kind, "+".join(names), request.out, request.overwrite or again)
     _hold(folder, held)
     write_text(folder / "status.json", json.dumps({"state": "starting"}) + "\n")  # from now on it is a run
-    run_folder.describe(folder, plan.recipe, plan.pool.union.spaces, plan.pool.sizes(), launch_id())
+    describe(folder, plan.recipe, plan.pool.union.spaces, plan.pool.sizes(), launch_id())
     return folder
 
 

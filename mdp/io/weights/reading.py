@@ -18,7 +18,8 @@ from torch import Tensor
 
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable, shown
-from mdp.io.run.checkpoint import HEADER_LIMIT, load, opened, read_about, read_header, read_tensors
+from mdp.io.run.checkpoint import load, read_tensors
+from mdp.io.run.header import HEADER_LIMIT, opened, read_about, read_header
 from mdp.io.run.restore import section
 from mdp.io.weights.pickles import check_pickled
 

@@ -1,0 +1,74 @@
+"""What is in a checkpoint, by its header alone, as data and as text for people."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mdp.io.errors import CheckpointError
+from mdp.io.run.folder import checkpoint_of
+from mdp.io.run.header import ITEM_BYTES, Header, current_texts, read_about, read_header
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a checkpoint, or the last one of a run folder, says of itself; its tensors are not read."""
+    file = checkpoint_of(path)
+    header, about = read_header(file), read_about(file)
+    texts = current_texts(file, header)
+    return {
+        "path": str(file),
+        "kind": about.get("kind"),
+        "step": about.get("step"),
+        "best": about.get("best"),
+        "format_version": int(header.texts["version"]),
+        "config_sha256": texts["config_sha256"],
+        "datasets": {name: len(classes) for name, classes in classes_of(file, about).items()},
+        "file_bytes": header.size,
+        "tensors": len(header.places),
+        "numbers": sum(part["numbers"] for part in _sections(header).values()),
+        "sections": _sections(header),
+    }
+
+
+def _sections(header: Header) -> dict[str, dict[str, int]]:
+    """Tensors, numbers and bytes by the first word of the names: query, key, momentum, state, or network."""
+    sections: dict[str, Counter[str]] = {}
+    for name, place in header.places.items():
+        size = place.end - place.start
+        counts = {"tensors": 1, "numbers": size // ITEM_BYTES[place.dtype], "bytes": size}
+        sections.setdefault(name.split(".")[0], Counter()).update(counts)
+    return {name: dict(sections[name]) for name in sorted(sections)}
+
+
+def classes_of(file: Path, about: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The class names of each label space that a checkpoint was made for.
+
+    Raises CheckpointError when they are not as mdp writes them.
+    """
+    spaces = about.get("labels", [])
+    try:
+        return {str(space["name"]): list(space["classes"]) for space in spaces}
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(f"{file}: its label spaces are not as mdp writes them: {str(spaces)[:80]}") from error
+
+
+def description(found: Mapping[str, Any]) -> str:
+    """The text of `describe`, one fact a line."""
+    datasets = ", ".join(f"{name} ({count} classes)" for name, count in found["datasets"].items())
+    lines = [
+        f"{found['path']}: {_mib(found['file_bytes'])}, format version {found['format_version']}",
+        f"kind      {found['kind']}",
+        f"step      {found['step']}",
+        f"datasets  {datasets or '-'}",
+        f"settings  SHA-256 {found['config_sha256'] or '-'}",
+        f"tensors   {found['tensors']} with {found['numbers']:,} numbers",
+    ]
+    lines += [
+        f"  {name:10}{part['tensors']:6} tensors {part['numbers']:14,} numbers {_mib(part['bytes']):>13}"
+        for name, part in found["sections"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.2f} MiB"
