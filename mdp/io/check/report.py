@@ -16,6 +16,7 @@ from mdp.core.labels import IGNORE
 from mdp.io.check import known_mistakes
 from mdp.io.check.scan import Seen
 from mdp.io.datasets._dataset import Dataset, Sample
+from mdp.io.datasets._mistakes import Mistake
 from mdp.io.errors import DatasetError
 
 Found = tuple[Sample, Seen]  # a sample and what it shows
@@ -94,7 +95,7 @@ def _with_labels(report: Report, dataset: Dataset, good: Sequence[Found], traini
     unlabelled = [sample.labels for sample, found in good if (table[found.values] == IGNORE).all()]
     ignored = float(pixels[table == IGNORE].sum() / pixels.sum())
     never = tuple(name for name, count in zip(names, images, strict=True) if not count)
-    problems, trap = _misread(dataset, good, pixels)
+    problems, mistake = _misread(dataset, good, pixels)
     if training and never and not problems:
         problems = [Problem("class_absent", False, f"classes that never occur: {_some(never)}")]
     problems += [*_suspicious(dataset, good, pixels, training), *_ignored(unlabelled, ignored, len(good))]
@@ -105,7 +106,7 @@ def _with_labels(report: Report, dataset: Dataset, good: Sequence[Found], traini
         classes=tuple((names[label], float(share[label]), int(images[label])) for label in order),
         never=never,
         problems=(*report.problems, *problems),
-        yaml=(*(trap.yaml if trap else ()), *report.yaml),
+        yaml=(*(mistake.yaml if mistake else ()), *report.yaml),
     )
 
 
@@ -177,7 +178,7 @@ def _kind_of(error: str) -> str:
 
 def _misread(
     dataset: Dataset, good: Sequence[Found], pixels: NDArray[np.int64]
-) -> tuple[list[Problem], known_mistakes.Trap | None]:
+) -> tuple[list[Problem], Mistake | None]:
     """Values that are no class, by file, and what they may be; a binary mask passes for a class and ignored pixels."""
     table, samples = dataset.labels.table, [sample for sample, _ in good]
     values = np.flatnonzero(pixels)
@@ -185,13 +186,15 @@ def _misread(
     if not unknown:
         if len(dataset.labels.classes) < 2 or values.tolist() != [0, 255] or table[255] != IGNORE:
             return [], None
-        trap = known_mistakes.binary(dataset)
-        return [Problem(trap.kind, True, trap.advice, len(good), tuple(s.labels for s in samples[:_LISTED]))], trap
+        mistake = known_mistakes.binary(dataset)
+        return [
+            Problem(mistake.kind, True, mistake.advice, len(good), tuple(s.labels for s in samples[:_LISTED]))
+        ], mistake
     files = [f"{sample.labels}: {outside}" for sample, found in good if (outside := _outside(found, table))]
-    trap = known_mistakes.trap_of_unknown(dataset, pixels, samples)
+    mistake = known_mistakes.mistake_in(dataset, pixels, samples)
     where = f" of {dataset.source}" if known_mistakes.is_own(dataset) else ""
-    text = f"{_files(len(files))} with values outside the label space{where}: {_some(unknown)}; {trap.advice}"
-    return [Problem(trap.kind, True, text, len(files), tuple(files[:_LISTED]))], trap
+    text = f"{_files(len(files))} with values outside the label space{where}: {_some(unknown)}; {mistake.advice}"
+    return [Problem(mistake.kind, True, text, len(files), tuple(files[:_LISTED]))], mistake
 
 
 def _outside(found: Seen, table: NDArray[np.int16]) -> str:
@@ -213,12 +216,9 @@ def _suspicious(dataset: Dataset, good: Sequence[Found], pixels: NDArray[np.int6
         # one may be an odd scene, a fifth is how the set was made
         error = len(ramps) >= 0.2 * len(good)
         problems.append(Problem("interpolated", error, text, len(ramps), tuple(ramps[:_LISTED])))
-    swapped = known_mistakes.trainids_as_labelids(dataset, pixels, samples)
-    if swapped:
-        problems.append(Problem("cityscapes_train_ids", False, swapped))
-    smaller = known_mistakes.only_voc(dataset, samples, training)
-    if smaller:
-        problems.append(Problem("voc_without_sbd", False, smaller))
+    mistake = known_mistakes.suspicious(dataset, pixels, samples, training)
+    if mistake:
+        problems.append(Problem(mistake.kind, False, mistake.advice))
     return problems
 
 

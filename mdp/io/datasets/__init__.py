@@ -1,7 +1,8 @@
 """Datasets: one file each, found by its file name; or a YAML file of your own (`mdp.io.datasets._own`).
 
 A module has `LABELS`, `SPLITS` (official counts), `TRAIN` and `VAL` (splits used by default), `HOME` (where to get
-it), `TERMS` (its licence in a sentence), `samples(root, split)` and `read(sample)`.  What the rest of mdp sees is a
+it), `TERMS` (its licence in a sentence), `samples(root, split)` and `read(sample)`; where there is one, `SCHEDULE` (the
+published one for fine-tuning), and where something is known to go wrong, `MISTAKES`.  What the rest of mdp sees is a
 `Dataset`, whichever it came from.
 """
 
@@ -11,6 +12,7 @@ import pkgutil
 from pathlib import Path
 
 from mdp.io.datasets._dataset import Dataset, Sample, labels_of, open_split
+from mdp.io.datasets._mistakes import Mistakes
 from mdp.io.errors import RecipeError
 from mdp.io.files.reading import is_dir
 
@@ -56,4 +58,6 @@ def load(name: str) -> Dataset:
         read=module.read,
         terms=module.TERMS,
         detail=getattr(module, "detail", None),
+        schedule=getattr(module, "SCHEDULE", {}),
+        mistakes=getattr(module, "MISTAKES", Mistakes()),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from mdp.io.datasets._mistakes import Mistakes
 from mdp.io.datasets._pixels import read_labels, read_rgb
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import printable
@@ -49,6 +50,8 @@ class Dataset:
     read: Callable[[Sample], Pair]
     terms: str = ""  # licence of photos and labels as their makers state it; "" where nothing is known
     detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
+    schedule: Mapping[str, Any] = field(default_factory=dict)  # published, for fine-tuning: settings by section
+    mistakes: Mistakes = field(default_factory=Mistakes)
 
 
 def open_split(dataset: Dataset, root: Path, split: str) -> tuple[list[Sample], str]:

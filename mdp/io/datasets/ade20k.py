@@ -9,10 +9,11 @@ from pathlib import Path
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
+from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.files.reading import found
 from mdp.label_space import LabelSpace
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
+__all__ = ["HOME", "LABELS", "MISTAKES", "SCHEDULE", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -66,6 +67,8 @@ LABELS = LabelSpace(
 SPLITS = {"train": 20210, "val": 2000}
 TRAIN = ("train",)
 VAL = "val"
+# the first of MMSegmentation's schedules for DeepLab-v3 (0.11 to 0.30); batches are 4 GPUs x 4 images
+SCHEDULE = {"finetune": {"steps": 80000, "scale": [2048, 512], "validate_steps": 8000}, "eval": {"scale": [2048, 512]}}
 HOME = (
     "get ADEChallengeData2016.zip from the MIT scene parsing challenge page and put it, packed or unpacked, under "
     "the root"
@@ -82,3 +85,25 @@ def samples(root: Path, split: str) -> list[Sample]:
     home = home_of("ade20k", root, ("ADEChallengeData2016", "ade20k", "ade", "."), "annotations", HOME)
     images, labels = (found(root, home / kind / _FOLDERS[split]) for kind in ("images", "annotations"))
     return paired("ade20k", [(image, labels / f"{image.stem}.png") for image in files_in(images, ".jpg")], HOME)
+
+
+def _other_values(maps: LabelMaps) -> Mistake | None:
+    """Labels less 1, or of the full ADE20K."""
+    if not maps.official and not (maps.classes == 150 and maps.top > 150):
+        return None
+    if maps.top <= 149 and maps.unknown == {255}:
+        text = "these look like ADE20K labels less 1 (0..149, 255); take the original files, 0..150"
+        return Mistake("ade20k_shifted", text)
+    text = "these look like the full ADE20K; expected is its SceneParsing challenge edition, ADEChallengeData2016"
+    return Mistake("ade20k_full", f"{text}, with values 0..150")
+
+
+MISTAKES = Mistakes(
+    edition=(
+        "ADE20K_20*",
+        "this is the full ADE20K; expected is its SceneParsing challenge edition, ADEChallengeData2016",
+    ),
+    colored="colour maps are those of the full ADE20K (*_seg.png); expected is the SceneParsing challenge edition, "
+    "ADEChallengeData2016, with grey PNGs of 0..150",
+    unknown=_other_values,
+)

@@ -9,11 +9,12 @@ from pathlib import Path
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
+from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.datasets.cityscapes import CLASSES, COLORS
 from mdp.io.files.reading import exists, found
 from mdp.label_space import LabelSpace
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
+__all__ = ["HOME", "LABELS", "MISTAKES", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 
 LABELS = LabelSpace(name="bdd100k", classes=CLASSES, ignore_index=255, colors=COLORS)
 SPLITS = {"train": 7000, "val": 1000}
@@ -40,3 +41,15 @@ def samples(root: Path, split: str) -> list[Sample]:
         images, labels, ending = home / "images" / "10k" / split, home / "labels" / "sem_seg" / "masks" / split, ".png"
     photos, maps = files_in(found(root, images), ".jpg"), found(root, labels)
     return paired("bdd100k", [(photo, maps / f"{photo.stem}{ending}") for photo in photos], HOME)
+
+
+def _other_values(maps: LabelMaps) -> Mistake | None:
+    if not maps.official:
+        return None
+    return Mistake("bdd100k_ids", "expected are trainIds, 0..18 and 255, as labels/sem_seg/masks has them")
+
+
+MISTAKES = Mistakes(
+    colored="colour maps are for looking at (labels/sem_seg/colormaps); take labels/sem_seg/masks",
+    unknown=_other_values,
+)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mdp.io.datasets._dataset import Pair, Sample, by_label_space, read_pair
 from mdp.io.datasets._layouts import contents, files_below, home_of, paired
+from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.errors import DatasetError
 from mdp.io.files.reading import found
 from mdp.label_space import IGNORE, LabelSpace
@@ -35,6 +36,11 @@ _BY_LABEL_ID = LabelSpace(
 SPLITS = {"train": 2975, "val": 500}
 TRAIN = ("train",)
 VAL = "val"
+# the first of MMSegmentation's schedules for DeepLab-v3 (0.11 to 0.30); batches are 4 GPUs x 2 images
+SCHEDULE = {
+    "finetune": {"steps": 40000, "batch_size": 8, "crop": [512, 1024], "scale": [2048, 1024], "validate_steps": 4000},
+    "eval": {"scale": [2048, 1024]},
+}
 HOME = (
     "get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from the Cityscapes site (a free account is needed) "
     "and put both, packed or unpacked, under the root"
@@ -76,3 +82,37 @@ def read(sample: Sample) -> Pair:
 def detail(samples: list[Sample]) -> str:
     """Which of the two encodings was found."""
     return samples[0].labels.rsplit("_", 1)[1].removesuffix(".png")
+
+
+def _label_ids(maps: LabelMaps) -> Mistake | None:
+    """labelIds where trainIds are expected."""
+    named = any(file.endswith("_labelIds.png") for file in maps.files)
+    alike = maps.classes == 19 and (named or (maps.top <= 33 and min(maps.unknown) >= 19))
+    if not maps.official and not alike:
+        return None
+    return Mistake(
+        "cityscapes_label_ids",
+        "these look like Cityscapes labelIds (0..33) where labelTrainIds (0..18, 255) are expected; the built-in "
+        "dataset `cityscapes` reads *_labelIds.png as they are, or make *_labelTrainIds.png with cityscapesScripts",
+    )
+
+
+def _train_ids(maps: LabelMaps) -> Mistake | None:
+    """trainIds in files named labelIds: read so, all of them are six classes or ignored."""
+    if not maps.files or not maps.files[0].endswith("_labelIds.png"):
+        return None
+    # trainIds 7, 8, 11, 12, 13 and 17 are taken for the first six classes, the others for ids that are ignored
+    if not maps.values.isdisjoint(range(6, 19)) or maps.values.isdisjoint(range(6)):
+        return None
+    return Mistake(
+        "cityscapes_train_ids",
+        "only the first six classes occur: the files are named labelIds, but seem to hold trainIds; name them "
+        "*_labelTrainIds.png, or take the original files",
+    )
+
+
+MISTAKES = Mistakes(
+    colored="colour maps are for looking at (*_color.png); take *_labelIds.png",
+    unknown=_label_ids,
+    suspicious=_train_ids,
+)

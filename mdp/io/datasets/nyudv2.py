@@ -10,11 +10,12 @@ from pathlib import Path, PurePath
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, lines_of, paired
+from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import exists, found
 from mdp.label_space import LabelSpace
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
+__all__ = ["HOME", "LABELS", "MISTAKES", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -61,3 +62,13 @@ def samples(root: Path, split: str) -> list[Sample]:
     by_stem = {path.stem: path for path in files_in(photos, ".jpg", ".png")}
     pairs = [(by_stem.get(stem, photos / f"{stem}.jpg"), labels / f"{stem}.png") for stem in stems]
     return paired("nyudv2", pairs, HOME)
+
+
+def _shifted(maps: LabelMaps) -> Mistake | None:
+    if not maps.official or maps.top > 39 or maps.unknown != {255}:
+        return None
+    text = "these look like the 40 classes less 1 (0..39, 255); expected is 0 for void, 1..40"
+    return Mistake("nyudv2_shifted", text)
+
+
+MISTAKES = Mistakes(unknown=_shifted)

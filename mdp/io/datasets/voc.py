@@ -11,12 +11,13 @@ from pathlib import Path, PurePath
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import home_of, ids_of, lines_of, paired
+from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.errors import DatasetError
 from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import found, is_dir, is_file
 from mdp.label_space import LabelSpace
 
-__all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "detail", "read", "samples"]
+__all__ = ["HOME", "LABELS", "MISTAKES", "SCHEDULE", "SPLITS", "TERMS", "TRAIN", "VAL", "detail", "read", "samples"]
 
 # fmt: off
 CLASSES = (
@@ -28,6 +29,8 @@ LABELS = LabelSpace(name="voc", classes=CLASSES, ignore_index=255, colors=voc_co
 SPLITS = {"trainaug": 10582, "train": 1464, "val": 1449}
 TRAIN = ("trainaug", "train")
 VAL = "val"
+# MMSegmentation's schedule for DeepLab-v3 (0.11 to 0.30), whose steps are the authors'; batches are 4 GPUs x 4 images
+SCHEDULE = {"finetune": {"steps": 40000, "scale": [2048, 512], "validate_steps": 4000}, "eval": {"scale": [2048, 512]}}
 HOME = (
     "get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 site, and for trainaug benchmark.tgz (SBD) from the "
     "Semantic Boundaries page of Berkeley, and unpack both under the root"
@@ -84,3 +87,22 @@ def detail(samples: list[Sample]) -> str:
     """Whose annotations were found: `SegmentationClass` is VOC, the others SBD."""
     counts = Counter(PurePath(sample.labels).parent.name for sample in samples)
     return "labels: " + ", ".join(f"{count:,} in {folder}" for folder, count in counts.items())
+
+
+def _without_sbd(maps: LabelMaps) -> Mistake | None:
+    """VOC is trained on without SBD's labels."""
+    own = all(PurePath(file).parent.name == "SegmentationClass" for file in maps.files)
+    if not maps.training or not own:
+        return None
+    return Mistake(
+        "voc_without_sbd",
+        f"VOC's own labels only, {len(maps.files):,} images (1,464 officially); the usual training set is trainaug, "
+        f"10,582 images with SBD's labels: {HOME}",
+    )
+
+
+MISTAKES = Mistakes(
+    edition=("VOC2007", "this is VOC 2007; expected is VOC 2012"),
+    colored="VOC's label maps are palette PNGs; these were converted to colours: take the original files",
+    suspicious=_without_sbd,
+)
