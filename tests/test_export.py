@@ -15,10 +15,12 @@ from mdp.cli import cli, main
 from mdp.io.datasets import load as load_dataset
 from mdp.io.errors import CheckpointError, MdpError, RecipeError
 from mdp.io.export import job as export_job
-from mdp.io.export.card import UNKNOWN, facts, model_card, stem_of
-from mdp.io.export.check import difference, read_back
+from mdp.io.export.card import UNKNOWN, facts, stem_of
+from mdp.io.export.check import difference
 from mdp.io.export.job import Export, run_export
 from mdp.io.export.source import exported, read_source
+from mdp.io.export.targets import find
+from mdp.io.export.targets.hub import model_card
 from mdp.io.run.checkpoint import load, read_tensors, save
 from mdp.io.training.job import run_finetuning
 from tests.export_runs import make_run
@@ -53,7 +55,7 @@ def export(run: Path, target: str, out: Path, **others: Any) -> Export:
 @pytest.mark.parametrize("target", ["torchvision", "timm", "mmseg", "hub"])
 def test_an_export_holds_the_query_backbone_bit_for_bit(target: str, pretrained: Path, tmp_path: Path) -> None:
     found = export(pretrained, target, tmp_path)
-    tensors = read_back(target, found.path)
+    tensors = find(target).read(found.path)
     query = tensors_of(pretrained)
     expected = {name.removeprefix("query.backbone."): t for name, t in query.items() if ".backbone." in name}
     start = "backbone." if target == "mmseg" else ""
@@ -68,7 +70,7 @@ def test_an_export_holds_the_query_backbone_bit_for_bit(target: str, pretrained:
 
 
 def test_tensors_are_contiguous_and_each_has_its_own_memory(for_torchvision: Export) -> None:
-    tensors = read_back("torchvision", for_torchvision.path)
+    tensors = find("torchvision").read(for_torchvision.path)
     for name, tensor in tensors.items():
         assert tensor.is_contiguous(), name
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size(), name
@@ -95,7 +97,7 @@ def test_the_name_ends_in_the_hash_that_torch_hub_looks_for(for_torchvision: Exp
     assert match
     assert match[1] == found.sha256[:8]
     assert found.sha256 == export_job._sha256(found.path)
-    assert torch.load(found.path, weights_only=True).keys() == read_back("torchvision", found.path).keys()
+    assert torch.load(found.path, weights_only=True).keys() == find("torchvision").read(found.path).keys()
 
 
 def test_a_second_export_has_the_same_bytes_and_leaves_the_file_alone(narrow: Path, tmp_path: Path) -> None:
@@ -309,7 +311,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(export_job, "expect_onnx", lambda: None)
+    monkeypatch.setattr("mdp.io.export.targets.onnx.expect", lambda: None)
     path = make(tmp_path)
     with pytest.raises(MdpError) as caught:
         export(path, target, tmp_path / "out", segmentor=segmentor)

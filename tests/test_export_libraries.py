@@ -14,9 +14,11 @@ from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.export import check as export_check
 from mdp.io.export import job as export_job
 from mdp.io.export.check import difference
+from mdp.io.export.content import Content
 from mdp.io.export.job import Export, run_export
 from mdp.io.export.source import Source, exported, read_source
-from mdp.io.export.targets import Content
+from mdp.io.export.targets import hub, torchvision
+from mdp.io.export.targets.timm import filled
 from tests.export_runs import make_run
 from tests.peers import library_or_skip, quiet
 
@@ -240,7 +242,7 @@ def test_a_deeplab_of_torchvisions_is_rebuilt_there(tmp_path: Path) -> None:
     class Described:
         content = Content("resnet50", 64, 8, head="deeplabv3_torchvision", classes=4)
 
-    loaded = export_check._torchvision(tmp_path / "a.pth", Described, 8)  # type: ignore[arg-type]
+    loaded = torchvision._load(tmp_path / "a.pth", Described, 8)  # type: ignore[arg-type]
     with torch.no_grad():
         assert torch.equal(loaded(IMAGES[:1]), theirs(IMAGES[:1])["out"])
 
@@ -255,10 +257,10 @@ def test_a_folder_for_timm_is_refused_where_it_would_lack_parameters() -> None:
     timm: Any = importlib.import_module("timm")
     whole = timm.create_model("convnext_atto", num_classes=0).state_dict()
     Described.weights = {f"backbone.{name}": tensor for name, tensor in whole.items()}
-    export_check.refuse_incomplete(Described)  # type: ignore[arg-type]
+    hub.refuse(Described)  # type: ignore[arg-type]
     del Described.weights["backbone.head.norm.weight"]
     with pytest.raises(RecipeError, match=r"head\.norm\.weight, which gives no features, was not trained"):
-        export_check.refuse_incomplete(Described)  # type: ignore[arg-type]
+        hub.refuse(Described)  # type: ignore[arg-type]
 
 
 def test_a_backbone_of_timms_is_read_back_without_its_last_norm(tmp_path: Path) -> None:
@@ -267,9 +269,9 @@ def test_a_backbone_of_timms_is_read_back_without_its_last_norm(tmp_path: Path) 
     network = timm.create_model("convnext_atto", num_classes=0).eval()
     state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("head.")}
     images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
-    loaded = export_check._timm_own(timm.create_model("convnext_atto", num_classes=0), state)
+    loaded = filled(timm.create_model("convnext_atto", num_classes=0), state)
     with torch.no_grad():
         wanted = network.forward_intermediates(images, intermediates_only=True)[-1]
         assert torch.equal(loaded(images), wanted)
     with pytest.raises(CheckpointError, match=r"timm has no conv1\.weight"):
-        export_check._timm_own(network, {"conv1.weight": images})
+        filled(network, {"conv1.weight": images})

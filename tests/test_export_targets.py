@@ -11,18 +11,14 @@ import pytest
 from mdp.cli import EXPORT_TARGETS
 from mdp.core.networks.parameter_names import BARE, DEEP_STEM, TORCHVISION_DEEPLAB
 from mdp.io.errors import RecipeError
-from mdp.io.export.targets import (
-    TARGETS,
-    Content,
-    dilates_alike,
-    layout_of,
-    load_line,
-    mmseg_backbone,
-    refuse_misfit,
-    timm_model,
-)
+from mdp.io.export import targets
+from mdp.io.export.content import Content
+from mdp.io.export.targets import find, names, refuse_misfit
+from mdp.io.export.targets.mmseg import backbone_of
+from mdp.io.export.targets.timm import model_of
 from tests.conftest import ROOT
 
+TARGETS = names()
 PLAIN = Content("resnet50", 64, 8)
 DEEP = PLAIN._replace(backbone="resnet50_v1c")
 FOREIGN = PLAIN._replace(backbone="timm:convnext_tiny")
@@ -32,6 +28,13 @@ TORCHVISIONS = WHOLE._replace(head="deeplabv3_torchvision")
 
 def test_the_command_line_offers_all_targets() -> None:
     assert tuple(TARGETS) == EXPORT_TARGETS
+
+
+def test_mypy_holds_every_file_against_the_protocol() -> None:
+    source = Path(str(targets.__file__)).read_text(encoding="utf-8")
+    listed = re.search(r"_TARGETS: list\[Target\] = \[(.*)\]", source)
+    assert listed
+    assert listed[1].split(", ") == TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -88,15 +91,20 @@ def test_what_a_library_can_hold_is_taken(target: str, content: Content) -> None
 
 def test_only_what_runs_alike_is_compared_at_the_trained_stride() -> None:
     basic = PLAIN._replace(backbone="resnet18")
-    assert [t for t in TARGETS if dilates_alike(t, PLAIN)] == [t for t in TARGETS if t != "smp"]
-    assert [t for t in TARGETS if dilates_alike(t, basic)] == ["timm", "safetensors", "onnx", "hub"]
-    assert all(dilates_alike(t, basic._replace(stride=32)) for t in TARGETS)
+    ours = {"safetensors": (8,), "onnx": (8,)}  # our own network, or itself
+    both = dict.fromkeys(TARGETS, (32, 8)) | ours
+    assert {t: find(t).strides(PLAIN) for t in TARGETS} == {**both, "smp": (32,)}
+    other = dict.fromkeys(("smp", "torchvision", "mmseg"), (32,))
+    assert {t: find(t).strides(basic) for t in TARGETS} == {**both, **other}
+    assert {find(t).strides(basic._replace(stride=32)) for t in TARGETS} == {(32,)}
+    assert {find(t).strides(FOREIGN) for t in ("timm", "hub", "onnx")} == {(8,)}
+    assert {find(t).strides(TORCHVISIONS) for t in ("torchvision", "safetensors")} == {(8,)}
 
 
 def test_names_follow_the_library_and_the_stem() -> None:
-    assert [layout_of(t, DEEP) for t in ("timm", "hub", "safetensors")] == [DEEP_STEM, DEEP_STEM, BARE]
-    assert layout_of("mmseg", DEEP) == (("backbone.", "backbone."),)
-    assert layout_of("torchvision", TORCHVISIONS) == TORCHVISION_DEEPLAB
+    assert [find(t).layout(DEEP) for t in ("timm", "hub", "safetensors")] == [DEEP_STEM, DEEP_STEM, BARE]
+    assert find("mmseg").layout(DEEP) == (("backbone.", "backbone."),)
+    assert find("torchvision").layout(TORCHVISIONS) == TORCHVISION_DEEPLAB
 
 
 @pytest.mark.parametrize(
@@ -109,18 +117,18 @@ def test_names_follow_the_library_and_the_stem() -> None:
     ],
 )
 def test_a_backbone_has_a_name_in_timm(backbone: str, found: tuple[str, dict[str, Any]]) -> None:
-    assert timm_model(PLAIN._replace(backbone=backbone)) == found
+    assert model_of(PLAIN._replace(backbone=backbone)) == found
 
 
 def test_a_configuration_of_mmsegmentation_names_kind_and_depth() -> None:
-    assert mmseg_backbone(PLAIN) == 'type="ResNet", depth=50'
-    assert mmseg_backbone(PLAIN._replace(backbone="resnet101_v1c")) == 'type="ResNetV1c", depth=101'
+    assert backbone_of(PLAIN) == 'type="ResNet", depth=50'
+    assert backbone_of(PLAIN._replace(backbone="resnet101_v1c")) == 'type="ResNetV1c", depth=101'
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_line_is_one_statement_line_whatever_the_path(target: str) -> None:
     path = Path('/a b/it\'s "so"/\n\u00fc.pth')
-    line = load_line(target, path, PLAIN)
+    line = find(target).load_line(path, PLAIN)
     compile(line, "line", "exec")
     assert "\n" not in line
     assert repr(str(path)).strip("'\"") in line

@@ -1,11 +1,11 @@
-"""What an exported file is, for people and programs: the side-car JSON, and the folder that timm and its hub read.
+"""What an exported file is, for people and programs: the facts of the run for the side-car and the file itself.
 
 Everything comes from the run's checkpoint and folder; what is not known there says so.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from mdp.core.photometry import MEAN, STD
 from mdp.io.data.selection import named
 from mdp.io.errors import MdpError
 from mdp.io.export.source import Source
-from mdp.io.export.targets import DEEP, TIMM, timm_model
 from mdp.io.journal.journal import finite
 from mdp.io.run.folder import home_of
 
@@ -160,95 +159,3 @@ def texts_of(known: Mapping[str, Any]) -> dict[str, str]:
     inside = {key: known[key] for key in _INSIDE if key in known}
     inside["datasets"] = [entry["name"] for entry in known["datasets"]]
     return {"format": "pt", "mdp": json.dumps(inside, sort_keys=True)}
-
-
-def mmseg_meta(source: Source, known: Mapping[str, Any]) -> dict[str, Any]:
-    """MMSegmentation's `meta`: strings and numbers, and for a whole network its classes and their colours."""
-    names = [entry["name"] for entry in known["datasets"]]
-    meta = {key: known[key] for key in ("mdp", "what", "backbone", "kind", "method", "step")}
-    meta |= {"datasets": ", ".join(names), "mean": list(MEAN), "std": list(STD), "channels": "RGB"}
-    if source.content.head:
-        colors = [list(color) for space in source.spaces for color in space.get("colors", [])]
-        meta["dataset_meta"] = {"classes": list(known["classes"]), **({"palette": colors} if colors else {})}
-    return meta
-
-
-def hub_config(source: Source) -> dict[str, Any]:
-    """config.json of a timm model folder."""
-    name, settings = timm_model(source.content)
-    own = not source.content.backbone.startswith(TIMM)
-    first = "conv1.0" if source.content.backbone.endswith(DEEP) else "conv1"
-    return {
-        "architecture": name.partition(".")[0],  # without the tag of somebody's weights
-        "num_classes": 0,
-        **({"model_args": settings} if settings else {}),
-        "pretrained_cfg": {
-            "tag": "mdp",
-            "custom_load": False,
-            "input_size": [3, 224, 224],
-            "fixed_input_size": False,
-            "interpolation": "bilinear",
-            "crop_pct": 0.875,
-            "crop_mode": "center",
-            "mean": list(MEAN),
-            "std": list(STD),
-            "num_classes": 0,
-            **({"pool_size": [7, 7], "first_conv": first, "classifier": "fc"} if own else {}),
-        },
-    }
-
-
-def model_card(known: Mapping[str, Any], stem: str) -> str:
-    """README.md of the folder."""
-    names = ", ".join(entry["name"] for entry in known["datasets"])
-    rows = [
-        f"| {entry['name']} | {_count(entry['images'])} | {entry['classes']} | {_cell(entry['licence'])} |"
-        for entry in known["datasets"]
-    ]
-    how = f"pretrained by the method `{known['method']}`" if known["kind"] == "pretrain" else "fine-tuned"
-    lines = [
-        "---",
-        "library_name: timm",
-        "tags:",
-        "- timm",
-        "- image-feature-extraction",
-        "- semantic-segmentation",
-        "---",
-        f"# {stem}",
-        "",
-        f"A {known['backbone']} backbone without classifier, {how} with mdp {known['mdp']} on {names} "
-        f"({known['step']:,} steps).",
-        "",
-        "| dataset | images | classes | licence |",
-        "| --- | --- | --- | --- |",
-        *rows,
-        "",
-        "The licence of these weights is for their owner to state; those of the datasets stand above.",
-        "",
-        f"Input: RGB, {EXPECTS['note']}; mean {MEAN}, standard deviation {STD}.",
-        "",
-        "```python",
-        "import timm",
-        "",
-        "network = timm.create_model('local-dir:FOLDER', pretrained=True)  # features_only=True for its feature maps",
-        "```",
-        "",
-        *_known_lines(known),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _known_lines(known: Mapping[str, Any]) -> Sequence[str]:
-    validation = known["metrics"]["last_validation"]
-    lines = [f"Scores while training: `{json.dumps(validation)}`", ""] if validation else []
-    lines += [f"Started from: {known['started_from']}", ""] if known["started_from"] else []
-    return [*lines, f"Command: `{known['command']}`"] if known["command"] else lines
-
-
-def _count(images: int | None) -> str:
-    return "?" if images is None else f"{images:,}"
-
-
-def _cell(text: str) -> str:
-    """Text that stays within its cell of a table."""
-    return " ".join(text.replace("|", "\\|").split())

@@ -5,30 +5,23 @@ passed the check.  The name ends in the first digits of the file's SHA-256, as t
 """
 
 import hashlib
-import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 from mdp.io.errors import RecipeError, ResourceError
-from mdp.io.export.card import facts, hub_config, mmseg_meta, model_card, stem_of, texts_of
-from mdp.io.export.check import Checked, check_export, refuse_incomplete
-from mdp.io.export.onnx_file import OPSET, expect_onnx, onnx_bytes
+from mdp.io.export.card import facts, stem_of
+from mdp.io.export.check import Checked, check_export
+from mdp.io.export.content import Content
 from mdp.io.export.source import Source, exported, read_source
-from mdp.io.export.targets import TARGETS, TIMM, Content, layout_of, load_line, refuse_misfit
-from mdp.io.files.writing import make, write_atomically, write_text
+from mdp.io.export.targets import find, refuse_misfit
+from mdp.io.files.writing import make, write_text
 from mdp.io.processes.device import memory_in_one_line
-from mdp.io.run.checkpoint import save_plain
 from mdp.io.run.folder import home_of
 
-_HUB_WEIGHTS = "model.safetensors"
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -54,13 +47,12 @@ def run_export(run: Path, target: str, out: Path | None, which: str, segmentor: 
     Raises RecipeError when the library cannot hold it or something else is in its place, CheckpointError when the run
     has no whole checkpoint or the file does not pass the check: then nothing is left of it.
     """
-    if target == "onnx":
-        expect_onnx()
+    library = find(target)
+    library.expect()
     with memory_in_one_line():
         source = read_source(run, which, segmentor)
         refuse_misfit(target, source.content)
-        if target == "hub" and source.content.backbone.startswith(TIMM):
-            refuse_incomplete(source)
+        library.refuse(source)
         folder = make(out or home_of(source.path) / "export")
         try:
             workplace = Path(tempfile.mkdtemp(prefix=".export-", suffix=".tmp", dir=folder))
@@ -73,89 +65,39 @@ def run_export(run: Path, target: str, out: Path | None, which: str, segmentor: 
 
 
 def _export(source: Source, target: str, folder: Path, workplace: Path, overwrite: bool) -> Export:
-    known = facts(source)
-    tensors = exported(source.weights, layout_of(target, source.content))
+    library, known = find(target), facts(source)
+    tensors = exported(source.weights, library.layout(source.content))
     stem = stem_of(source, target)
-    made = workplace / f"{stem}{TARGETS[target].suffix}"
-    _write(made, target, source, tensors, known, stem)
-    weights = made / _HUB_WEIGHTS if made.is_dir() else made
+    made = workplace / f"{stem}{library.SUFFIX}"
+    library.write(made, source, tensors, known)
+    weights = made / "model.safetensors" if made.is_dir() else made
     digest, size = _sha256(weights), weights.stat().st_size
-    checked = check_export(target, made, source)
-    path = folder / f"{stem}-{digest[:8]}{TARGETS[target].suffix}"
+    checked = check_export(library, made, source)
+    path = folder / f"{stem}-{digest[:8]}{library.SUFFIX}"
     count, numbers = len(tensors), sum(t.numel() for name, t in tensors.items() if not name.endswith(_STATISTICS))
-    card = _sidecar(known, target, path, digest, size, count, numbers, checked, source)
+    card: dict[str, Any] = {
+        "file": path.name,
+        "to": target,
+        "sha256": digest,
+        **({"sha256_of": f"{path.name}/{weights.name}"} if weights != made else {}),
+        "bytes": size,
+        "tensors": count,
+        "parameters": numbers,
+        "load": library.load_line(Path(path.name), source.content),
+        "checked": checked._asdict(),
+        **known,
+    }
+    card |= library.sidecar(known)
     state = _put(made, path, overwrite)
     side = folder / f"{stem}-{digest[:8]}.json"
-    note = _put_text(side, card, overwrite)
-    line = load_line(target, path.resolve(), source.content)
+    note = _put_text(side, json.dumps(card, indent=1) + "\n", overwrite)
+    line = library.load_line(path.resolve(), source.content)
     return Export(path, side, state, note, size, digest, count, numbers, source.content, checked, line)
-
-
-# Writing
-
-
-def _write(
-    path: Path, target: str, source: Source, tensors: dict[str, Tensor], known: Mapping[str, Any], stem: str
-) -> None:
-    if target == "onnx":
-        whole = bool(source.content.head)
-        texts = {**texts_of(known), "format": "onnx", "opset": str(OPSET), "input": json.dumps(known["input"])}
-        data = onnx_bytes(source.rebuilt(), "logits" if whole else "features", texts)
-        write_atomically(path, [data])
-    elif target == "hub":
-        path.mkdir()
-        save_plain(path / _HUB_WEIGHTS, tensors, {"format": "pt"})
-        write_text(path / "config.json", json.dumps(hub_config(source), indent=2) + "\n")
-        write_text(path / "README.md", model_card(known, stem))
-    elif path.suffix == ".safetensors":
-        save_plain(path, tensors, texts_of(known))
-    else:
-        bare = {"state_dict": tensors, "meta": mmseg_meta(source, known)} if target == "mmseg" else tensors
-        write_atomically(path, [pickled(bare)])
-
-
-def pickled(value: Any) -> bytes:
-    """What torch.save writes; in memory, because the file's name would become part of the bytes."""
-    stream = io.BytesIO()
-    torch.save(value, stream)
-    return stream.getvalue()
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sidecar(
-    known: Mapping[str, Any],
-    target: str,
-    path: Path,
-    digest: str,
-    size: int,
-    tensors: int,
-    parameters: int,
-    checked: Checked,
-    source: Source,
-) -> str:
-    entry: dict[str, Any] = {
-        "file": path.name,
-        "to": target,
-        "sha256": digest,
-        **({"sha256_of": f"{path.name}/{_HUB_WEIGHTS}"} if target == "hub" else {}),
-        "bytes": size,
-        "tensors": tensors,
-        "parameters": parameters,
-        "load": load_line(target, Path(path.name), source.content),
-        "checked": checked._asdict(),
-        **known,
-    }
-    if target == "onnx":
-        entry["opset"] = OPSET
-    if source.content.head:
-        where = "the input's resolution (bilinear, align_corners false)" if target == "onnx" else "the feature grid"
-        where = "the input's resolution" if target == "torchvision" else where
-        entry["output"] = f"{known['output']} at {where}"
-    return json.dumps(entry, indent=1) + "\n"
 
 
 # Putting it in its place

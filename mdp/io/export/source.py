@@ -17,7 +17,7 @@ from mdp.core.networks import InstanceNetwork, NetworkSettings, upsample
 from mdp.core.networks.parameter_names import Layout, foreign_names
 from mdp.core.networks.resnet import ResNet
 from mdp.io.errors import CheckpointError, RecipeError
-from mdp.io.export.targets import Content
+from mdp.io.export.content import Content
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.run.checkpoint import load
