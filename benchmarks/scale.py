@@ -15,6 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 import click
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from mdp.core.contrast import prototype_nce
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
 from mdp.core.prototypes import Prototypes, class_sums, empty_bank, prototypes, push
 from mdp.core.targets import Targets, hard_targets, prototype_similarity, sparse_targets
-from mdp.io.pictures.charts_file import Line, Panel, line_chart
+from mdp.io.pictures.charts import Line, Panel, line_chart
 
 CHANNELS, SIDE, TAU = 256, 28, 0.07
 HERE = Path(__file__).parent
@@ -192,16 +193,17 @@ def _memory(points: Sequence[Point]) -> str:
 
 def chart(found: Sequence[tuple[str, Sequence[Point]]]) -> str:
     """Doublings of time, and of memory, over doublings of the size: slope 1 is linear."""
-    times = [_line(name, points, [p.seconds for p in points]) for name, points in found]
+    style = {name: index for index, (name, _) in enumerate(found)}
+    times = [_line(name, style[name], points, [p.seconds for p in points]) for name, points in found]
     kept = [(name, points) for name, points in found if all((p.memory or 0) >= 2**20 for p in points)]
-    memories = [_line(name, points, [float(p.memory or 1) for p in points]) for name, points in kept]
+    memories = [_line(name, style[name], points, [float(p.memory or 1) for p in points]) for name, points in kept]
     panels = [Panel("time", times)] + ([Panel("peak memory of a call", memories)] if memories else [])
     return line_chart(panels, "What grows how, on one CPU thread", "doublings of the size", "doublings")
 
 
-def _line(name: str, points: Sequence[Point], values: Sequence[float]) -> Line:
-    xs = [math.log2(point.size / points[0].size) for point in points]
-    return Line(name, list(zip(xs, [math.log2(value / values[0]) for value in values], strict=True)))
+def _line(name: str, style: int, points: Sequence[Point], values: Sequence[float]) -> Line:
+    sizes = np.array([point.size for point in points], dtype=np.float64)
+    return Line(name, style, np.log2(sizes / sizes[0]), np.log2(np.array(values) / values[0]))
 
 
 @click.command()

@@ -10,13 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from mdp.core.chance import generator
 from mdp.core.comparison import Difference, difference
 from mdp.io.errors import RecipeError
 from mdp.io.files.writing import write_text
-from mdp.io.pictures.charts_file import Line, Panel, line_chart
+from mdp.io.pictures.charts import Line, Panel, line_chart
 
 SEEDS_TO_CLAIM = 3  # an order is never claimed from fewer
 _BANDS = 6  # starts; the bands of more hide each other
@@ -203,11 +204,11 @@ def curves(whole: Mapping[str, Any]) -> str:
     panels = []
     for share in shares(whole):
         lines = []
-        for start in starts(whole):
+        for style, start in enumerate(starts(whole)):
             values = curve_of(whole, start, share)
-            points = [(step, statistics.mean(seeds)) for step, seeds in values]
-            band = [(min(seeds), max(seeds)) for _, seeds in values] if len(starts(whole)) <= _BANDS else []
-            lines += [Line(start, points, band)] if points else []
+            steps, means = np.array([step for step, _ in values]), [statistics.mean(seeds) for _, seeds in values]
+            band = np.array([(min(seeds), max(seeds)) for _, seeds in values]) if len(starts(whole)) <= _BANDS else None
+            lines += [Line(start, style, steps, np.array(means), band=band)] if values else []
         panels.append(Panel(_head(whole, share), lines))
     spread = "; band: lowest and highest seed" if len(starts(whole)) <= _BANDS else ""
     title = f"{whole['target']}: validation mIoU while fine-tuning (mean over seeds{spread})"
