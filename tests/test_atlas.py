@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import html
 import json
 import re
@@ -165,6 +166,8 @@ def test_the_page_needs_nothing_else_and_a_name_is_never_markup(tmp_path: Path) 
     assert "a/</script><b>&" in page.heads
     assert html.escape("</script>") in text
     assert text.count("</script>") == 2
+    digest = base64.b64encode(hashlib.sha256(text.split("<script>")[1].split("</script>")[0].encode()).digest())
+    assert f"script-src 'sha256-{digest.decode()}'; base-uri 'none'\"" in text
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert "a/</script><b>&" in data["names"]
     assert data["few"][data["names"].index("b/rare")]

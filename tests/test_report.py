@@ -21,6 +21,7 @@ from mdp.cli import cli
 from mdp.core.thinning import bucket_means, thin
 from mdp.io.errors import Diverged, RecipeError, ResourceError
 from mdp.io.journal.history import history
+from mdp.io.pictures import charts
 from mdp.io.pictures.charts import REFERENCE, Chart, Line, axis, figure, style_of
 from mdp.io.report.compared import comparisons, read_comparison, report
 from mdp.io.report.job import MOST, run_report
@@ -242,6 +243,12 @@ def test_a_point_is_drawn_where_its_axes_say() -> None:
     assert 'd="M46.0 186.0L390.0 12.0"' in drawn  # from the lower left to the upper right corner of the plot
     assert 'data-values="0,0;100,10"' in drawn
     assert "from 0 at step 0 to 10 at step 100, lowest 0, highest 10" in drawn
+
+
+def test_a_line_of_a_file_has_the_colour_that_it_has_on_a_page() -> None:
+    style = (Path(charts.__file__).parent / "page.css").read_text(encoding="utf-8")
+    light = dict(re.findall(r"--(c\d): (#[0-9a-f]{6});", style.split("@media")[0]))
+    assert light == {f"c{index}": color for index, color in enumerate(charts._COLORS)}
 
 
 # mdp.io.report.scores

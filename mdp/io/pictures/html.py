@@ -1,10 +1,35 @@
-"""Small pieces of HTML; whatever comes from a run goes through `text`, so that no name of anything becomes markup."""
+"""Pages and small pieces of HTML; what comes from a run goes through `text`, so that no name becomes markup."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 
 from mdp.io.files.reading import printable
+
+
+def document(title: str, body: str, script: str, style: str = "", mark: str = "") -> str:
+    """A whole page: one file without a request to anywhere, in the style of all pages (`page.css`) and `style`.
+
+    Its own policy allows the browser this script, by its digest, and forbids everything else.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = f"default-src 'none'; {allowed}; base-uri 'none'"
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{mark}\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>\n'
+        f"<style>{text_of(Path(__file__).parent / 'page.css')}{style}</style></head>\n<body>{body}"
+        f"<script>{script}</script></body></html>\n"
+    )
+
+
+def text_of(path: Path) -> str:
+    """A file of the package that becomes part of a page."""
+    return path.read_text(encoding="utf-8")
 
 
 def text(value: object, length: int = 300) -> str:

@@ -1,11 +1,8 @@
 """The page of `mdp report`: runs beside each other, with their curves, scores, data and settings.
 
-One HTML file without a request to anywhere: pictures are inline SVG, style and script stand in the page, and its own
-policy forbids the browser everything else.  A run has one colour and dash in all charts.
+Pictures are inline SVG, or PNGs in the page itself.  A run has one colour and dash in all charts.
 """
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import numpy as np
 
 from mdp.io.journal.history import Curve, Name
 from mdp.io.pictures.charts import REFERENCE, Chart, Line, figure, swatch
-from mdp.io.pictures.html import folded, lines, section, table, text
+from mdp.io.pictures.html import document, folded, lines, section, table, text, text_of
 from mdp.io.report.class_shares import data_section
 from mdp.io.report.comparisons import comparisons_section
 from mdp.io.report.endings import ending, made_at, state_of, steps_done
@@ -65,24 +62,13 @@ def page(runs: Sequence[RunFacts], now: float, comparisons: Sequence[Mapping[str
     links = "".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in shown.items())
     titles = [*(f"{whole['target']} {whole['split']}" for whole in comparisons), *(run.name for run in runs)]
     names = ", ".join(text(title, 80) for title in titles[:3]) + (" and others" if len(titles) > 3 else "")
-    script, style = _own_file("report.js"), _own_file("report.css")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    policy = f"default-src 'none'; {allowed}; base-uri 'none'"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{MARK}\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{names}: mdp report</title>\n'
-        f"<style>{style}</style></head>\n<body><header><h1>{names}</h1>\n"
+    body = (
+        f"<header><h1>{names}</h1>\n"
         f'<p class="note">Made by mdp report on {made_at(now)}; it shows what the files said then.</p>\n'
         f'<nav aria-label="Parts of the page">{links}</nav></header>\n<main>\n'
         f"{''.join(section(name, title, body) for name, (title, body) in shown.items())}</main>\n"
-        f"<script>{script}</script></body></html>\n"
     )
-
-
-def _own_file(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return document(f"{names}: mdp report", body, text_of(Path(__file__).parent / "report.js"), mark=MARK)
 
 
 def _named(runs: Sequence[RunFacts], place: int) -> str:

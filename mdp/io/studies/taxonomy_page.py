@@ -8,12 +8,15 @@ import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mdp.io.pictures.html import document, text_of
+
+_HERE = Path(__file__).parent
 _NONE = -128  # in the page's bytes: no similarity
 
 
@@ -41,9 +44,10 @@ def page(facts: Mapping[str, Any], similarity: Tensor) -> str:
         "LIMIT": str(facts["settings"]["crops"]),
         "DATA": json.dumps(data).replace("<", "\\u003c"),  # no name can end the script
     }
-    template = resources.files("mdp.io.studies").joinpath("atlas_page.html").read_text(encoding="utf-8")
+    template = text_of(_HERE / "taxonomy.html")
     pieces = template.split("@@")  # text, name, text, ...: names that hold a mark are not looked at again
-    return "".join(parts[piece] if odd % 2 else piece for odd, piece in enumerate(pieces))
+    body = "".join(parts[piece] if odd % 2 else piece for odd, piece in enumerate(pieces))
+    return document(parts["TITLE"], body, text_of(_HERE / "taxonomy.js"), text_of(_HERE / "taxonomy.css"))
 
 
 def _text(value: object) -> str:
