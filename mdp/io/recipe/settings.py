@@ -84,8 +84,7 @@ class PretrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
-    """Supervised fine-tuning; the defaults are MMSegmentation's general ones, `SCHEDULE` in the file of a
-    target its own."""
+    """Supervised fine-tuning; the defaults are MMSegmentation's general ones, `SCHEDULE` of a dataset has its own."""
 
     target: str = ""
     split: str | None = None  # training split; None: the dataset's own choice
