@@ -15,7 +15,8 @@ from benchmarks.measure import Case, Entry, Gate
 from mdp.io.journal.journal import Journal
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import ALONE
-from mdp.io.training.loop import Position, Schedule, loop
+from mdp.io.run.record import Position
+from mdp.io.training.loop import Schedule, loop
 
 STEPS = 200
 ALLOWED = 0.0002  # seconds a step

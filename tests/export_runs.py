@@ -12,8 +12,8 @@ from mdp.core.methods import Data
 from mdp.io.recipe.layers import Layer, as_layer, merge, nest, resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.run.checkpoint import save
-from mdp.io.run.folder import space_json
 from mdp.io.run.opened import new_segmentor
+from mdp.io.run.record import space_json
 from mdp.io.run.restore import prefixed
 
 SHAPES = [

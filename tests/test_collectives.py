@@ -15,7 +15,8 @@ from mdp.io.processes import collective_time
 from mdp.io.processes.collective_time import Collectives
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import ALONE, World
-from mdp.io.training.loop import Position, Schedule, loop
+from mdp.io.run.record import Position
+from mdp.io.training.loop import Schedule, loop
 
 CPU = torch.device("cpu")
 

@@ -33,7 +33,7 @@ from mdp.io.inference.job import Wanted, run_predictions
 from mdp.io.inference.photos import Photo
 from mdp.io.inference.predict import predict
 from mdp.io.journal.counter import Counter
-from mdp.io.run.opened import segmentor_of, space_of
+from mdp.io.run.opened import open_segmentor
 from mdp.io.training.job import run_finetuning
 from tests.small_runs import request
 
@@ -93,9 +93,9 @@ def files(folder: str = "out") -> list[str]:
 def test_the_label_png_holds_what_the_network_says(here: Path, run: Path) -> None:
     path = photo("in/a/x.png")
     predicted(run, "in")
-    checkpoint, start = segmentor_of(str(run), "last")
-    recipe = inference_job.evaluation_recipe(request(init=str(run)), start.about)
-    network = inference_job.trained_segmentor(recipe, CLASSES, start, checkpoint, torch.device("cpu"))
+    opened = open_segmentor(str(run), "last")
+    recipe = inference_job.evaluation_recipe(request(init=str(run)), opened.record)
+    network = inference_job.trained_segmentor(opened, recipe, torch.device("cpu"))
     image = torch.from_numpy(read_rgb(str(path))).permute(2, 0, 1)
     expected = predict(network.eval(), image, inference_job.inference_settings(recipe), torch.device("cpu"))
     assert len(expected.unique()) > 1  # or the test says little
@@ -116,7 +116,7 @@ def test_predictions_of_a_split_are_those_that_it_is_scored_with(here: Path, run
 def test_label_pngs_are_palette_files_in_the_datasets_colours(here: Path, run: Path) -> None:
     photo("x.png")
     predicted(run, "x.png")
-    space = space_of(segmentor_of(str(run), "last")[1].about)
+    (space,) = open_segmentor(str(run), "last").record.labels
     with Image.open("out/labels/x.png") as image:
         assert image.mode == "P"
         assert image.size == (50, 40)
@@ -132,7 +132,7 @@ def test_label_pngs_are_palette_files_in_the_datasets_colours(here: Path, run: P
 def test_an_overlay_is_half_photo_half_colour(here: Path, run: Path) -> None:
     photo("x.png")
     predicted(run, "x.png", overlays=True)
-    colors = np.array(space_of(segmentor_of(str(run), "last")[1].about).colors)
+    colors = np.array(open_segmentor(str(run), "last").record.labels[0].colors)
     expected = (0.5 * pixels(40, 50) + 0.5 * colors[values("out/labels/x.png")]).astype(np.uint8)
     assert (values("out/overlays/x.png") == expected).all()
 

@@ -31,10 +31,11 @@ from mdp.io.processes.world import ALONE, World, answered
 from mdp.io.recipe.layers import merge, nest, resolve
 from mdp.io.recipe.settings import PretrainSettings, RunSettings
 from mdp.io.run.opened import new_segmentor
+from mdp.io.run.record import Position
 from mdp.io.training.context import RunContext
 from mdp.io.training.finetuning import Finetuning
 from mdp.io.training.job import _ended
-from mdp.io.training.loop import Position, Schedule, loop
+from mdp.io.training.loop import Schedule, loop
 from mdp.io.training.optimizers import sgd
 from mdp.io.training.update import Trainee, new_trainee, part_key, seed_dropout, update_
 from mdp.io.training.validation import Looker, probe

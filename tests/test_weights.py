@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mdp.io.errors import CheckpointError
 from mdp.io.run.checkpoint import save
+from mdp.io.run.record import Position, RunRecord
 from mdp.io.weights import reading as weights_reading
 from mdp.io.weights.reading import read_weights
 
@@ -218,8 +219,8 @@ def plain() -> dict[str, Any]:
 def test_plain_files_of_both_forms_come_in_exactly(tmp_path: Path, new: bool, name: str) -> None:
     torch.save(plain(), tmp_path / name, _use_new_zipfile_serialization=new)
     expected: dict[str, Tensor] = torch.load(tmp_path / name, weights_only=True)["state_dict"]
-    found, about = read_weights(tmp_path / name)
-    assert about == {}
+    found, record = read_weights(tmp_path / name)
+    assert record is None
     inside = {key.removeprefix("state_dict."): value for key, value in found.items() if key.startswith("state_dict.")}
     assert list(inside) == list(expected)
     assert all(torch.equal(inside[key], value) and inside[key].dtype == value.dtype for key, value in expected.items())
@@ -270,9 +271,10 @@ def test_files_without_tensors_say_so(tmp_path: Path, value: Any, reason: str) -
 @pytest.mark.parametrize(("kind", "part"), [("pretrain", "query"), ("finetune", "network")])
 def test_a_run_gives_the_network_that_its_kind_trains(tmp_path: Path, kind: str, part: str) -> None:
     tensors = {"query.a": torch.ones(1), "key.a": torch.zeros(1), "network.a": torch.full((1,), 2.0)}
-    save(tmp_path / "x.safetensors", tensors, {"kind": kind})
-    found, about = read_weights(tmp_path / "x.safetensors")
-    assert (found, about) == ({"a": tensors[f"{part}.a"]}, {"kind": kind})
+    save(tmp_path / "x.safetensors", tensors, {"kind": kind, "step": 3, "recipe": {"run": {"seed": 1}}, "labels": []})
+    found, record = read_weights(tmp_path / "x.safetensors")
+    assert found == {"a": tensors[f"{part}.a"]}
+    assert record == RunRecord(kind=kind, position=Position(3), recipe={"run": {"seed": 1}}, labels=())
 
 
 def test_a_checkpoint_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mdp.io.check.report import Report
 from mdp.io.check.scan import Seen
 from mdp.io.datasets._dataset import Dataset, Sample
 from mdp.io.files.reading import Stamp, is_file, read_bytes, stamp
-from mdp.io.run.folder import space_json
+from mdp.io.run.record import space_json
 
 Part = tuple[Dataset, list[Sample], str]  # what is read, and as what: "train" or "val"
 

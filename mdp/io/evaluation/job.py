@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mdp.io.data.selection import Plan, named, pool_of
+from mdp.io.data.selection import named, pool_of
 from mdp.io.datasets._dataset import open_split
-from mdp.io.errors import CheckpointError, RecipeError
+from mdp.io.errors import RecipeError
 from mdp.io.evaluation.counts import tally
 from mdp.io.evaluation.saved import kinds_of, saved
 from mdp.io.evaluation.scores import summary, write_report
@@ -20,9 +20,8 @@ from mdp.io.processes.signals import stop_on_signals
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.request import Request
 from mdp.io.report.job import report_at_end
-from mdp.io.run import folder as run_folder
-from mdp.io.run.checkpoint import load
-from mdp.io.run.opened import evaluation_recipe, same_labels, trained_segmentor
+from mdp.io.run.folder import home_of
+from mdp.io.run.opened import evaluation_recipe, open_segmentor, same_labels, trained_segmentor
 
 
 def run_evaluation(
@@ -41,14 +40,9 @@ def run_evaluation(
 def _evaluate(
     request: Request, which: str, keep: bool, save_as: Sequence[str], gallery: int | None, world: World
 ) -> tuple[dict[str, Any], Path]:
-    source = Path(request.init) if request.init else run_folder.newest("finetune")
-    if source is None:
-        raise CheckpointError(f"no fine-tuning run under {run_folder.BASE / 'finetune'}; run `mdp finetune` first")
-    path = run_folder.checkpoint_of(source, which)
-    start = load(path)
-    if start.about["kind"] != "finetune":
-        raise CheckpointError(f"{path}: a {start.about['kind']} checkpoint has no classifier; fine-tune it first")
-    recipe = evaluation_recipe(request, start.about)
+    opened = open_segmentor(request.init, which)
+    path, step = opened.path, opened.record.position.step
+    recipe = evaluation_recipe(request, opened.record)
     device = set_up(recipe, world)
     dataset, _ = named(recipe.finetune.target)
     split = recipe.eval.split or dataset.val
@@ -56,17 +50,17 @@ def _evaluate(
         raise RecipeError(f"{dataset.name} has no split `val`; give --split, one of {', '.join(dataset.splits)}")
     samples, line = open_split(dataset, Path(recipe.data.root), split)
     pool = pool_of([(dataset, samples)])
-    same_labels(start.about, pool, path)
+    same_labels(opened.record, pool.union, path)
     kinds = kinds_of(keep, save_as, dataset.labels)
-    home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    home = home_of(path)
     folder = make(request.out or home / "eval" / f"{dataset.name}-{split}")
     settings = inference_settings(recipe)
-    agree(world, recipe, Plan(recipe=recipe, pool=pool, validation=None))
+    agree(world, recipe, pool.samples)
     count = min(len(samples), settings.images or len(samples))
     progress = Counter(request.quiet or not world.main)
-    progress.say(f"scoring {path} (step {start.about['step']})")
+    progress.say(f"scoring {path} (step {step})")
     progress.say(line)
-    network = trained_segmentor(recipe, pool.union.size, start, path, device)
+    network = trained_segmentor(opened, recipe, device)
     worst = Worst(gallery, dataset.labels) if gallery else None
     workers = recipe.run.workers
     with memory_in_one_line(), saved(folder, pool, kinds, world) as place:
@@ -79,7 +73,7 @@ def _evaluate(
         "split": split,
         "images": count,
         "checkpoint": str(path),
-        "step": start.about["step"],
+        "step": step,
         "mode": settings.mode,
         "scale": settings.scale,
         "scales": settings.scales,

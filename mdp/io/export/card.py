@@ -4,6 +4,7 @@ Everything comes from the run's checkpoint and folder; what is not known there s
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from mdp.io.errors import MdpError
 from mdp.io.export.source import Source
 from mdp.io.journal.journal import finite
 from mdp.io.run.folder import home_of
+from mdp.io.run.record import PRETRAIN, Position
 
 UNKNOWN = "unknown: state it yourself"
 EXPECTS = {
@@ -33,8 +35,8 @@ _INSIDE = ("mdp", "what", "backbone", "width", "output_stride", "head", "kind", 
 
 def facts(source: Source) -> dict[str, Any]:
     """What is known of the run, as JSON; the same for the same run."""
-    about, content, folder = source.about, source.content, home_of(source.path)
-    pretrained = about["kind"] == "pretrain"
+    record, content, folder = source.record, source.content, home_of(source.path)
+    pretrained = record.kind == PRETRAIN
     known: dict[str, Any] = {
         "mdp": mdp.__version__,
         "torch": str(torch.__version__),
@@ -45,18 +47,18 @@ def facts(source: Source) -> dict[str, Any]:
         "head": content.head or None,
         "run": folder.resolve().name,
         "checkpoint": source.path.name,
-        "kind": about["kind"],
+        "kind": record.kind,
         "method": source.recipe.method.name if pretrained else "fine-tuning",
-        "step": about["step"],
+        "step": record.position.step,
         "steps": _steps(folder),
         "datasets": _datasets(source, folder),
         "started_from": _start(folder),
-        "metrics": _metrics(about, folder),
+        "metrics": _metrics(record.position, folder),
         "command": _text(folder / "command.txt").strip() or None,
         "input": EXPECTS,
     }
     if content.head:
-        known["classes"] = [name for space in source.spaces for name in space["classes"]]
+        known["classes"] = [name for space in record.labels for name in space.classes]
         known["output"] = f"logits of {content.classes} classes"
     found: dict[str, Any] = finite(known)
     return found
@@ -68,7 +70,7 @@ def stem_of(source: Source, target: str) -> str:
     Datasets, backbone, head and target, such as `voc+ade20k_resnet50_torchvision`.
     """
     content = source.content
-    names = "+".join(space["name"] for space in source.spaces)[:80]
+    names = "+".join(space.name for space in source.record.labels)[:80]
     parts = [names, content.backbone, *([content.head] if content.head else []), target]
     return "_".join(re.sub(r"[^A-Za-z0-9+_]", "_", part) for part in parts)
 
@@ -78,19 +80,19 @@ def _datasets(source: Source, folder: Path) -> list[dict[str, Any]]:
     terms = _terms(source)
     return [
         {
-            "name": space["name"],
-            "images": counts.get(space["name"]),
-            "classes": len(space["classes"]),
-            "licence": terms.get(space["name"]) or UNKNOWN,
+            "name": space.name,
+            "images": counts.get(space.name),
+            "classes": len(space.classes),
+            "licence": terms.get(space.name) or UNKNOWN,
         }
-        for space in source.spaces
+        for space in source.record.labels
     ]
 
 
 def _terms(source: Source) -> dict[str, str]:
     """The licence of each dataset as its makers state it, as far as mdp or its YAML file knows."""
     recipe = source.recipe
-    texts = recipe.pretrain.datasets if source.about["kind"] == "pretrain" else (recipe.finetune.target,)
+    texts = recipe.pretrain.datasets if source.record.kind == PRETRAIN else (recipe.finetune.target,)
     found = {}
     for text in texts:
         try:
@@ -101,11 +103,14 @@ def _terms(source: Source) -> dict[str, str]:
     return found
 
 
-def _metrics(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _metrics(position: Position, folder: Path) -> dict[str, Any]:
     """The last validation up to the checkpoint's step, and the best score that the checkpoint knows of."""
     records = [record for record in _lines(folder / "metrics.jsonl") if record.get("kind") == "validate"]
-    passed = [record for record in records if record.get("step", about["step"] + 1) <= about["step"]]
-    return {"last_validation": passed[-1] if passed else None, "best": about.get("best")}
+    passed = [record for record in records if record.get("step", position.step + 1) <= position.step]
+    return {
+        "last_validation": passed[-1] if passed else None,
+        "best": position.best if math.isfinite(position.best) else None,
+    }
 
 
 def _steps(folder: Path) -> int | None:

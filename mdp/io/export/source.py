@@ -3,29 +3,25 @@
 Shape legend: B images, C classes, H x W image, h x w feature grid.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mdp.core.labels import LabelSpace, LabelUnion
-from mdp.core.methods import Data
 from mdp.core.networks import InstanceNetwork, NetworkSettings, upsample
 from mdp.core.networks.parameter_names import Layout, foreign_names
 from mdp.core.networks.resnet import ResNet
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.export.content import Content
-from mdp.io.recipe.layers import Recipe, resolve
-from mdp.io.recipe.methods import find_method
-from mdp.io.run.checkpoint import load
+from mdp.io.recipe.layers import Recipe
 from mdp.io.run.checkpoints import checkpoints_in
 from mdp.io.run.folder import checkpoint_of
 from mdp.io.run.header import read_header
-from mdp.io.run.opened import new_segmentor
-from mdp.io.run.restore import restore_, section
+from mdp.io.run.opened import OpenedRun, new_segmentor, open_run, trained_network, trained_part
+from mdp.io.run.record import FINETUNE, RunRecord
+from mdp.io.run.restore import restore_
 
 
 class Features(nn.Module):
@@ -57,15 +53,10 @@ class Source(NamedTuple):
     """The network of a run."""
 
     path: Path  # of the checkpoint
-    about: dict[str, Any]
+    record: RunRecord
     recipe: Recipe
     content: Content
     weights: dict[str, Tensor]  # by our names, in the network's order
-
-    @property
-    def spaces(self) -> list[dict[str, Any]]:
-        """The label spaces that it was trained on, as JSON."""
-        return list(self.about["labels"])
 
     def rebuilt(self, weights: Mapping[str, Tensor] | None = None, stride: int | None = None) -> nn.Module:
         """What is exported, in evaluation mode: features at that stride (None: the trained one), or a whole network.
@@ -103,46 +94,30 @@ def read_source(run: Path, which: str, segmentor: bool) -> Source:
     path = checkpoint_at(run, which)
     if path.suffix != ".safetensors" or read_header(path).texts.get("format") != "mdp":
         raise CheckpointError(f"{path}: expected a checkpoint of an mdp run, found another file; nothing to export")
-    start = load(path)
-    kind = start.about.get("kind")
-    if kind not in ("pretrain", "finetune"):
-        raise CheckpointError(f"{path}: its kind is {kind!r}; expected a pretrain or finetune run")
-    if segmentor and kind != "finetune":
+    opened = open_run(path)
+    trained_part(path, opened.record)  # an unknown kind is told before anything else
+    if segmentor and opened.record.kind != FINETUNE:
         raise RecipeError(f"{path}: a pretraining run has no segmentor; leave --segmentor out, or fine-tune it first")
-    recipe = resolve(start.about["recipe"])
-    network = _network(start.about, recipe)
-    restore_(network, section(start.tensors, "query" if kind == "pretrain" else "network"), str(path))
+    network = trained_network(opened)
     weights = {name: t for name, t in network.state_dict().items() if segmentor or name.startswith("backbone.")}
     bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(f"{path}: {len(bad)} tensors hold numbers that are not finite, such as {bad[0]}")
-    return Source(path, start.about, recipe, _content(start.about, network, segmentor), weights)
+    return Source(path, opened.record, opened.recipe, _content(opened, network, segmentor), weights)
 
 
-def _network(about: Mapping[str, Any], recipe: Recipe) -> nn.Module:
-    """The run's network, its weights at random."""
-    union = LabelUnion([LabelSpace(name=s["name"], classes=tuple(s["classes"])) for s in about["labels"]])
-    if about["kind"] == "finetune":
-        return new_segmentor(recipe, union.size)
-    data = Data(union, recipe.pretrain.batch_size, sys.maxsize)
-    method = find_method(recipe.method.name)
-    network: nn.Module = method.build(recipe.method.settings, recipe.model, data, torch.Generator()).query
-    return network
-
-
-def _content(about: Mapping[str, Any], network: nn.Module, segmentor: bool) -> Content:
-    model = about["recipe"]["model"]
+def _content(opened: OpenedRun, network: nn.Module, segmentor: bool) -> Content:
+    model = opened.record.recipe["model"]
     stride = network.output_stride if isinstance(network, InstanceNetwork) else model["output_stride"]
     bare = Content(model["backbone"], model["width"], stride)
     if not segmentor:
         return bare
-    classes = sum(len(space["classes"]) for space in about["labels"])
     dilations = model.get("dilations")
     return bare._replace(
         head=model.get("head", "deeplabv3"),  # older runs do not name it
         channels=model.get("channels"),
         dilations=None if dilations is None else tuple(dilations),
-        classes=classes,
+        classes=opened.union.size,
     )
 
 

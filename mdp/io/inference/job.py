@@ -51,8 +51,9 @@ from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import Recipe
 from mdp.io.recipe.request import Request
 from mdp.io.recipe.settings import EvalSettings
+from mdp.io.run.folder import home_of
 from mdp.io.run.lock import locked
-from mdp.io.run.opened import evaluation_recipe, segmentor_of, space_of, trained_segmentor
+from mdp.io.run.opened import evaluation_recipe, open_segmentor, trained_segmentor
 
 TURNED = "which is not applied: the label maps fit the pixels as they are stored"
 ADVICE = "try --mode slide with a smaller eval.window, a smaller eval.scale, or smaller photos"
@@ -82,9 +83,10 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
     Raises an MdpError, with the exit code, for anything the user has to mend; what is written by then stays.
     """
     with stop_on_signals() as stop:
-        path, start = segmentor_of(request.init, wanted.which)
-        recipe = evaluation_recipe(request, start.about)
-        space = space_of(start.about)
+        opened = open_segmentor(request.init, wanted.which, otherwise=", or give --run")
+        path, step = opened.path, opened.record.position.step
+        recipe = evaluation_recipe(request, opened.record)
+        (space,) = opened.record.labels
         device = set_up(recipe, ALONE)
         raws = raw_values(space) if wanted.raw else None
         out = request.out or _fresh_folder(path)
@@ -93,9 +95,9 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
         about = _about(path, settings, space, raws)
         job = plan(out, wanted.kinds, found.photos, wanted.existing, about)
         progress = Counter(request.quiet)
-        progress.say(f"predicting with {path} (step {start.about['step']})")
+        progress.say(f"predicting with {path} (step {step})")
         progress.say(_what(found, job))
-        network = trained_segmentor(recipe, len(space.classes), start, path, device)
+        network = trained_segmentor(opened, recipe, device)
         _make_room(job, space, progress)
         work = Work(
             job=job,
@@ -105,7 +107,7 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
             settings=settings,
             device=device,
             recipe=recipe,
-            about={**about, "checkpoint": str(path.resolve()), "step": start.about["step"]},
+            about={**about, "checkpoint": str(path.resolve()), "step": step},
             overwrite=wanted.existing != "stop",
         )
         with locked(make(out)):
@@ -129,7 +131,7 @@ class Work:
 
 def _fresh_folder(checkpoint: Path) -> Path:
     """A folder of the run that is not there yet."""
-    home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    home = home_of(checkpoint)
     stamp = time.strftime("%Y-%m-%d_%H%M")
     names = (stamp if number == 1 else f"{stamp}-{number}" for number in itertools.count(1))
     return next(home / "predict" / name for name in names if not (home / "predict" / name).exists())

@@ -2,13 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
 import mdp
-from mdp.io.data.selection import Plan
 from mdp.io.errors import ResourceError
 from mdp.io.processes.world import World, local_device
 from mdp.io.recipe.layers import Recipe, as_layer
@@ -25,11 +24,10 @@ def set_up(recipe: Recipe, world: World) -> torch.device:
     return local_device(pick_device(recipe.run.device), world)
 
 
-def agree(world: World, recipe: Recipe, plan: Plan) -> None:
-    """Raises ProcessError unless all processes run the same program on the same data with the same settings."""
-    pools = [pool.samples for pool in (plan.pool, plan.validation) if pool]
+def agree(world: World, recipe: Recipe, *samples: Sequence[object]) -> None:
+    """Raises ProcessError unless all processes run the same program on the same samples with the same settings."""
     versions = f"mdp {mdp.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    world.require_equal(settings=json.dumps(as_layer(recipe)), files=repr(pools), versions=versions)
+    world.require_equal(settings=json.dumps(as_layer(recipe)), files=repr(samples), versions=versions)
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mdp.io.errors import CheckpointError
 from mdp.io.run.folder import checkpoint_of
 from mdp.io.run.header import ITEM_BYTES, Header, current_texts, read_about, read_header
+from mdp.io.run.record import labels_of
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -45,11 +45,7 @@ def classes_of(file: Path, about: Mapping[str, Any]) -> dict[str, list[str]]:
 
     Raises CheckpointError when they are not as mdp writes them.
     """
-    spaces = about.get("labels", [])
-    try:
-        return {str(space["name"]): list(space["classes"]) for space in spaces}
-    except (TypeError, KeyError) as error:
-        raise CheckpointError(f"{file}: its label spaces are not as mdp writes them: {str(spaces)[:80]}") from error
+    return {space.name: list(space.classes) for space in labels_of(file, about.get("labels", []))}
 
 
 def description(found: Mapping[str, Any]) -> str:

@@ -12,11 +12,11 @@ import PIL
 import torch
 
 import mdp
-from mdp.core.labels import LabelSpace
 from mdp.io.files import jpeg
 from mdp.io.files.writing import write_text
 from mdp.io.recipe.layers import Recipe, as_yaml
-from mdp.io.run.folder import space_json
+from mdp.io.run.record import space_json
+from mdp.label_space import LabelSpace
 
 
 def describe(

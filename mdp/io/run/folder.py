@@ -9,12 +9,10 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 from mdp.io.errors import CheckpointError, RecipeError, ResourceError
 from mdp.io.run import lock
 from mdp.io.run.checkpoints import checkpoints_in
-from mdp.label_space import LabelSpace
 
 BASE = Path("runs")
 
@@ -118,18 +116,6 @@ def begun_by(folder: Path, launch: str | None) -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     return launch is not None and bool(begun == launch)
-
-
-def space_json(space: LabelSpace) -> dict[str, Any]:
-    """A label space as JSON: enough to compare and to draw, without the files."""
-    lookup = None if space.lookup is None else {str(raw): target for raw, target in space.lookup.items()}
-    return {
-        "name": space.name,
-        "classes": list(space.classes),
-        "ignore_index": space.ignore_index,
-        "lookup": lookup,
-        "colors": [list(color) for color in space.colors],
-    }
 
 
 def home_of(path: Path) -> Path:

@@ -1,22 +1,86 @@
-"""A run's checkpoint, opened: its network, labels and recipe."""
+"""A run's checkpoint, opened: its record, recipe and labels, and the networks and states that its tensors are."""
 
-from collections.abc import Mapping
+import sys
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mdp.core.chance import generator
-from mdp.core.labels import LabelSpace
+from mdp.core.labels import LabelUnion
+from mdp.core.methods import Data
 from mdp.core.networks import Segmentor, build_segmentor
-from mdp.io.data.pool import Pool
 from mdp.io.errors import CheckpointError
 from mdp.io.recipe.layers import Recipe, resolve
+from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
-from mdp.io.run.checkpoint import Checkpoint
-from mdp.io.run.checkpoint import load as load_checkpoint
+from mdp.io.run.checkpoint import load
+from mdp.io.run.record import FINETUNE, PRETRAIN, RunRecord, record_of
 from mdp.io.run.restore import restore_, section
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedRun:
+    """A whole checkpoint of a run."""
+
+    path: Path
+    record: RunRecord
+    tensors: dict[str, Tensor]
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The run's own recipe.  Raises RecipeError when this mdp has no such settings."""
+        return resolve(self.record.recipe)
+
+    @cached_property
+    def union(self) -> LabelUnion:
+        """The classes that it was trained on."""
+        return LabelUnion(list(self.record.labels))
+
+    @property
+    def data(self) -> Data:
+        """What the method may know of its data; no image is one too many, so that whatever a bank holds is kept."""
+        return Data(self.union, self.recipe.pretrain.batch_size, sys.maxsize)
+
+
+def open_run(path: Path) -> OpenedRun:
+    """Reads a checkpoint file and checks every byte of it.
+
+    Raises CheckpointError, naming the file and what is wrong, for anything but a whole checkpoint of a run.
+    """
+    tensors, about = load(path)
+    return OpenedRun(path=path, record=record_of(path, about), tensors=tensors)
+
+
+def open_segmentor(run: str | None, which: str, otherwise: str = "") -> OpenedRun:
+    """The checkpoint of a fine-tuning run, of the newest without one.
+
+    Raises CheckpointError when there is none; `otherwise` says what else may help then.
+    """
+    source = Path(run) if run else run_folder.newest(FINETUNE)
+    if source is None:
+        raise CheckpointError(
+            f"no fine-tuning run under {run_folder.BASE / FINETUNE}; run `mdp finetune` first{otherwise}"
+        )
+    opened = open_run(run_folder.checkpoint_of(source, which))
+    if opened.record.kind != FINETUNE:
+        raise CheckpointError(f"{opened.path}: a {opened.record.kind} checkpoint has no classifier; fine-tune it first")
+    return opened
+
+
+# What its tensors are
+
+
+def trained_part(path: Path, record: RunRecord) -> str:
+    """The prefix of the tensors that later steps start from.  Raises CheckpointError for an unknown kind of run."""
+    parts = {PRETRAIN: "query", FINETUNE: "network"}
+    if record.kind not in parts:
+        raise CheckpointError(f"{path}: its kind is {record.kind!r}; expected a pretrain or finetune run")
+    return parts[record.kind]
 
 
 def new_segmentor(recipe: Recipe, classes: int) -> Segmentor:
@@ -24,55 +88,50 @@ def new_segmentor(recipe: Recipe, classes: int) -> Segmentor:
     return build_segmentor(recipe.model, classes, generator(recipe.run.seed, "segmentor"))
 
 
-def trained_segmentor(recipe: Recipe, classes: int, start: Checkpoint, path: Path, device: torch.device) -> Segmentor:
+def trained_segmentor(opened: OpenedRun, recipe: Recipe, device: torch.device) -> Segmentor:
     """The network of a fine-tuning run's checkpoint, in evaluation mode.  Raises CheckpointError when it differs."""
-    network = new_segmentor(recipe, classes)
-    restore_(network, section(start.tensors, "network"), str(path))
+    network = new_segmentor(recipe, opened.union.size)
+    restore_(network, section(opened.tensors, "network"), str(opened.path))
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
 
 
-# Before the first photo
+def trained_network(opened: OpenedRun) -> nn.Module:
+    """The network that later steps start from: the query encoder of pretraining, the segmentor of fine-tuning.
+
+    On the CPU, in training mode.  Raises CheckpointError when the tensors do not fit it, or for an unknown kind of run.
+    """
+    part = trained_part(opened.path, opened.record)
+    recipe = opened.recipe
+    if opened.record.kind == FINETUNE:
+        network: nn.Module = new_segmentor(recipe, opened.union.size)
+    else:
+        method = find_method(recipe.method.name)
+        network = method.build(recipe.method.settings, recipe.model, opened.data, torch.Generator()).query
+    restore_(network, section(opened.tensors, part), str(opened.path))
+    return network
 
 
-def segmentor_of(run: str | None, which: str) -> tuple[Path, Checkpoint]:
-    """The checkpoint of a fine-tuning run, of the newest without one.  Raises CheckpointError when there is none."""
-    source = Path(run) if run else run_folder.newest("finetune")
-    if source is None:
-        raise CheckpointError(
-            f"no fine-tuning run under {run_folder.BASE / 'finetune'}; run `mdp finetune` first, or give --run"
-        )
-    path = run_folder.checkpoint_of(source, which)
-    start = load_checkpoint(path)
-    if start.about["kind"] != "finetune":
-        raise CheckpointError(f"{path}: a {start.about['kind']} checkpoint has no classifier; fine-tune it first")
-    return path, start
+def method_state(opened: OpenedRun, device: torch.device | None = None) -> Any:
+    """The state of a pretraining run's method: bank or queues.  Raises KeyError when a tensor of it is missing."""
+    chosen = opened.recipe.method
+    return find_method(chosen.name).unpack(section(opened.tensors, "state", device), chosen.settings, opened.data)
 
 
-def space_of(about: Mapping[str, Any]) -> LabelSpace:
-    """The label space that a checkpoint was trained on."""
-    (space,) = about["labels"]
-    lookup = space["lookup"]
-    return LabelSpace(
-        name=space["name"],
-        classes=tuple(space["classes"]),
-        ignore_index=space["ignore_index"],
-        lookup=None if lookup is None else {int(raw): target for raw, target in lookup.items()},
-        colors=tuple((red, green, blue) for red, green, blue in space["colors"]),
-    )
+# What is asked of it
 
 
-def same_labels(about: Mapping[str, Any], pool: Pool, where: Path) -> None:
+def same_labels(record: RunRecord, union: LabelUnion, where: Path) -> None:
     """Raises CheckpointError when the checkpoint's classes are not those of the data."""
-    theirs = {space["name"]: space["classes"] for space in about["labels"]}
-    ours = {space.name: list(space.classes) for space in pool.union.spaces}
+    theirs = {space.name: space.classes for space in record.labels}
+    ours = {space.name: space.classes for space in union.spaces}
     if theirs != ours:
         differ = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         counts = ", ".join(f"{n}: {len(theirs.get(n, []))} there, {len(ours.get(n, []))} here" for n in differ)
         raise CheckpointError(f"{where}: trained on other classes than the data has ({counts})")
 
 
-def evaluation_recipe(request: Request, about: Mapping[str, Any]) -> Recipe:
+def evaluation_recipe(request: Request, record: RunRecord) -> Recipe:
     """The recipe that an `eval` command line resolves to, on top of the run's own.
 
     The network is the run's: of what is asked for, only the sections run, data and eval, and a target, count.
@@ -80,4 +139,4 @@ def evaluation_recipe(request: Request, about: Mapping[str, Any]) -> Recipe:
     resolve(request.asked)  # a mistake in a section that is not read here is still a mistake
     asked = {key: value for key, value in request.asked.items() if key in ("run", "data", "eval")}
     target = {"finetune": {"target": request.target}} if request.target else {}
-    return with_paths(resolve(about["recipe"], asked, target))
+    return with_paths(resolve(record.recipe, asked, target))

@@ -32,7 +32,7 @@ def check_start(kind: str, path: Path, recipe: Recipe) -> list[str]:
 
 def _imagenet(path: Path) -> list[str]:
     file = read_file(path)
-    if file.about:
+    if file.run:
         raise RecipeError(
             f"imagenet:{path}: expected a network trained on ImageNet, found a {file.container}; {_INSTEAD}"
         )

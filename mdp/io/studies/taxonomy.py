@@ -4,26 +4,23 @@ Nothing is trained and no photo is read; what the run's checkpoint holds is enou
 """
 
 import math
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, tensor
 
-from mdp.core.labels import LabelSpace, LabelUnion
-from mdp.core.methods import Data
+from mdp.core.labels import LabelUnion
 from mdp.core.prototypes import PrototypeBank, Prototypes
 from mdp.core.queues import ClassQueues
 from mdp.core.taxonomy import ClassGroup, ClassPair, Relations, RelationSettings, find_relations
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.files.reading import printable
 from mdp.io.files.writing import make, write_atomically
-from mdp.io.recipe.layers import resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.run import folder as run_folder
-from mdp.io.run.checkpoint import load
 from mdp.io.run.folder import home_of
-from mdp.io.run.restore import section
+from mdp.io.run.opened import method_state, open_run
+from mdp.io.run.record import PRETRAIN
 from mdp.io.studies.taxonomy_files import texts
 
 _SHOWN = 20  # pairs that are printed; the files have all of them
@@ -60,30 +57,27 @@ def read_source(run: Path) -> Source:
 
     Raises RecipeError when it has none, or of one dataset only, CheckpointError when it is not whole.
     """
-    path = run_folder.checkpoint_of(run)
-    start = load(path)
+    opened = open_run(run_folder.checkpoint_of(run))
+    path, kind, union = opened.path, opened.record.kind, opened.union
     needs = "a taxonomy needs a pretraining run whose method keeps prototypes (multi_dataset or region_bank)"
-    if start.about["kind"] != "pretrain":
-        raise RecipeError(f"{printable(path)}: {needs}; this is a {printable(start.about['kind'])} run")
-    recipe = resolve(start.about["recipe"])
-    union = LabelUnion([LabelSpace(name=s["name"], classes=tuple(s["classes"])) for s in start.about["labels"]])
+    if kind != PRETRAIN:
+        raise RecipeError(f"{printable(path)}: {needs}; this is a {printable(kind)} run")
     labelled = [space.name for space in union.spaces if space.classes]
     if len(labelled) < 2:
         names = printable(", ".join(labelled)) or "none"
         raise RecipeError(f"{printable(path)}: expected several labelled datasets to relate, found {names}")
-    method, settings = find_method(recipe.method.name), recipe.method.settings
-    data = Data(union, recipe.pretrain.batch_size, sys.maxsize)  # whatever the bank holds is kept
+    method = opened.recipe.method
     try:
-        state = method.unpack(section(start.tensors, "state"), settings, data)
+        state = method_state(opened)
     except KeyError as error:
-        raise CheckpointError(f"{printable(path)}: the state of {recipe.method.name} lacks {error}") from error
-    known = method.known_prototypes(state, settings)
+        raise CheckpointError(f"{printable(path)}: the state of {method.name} lacks {error}") from error
+    known = find_method(method.name).known_prototypes(state, method.settings)
     crops = _crops(state)
     if known is None or crops is None:
-        raise RecipeError(f"{printable(path)}: {needs}; {recipe.method.name} has none")
+        raise RecipeError(f"{printable(path)}: {needs}; {method.name} has none")
     if len(crops) != union.size:
         raise CheckpointError(f"{printable(path)}: {len(crops)} prototypes for {union.size} classes")
-    return Source(path, int(start.about["step"]), recipe.method.name, union, known, crops)
+    return Source(path, opened.record.position.step, method.name, union, known, crops)
 
 
 def _crops(state: Any) -> Tensor | None:

@@ -1,17 +1,15 @@
 """`finetune --head-init prototypes`: the target's classifier from a pretraining run, its prototypes and some crops."""
 
-import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 
 from mdp.core.classifier_init import Related, fit_classifier, related_classes
 from mdp.core.contrast import class_logits, pixel_rows
 from mdp.core.geometry import downsample_labels
-from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
-from mdp.core.methods import Data
+from mdp.core.labels import IGNORE
 from mdp.core.networks import EmbeddingNetwork, Segmentor
 from mdp.core.prototypes import Prototypes, add, class_sums, empty_bank, prototypes, push
 from mdp.io.data.crops import FinetuneItems, crop_batch, stack_crops
@@ -19,10 +17,11 @@ from mdp.io.data.loader import load as load_items
 from mdp.io.data.order import stream_batches
 from mdp.io.data.pool import Pool
 from mdp.io.errors import RecipeError
-from mdp.io.recipe.layers import Recipe, resolve
+from mdp.io.recipe.layers import Recipe
 from mdp.io.recipe.methods import find_method
-from mdp.io.run.checkpoint import Checkpoint, load, read_tensors
-from mdp.io.run.restore import restore_, section
+from mdp.io.run.checkpoint import read_tensors
+from mdp.io.run.opened import method_state, open_run, trained_network
+from mdp.io.run.record import PRETRAIN
 
 _CROPS = 128  # looked at: enough for some thousand features, few enough to take seconds
 
@@ -72,23 +71,15 @@ def _source(weights: Path, device: torch.device) -> tuple[EmbeddingNetwork, Prot
     needs = "--head-init prototypes needs a pretraining run of mdp whose method has prototypes"
     if weights.suffix != ".safetensors" or read_tensors(weights)[1].get("format") != "mdp":
         raise RecipeError(f"{weights}: {needs}; this is another file")
-    start = load(weights)
-    if start.about["kind"] != "pretrain":
-        raise RecipeError(f"{weights}: {needs}; this is a {start.about['kind']} run")
-    recipe = resolve(start.about["recipe"])
-    method, settings = find_method(recipe.method.name), recipe.method.settings
-    union = LabelUnion([LabelSpace(name=s["name"], classes=tuple(s["classes"])) for s in start.about["labels"]])
-    data = Data(union, recipe.pretrain.batch_size, sys.maxsize)  # whatever the bank holds is kept
-    known = method.known_prototypes(_state(method, start, settings, data, device), settings)
+    opened = open_run(weights)
+    if opened.record.kind != PRETRAIN:
+        raise RecipeError(f"{weights}: {needs}; this is a {opened.record.kind} run")
+    name, settings = opened.recipe.method.name, opened.recipe.method.settings
+    known = find_method(name).known_prototypes(method_state(opened, device), settings)
     if known is None:
-        raise RecipeError(f"{weights}: {needs}; {recipe.method.name} has none")
-    network: EmbeddingNetwork = method.build(settings, recipe.model, data, torch.Generator()).query
-    restore_(network, section(start.tensors, "query"), str(weights))
-    return network.to(device).eval(), known, union.names, settings.temperature
-
-
-def _state(method: Any, start: Checkpoint, settings: Any, data: Data, device: torch.device) -> Any:
-    return method.unpack(section(start.tensors, "state", device), settings, data)
+        raise RecipeError(f"{weights}: {needs}; {name} has none")
+    network = cast(EmbeddingNetwork, trained_network(opened))
+    return network.to(device).eval(), known, opened.union.names, settings.temperature
 
 
 def _report(names: tuple[str, ...], related: list[Related | None], sources: tuple[str, ...]) -> str:

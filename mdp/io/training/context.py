@@ -22,8 +22,7 @@ from mdp.io.processes.world import World
 from mdp.io.recipe.layers import Recipe, as_layer
 from mdp.io.recipe.settings import RunSettings
 from mdp.io.run.checkpoint import save
-from mdp.io.run.folder import space_json
-from mdp.io.training.loop import Position
+from mdp.io.run.record import Position, RunRecord
 
 
 @dataclass(kw_only=True)
@@ -46,25 +45,25 @@ class RunContext:
         recipe: Recipe,
         union: LabelUnion,
         scaler: torch.amp.GradScaler,
-        **others: Any,
+        last: float | None = None,
     ) -> None:
         """Writes a checkpoint, if this is the main process; the last one but one is kept as `previous`."""
         if not self.world.main:
             return
-        about = {
-            "kind": kind,
-            **position.as_json(),
-            "recipe": as_layer(recipe),
-            "labels": [space_json(space) for space in union.spaces],
-            "processes": self.world.size,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "scaler": scaler.state_dict(),
-            **others,
-        }
+        record = RunRecord(
+            kind=kind,
+            position=position,
+            recipe=as_layer(recipe),
+            labels=tuple(union.spaces),
+            processes=self.world.size,
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            scaler=scaler.state_dict(),
+            last=last,
+        )
         home = self.folder / "checkpoints"
         previous = home / "previous.safetensors" if name == "last" else None
-        save(home / f"{name}.safetensors", tensors, about, previous)
+        save(home / f"{name}.safetensors", tensors, record.as_json(), previous)
 
     def picture(self, name: str, draw: Callable[[], Image.Image]) -> None:
         """Draws a picture into the run's folder, if this is the main process: `samples/first.png`."""

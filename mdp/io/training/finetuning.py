@@ -30,13 +30,14 @@ from mdp.io.recipe.layers import Layer, Recipe, resolve
 from mdp.io.recipe.published import schedule_layer
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
-from mdp.io.run.checkpoint import Checkpoint
+from mdp.io.run.opened import OpenedRun
+from mdp.io.run.record import Position
 from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.context import RunContext
-from mdp.io.training.loop import Position, Schedule, loop, position_of
+from mdp.io.training.loop import Schedule, loop
 from mdp.io.training.optimizers import momentum_of, restore_momentum_, sgd
 from mdp.io.training.update import Overflow, new_trainee, part_key, seed_dropout, unharmed, update_
-from mdp.io.weights.reading import about_weights
+from mdp.io.weights.reading import read_record
 
 
 class Finetuning:
@@ -49,7 +50,7 @@ class Finetuning:
         pool: Pool,
         validation: Pool | None,
         context: RunContext,
-        resume: Checkpoint | None,
+        resume: OpenedRun | None,
     ) -> None:
         settings = recipe.finetune
         self.recipe, self.network, self.pool, self.validation, self.context = recipe, network, pool, validation, context
@@ -62,8 +63,8 @@ class Finetuning:
         if resume:
             restore_(network, section(resume.tensors, "network"), "segmentor")
             restore_momentum_(self.trainee.optimizer, network, section(resume.tensors, "momentum"))
-            self.trainee.scaler.load_state_dict(resume.about.get("scaler", {}))
-            self.last = resume.about["last"]
+            self.trainee.scaler.load_state_dict(dict(resume.record.scaler))
+            self.last = resume.record.last
 
     def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
         """The keys of steps start .. steps - 1 of the whole batch."""
@@ -162,7 +163,7 @@ def finetune(
     validation: Pool | None,
     context: RunContext,
     stop: Stop,
-    resume: Checkpoint | None,
+    resume: OpenedRun | None,
 ) -> float | None:
     """Trains `network` on `pool`, scoring on `validation`; returns the last mIoU there, None without one.
 
@@ -170,7 +171,7 @@ def finetune(
     """
     settings, seconds = recipe.finetune, 60 * recipe.run.checkpoint_minutes
     run = Finetuning(recipe, network, pool, validation, context, resume)
-    start = position_of(resume.about) if resume else Position()
+    start = resume.record.position if resume else Position()
     schedule = Schedule(settings.steps, settings.batch_size, settings.validate_steps, seconds, recipe.run.keep_steps)
     keys = own_parts(run.keys(start.step, settings.steps), run.processes.own)
     made = FinetuneItems(pool, settings, recipe.run.seed, finish=context.finish)
@@ -198,6 +199,6 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
         weights = run_folder.checkpoint_of(source)
     model: Layer = {}
     if weights:
-        about = about_weights(weights)
-        model = {"model": about["recipe"]["model"]} if about else {}
+        record = read_record(weights)
+        model = {"model": record.recipe["model"]} if record else {}
     return with_paths(resolve(schedule_layer(target.partition(":")[0]), model, asked)), weights

@@ -128,7 +128,7 @@ def run_pretraining(request: Request) -> Path:
     with ExitStack() as held:
         stop, world = held.enter_context(stop_on_signals()), held.enter_context(joined())
         start = begin("pretrain", request, world, held)
-        recipe = resumed_recipe(request, start) if start.checkpoint else pretrain_recipe(request)
+        recipe = resumed_recipe(request, start) if start.opened else pretrain_recipe(request)
         device = set_up(recipe, world)
         if recipe.run.tensorboard:
             expect_tensorboard()
@@ -138,11 +138,11 @@ def run_pretraining(request: Request) -> Path:
         images = len(plan.pool.samples)
         data = data_of(recipe, plan.pool.union, images)  # a misfit is told before there is a run folder
         _enough(recipe.pretrain.batch_size, world, recipe, least=1)
-        agree(world, recipe, plan)
+        agree(world, recipe, plan.pool.samples, plan.validation.samples if plan.validation else [])
         weights: dict[str, torch.Tensor] = {}
         report: list[str] = []
-        if start.checkpoint and start.folder:
-            same_labels(start.checkpoint.about, plan.pool, start.folder)
+        if start.opened and start.folder:
+            same_labels(start.opened.record, plan.pool.union, start.folder)
         elif request.init:
             path = run_folder.checkpoint_of(Path(request.init))
             pair = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, data, torch.Generator())
@@ -163,7 +163,7 @@ def run_pretraining(request: Request) -> Path:
             )
             for line in report:
                 journal.say(line)
-            pretrain(recipe, plan.pool, plan.validation, context, stop, start.checkpoint, weights)
+            pretrain(recipe, plan.pool, plan.validation, context, stop, start.opened, weights)
             _ended(context)
     return folder
 
@@ -197,7 +197,7 @@ def run_finetuning(request: Request) -> Path:
     with ExitStack() as held:
         stop, world = held.enter_context(stop_on_signals()), held.enter_context(joined())
         start, weights = begin("finetune", request, world, held), None
-        if start.checkpoint:
+        if start.opened:
             recipe = resumed_recipe(request, start)
         else:
             recipe, weights = finetune_recipe(request)
@@ -206,16 +206,16 @@ def run_finetuning(request: Request) -> Path:
             expect_tensorboard()
         plan = plan_finetuning(recipe)
         _enough(recipe.finetune.batch_size, world, recipe, least=2)
-        agree(world, recipe, plan)
+        agree(world, recipe, plan.pool.samples, plan.validation.samples if plan.validation else [])
         network = new_segmentor(recipe, plan.pool.union.size)
         report = ["starting from random weights"]
-        if start.checkpoint and start.folder:
-            same_labels(start.checkpoint.about, plan.pool, start.folder)
+        if start.opened and start.folder:
+            same_labels(start.opened.record, plan.pool.union, start.folder)
         elif weights:
             load = recipe.finetune.load
             found, report = take(weights, network, load, recipe.run.init_from, recipe.run.init_partial)
             network.load_state_dict(found, strict=False)
-        if recipe.finetune.head_init == "prototypes" and not start.checkpoint:
+        if recipe.finetune.head_init == "prototypes" and not start.opened:
             if weights is None:
                 raise RecipeError("--head-init prototypes: scratch has no prototypes; give --init RUN")
             report.append(start_classifier_(network, weights, recipe, plan.pool, device))
@@ -227,11 +227,11 @@ def run_finetuning(request: Request) -> Path:
             _announce(journal, [*plan.lines, *checked], start, world)
             if world.main:
                 write_class_shares(folder, plan.pool)
-            for line in [] if start.checkpoint else report:
+            for line in [] if start.opened else report:
                 journal.say(line)
             batch = recipe.finetune.batch_size
             journal.say(f"{recipe.finetune.steps:,} steps of {batch} crops on {_where(device, world, batch, recipe)}")
-            finetune(recipe, network, plan.pool, plan.validation, context, stop, start.checkpoint)
+            finetune(recipe, network, plan.pool, plan.validation, context, stop, start.opened)
             _ended(context)
     return folder
 
@@ -246,9 +246,9 @@ def _journal(kind: str, folder: Path, steps: int, plan: Plan, request: Request, 
 def _announce(journal: Journal, lines: list[str], start: Start, world: World) -> None:
     for line in lines:
         journal.say(line)
-    if start.checkpoint:
-        journal.begin(start.checkpoint.about["step"], start.checkpoint.about["validated"])
-        for line in (*start.lines, *differences(start.checkpoint.about, world)):
+    if start.opened:
+        journal.begin(start.opened.record.position.step, start.opened.record.position.validated)
+        for line in (*start.lines, *differences(start.opened.record, world)):
             journal.say(line)
         journal.say(f"resuming {journal.folder} after step {journal.step}")
     else:

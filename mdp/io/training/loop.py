@@ -6,7 +6,7 @@ The loop decides when to step, validate, checkpoint and stop, on all processes a
 import json
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ from mdp.io.journal.journal import Journal, finite
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import World
 from mdp.io.run.folder import keep_name
+from mdp.io.run.record import Position
 
 
 class Schedule(NamedTuple):
@@ -26,17 +27,6 @@ class Schedule(NamedTuple):
     validate_every: int  # steps; 0: only at the end
     checkpoint_seconds: float  # at most, between checkpoints
     keep_every: int = 0  # steps between checkpoints that are kept; 0: none
-
-
-class Position(NamedTuple):
-    """Where a run is; all of it is in every checkpoint."""
-
-    step: int = 0  # steps done
-    validated: int = 0  # the step of the last finished validation
-    best: float = -math.inf  # the best validation score
-
-    def as_json(self) -> dict[str, Any]:
-        return {**self._asdict(), "best": self.best if math.isfinite(self.best) else None}
 
 
 class Run(Protocol):
@@ -53,12 +43,6 @@ class Run(Protocol):
 
     def samples(self, step: int) -> list[str]:
         """The names of the samples of a step."""
-
-
-def position_of(about: Mapping[str, Any]) -> Position:
-    """The position that a checkpoint describes."""
-    best = about["best"]
-    return Position(about["step"], about["validated"], -math.inf if best is None else best)
 
 
 class DataWait:

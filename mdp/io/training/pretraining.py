@@ -28,10 +28,11 @@ from mdp.io.processes.signals import Stop
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.request import Request, with_paths
-from mdp.io.run.checkpoint import Checkpoint
+from mdp.io.run.opened import OpenedRun
+from mdp.io.run.record import Position
 from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.context import RunContext
-from mdp.io.training.loop import Position, Schedule, loop, position_of
+from mdp.io.training.loop import Schedule, loop
 from mdp.io.training.optimizers import momentum_of, restore_momentum_, sgd
 from mdp.io.training.update import Overflow, new_trainee, part_key, seed_dropout, unharmed, update_
 from mdp.io.training.validation import Looker, draw_predictions, probe
@@ -70,7 +71,7 @@ class Pretraining:
         pool: Pool,
         validation: Pool,
         context: RunContext,
-        resume: Checkpoint | None,
+        resume: OpenedRun | None,
         weights: Weights,
     ) -> None:
         settings, seed = recipe.pretrain, recipe.run.seed
@@ -89,13 +90,13 @@ class Pretraining:
         if resume:
             self._restore_(resume, data)
 
-    def _restore_(self, resume: Checkpoint, data: Data) -> None:
+    def _restore_(self, resume: OpenedRun, data: Data) -> None:
         restore_(self.pair.query, section(resume.tensors, "query"), "query encoder")
         if self.pair.key is not self.pair.query:
             restore_(self.pair.key, section(resume.tensors, "key"), "key encoder")
         restore_momentum_(self.trainee.optimizer, self.pair.query, section(resume.tensors, "momentum"))
         self.state = self.method.unpack(section(resume.tensors, "state", self.context.device), self.chosen, data)
-        self.trainee.scaler.load_state_dict(resume.about.get("scaler", {}))
+        self.trainee.scaler.load_state_dict(dict(resume.record.scaler))
 
     def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
         """The keys of steps start .. steps - 1 of the whole batch."""
@@ -180,7 +181,7 @@ def pretrain(
     validation: Pool,
     context: RunContext,
     stop: Stop,
-    resume: Checkpoint | None,
+    resume: OpenedRun | None,
     weights: Weights,
 ) -> None:
     """Pretrains on `pool`, scoring on `validation`; checkpoints and journal go to `context`.
@@ -190,7 +191,7 @@ def pretrain(
     Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
     """
     run = Pretraining(recipe, pool, validation, context, resume, weights)
-    start = position_of(resume.about) if resume else Position()
+    start = resume.record.position if resume else Position()
     keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
     made = PretrainItems(pool, recipe.pretrain, recipe.run.seed, finish=context.finish)
     items = context.load(made, pool, keys, recipe.run, stack_views)

@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -16,10 +16,11 @@ from mdp.io.processes.world import World, launch_id, restarted
 from mdp.io.recipe.layers import Recipe, as_layer, changed_keys, resolve
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
-from mdp.io.run.checkpoint import Checkpoint, load
 from mdp.io.run.checkpoints import checkpoints_in, newest_whole, remove_leftovers
 from mdp.io.run.description import describe
 from mdp.io.run.lock import locked
+from mdp.io.run.opened import OpenedRun, open_run
+from mdp.io.run.record import RunRecord, record_of
 
 # What may differ between a run and its resumption; everything else decides what is learnt
 MAY_CHANGE = (
@@ -33,7 +34,7 @@ class Start(NamedTuple):
     """What a run starts from."""
 
     folder: Path | None  # of a run that goes on
-    checkpoint: Checkpoint | None
+    opened: OpenedRun | None
     lines: tuple[str, ...] = ()  # what to say about it
 
 
@@ -46,7 +47,7 @@ def begin(kind: str, request: Request, world: World, held: ExitStack) -> Start:
     if not said:
         return Start(None, None)
     folder, path, notes = json.loads(said)
-    return Start(Path(folder), load(Path(path)), tuple(notes))
+    return Start(Path(folder), open_run(Path(path)), tuple(notes))
 
 
 def _reopen(kind: str, request: Request, held: ExitStack) -> str:
@@ -57,8 +58,9 @@ def _reopen(kind: str, request: Request, held: ExitStack) -> str:
     _hold(folder, held)
     remove_leftovers(folder)
     path, start, damaged = newest_whole(folder)
-    if start.about["kind"] != kind:
-        raise CheckpointError(f"{folder}: a {start.about['kind']} run; resume it with `mdp {start.about['kind']}`")
+    found = record_of(path, start.about).kind
+    if found != kind:
+        raise CheckpointError(f"{folder}: a {found} run; resume it with `mdp {found}`")
     notes = [f"warning: {reason}; put aside" for reason in damaged.values()]
     for bad in damaged:
         bad.replace(bad.with_name(f"damaged_{bad.name}"))  # or the next checkpoint would move it over a whole one
@@ -107,8 +109,8 @@ def resumed_recipe(request: Request, start: Start) -> Recipe:
 
     Raises RecipeError when a setting that decides what is learnt was asked to change.
     """
-    assert start.checkpoint
-    own = start.checkpoint.about["recipe"]
+    assert start.opened
+    own = start.opened.record.recipe
     recipe = with_paths(resolve(own, request.asked))
     own = as_layer(resolve(own))  # settings that are newer than the run have their defaults
     changed = [key for key in changed_keys(own, as_layer(recipe)) if key not in MAY_CHANGE]
@@ -120,9 +122,13 @@ def resumed_recipe(request: Request, start: Start) -> Recipe:
     return recipe
 
 
-def differences(about: Mapping[str, Any], world: World) -> Iterator[str]:
+def differences(record: RunRecord, world: World) -> Iterator[str]:
     """What else the last digits depend on and is not as it was; asked once threads are set as the recipe wants."""
-    for what, now in (("processes", world.size), ("threads", torch.get_num_threads()), ("torch", torch.__version__)):
-        before = about.get(what, now)
-        if before != now:
+    present = {
+        "processes": (record.processes, world.size),
+        "threads": (record.threads, torch.get_num_threads()),
+        "torch": (record.torch, torch.__version__),
+    }
+    for what, (before, now) in present.items():
+        if before not in (None, now):
             yield f"note: {what}: {before} before, {now} now; the last digits of what is learnt may differ"

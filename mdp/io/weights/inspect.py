@@ -55,7 +55,7 @@ def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
         "others": list(file.others),
         "holds": told(holds) if holds else None,
         "network": {"backbone": model.backbone, "width": model.width, "channels": model.channels, "source": source},
-        "kind": file.about.get("kind"),
+        "kind": file.run.kind if file.run else None,
         **_taken(file, found),
         "parts": [{"part": row.part, **_counts(row[1:])} for row in found.rows],
         "missing": found.match.missing,
@@ -69,8 +69,8 @@ def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
 
 def _model(file: WeightsFile, holds: Recognised | None, asked: Layer) -> tuple[NetworkSettings, str]:
     """The network to hold the file against, and where its settings come from."""
-    if file.about:
-        return resolve({"model": file.about["recipe"]["model"]}, asked).model, "of the run that wrote it"
+    if file.run:
+        return resolve({"model": file.run.recipe["model"]}, asked).model, "of the run that wrote it"
     named = resolve(asked).model
     if "backbone" in (asked.get("model") or {}):
         return named, "as asked for"

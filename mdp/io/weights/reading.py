@@ -18,8 +18,10 @@ from torch import Tensor
 
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable, shown
-from mdp.io.run.checkpoint import load, read_tensors
+from mdp.io.run.checkpoint import read_tensors
 from mdp.io.run.header import HEADER_LIMIT, opened, read_about, read_header
+from mdp.io.run.opened import open_run, trained_part
+from mdp.io.run.record import RunRecord, record_of
 from mdp.io.run.restore import section
 from mdp.io.weights.pickles import check_pickled
 
@@ -43,7 +45,7 @@ class WeightsFile(NamedTuple):
     """A file's tensors and what stands beside them."""
 
     tensors: dict[str, Tensor]  # by their path: keys of dictionaries and the name, joined by points
-    about: dict[str, Any]  # what a checkpoint of mdp says of itself; empty for the files of others
+    run: RunRecord | None  # of a checkpoint of mdp; None for the files of others
     container: str  # safetensors, or how torch.save wrote it
     tables: tuple[str, ...]  # the paths of dictionaries that hold tensors themselves, without the outermost
     others: dict[str, Any]  # by their path: what is no tensor
@@ -59,24 +61,23 @@ def read_file(path: Path) -> WeightsFile:
         return _foreign(path)
     if read_header(path).texts.get("format") != "mdp":
         tensors, texts = read_tensors(path)
-        return WeightsFile(tensors, {}, "safetensors", (), dict(texts))
-    whole = load(path)
-    kind = whole.about.get("kind")
-    if kind not in ("pretrain", "finetune"):
-        raise CheckpointError(f"{path}: its kind is {kind!r}; expected a pretrain or finetune run")
-    part = "query" if kind == "pretrain" else "network"
-    return WeightsFile(section(whole.tensors, part), whole.about, f"{kind} checkpoint of mdp", (), {})
+        return WeightsFile(tensors, None, "safetensors", (), dict(texts))
+    whole = open_run(path)
+    part = trained_part(path, whole.record)
+    return WeightsFile(section(whole.tensors, part), whole.record, f"{whole.record.kind} checkpoint of mdp", (), {})
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file by their paths, and what it says about itself (empty for foreign files)."""
+def read_weights(path: Path) -> tuple[dict[str, Tensor], RunRecord | None]:
+    """The tensors of a file by their paths, and the record of the run that wrote it (None for foreign files)."""
     found = read_file(path)
-    return found.tensors, found.about
+    return found.tensors, found.run
 
 
-def about_weights(path: Path) -> dict[str, Any]:
-    """What a checkpoint file says about itself, without its weights; empty for foreign files."""
-    return {} if _pickled(path) or read_header(path).texts.get("format") != "mdp" else read_about(path)
+def read_record(path: Path) -> RunRecord | None:
+    """The record of the run that wrote a file, its weights unread; None for foreign files."""
+    if _pickled(path) or read_header(path).texts.get("format") != "mdp":
+        return None
+    return record_of(path, read_about(path))
 
 
 def _pickled(path: Path) -> bool:
@@ -108,7 +109,7 @@ def _foreign(path: Path) -> WeightsFile:
             others[name] = value
     if not tensors:
         raise CheckpointError(f"{path}: no tensors in it{_keys(others)}")
-    return WeightsFile(tensors, {}, container, tuple(table for table in tables if table), others)
+    return WeightsFile(tensors, None, container, tuple(table for table in tables if table), others)
 
 
 def _entries(table: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, str, Any]]:

@@ -59,7 +59,7 @@ def _meta(source: Source, known: Mapping[str, Any]) -> dict[str, Any]:
     meta = {key: known[key] for key in ("mdp", "what", "backbone", "kind", "method", "step")}
     meta |= {"datasets": ", ".join(names), "mean": list(MEAN), "std": list(STD), "channels": "RGB"}
     if source.content.head:
-        colors = [list(color) for space in source.spaces for color in space.get("colors", [])]
+        colors = [list(color) for space in source.record.labels for color in space.colors]
         meta["dataset_meta"] = {"classes": list(known["classes"]), **({"palette": colors} if colors else {})}
     return meta
 

@@ -1,0 +1,169 @@
+"""The record of a run that every checkpoint carries beside its tensors, made from JSON and written as JSON here only.
+
+Nothing here reads a tensor or needs torch.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from mdp.io.errors import CheckpointError
+from mdp.io.files.reading import printable
+from mdp.label_space import LabelSpace
+
+PRETRAIN, FINETUNE = "pretrain", "finetune"  # kinds of runs
+_Value = TypeVar("_Value")
+
+
+class Position(NamedTuple):
+    """Where a run is; all of it is in every checkpoint."""
+
+    step: int = 0  # steps done
+    validated: int = 0  # the step of the last finished validation
+    best: float = -math.inf  # the best validation score
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a run was when its checkpoint was written."""
+
+    kind: str
+    position: Position
+    recipe: Mapping[str, Any]  # the settings, as a layer: a later mdp may know more of them
+    labels: tuple[LabelSpace, ...]
+    processes: int | None = None  # None here and below: an older mdp did not write it
+    threads: int | None = None
+    torch: str | None = None  # its version
+    scaler: Mapping[str, Any] = field(default_factory=dict)  # of fp16 gradients; empty for other precisions
+    last: float | None = None  # the last validation mIoU of fine-tuning
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as checkpoints keep it."""
+        step, validated, best = self.position
+        return {
+            "kind": self.kind,
+            "step": step,
+            "validated": validated,
+            "best": best if math.isfinite(best) else None,
+            "recipe": dict(self.recipe),
+            "labels": [space_json(space) for space in self.labels],
+            "processes": self.processes,
+            "threads": self.threads,
+            "torch": self.torch,
+            "scaler": dict(self.scaler),
+            **({"last": self.last} if self.kind == FINETUNE else {}),
+        }
+
+
+def record_of(path: Path, about: Mapping[str, Any]) -> RunRecord:
+    """The record in the JSON of a checkpoint file; what older versions did not write has its default.
+
+    Raises CheckpointError, naming the file and the key, where it is not as mdp writes it.
+    """
+    kind = about.get("kind")
+    if not isinstance(kind, str):
+        raise CheckpointError(f"{path}: its kind is {kind!r}; expected a pretrain or finetune run")
+    best = _value(path, about, "best", _optional(_number), None)
+    return RunRecord(
+        kind=kind,
+        position=Position(
+            step=_value(path, about, "step", _count),
+            validated=_value(path, about, "validated", _count, 0),
+            best=-math.inf if best is None else best,
+        ),
+        recipe=_value(path, about, "recipe", _table),
+        labels=labels_of(path, about.get("labels")),
+        processes=_value(path, about, "processes", _optional(_count), None),
+        threads=_value(path, about, "threads", _optional(_count), None),
+        torch=_value(path, about, "torch", _optional(_text), None),
+        scaler=_value(path, about, "scaler", _table, {}),
+        last=_value(path, about, "last", _optional(_number), None),
+    )
+
+
+_NEEDED = object()  # in place of a default
+
+
+def _value(
+    path: Path, about: Mapping[str, Any], key: str, read: Callable[[Any], _Value], default: Any = _NEEDED
+) -> _Value:
+    if key not in about:
+        if default is _NEEDED:
+            raise CheckpointError(f"{path}: expected the key `{key}` in what it says of its run, found none")
+        return default  # type: ignore[no-any-return]
+    try:
+        return read(about[key])
+    except TypeError as error:
+        found = printable(repr(about[key]))[:80]
+        raise CheckpointError(f"{path}: its {key} is {found}, expected {error}") from error
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError("a whole number")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("a number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("text")
+    return value
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError("a table")
+    return value
+
+
+def _optional(read: Callable[[Any], _Value]) -> Callable[[Any], _Value | None]:
+    return lambda value: None if value is None else read(value)
+
+
+# Label spaces
+
+
+def space_json(space: LabelSpace) -> dict[str, Any]:
+    """A label space as JSON: enough to compare and to draw, without the files."""
+    lookup = None if space.lookup is None else {str(raw): target for raw, target in space.lookup.items()}
+    return {
+        "name": space.name,
+        "classes": list(space.classes),
+        "ignore_index": space.ignore_index,
+        "lookup": lookup,
+        "colors": [list(color) for color in space.colors],
+    }
+
+
+def labels_of(path: Path, found: Any) -> tuple[LabelSpace, ...]:
+    """The label spaces in the JSON of a checkpoint file.
+
+    Raises CheckpointError where they are not as mdp writes them.
+    """
+    try:
+        return tuple(map(_space, found))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        text = printable(str(found))[:80]
+        raise CheckpointError(f"{path}: its label spaces are not as mdp writes them: {text}") from error
+
+
+def _space(found: Mapping[str, Any]) -> LabelSpace:
+    """`space_json` backwards.  Raises one of several errors where it is none."""
+    lookup, classes = found.get("lookup"), found["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in (found["name"], *classes)):
+        raise TypeError(classes)
+    return LabelSpace(
+        name=found["name"],
+        classes=tuple(classes),
+        ignore_index=found.get("ignore_index", 255),
+        lookup=None if lookup is None else {int(raw): target for raw, target in lookup.items()},
+        colors=tuple((red, green, blue) for red, green, blue in found.get("colors", [])),
+    )
