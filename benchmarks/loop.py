@@ -16,6 +16,7 @@ from mdp.io.journal.journal import Journal
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import ALONE
 from mdp.io.run.record import Position
+from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Schedule, loop
 
 STEPS = 200
@@ -24,6 +25,8 @@ ALLOWED = 0.0002  # seconds a step
 
 class Tiny:
     """A run that fits one parameter."""
+
+    schedule, advice = Schedule(STEPS, 8, 0, 1e9), ""
 
     def __init__(self) -> None:
         self.weight = torch.zeros(1, requires_grad=True)
@@ -56,9 +59,10 @@ def cases() -> dict[str, Callable[[], Case]]:
 def _case() -> Case:
     run, folder = Tiny(), tempfile.TemporaryDirectory()
     journal = Journal(Path(folder.name), STEPS, seconds=1e9, quiet=True)
+    context = RunContext(folder=Path(folder.name), journal=journal, device=torch.device("cpu"), world=ALONE)
 
     def ours() -> None:
-        loop(run, _items(), Schedule(STEPS, 8, 0, 1e9), journal, Position(), Stop(), ALONE)
+        loop(run, _items(), Position(), context, Stop())
         assert folder
 
     entries = (

@@ -20,7 +20,8 @@ from mdp.io.data.selection import pool_of
 from mdp.io.data.views import PretrainItems, stack_views, view_batches
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split
-from mdp.io.evaluation.counts import tally
+from mdp.io.evaluation.counts import Reading, tally
+from mdp.io.inference.predict import segmenter
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import resolve
 from mdp.io.recipe.methods import find_method
@@ -83,7 +84,8 @@ def counts(world: World) -> dict[str, torch.Tensor]:
     dataset = load("shapes-target")
     pool = pool_of([(dataset, open_split(dataset, Path(), "val")[0][:7])])
     network = new_segmentor(resolve({"model": MODEL}), pool.union.size)
-    found = tally(network, pool, EvalSettings(), CPU, workers=0, world=world)
+    settings = EvalSettings()
+    found = tally(segmenter(network, settings, CPU), pool, settings, Reading(workers=0, world=world))
     return {f"count.{key}": tensor for key, tensor in found._asdict().items()}
 
 

@@ -16,6 +16,7 @@ from mdp.io.processes.collective_time import Collectives
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import ALONE, World
 from mdp.io.run.record import Position
+from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Schedule, loop
 
 CPU = torch.device("cpu")
@@ -113,6 +114,8 @@ def ask(world: World, clock: Clock, seconds: float) -> None:
 class Steps:
     """A run whose steps wait for the others, its validations much longer."""
 
+    schedule, advice = Schedule(4, 8, 1, 1e9), ""
+
     def __init__(self, world: World, clock: Clock) -> None:
         self.world, self.clock = world, clock
 
@@ -141,8 +144,8 @@ def recorded(world: World, clock: Clock, folder: Path) -> list[tuple[float, ...]
             yield []
 
     journal = Journal(folder, 4, 1.0, quiet=True)
-    schedule = Schedule(4, 8, 1, 1e9)
-    loop(Steps(world, clock), items(), schedule, journal, Position(), Stop(), world)  # type: ignore[arg-type]
+    context = RunContext(folder=folder, journal=journal, device=CPU, world=world)
+    loop(Steps(world, clock), items(), Position(), context, Stop())
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     names = ("images_per_second", "data_wait", "communication")
     return [tuple(record[name] for name in names if name in record) for record in records]

@@ -25,13 +25,13 @@ from mdp.io.data.selection import plan_finetuning
 from mdp.io.datasets import ade20k, cityscapes, coco_stuff
 from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import DatasetError, Preempted, RecipeError
-from mdp.io.evaluation import counts
 from mdp.io.evaluation.counts import Tally, group_count
 from mdp.io.evaluation.job import run_evaluation
 from mdp.io.evaluation.other_rules import category_groups, conventions
 from mdp.io.evaluation.saved import kinds_of, save, saved
 from mdp.io.evaluation.scores import interval, summary, table, write_report
 from mdp.io.evaluation.server_formats import cityscapes_format, imagenet_s_format, raw_values, relative_places
+from mdp.io.inference import predict as inference
 from mdp.io.pictures.confusion import confusion_picture
 from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import resolve
@@ -346,16 +346,16 @@ def test_an_interrupted_evaluation_leaves_what_was_there(monkeypatch: pytest.Mon
     tuned = str(run_finetuning(request(init="scratch", out=Path("run"))))
     _, folder = run_evaluation(request(("eval.images", 2), init=tuned), "last", keep=True)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    original = counts.predict
+    original = inference.predict
 
-    def interrupted(*arguments: Any) -> Tensor:
+    def interrupted(*arguments: Any, **options: Any) -> Tensor:
         if interrupted.calls == 3:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGTERM)
         interrupted.calls += 1  # type: ignore[attr-defined]
-        return 0 * original(*arguments)
+        return 0 * original(*arguments, **options)
 
     interrupted.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(counts, "predict", interrupted)
+    monkeypatch.setattr(inference, "predict", interrupted)
     with pytest.raises(Preempted):
         run_evaluation(request(init=tuned), "last", keep=True)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -71,6 +71,7 @@ def test_a_file_of_version_1_has_a_record() -> None:
     [
         ({"kind": None}, "its kind is None; expected a pretrain or finetune run"),
         ({"kind": ["pretrain"]}, r"its kind is \['pretrain'\]; expected a pretrain or finetune run"),
+        ({"kind": "statistics", "step": None}, "its kind is 'statistics'; expected a pretrain or finetune run"),
         ({"step": None}, "expected the key `step` in what it says of its run, found none"),
         ({"step": "3"}, "its step is '3', expected a whole number"),
         ({"step": True}, "its step is True, expected a whole number"),

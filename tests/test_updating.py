@@ -21,7 +21,7 @@ from mdp.core.processes import even_parts
 from mdp.io.data.crops import CropItem, FinetuneItems, stack_crops
 from mdp.io.data.loader import own_parts
 from mdp.io.data.pool import Pool
-from mdp.io.data.selection import pool_of
+from mdp.io.data.selection import Plan, pool_of
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import Diverged, Preempted, ProcessError
@@ -151,7 +151,10 @@ def test_the_parts_of_all_processes_make_up_each_batch(size: int) -> None:
 class Steps:
     """A run that does nothing, in which the process of that rank is asked to stop in its third step."""
 
-    def __init__(self, rank: int, stop: Stop, asked: int) -> None:
+    advice = ""
+
+    def __init__(self, rank: int, stop: Stop, asked: int, schedule: Schedule) -> None:
+        self.schedule = schedule
         self.stop, self.asked = stop if rank == asked else None, asked
         self.done: list[str] = []
 
@@ -180,10 +183,11 @@ def nothing() -> Iterator[list[Any]]:
 def test_a_signal_to_one_process_stops_all_after_the_same_step(asked: int, tmp_path: Path) -> None:
     def work(world: World) -> tuple[list[str], str]:
         stop = Stop()
-        run = Steps(world.rank, stop, asked)
+        run = Steps(world.rank, stop, asked, Schedule(20, 8, 0, 1e9))
         journal = Journal(tmp_path, 20, 10.0, quiet=True, main=world.main)
+        context = RunContext(folder=tmp_path, journal=journal, device=CPU, world=world)
         with pytest.raises(Preempted, match="after step 3 of 20") as error:
-            loop(run, nothing(), Schedule(20, 8, 0, 1e9), journal, Position(), stop, world)  # type: ignore[arg-type]
+            loop(run, nothing(), Position(), context, stop)
         return run.done, str(error.value)
 
     (done, words), (others, _) = worlds(2, work)
@@ -195,10 +199,10 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(asked: int, tmp_p
 
 def test_the_best_checkpoint_is_of_the_highest_score_and_never_of_one_that_is_not_a_number(tmp_path: Path) -> None:
     scores = {2: 0.1, 4: 0.3, 6: 0.2, 8: 0.3, 10: math.nan, 12: 0.1}
-    run = Steps(0, Stop(), asked=1)
+    run = Steps(0, Stop(), asked=1, schedule=Schedule(12, 8, 2, 1e9))
     run.validate = lambda step, stop: scores[step]  # type: ignore[method-assign]
     journal = Journal(tmp_path, 12, 10.0, quiet=True)
-    loop(run, nothing(), Schedule(12, 8, 2, 1e9), journal, Position(), Stop(), ALONE)  # type: ignore[arg-type]
+    loop(run, nothing(), Position(), RunContext(folder=tmp_path, journal=journal, device=CPU, world=ALONE), Stop())
     assert [entry for entry in run.done if entry.startswith("best")] == ["best 2", "best 4", "best 8"]
 
 
@@ -245,7 +249,7 @@ def test_fine_tuning_divides_its_loss_by_the_pixels_of_all_processes(ignored: bo
     def work(world: World) -> tuple[float, Tensor]:
         network = new_segmentor(recipe, pool.union.size)
         context = RunContext(folder=tmp_path, journal=Journal(tmp_path, 1, 1.0, main=False), device=CPU, world=world)
-        run = Finetuning(recipe, network, pool, None, context, None)
+        run = Finetuning(Plan(recipe=recipe, pool=pool, validation=None), network, context, None)
         network.eval()
         own = [item for key in next(run.keys(0, 1)) if isinstance(item := items[key], CropItem)][run.processes.own]
         return run.advance(stack_crops(own), 0)["loss"], network.decode_head.conv_seg.weight.detach()

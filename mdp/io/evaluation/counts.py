@@ -3,9 +3,9 @@
 Shape legend: K blocks of consecutive images, N groups of fewer, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,14 +14,10 @@ from torch import Tensor
 from mdp.core.boundaries import boundary_counts
 from mdp.core.comparison import block_counts
 from mdp.core.metrics import confusion_matrix
-from mdp.core.networks import Segmentor
 from mdp.io.data.crops import WholeItems
 from mdp.io.data.loader import load
 from mdp.io.data.pool import Pool
 from mdp.io.errors import MdpError
-from mdp.io.evaluation.saved import Saved, save
-from mdp.io.inference.memory_budget import new_budget
-from mdp.io.inference.predict import predict
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import ALONE, World
 from mdp.io.recipe.settings import EvalSettings
@@ -44,11 +40,32 @@ class Tally(NamedTuple):
         return self.confusions.sum(0)
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An image of a split and the classes that were found in it."""
+
+    index: int  # in the split
+    image: Tensor  # (3, H, W) uint8
+    guess: Tensor  # (H, W) int64: classes
+    labels: Tensor  # (H, W) int16
+
+
 class Observer(Protocol):
     """Looks at every image while a split is scored."""
 
     def observe_(self, index: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
         """Takes an image (3, H, W) of the split in, with its confusion matrix; prediction and labels are (H, W)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a split is gone through: by whom, and what is done about files that cannot be read."""
+
+    workers: int
+    world: World = ALONE  # images are dealt out to all processes
+    stop: Stop | None = None  # set: the rest is left
+    skipped: Callable[[MdpError], None] | None = None  # hears of what is left out; None: the first of them is raised
+    tell: Callable[[int, int], None] | None = None  # hears (images done, images in all)
 
 
 def group_count(images: int, classes: int) -> int:
@@ -60,72 +77,52 @@ def group_count(images: int, classes: int) -> int:
     return max(1, min(images, _GROUPS, _GROUP_BYTES // (24 * classes)))
 
 
-def score(
-    network: Segmentor,
-    pool: Pool,
-    settings: EvalSettings,
-    device: torch.device,
-    workers: int,
-    stop: Stop | None = None,
-    world: World = ALONE,
-    skipped: Callable[[MdpError], None] | None = None,
-    observer: Observer | None = None,
-) -> Tensor:
-    """Confusion matrices (K, C, C) of the network over K blocks of consecutive images of the pool; see `tally`."""
-    plain = replace(settings, boundary=False)
-    return tally(
-        network, pool, plain, device, workers, stop, world=world, skipped=skipped, observer=observer
-    ).confusions
+def images_of(pool: Pool, settings: EvalSettings) -> int:
+    """How many images of the pool are scored."""
+    return min(len(pool.samples), settings.images or len(pool.samples))
+
+
+def predictions(
+    segment: Callable[[Tensor], Tensor], pool: Pool, count: int, reading: Reading
+) -> Generator[Prediction, None, None]:
+    """The first `count` images of the pool that are this process's, segmented one after the other."""
+    world = reading.world
+    keys = iter([[(0, index)] for index in range(world.rank, count, world.size)])
+    with closing(load(WholeItems(pool), keys, reading.workers, reading.skipped)) as loaded:
+        for done, items in enumerate(loaded, 1):
+            for item in items:
+                yield Prediction(item.place, item.image, segment(item.image), item.labels)
+            if reading.tell:
+                reading.tell(min(done * world.size, count), count)
+            if reading.stop:
+                return
 
 
 def tally(
-    network: Segmentor,
+    segment: Callable[[Tensor], Tensor],
     pool: Pool,
     settings: EvalSettings,
-    device: torch.device,
-    workers: int,
-    stop: Stop | None = None,
-    tell: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] | None = None,
-    keep: Saved | None = None,
-    world: World = ALONE,
-    skipped: Callable[[MdpError], None] | None = None,
-    observer: Observer | None = None,
+    reading: Reading,
+    observers: Sequence[Observer] = (),
 ) -> Tally:
-    """The counts of the network over the pool; blocks and groups tell how much a score depends on the choice of images.
+    """The counts of what `segment` says of the pool, over all processes; `observers` look at every image.
 
-    The network is left in evaluation mode.  The images are dealt out to all processes.  `tell` hears (images done,
-    images in all), `say` lines; `keep` says where predictions are saved.  A `stop` that is set ends it early.
-    `skipped` hears of files that cannot be read and are left out; without it the first of them is raised.  `observer`
-    looks at every image.
+    Blocks and groups tell how much a score depends on the choice of images.
     """
-    classes = pool.union.size
-    count = min(len(pool.samples), settings.images or len(pool.samples))
+    classes, count = pool.union.size, images_of(pool, settings)
     blocks, groups = min(BLOCKS, count), group_count(count, classes)
     confusions = torch.zeros(blocks, classes, classes, dtype=torch.int64)
     grouped = torch.zeros(groups, classes, 3, dtype=torch.int64)
     edges = torch.zeros(classes, 3, dtype=torch.int64)
-    budget = new_budget(settings, say)
-    network.eval()
-    own = range(world.rank, count, world.size)
-    with closing(load(WholeItems(pool), iter([[(0, index)] for index in own]), workers, skipped)) as items:
-        for done, found in enumerate(items, 1):
-            for item in found:
-                guess = predict(network, item.image, settings, device, budget)
-                matrix = confusion_matrix(guess, item.labels, classes)
-                confusions[item.place * blocks // count] += matrix
-                grouped[item.place * groups // count] += block_counts(matrix)
-                if settings.boundary:
-                    edges += boundary_counts(guess, item.labels, classes)
-                if observer:
-                    observer.observe_(
-                        item.place, pool.samples[item.place].image, matrix, item.image, guess, item.labels
-                    )
-                if keep:
-                    save(keep, item.place, item.image, guess, item.labels)
-            if tell:
-                tell(min(done * world.size, count), count)
-            if stop:
-                break
-    totals = [world.all_sum(counts) for counts in (confusions, grouped, edges)]
+    with closing(predictions(segment, pool, count, reading)) as found:
+        for seen in found:
+            matrix = confusion_matrix(seen.guess, seen.labels, classes)
+            confusions[seen.index * blocks // count] += matrix
+            grouped[seen.index * groups // count] += block_counts(matrix)
+            if settings.boundary:
+                edges += boundary_counts(seen.guess, seen.labels, classes)
+            for observer in observers:
+                name = pool.samples[seen.index].image
+                observer.observe_(seen.index, name, matrix, seen.image, seen.guess, seen.labels)
+    totals = [reading.world.all_sum(counts) for counts in (confusions, grouped, edges)]
     return Tally(totals[0], totals[1], totals[2] if settings.boundary else None)

@@ -8,17 +8,18 @@ from typing import Any
 from mdp.io.data.selection import named, pool_of
 from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import RecipeError
-from mdp.io.evaluation.counts import tally
+from mdp.io.evaluation.counts import Observer, Reading, images_of, tally
 from mdp.io.evaluation.saved import kinds_of, saved
 from mdp.io.evaluation.scores import summary, write_report
 from mdp.io.files.writing import make
-from mdp.io.inference.predict import inference_settings
+from mdp.io.inference.predict import inference_settings, segmenter
 from mdp.io.journal.counter import Counter, number_of
 from mdp.io.pictures.gallery import Worst, write_gallery
 from mdp.io.processes.device import agree, memory_in_one_line, set_up
 from mdp.io.processes.signals import stop_on_signals
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.request import Request
+from mdp.io.recipe.settings import EvalSettings
 from mdp.io.report.job import report_at_end
 from mdp.io.run.folder import home_of
 from mdp.io.run.opened import evaluation_recipe, open_segmentor, same_labels, trained_segmentor
@@ -56,30 +57,24 @@ def _evaluate(
     folder = make(request.out or home / "eval" / f"{dataset.name}-{split}")
     settings = inference_settings(recipe)
     agree(world, recipe, pool.samples)
-    count = min(len(samples), settings.images or len(samples))
+    count = images_of(pool, settings)
     progress = Counter(request.quiet or not world.main)
     progress.say(f"scoring {path} (step {step})")
     progress.say(line)
     network = trained_segmentor(opened, recipe, device)
     worst = Worst(gallery, dataset.labels) if gallery else None
-    workers = recipe.run.workers
-    with memory_in_one_line(), saved(folder, pool, kinds, world) as place:
-        counts = tally(
-            network, pool, settings, device, workers,
-            tell=progress.tell, say=progress.say, keep=place, world=world, observer=worst,
-        )  # fmt: skip
+    reading = Reading(workers=recipe.run.workers, world=world, tell=progress.tell)
+    with memory_in_one_line(), saved(folder, pool, kinds, world) as files:
+        segment = segmenter(network, settings, device, progress.say)
+        observers: list[Observer] = [observer for observer in (worst, files) if observer]
+        counts = tally(segment, pool, settings, reading, observers)
     scores = {
         "dataset": dataset.name,
         "split": split,
         "images": count,
         "checkpoint": str(path),
         "step": step,
-        "mode": settings.mode,
-        "scale": settings.scale,
-        "scales": settings.scales,
-        "flip": settings.flip,
-        "window": settings.window if settings.mode == "slide" else None,
-        "stride": settings.stride if settings.mode == "slide" else None,
+        **_manner(settings),
         **summary(counts, dataset.labels, count),
     }
     if world.main:
@@ -89,6 +84,19 @@ def _evaluate(
     if world.main and request.report and folder.parent == home / "eval":
         report_at_end(home, progress.say)
     return scores, folder
+
+
+def _manner(settings: EvalSettings) -> dict[str, Any]:
+    """How images were looked at, as JSON."""
+    slides = settings.mode == "slide"
+    return {
+        "mode": settings.mode,
+        "scale": settings.scale,
+        "scales": settings.scales,
+        "flip": settings.flip,
+        "window": settings.window if slides else None,
+        "stride": settings.stride if slides else None,
+    }
 
 
 def _draw_gallery(worst: Worst, folder: Path, title: str, count: int, world: World, progress: Counter) -> None:

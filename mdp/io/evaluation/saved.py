@@ -36,6 +36,10 @@ class Saved(NamedTuple):
     formats: Mapping[str, Encode]  # kinds for servers
     space: LabelSpace
 
+    def observe_(self, index: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
+        """Saves what is said of an image."""
+        save(self, index, image, guess, labels)
+
 
 def kinds_of(pictures: bool, names: Sequence[str], space: LabelSpace) -> list[Format]:
     """What is to be saved, nothing yet written.  Raises RecipeError for formats that the classes do not fit."""

@@ -5,9 +5,10 @@ The network's logits are small and are kept; at the image's resolution a few cla
 Shape legend: C classes, H x W image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,17 @@ def predict(
         seen = _looks(network, image, settings, device, budget)
         with _memory(seen):
             return _classes(seen).cpu()
+
+
+def segmenter(
+    network: nn.Module, settings: EvalSettings, device: torch.device, say: Callable[[str], None] | None = None
+) -> Callable[[Tensor], Tensor]:
+    """`predict` for one image after the other, with one budget, of which `say` hears.
+
+    The network is left in evaluation mode.
+    """
+    network.eval()
+    return partial(predict, network, settings=settings, device=device, budget=new_budget(settings, say))
 
 
 def probabilities(

@@ -19,7 +19,7 @@ from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
 from mdp.io.run.checkpoint import load
-from mdp.io.run.record import FINETUNE, PRETRAIN, RunRecord, record_of
+from mdp.io.run.record import FINETUNE, PRETRAIN, RunRecord, record_of, unknown_kind
 from mdp.io.run.restore import restore_, section
 
 
@@ -79,7 +79,7 @@ def trained_part(path: Path, record: RunRecord) -> str:
     """The prefix of the tensors that later steps start from.  Raises CheckpointError for an unknown kind of run."""
     parts = {PRETRAIN: "query", FINETUNE: "network"}
     if record.kind not in parts:
-        raise CheckpointError(f"{path}: its kind is {record.kind!r}; expected a pretrain or finetune run")
+        raise unknown_kind(path, record.kind)
     return parts[record.kind]
 
 

@@ -64,7 +64,21 @@ def record_of(path: Path, about: Mapping[str, Any]) -> RunRecord:
     """
     kind = about.get("kind")
     if not isinstance(kind, str):
-        raise CheckpointError(f"{path}: its kind is {kind!r}; expected a pretrain or finetune run")
+        raise unknown_kind(path, kind)
+    try:
+        return _record(path, kind, about)
+    except CheckpointError:
+        if kind in (PRETRAIN, FINETUNE):
+            raise
+        raise unknown_kind(path, kind) from None  # what it lacks of a run, it need not have
+
+
+def unknown_kind(path: Path, kind: object) -> CheckpointError:
+    """The error that a file is a checkpoint of something else."""
+    return CheckpointError(f"{path}: its kind is {kind!r}; expected a pretrain or finetune run")
+
+
+def _record(path: Path, kind: str, about: Mapping[str, Any]) -> RunRecord:
     best = _value(path, about, "best", _optional(_number), None)
     return RunRecord(
         kind=kind,

@@ -1,1 +1,4 @@
-"""`mdp pretrain` and `mdp finetune`: the loop, an update, and what the two kinds of runs do in it."""
+"""`mdp pretrain` and `mdp finetune`: the loop, an update, and the phases, which are the kinds of runs.
+
+A new phase is one file; `job.run_phase` runs any of them.
+"""

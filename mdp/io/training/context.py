@@ -1,4 +1,4 @@
-"""Where a run happens: its folder, journal, device and processes, and what all kinds of runs do with them."""
+"""The context that a run happens in: its folder, journal, device and processes, and what all runs do with them."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mdp.core.labels import LabelUnion
 from mdp.io.data.loader import Forgiving, load, to_device
 from mdp.io.data.pool import Key, Pool
 from mdp.io.errors import MdpError
@@ -19,15 +18,14 @@ from mdp.io.files.writing import make, write_atomically
 from mdp.io.journal.counter import number_of
 from mdp.io.journal.journal import Journal
 from mdp.io.processes.world import World
-from mdp.io.recipe.layers import Recipe, as_layer
 from mdp.io.recipe.settings import RunSettings
 from mdp.io.run.checkpoint import save
-from mdp.io.run.record import Position, RunRecord
+from mdp.io.run.record import RunRecord
 
 
 @dataclass(kw_only=True)
 class RunContext:
-    """Where a run happens."""
+    """The context that a run happens in."""
 
     folder: Path
     journal: Journal
@@ -36,31 +34,10 @@ class RunContext:
     skipped: int = 0  # samples that could not be read and were left out, by this process
     hints: bool = True  # whether to say what may make a run faster
 
-    def save(
-        self,
-        name: str,
-        tensors: Mapping[str, Tensor],
-        kind: str,
-        position: Position,
-        recipe: Recipe,
-        union: LabelUnion,
-        scaler: torch.amp.GradScaler,
-        last: float | None = None,
-    ) -> None:
+    def save(self, name: str, tensors: Mapping[str, Tensor], record: RunRecord) -> None:
         """Writes a checkpoint, if this is the main process; the last one but one is kept as `previous`."""
         if not self.world.main:
             return
-        record = RunRecord(
-            kind=kind,
-            position=position,
-            recipe=as_layer(recipe),
-            labels=tuple(union.spaces),
-            processes=self.world.size,
-            threads=torch.get_num_threads(),
-            torch=torch.__version__,
-            scaler=scaler.state_dict(),
-            last=last,
-        )
         home = self.folder / "checkpoints"
         previous = home / "previous.safetensors" if name == "last" else None
         save(home / f"{name}.safetensors", tensors, record.as_json(), previous)

@@ -6,7 +6,7 @@ how it ended.  With several processes all do the same; what only one may do, the
 
 import shlex
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,29 +14,29 @@ import torch
 
 from mdp.io.check.job import check_before_training
 from mdp.io.data.class_shares import write_class_shares
-from mdp.io.data.selection import Plan, plan_finetuning, plan_pretraining
+from mdp.io.data.loader import own_parts
+from mdp.io.data.selection import Plan
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.journal.counter import Counter
 from mdp.io.journal.journal import Journal
-from mdp.io.journal.results_csv import columns
 from mdp.io.journal.tensorboard import expect_tensorboard
 from mdp.io.pictures.samples import unusable_sheet
 from mdp.io.processes.device import agree, memory_in_one_line, set_up
 from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Recipe
-from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.request import Request
 from mdp.io.report.job import report_at_end
-from mdp.io.run import folder as run_folder
 from mdp.io.run.checkpoints import checkpoints_in
-from mdp.io.run.opened import new_segmentor, same_labels
-from mdp.io.training.classifier_init import start_classifier_
+from mdp.io.run.opened import OpenedRun, same_labels
+from mdp.io.run.record import Position
 from mdp.io.training.context import RunContext
-from mdp.io.training.finetuning import finetune, finetune_recipe
-from mdp.io.training.pretraining import data_of, pretrain, pretrain_recipe, schedule_of
+from mdp.io.training.finetuning import FINETUNING
+from mdp.io.training.loop import loop
+from mdp.io.training.phase import Beginning, Phase
+from mdp.io.training.pretraining import PRETRAINING
 from mdp.io.training.resume import Start, begin, differences, fresh, resumed_recipe
-from mdp.io.weights.init import take
+from mdp.io.training.run import TrainingRun
 
 
 @contextmanager
@@ -97,8 +97,9 @@ def _enough(images: int, world: World, recipe: Recipe, least: int) -> None:
         )
 
 
-def _check(recipe: Recipe, plan: Plan, world: World, stop: Stop, quiet: bool) -> list[str]:
+def _check(plan: Plan, world: World, stop: Stop, quiet: bool) -> list[str]:
     """The lines of the data check, which the main process does while the others wait."""
+    settings = plan.recipe.run
 
     def check() -> str:
         lines: list[str] = []
@@ -108,76 +109,73 @@ def _check(recipe: Recipe, plan: Plan, world: World, stop: Stop, quiet: bool) ->
             if pool
             for name, dataset in pool.datasets.items()
         ]
-        workers, tell = max(1, recipe.run.workers), Counter(quiet).tell
+        workers, tell = max(1, settings.workers), Counter(quiet).tell
         try:
             check_before_training(parts, workers, lines.append, tell=tell, stop=lambda: stop)
         except DatasetError as error:
-            if recipe.run.on_bad_sample == "stop":
+            if settings.on_bad_sample == "stop":
                 raise
             lines.extend(f"warning: {line}" for line in str(error).splitlines())
         return "\n".join(lines)
 
-    return world.broadcast_main(check).splitlines() if recipe.run.check else []
+    return world.broadcast_main(check).splitlines() if settings.check else []
 
 
 def run_pretraining(request: Request) -> Path:
-    """Runs, or resumes, pretraining and returns the run folder.
+    """Runs, or resumes, pretraining; see `run_phase`."""
+    return run_phase(PRETRAINING, request)
+
+
+def run_finetuning(request: Request) -> Path:
+    """Runs, or resumes, fine-tuning; see `run_phase`."""
+    return run_phase(FINETUNING, request)
+
+
+def run_phase(phase: Phase, request: Request) -> Path:
+    """Runs, or resumes, a run of that kind and returns the run folder.
 
     Raises an MdpError, with the exit code, for anything the user has to mend.
     """
     with ExitStack() as held:
         stop, world = held.enter_context(stop_on_signals()), held.enter_context(joined())
-        start = begin("pretrain", request, world, held)
-        recipe = resumed_recipe(request, start) if start.opened else pretrain_recipe(request)
+        start = begin(phase.kind, request, world, held)
+        recipe, weights = (resumed_recipe(request, start), None) if start.opened else phase.recipe(request)
         device = set_up(recipe, world)
         if recipe.run.tensorboard:
             expect_tensorboard()
-        plan = plan_pretraining(recipe)
-        recipe = plan.recipe
-        assert plan.validation is not None
-        images = len(plan.pool.samples)
-        data = data_of(recipe, plan.pool.union, images)  # a misfit is told before there is a run folder
-        _enough(recipe.pretrain.batch_size, world, recipe, least=1)
-        agree(world, recipe, plan.pool.samples, plan.validation.samples if plan.validation else [])
-        weights: dict[str, torch.Tensor] = {}
-        report: list[str] = []
+        plan = phase.plan(recipe)
+        schedule = phase.schedule(plan)
+        _enough(schedule.batch, world, plan.recipe, phase.least)
+        agree(world, plan.recipe, plan.pool.samples, plan.validation.samples if plan.validation else [])
         if start.opened and start.folder:
             same_labels(start.opened.record, plan.pool.union, start.folder)
-        elif request.init:
-            path = run_folder.checkpoint_of(Path(request.init))
-            pair = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, data, torch.Generator())
-            parts = ("backbone", "decode_head", "projection_head")
-            weights, report = take(path, pair.query, parts, recipe.run.init_from, recipe.run.init_partial)
-        checked = _check(recipe, plan, world, stop, request.quiet)
-        folder = start.folder or Path(world.broadcast_main(lambda: str(fresh("pretrain", plan, request, held))))
-        schedule, length = schedule_of(recipe, images)
-        journal = _journal("pretrain", folder, schedule.steps, plan, request, world)
+        prepared = phase.prepare(
+            Beginning(plan=plan, weights=weights, resumed=start.opened, device=device, world=world)
+        )
+        checked = _check(plan, world, stop, request.quiet)
+        folder = start.folder or Path(world.broadcast_main(lambda: str(fresh(phase.kind, plan, request, held))))
+        journal = _journal(phase, folder, schedule.steps, plan, request, world)
         context = RunContext(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
-        with _reported(context, request.report), _recorded(journal, "pretrain", world):
+        with _reported(context, request.report), _recorded(journal, phase.kind, world):
             _announce(journal, [*plan.lines, *checked], start, world)
             if world.main:
                 write_class_shares(folder, plan.pool)
-            journal.say(
-                f"{images:,} images, {plan.pool.union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
-                f"images ({length:,} an epoch) on {_where(device, world, schedule.batch, recipe)}"
-            )
-            for line in report:
+            for line in prepared.lines:
                 journal.say(line)
-            pretrain(recipe, plan.pool, plan.validation, context, stop, start.opened, weights)
+            _train(prepared.build(context), context, stop, start.opened)
             _ended(context)
     return folder
 
 
-def _where(device: torch.device, world: World, batch: int, recipe: Recipe) -> str:
-    """The device, and how a batch is split."""
-    parts = [str(device)]
-    if world.size > 1:
-        parts.append(f"{world.size} processes with {' + '.join(map(str, world.share(batch).images))} images each")
-    if recipe.run.accumulate > 1:
-        parts.append(f"in {recipe.run.accumulate} parts")
-    if recipe.run.precision != "fp32":
-        parts.append(recipe.run.precision)
-    return ", ".join(parts)
+def _train(run: TrainingRun, context: RunContext, stop: Stop, resumed: OpenedRun | None) -> None:
+    """Goes through the steps that are left.
+
+    Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
+    """
+    start = resumed.record.position if resumed else Position()
+    keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
+    with closing(context.load(run.items, run.pool, keys, run.recipe.run, run.stack)) as items:
+        loop(run, items, start, context, stop)
 
 
 def _ended(context: RunContext) -> None:
@@ -189,57 +187,10 @@ def _ended(context: RunContext) -> None:
         )
 
 
-def run_finetuning(request: Request) -> Path:
-    """Runs, or resumes, fine-tuning and returns the run folder.
-
-    Raises an MdpError, with the exit code, for anything the user has to mend.
-    """
-    with ExitStack() as held:
-        stop, world = held.enter_context(stop_on_signals()), held.enter_context(joined())
-        start, weights = begin("finetune", request, world, held), None
-        if start.opened:
-            recipe = resumed_recipe(request, start)
-        else:
-            recipe, weights = finetune_recipe(request)
-        device = set_up(recipe, world)
-        if recipe.run.tensorboard:
-            expect_tensorboard()
-        plan = plan_finetuning(recipe)
-        _enough(recipe.finetune.batch_size, world, recipe, least=2)
-        agree(world, recipe, plan.pool.samples, plan.validation.samples if plan.validation else [])
-        network = new_segmentor(recipe, plan.pool.union.size)
-        report = ["starting from random weights"]
-        if start.opened and start.folder:
-            same_labels(start.opened.record, plan.pool.union, start.folder)
-        elif weights:
-            load = recipe.finetune.load
-            found, report = take(weights, network, load, recipe.run.init_from, recipe.run.init_partial)
-            network.load_state_dict(found, strict=False)
-        if recipe.finetune.head_init == "prototypes" and not start.opened:
-            if weights is None:
-                raise RecipeError("--head-init prototypes: scratch has no prototypes; give --init RUN")
-            report.append(start_classifier_(network, weights, recipe, plan.pool, device))
-        checked = _check(recipe, plan, world, stop, request.quiet)
-        folder = start.folder or Path(world.broadcast_main(lambda: str(fresh("finetune", plan, request, held))))
-        journal = _journal("finetune", folder, recipe.finetune.steps, plan, request, world)
-        context = RunContext(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
-        with _reported(context, request.report), _recorded(journal, "finetune", world):
-            _announce(journal, [*plan.lines, *checked], start, world)
-            if world.main:
-                write_class_shares(folder, plan.pool)
-            for line in [] if start.opened else report:
-                journal.say(line)
-            batch = recipe.finetune.batch_size
-            journal.say(f"{recipe.finetune.steps:,} steps of {batch} crops on {_where(device, world, batch, recipe)}")
-            finetune(recipe, network, plan.pool, plan.validation, context, stop, start.opened)
-            _ended(context)
-    return folder
-
-
-def _journal(kind: str, folder: Path, steps: int, plan: Plan, request: Request, world: World) -> Journal:
+def _journal(phase: Phase, folder: Path, steps: int, plan: Plan, request: Request, world: World) -> Journal:
     """The journal of a run, with the columns that its validations fill."""
     run, scored = plan.recipe.run, list(plan.validation.datasets) if plan.validation else []
-    names = columns(kind, scored)
+    names = phase.columns(scored)
     return Journal(folder, steps, run.log_seconds, request.quiet, world.main, names, run.tensorboard)
 
 

@@ -1,4 +1,4 @@
-"""The step loop that pretraining and fine-tuning share, and the small parts around it: device, tensors of a checkpoint.
+"""The step loop that all kinds of runs share.
 
 The loop decides when to step, validate, checkpoint and stop, on all processes alike; a `Run` says what these are.
 """
@@ -6,8 +6,7 @@ The loop decides when to step, validate, checkpoint and stop, on all processes a
 import json
 import math
 import time
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from mdp.io.errors import Diverged, Preempted
@@ -17,6 +16,7 @@ from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import World
 from mdp.io.run.folder import keep_name
 from mdp.io.run.record import Position
+from mdp.io.training.context import RunContext
 
 
 class Schedule(NamedTuple):
@@ -31,6 +31,9 @@ class Schedule(NamedTuple):
 
 class Run(Protocol):
     """What a run does."""
+
+    schedule: Schedule
+    advice: str  # what may help when it waits for data; "" where nothing may
 
     def advance(self, items: Any, step: int) -> dict[str, float]:
         """One step on these samples; metrics, "loss" and "lr" among them.  Raises Diverged before it does harm."""
@@ -68,67 +71,102 @@ class DataWait:
         self.waited = self.took = 0.0
 
 
-def loop(
-    run: Run,
-    items: Generator[Any, None, None],
-    schedule: Schedule,
-    journal: Journal,
-    start: Position,
-    stop: Stop,
-    world: World,
-    advice: str = "",
-) -> None:
+class SaveTime:
+    """When the next checkpoint is due: so many seconds after the last, or at once."""
+
+    def __init__(self, seconds: float, at_once: bool) -> None:
+        self.seconds = seconds
+        self.saved_at = -math.inf if at_once else time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved_at > self.seconds
+
+    def hasten(self) -> None:
+        self.saved_at = -math.inf
+
+    def restart(self) -> None:
+        self.saved_at = time.monotonic()
+
+
+def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, stop: Stop) -> None:
     """Runs from `start` to the end of the schedule; `items` gives what was loaded for one step after the other.
 
-    `advice` is said once when the run waits for data for much of its time.
     A fresh run writes its first checkpoint before its first step: a full disk shows now, not after hours.
     Raises Preempted, after the checkpoint, when a signal asked to stop, and Diverged, likewise, with a record.
     """
-    step, validated, best = start
+    position, schedule = start, run.schedule
+    save_time = SaveTime(schedule.checkpoint_seconds, at_once=start.step == 0)
+    data_wait = DataWait(context.journal, run.advice)
     stop.patient = True
-    data_wait = DataWait(journal, advice)
-    saved_at = -math.inf if step == 0 else time.monotonic()
-    with closing(items):
-        while True:
-            if step > validated and _due(step, schedule.validate_every, schedule.steps):
-                score = run.validate(step, stop)
-                if score is not None:  # a validation that a signal cut short is run again on resume
-                    validated, saved_at = step, -math.inf
-                    if score >= best:
-                        best = score
-                        run.checkpoint("best", Position(step, validated, best))
-            late = world.main and time.monotonic() - saved_at > schedule.checkpoint_seconds
-            spent_together(world)  # what validation asked of the others is not the step's
-            asked = time.perf_counter()
-            stopping, late = world.any_true(bool(stop), late)
-            agreed = time.perf_counter() - asked
-            if stopping or late:
-                run.checkpoint("last", Position(step, validated, best))
-                saved_at = time.monotonic()
-            if stopping:
-                stop.agree(world)
-                raise Preempted(f"stopped by {stop.name} after step {step} of {schedule.steps}")
-            if step == schedule.steps:
-                return
-            began = time.perf_counter()
-            batch = next(items)
-            waited = time.perf_counter() - began
-            try:
-                metrics = run.advance(batch, step)
-            except Diverged as error:
-                run.checkpoint("last", Position(step, validated, best))
-                _record(error, run.samples(step), step, journal)
-                raise
-            took = time.perf_counter() - began + agreed
-            step += 1
-            times = {"images_per_second": schedule.batch / took, "data_wait": waited / took}
-            if world.size > 1:
-                times["communication"] = min(1.0, spent_together(world) / took)
-            journal.record("train", step, **metrics, **times)
-            journal.progress(step)
-            data_wait.note(waited, took)
-            if schedule.keep_every and step % schedule.keep_every == 0:
-                run.checkpoint(keep_name(step), Position(step, validated, best))
+    while True:
+        if position.step > position.validated and _due(position.step, schedule.validate_every, schedule.steps):
+            position = _validate(run, position, stop, save_time)
+        stopping, late, agreed = _agree(stop, save_time, context.world)
+        if stopping or late:
+            run.checkpoint("last", position)
+            save_time.restart()
+        if stopping:
+            stop.agree(context.world)
+            raise Preempted(f"stopped by {stop.name} after step {position.step} of {schedule.steps}")
+        if position.step == schedule.steps:
+            return
+        began = time.perf_counter()
+        batch = next(items)
+        waited = time.perf_counter() - began
+        metrics = _advance(run, batch, position, context.journal)
+        took = time.perf_counter() - began + agreed
+        position = position._replace(step=position.step + 1)
+        _record_step(context, position.step, metrics, schedule.batch, waited, took)
+        data_wait.note(waited, took)
+        if schedule.keep_every and position.step % schedule.keep_every == 0:
+            run.checkpoint(keep_name(position.step), position)
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step == last or (every > 0 and step % every == 0)
+
+
+def _validate(run: Run, position: Position, stop: Stop, save_time: SaveTime) -> Position:
+    """The position after a validation, whose checkpoint `best` is written here and `last` is due at once."""
+    score = run.validate(position.step, stop)
+    if score is None:  # a signal cut it short: it is run again on resume
+        return position
+    save_time.hasten()
+    position = position._replace(validated=position.step)
+    if score >= position.best:  # never of one that is not a number
+        position = position._replace(best=score)
+        run.checkpoint("best", position)
+    return position
+
+
+def _agree(stop: Stop, save_time: SaveTime, world: World) -> tuple[bool, bool, float]:
+    """Whether any process is to stop, whether the main one wants a checkpoint, and the seconds that asking took."""
+    late = world.main and save_time.due()
+    spent_together(world)  # what validation asked of the others is not the step's
+    asked = time.perf_counter()
+    stopping, late = world.any_true(bool(stop), late)
+    return stopping, late, time.perf_counter() - asked
+
+
+def _advance(run: Run, batch: Any, position: Position, journal: Journal) -> dict[str, float]:
+    """The metrics of a step; one that fails leaves the checkpoint before it, and a record."""
+    try:
+        return run.advance(batch, position.step)
+    except Diverged as error:
+        run.checkpoint("last", position)
+        _record_failure(error, run.samples(position.step), position.step, journal)
+        raise
+
+
+def _record_step(
+    context: RunContext, step: int, metrics: dict[str, float], images: int, waited: float, took: float
+) -> None:
+    """Writes the metrics of a step that is done, and how its seconds were spent."""
+    times = {"images_per_second": images / took, "data_wait": waited / took}
+    if context.world.size > 1:
+        times["communication"] = min(1.0, spent_together(context.world) / took)
+    context.journal.record("train", step, **metrics, **times)
+    context.journal.progress(step)
 
 
 def spent_together(world: World) -> float:
@@ -136,11 +174,7 @@ def spent_together(world: World) -> float:
     return world.collectives.take() if world.collectives else 0.0
 
 
-def _due(step: int, every: int, last: int) -> bool:
-    return step == last or (every > 0 and step % every == 0)
-
-
-def _record(error: Diverged, samples: list[str], step: int, journal: Journal) -> None:
+def _record_failure(error: Diverged, samples: list[str], step: int, journal: Journal) -> None:
     """Writes what is known of a step that failed; the checkpoint before it replays it with --resume."""
     if journal.main:
         record = {"step": step + 1, "message": str(error), "samples": samples, **error.record}

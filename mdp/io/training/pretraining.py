@@ -3,8 +3,9 @@
 The run owns everything that changes; the method owns nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,29 +14,32 @@ from torch import Tensor
 from mdp.core.batches import Batch, Blend
 from mdp.core.chance import generator
 from mdp.core.labels import LabelUnion
-from mdp.core.methods import Data, Loss, split
+from mdp.core.methods import Data, Loss
 from mdp.core.networks import EncoderPair
 from mdp.core.networks.pair import follow_
 from mdp.core.schedules import cosine, warm_up
-from mdp.io.data.loader import own_parts
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.pool import Key, Pool
-from mdp.io.data.selection import expect_pretraining
+from mdp.io.data.selection import Plan, expect_pretraining, plan_pretraining
 from mdp.io.data.views import PretrainItems, Views, stack_views, view_batches
-from mdp.io.errors import Diverged, RecipeError
-from mdp.io.pictures.samples import sample_sheet, strangest
+from mdp.io.errors import RecipeError
+from mdp.io.journal.results_csv import columns
 from mdp.io.processes.signals import Stop
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.request import Request, with_paths
+from mdp.io.run import folder as run_folder
 from mdp.io.run.opened import OpenedRun
-from mdp.io.run.record import Position
+from mdp.io.run.record import PRETRAIN
 from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.context import RunContext
-from mdp.io.training.loop import Schedule, loop
-from mdp.io.training.optimizers import momentum_of, restore_momentum_, sgd
-from mdp.io.training.update import Overflow, new_trainee, part_key, seed_dropout, unharmed, update_
+from mdp.io.training.loop import Schedule
+from mdp.io.training.optimizers import sgd
+from mdp.io.training.phase import Beginning, Phase, Prepared
+from mdp.io.training.run import TrainingRun
+from mdp.io.training.update import Overflow, new_trainee, seed_dropout, unharmed, update_
 from mdp.io.training.validation import Looker, draw_predictions, probe
+from mdp.io.weights.init import take
 
 Weights = dict[str, Tensor]
 
@@ -62,24 +66,20 @@ def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
     return data
 
 
-class Pretraining:
+class Pretraining(TrainingRun):
     """A pretraining run: its networks, the method's state, and what a step, a validation and a checkpoint are."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        pool: Pool,
-        validation: Pool,
-        context: RunContext,
-        resume: OpenedRun | None,
-        weights: Weights,
-    ) -> None:
-        settings, seed = recipe.pretrain, recipe.run.seed
-        self.recipe, self.pool, self.validation, self.context = recipe, pool, validation, context
+    kind = PRETRAIN
+    stack = staticmethod(stack_views)
+    validation: Pool
+
+    def __init__(self, plan: Plan, context: RunContext, resumed: OpenedRun | None, weights: Weights) -> None:
+        recipe, settings, seed, images = plan.recipe, plan.recipe.pretrain, plan.recipe.run.seed, len(plan.pool.samples)
+        schedule, self.epoch_steps = schedule_of(recipe, images)
+        super().__init__(plan, schedule, context)
+        self.items = PretrainItems(plan.pool, settings, seed, finish=context.finish)
         self.method, self.chosen = find_method(recipe.method.name), recipe.method.settings
-        self.schedule, self.epoch_steps = schedule_of(recipe, len(pool.samples))
-        self.processes = context.world.share(settings.batch_size)
-        data = data_of(recipe, pool.union, len(pool.samples))
+        data = data_of(recipe, plan.pool.union, images)
         self.pair = self.method.build(self.chosen, recipe.model, data, generator(seed, "weights"))
         for network in self.pair:
             network.load_state_dict(weights, strict=False)  # what fits was decided, and reported, before
@@ -87,65 +87,50 @@ class Pretraining:
         sync = self.method.SYNC_BATCH_NORM
         self.trainee, self.forward = new_trainee(self.pair, make, recipe.run, context.device, context.world, sync)
         self.state = self.method.initial_state(self.chosen, data, generator(seed, "state"), context.device)
-        if resume:
-            self._restore_(resume, data)
+        if resumed:
+            self._restore_(resumed, data)
 
-    def _restore_(self, resume: OpenedRun, data: Data) -> None:
-        restore_(self.pair.query, section(resume.tensors, "query"), "query encoder")
+    def _restore_(self, resumed: OpenedRun, data: Data) -> None:
+        restore_(self.pair.query, section(resumed.tensors, "query"), "query encoder")
         if self.pair.key is not self.pair.query:
-            restore_(self.pair.key, section(resume.tensors, "key"), "key encoder")
-        restore_momentum_(self.trainee.optimizer, self.pair.query, section(resume.tensors, "momentum"))
-        self.state = self.method.unpack(section(resume.tensors, "state", self.context.device), self.chosen, data)
-        self.trainee.scaler.load_state_dict(dict(resume.record.scaler))
+            restore_(self.pair.key, section(resumed.tensors, "key"), "key encoder")
+        self.state = self.method.unpack(section(resumed.tensors, "state", self.context.device), self.chosen, data)
+        self.restore_optimizer_(resumed)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            **prefixed("query", self.pair.query.state_dict()),
+            **(prefixed("key", self.pair.key.state_dict()) if self.pair.key is not self.pair.query else {}),
+            **prefixed("state", self.method.pack(self.state)),
+        }
 
     def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
-        """The keys of steps start .. steps - 1 of the whole batch."""
         settings, sizes = self.recipe.pretrain, list(self.pool.sizes().values())
         return epoch_batches(self.recipe.run.seed, sizes, settings.batch_size, settings.balance, start, steps)
 
-    def samples(self, step: int) -> list[str]:
-        return [self.pool.name(index) for _, index in next(self.keys(step, step + 1))]
-
     def advance(self, items: Views, step: int) -> dict[str, float]:
-        settings, seed = self.recipe.pretrain, self.recipe.run.seed
+        settings, seed, images = self.recipe.pretrain, self.recipe.run.seed, items.labels.shape[1]
+        epoch, lr = step // self.epoch_steps, settings.lr * cosine(step / self.schedule.steps)
+        lr *= warm_up(step, settings.warmup_steps)
         views = view_batches(items, self.context.device)
-        lr = settings.lr * cosine(step / self.schedule.steps) * warm_up(step, settings.warmup_steps)
-        seen: Sequence[Batch | Blend] = views
+        seen: list[Batch | Blend] = [*views]
         try:
-            with unharmed(self.trainee, views):
+            with self.pictured(seen, step), unharmed(self.trainee, views):
                 seed_dropout(seed, step, self.context.world.rank, "keys")  # a key encoder may have stochastic depth
                 with self.trainee.autocast():
                     ready = self.method.prepare(
                         self.pair, self.state, views, self.chosen, generator(seed, "step", step), self.processes
                     )
-                seen = [part for part in ready.parts if isinstance(part, Blend)] or views  # as they are mixed
-                losses = [
-                    partial(self._loss, ready.shared, part, step, number)
-                    for number, part in enumerate(split(ready.parts, items.labels.shape[1], self.recipe.run.accumulate))
-                ]
+                seen[:] = [part for part in ready.parts if isinstance(part, Blend)] or views  # as they are mixed
+                losses = self.losses(ready.parts, images, step, partial(self._loss, ready.shared))
                 values = update_(self.trainee, losses, lr, f"step {step + 1}", ready.metrics)
         except Overflow as error:
-            return {"epoch": step // self.epoch_steps, **error.record, "lr": lr, "overflow": 1}
-        except Diverged:
-            self._picture("failed", seen, step)
-            raise
-        if step == 0:
-            self._picture("first", seen, step)
+            return {"epoch": epoch, **error.record, "lr": lr, "overflow": 1}
         follow_(self.pair, self.method.key_momentum(self.chosen))
         self.state = ready.state
-        return {"epoch": step // self.epoch_steps, **values, "lr": lr}
+        return {"epoch": epoch, **values, "lr": lr}
 
-    def _picture(self, name: str, seen: Sequence[Batch | Blend], step: int) -> None:
-        """Draws samples of this process's part of the batch; the strangest ones first where the step failed."""
-        names, rows = self.samples(step)[self.processes.own], None
-        if name == "failed":
-            rows = strangest(torch.cat([view.images for view in seen], 1))
-        title = f"step {step + 1}: samples as the network gets them"
-        self.context.picture(f"samples/{name}.png", lambda: sample_sheet(seen, names, self.pool.union, title, rows))
-
-    def _loss(self, shared: Any, part: Any, step: int, number: int) -> Loss:
-        """The loss of one part, which has dropout of its own."""
-        seed_dropout(self.recipe.run.seed, step, *part_key(self.context.world, number))
+    def _loss(self, shared: Any, part: Any) -> Loss:
         return self.method.loss(self.forward, shared, part, self.chosen)
 
     def validate(self, step: int, stop: Stop) -> float | None:
@@ -165,43 +150,52 @@ class Pretraining:
             context.picture(f"predictions/{name}.png", draw)
         return scores.mean_iou
 
-    def checkpoint(self, name: str, position: Position) -> None:
-        tensors = {
-            **prefixed("query", self.pair.query.state_dict()),
-            **(prefixed("key", self.pair.key.state_dict()) if self.pair.key is not self.pair.query else {}),
-            **prefixed("momentum", momentum_of(self.trainee.optimizer, self.pair.query)),
-            **prefixed("state", self.method.pack(self.state)),
-        }
-        self.context.save(name, tensors, "pretrain", position, self.recipe, self.pool.union, self.trainee.scaler)
 
-
-def pretrain(
-    recipe: Recipe,
-    pool: Pool,
-    validation: Pool,
-    context: RunContext,
-    stop: Stop,
-    resume: OpenedRun | None,
-    weights: Weights,
-) -> None:
-    """Pretrains on `pool`, scoring on `validation`; checkpoints and journal go to `context`.
-
-    Goes on from `resume`, or starts from random weights with `weights` in their place where there are any.
-
-    Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
-    """
-    run = Pretraining(recipe, pool, validation, context, resume, weights)
-    start = resume.record.position if resume else Position()
-    keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
-    made = PretrainItems(pool, recipe.pretrain, recipe.run.seed, finish=context.finish)
-    items = context.load(made, pool, keys, recipe.run, stack_views)
-    advice = context.advice(pool, recipe.run.workers)
-    loop(run, items, run.schedule, context.journal, start, stop, context.world, advice)
+# The phase
 
 
 def pretrain_recipe(request: Request) -> Recipe:
     """The recipe that a `pretrain` command line resolves to."""
     return with_paths(resolve(request.asked))
+
+
+def _plan(recipe: Recipe) -> Plan:
+    plan = plan_pretraining(recipe)
+    data_of(plan.recipe, plan.pool.union, len(plan.pool.samples))  # a misfit is told before there is a run folder
+    return plan
+
+
+def _prepare(beginning: Beginning) -> Prepared:
+    plan, recipe, images = beginning.plan, beginning.plan.recipe, len(beginning.plan.pool.samples)
+    weights, report = _weights(beginning) if beginning.weights else ({}, [])
+    schedule, length = schedule_of(recipe, images)
+    line = (
+        f"{images:,} images, {plan.pool.union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
+        f"images ({length:,} an epoch) on {beginning.where(schedule.batch)}"
+    )
+    return Prepared([line, *report], lambda context: Pretraining(plan, context, beginning.resumed, weights))
+
+
+def _weights(beginning: Beginning) -> tuple[Weights, list[str]]:
+    """The weights to start from, by the network's names, and lines that say what came from where."""
+    plan, recipe = beginning.plan, beginning.plan.recipe
+    assert beginning.weights
+    path = run_folder.checkpoint_of(beginning.weights)
+    data = data_of(recipe, plan.pool.union, len(plan.pool.samples))
+    pair = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, data, torch.Generator())
+    parts = ("backbone", "decode_head", "projection_head")
+    return take(path, pair.query, parts, recipe.run.init_from, recipe.run.init_partial)
+
+
+PRETRAINING = Phase(
+    kind=PRETRAIN,
+    least=1,
+    recipe=lambda request: (pretrain_recipe(request), Path(request.init) if request.init else None),
+    plan=_plan,
+    schedule=lambda plan: schedule_of(plan.recipe, len(plan.pool.samples))[0],
+    columns=partial(columns, PRETRAIN),
+    prepare=_prepare,
+)
 
 
 def describe_pretraining(request: Request) -> dict[str, Any]:

@@ -96,8 +96,7 @@ def fresh(kind: str, plan: Plan, request: Request, held: ExitStack) -> Path:
     """A new run folder, locked and described."""
     ours = restarted() and request.out is not None and run_folder.begun_by(request.out, launch_id())
     again = request.resume is not None or ours  # a run that was stopped before its first checkpoint
-    names = plan.pool.datasets if kind == "pretrain" else [next(iter(plan.pool.datasets))]
-    folder = run_folder.create(kind, "+".join(names), request.out, request.overwrite or again)
+    folder = run_folder.create(kind, "+".join(plan.pool.datasets), request.out, request.overwrite or again)
     _hold(folder, held)
     write_text(folder / "status.json", json.dumps({"state": "starting"}) + "\n")  # from now on it is a run
     describe(folder, plan.recipe, plan.pool.union.spaces, plan.pool.sizes(), launch_id())

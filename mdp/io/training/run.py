@@ -1,0 +1,111 @@
+"""A run of any kind: its data, what is learnt from them, and what is done around every step in the same way."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdp.core.batches import Batch, Blend
+from mdp.core.methods import Loss, split
+from mdp.io.data.pool import Key
+from mdp.io.data.selection import Plan
+from mdp.io.errors import Diverged
+from mdp.io.pictures.samples import sample_sheet, strangest
+from mdp.io.processes.signals import Stop
+from mdp.io.recipe.layers import as_layer
+from mdp.io.run.opened import OpenedRun
+from mdp.io.run.record import Position, RunRecord
+from mdp.io.run.restore import prefixed, section
+from mdp.io.training.context import RunContext
+from mdp.io.training.loop import Schedule
+from mdp.io.training.optimizers import momentum_of, restore_momentum_
+from mdp.io.training.update import Overflow, Trainee, part_key, seed_dropout
+
+
+class TrainingRun:
+    """What the kinds of runs have in common; each says which keys a step takes, what it is, and what to keep of it."""
+
+    kind: str
+    trainee: Trainee
+    items: Any  # key -> item: what the loader's workers make
+    stack: Callable[[list[Any]], Any]  # items -> what `advance` takes
+    last: float | None = None  # the last validation mIoU of fine-tuning
+
+    def __init__(self, plan: Plan, schedule: Schedule, context: RunContext) -> None:
+        self.recipe, self.pool, self.validation = plan.recipe, plan.pool, plan.validation
+        self.schedule, self.context = schedule, context
+        self.processes = context.world.share(schedule.batch)
+        self.advice = context.advice(plan.pool, plan.recipe.run.workers)
+
+    # What a kind of run says
+
+    def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
+        """The keys of steps start .. steps - 1 of the whole batch."""
+        raise NotImplementedError
+
+    def advance(self, items: Any, step: int) -> dict[str, float]:
+        """One step, as `loop.Run` says."""
+        raise NotImplementedError
+
+    def validate(self, step: int, stop: Stop) -> float | None:
+        """The score after so many steps, as `loop.Run` says."""
+        raise NotImplementedError
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that was learnt, for a checkpoint; the optimizer's momentum comes to it."""
+        raise NotImplementedError
+
+    # What is the same for all
+
+    def samples(self, step: int) -> list[str]:
+        return [self.pool.name(index) for _, index in next(self.keys(step, step + 1))]
+
+    def losses(self, parts: Any, images: int, step: int, loss: Callable[[Any], Loss]) -> list[Callable[[], Loss]]:
+        """The losses of the parts that a batch of images is taken in, each made in its turn with dropout of its own."""
+
+        def make(number: int, part: Any) -> Loss:
+            seed_dropout(self.recipe.run.seed, step, *part_key(self.context.world, number))
+            return loss(part)
+
+        return [partial(make, *part) for part in enumerate(split(parts, images, self.recipe.run.accumulate))]
+
+    @contextmanager
+    def pictured(self, seen: Sequence[Batch | Blend], step: int) -> Iterator[None]:
+        """Draws what the networks see in the first step, and in one that fails, the strangest samples first."""
+        try:
+            yield
+        except Overflow:
+            raise
+        except Diverged:
+            self._picture("failed", seen, step, strangest(torch.cat([view.images for view in seen], 1)))
+            raise
+        if step == 0:
+            self._picture("first", seen, step, None)
+
+    def _picture(self, name: str, seen: Sequence[Batch | Blend], step: int, rows: Any) -> None:
+        names = self.samples(step)[self.processes.own]  # this process's part of the batch
+        title = f"step {step + 1}: samples as the network gets them"
+        self.context.picture(f"samples/{name}.png", lambda: sample_sheet(seen, names, self.pool.union, title, rows))
+
+    def restore_optimizer_(self, resumed: OpenedRun) -> None:
+        """Puts back momentum and the fp16 scale."""
+        restore_momentum_(self.trainee.optimizer, self.trainee.network, section(resumed.tensors, "momentum"))
+        self.trainee.scaler.load_state_dict(dict(resumed.record.scaler))
+
+    def checkpoint(self, name: str, position: Position) -> None:
+        momentum = prefixed("momentum", momentum_of(self.trainee.optimizer, self.trainee.network))
+        record = RunRecord(
+            kind=self.kind,
+            position=position,
+            recipe=as_layer(self.recipe),
+            labels=tuple(self.pool.union.spaces),
+            processes=self.context.world.size,
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            scaler=self.trainee.scaler.state_dict(),
+            last=self.last,
+        )
+        self.context.save(name, {**self.tensors(), **momentum}, record)
