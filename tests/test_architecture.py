@@ -163,7 +163,7 @@ def test_completion_imports_no_torch() -> None:
 
 def test_a_setting_that_does_not_exist_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     """By the settings alone: no data are looked for, no worker or process is started, no run folder is made."""
-    (tmp_path / "bad.yaml").write_text("pretrain: {epoch: 3, datasets: [nothing-of-that-name]}\n")
+    (tmp_path / "bad.yaml").write_text("pretrain: {epoch: 3, datasets: [voc]}\n")
     code = (
         "import contextlib, sys\nfrom mdp.cli import main\n"
         "sys.argv = ['mdp', 'pretrain', '--config', 'bad.yaml']\n"
