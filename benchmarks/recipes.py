@@ -21,6 +21,7 @@ from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
 from mdp.core.methods import Data, _pixel_encoder, multi_dataset
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import EmbeddingNetwork, EncoderPair, NetworkSettings, follow_
+from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.core.processes import alone
 from mdp.io.processes.world import ALONE
 from mdp.io.recipe.settings import RunSettings
@@ -191,7 +192,7 @@ def placed_(network: Network, recipe: StepRecipe) -> Network:
     """The network on its device, in its layout, in training."""
     network.to(recipe.device).train()
     if recipe.run.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        to_channels_last_(network)
     if recipe.run.compile:
         network.compile()
     return network

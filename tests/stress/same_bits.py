@@ -18,7 +18,7 @@ from pathlib import Path
 
 METHODS = ("multi_dataset", "pixel_pairs", "region_bank", "moco", "supervised")
 OWN = {"moco": ["--set", "method.groups=2"]}  # of a batch of four
-SMALL = ["model.width=8", "model.channels=16", "run.workers=0", "run.threads=1"]
+SMALL = ["model.width=16", "model.channels=16", "run.workers=0", "run.threads=1"]
 TWO = ["--datasets", "shapes-coarse,shapes-fine"]
 
 

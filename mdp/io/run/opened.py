@@ -13,6 +13,7 @@ from mdp.core.chance import generator
 from mdp.core.labels import LabelUnion
 from mdp.core.methods import Data
 from mdp.core.networks import Segmentor, build_segmentor
+from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.io.errors import CheckpointError
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.methods import find_method
@@ -92,7 +93,7 @@ def trained_segmentor(opened: OpenedRun, recipe: Recipe, device: torch.device) -
     """The network of a fine-tuning run's checkpoint, in evaluation mode.  Raises CheckpointError when it differs."""
     network = new_segmentor(recipe, opened.union.size)
     restore_(network, section(opened.tensors, "network"), str(opened.path))
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    to_channels_last_(network.to(device))
     return network.eval()
 
 

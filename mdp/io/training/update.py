@@ -20,6 +20,7 @@ from mdp.core.batches import Batch
 from mdp.core.chance import generator
 from mdp.core.methods import Loss
 from mdp.core.networks.backbones import convert_sync_batchnorm_
+from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.core.networks.pair import EncoderPair
 from mdp.io.errors import Diverged
 from mdp.io.processes.world import World, answered
@@ -73,7 +74,7 @@ def new_trainee(
     for network in networks:
         network.to(device).train()
         if settings.channels_last is not False:
-            network.to(memory_format=torch.channels_last)
+            to_channels_last_(network)
         if sync and world.size > 1 and device.type == "cuda":
             convert_sync_batchnorm_(network)
         if settings.compile:
