@@ -327,7 +327,7 @@ def test_a_restart_goes_on_with_what_its_launch_began_and_never_replaces_what_an
 def test_a_restart_replaces_a_run_of_its_own_launch_that_has_no_checkpoint_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     under_torchrun(monkeypatch, "first", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(training_job, "pretrain", lambda *_: 1 / 0)
+        patch.setattr(training_job, "loop", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_pretraining(request(out=Path("run")))
     under_torchrun(monkeypatch, "first", 1)
@@ -355,13 +355,13 @@ def test_a_change_of_threads_is_told_when_there_is_one() -> None:
 def test_a_signal_while_data_are_opened_ends_the_run_before_it_has_a_folder(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = training_job.plan_pretraining
+    original = pretraining.plan_pretraining
 
     def interrupted(recipe: Any) -> Any:
         os.kill(os.getpid(), number)
         return original(recipe)
 
-    monkeypatch.setattr(training_job, "plan_pretraining", interrupted)
+    monkeypatch.setattr(pretraining, "plan_pretraining", interrupted)
     with pytest.raises(Preempted, match="before the first step"):
         run_pretraining(request(out=Path("run")))
     assert not Path("run").exists()
