@@ -31,7 +31,9 @@ def test_the_demo_recipe_resolves_and_its_sentence_reads() -> None:
     assert "(+5.00)" in text
 
 
-def test_the_demo_gives_no_hints_that_its_reader_cannot_follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_demo_says_where_it_is_and_gives_no_hints_that_its_reader_cannot_follow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It has neither --workers nor photos that a decoder would help."""
     asked: list[Request] = []
     for name in ("run_pretraining", "run_finetuning"):
@@ -41,3 +43,6 @@ def test_the_demo_gives_no_hints_that_its_reader_cannot_follow(monkeypatch: pyte
     monkeypatch.setattr(demo, "run_evaluation", lambda *_, **__: (scores, tmp_path))
     demo.run_demo(0, tmp_path / "demo")
     assert [request.hints for request in asked] == [False] * 3
+    told = [line for line in capsys.readouterr().err.splitlines() if " of 3: " in line]
+    assert [line.split(":")[0] for line in told] == ["1 of 3", "2 of 3", "3 of 3"]
+    assert ["random weights" in line for line in told] == [False, True, False]

@@ -4,6 +4,7 @@ Pretraining sees shapes-coarse and shapes-fine; fine-tuning sees 48 images of sh
 are different, once from random weights and once from the pretrained ones, with the same budget and the same crops.
 """
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,12 @@ def run_demo(seed: int, out: Path | None) -> dict[str, Any]:
     folder = run_folder.create("demo", f"seed{seed}", out, overwrite=False)
     (folder / "checkpoints").rmdir()  # the three runs inside have their own
     layers = (merge(RECIPE, {"run": {"seed": seed}}),)
+    _tell("1 of 3: pretraining on two generated datasets that name the same things differently")
     pretrained = run_pretraining(Request(layers=layers, out=folder / "pretrain", hints=False))
     scores = {}
-    for name, init in (("scratch", "scratch"), ("pretrained", str(pretrained))):
+    starts = (("scratch", "scratch", "random weights"), ("pretrained", str(pretrained), "the pretrained weights"))
+    for part, (name, init, words) in enumerate(starts, 2):
+        _tell(f"{part} of 3: fine-tuning a third dataset from {words}, then scoring it")
         run = run_finetuning(Request(layers=layers, out=folder / name, init=init, hints=False))
         scores[name], _ = run_evaluation(Request(init=str(run), quiet=True), which="last", keep=False)
     run_report([folder / name for name in ("pretrained", "scratch", "pretrain")], folder / "report.html")
@@ -64,6 +68,11 @@ def run_demo(seed: int, out: Path | None) -> dict[str, Any]:
         "run": str(folder),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def _tell(text: str) -> None:
+    """A line on stderr that says what the lines after it belong to."""
+    print(f"\n{text}", file=sys.stderr, flush=True)
 
 
 def sentence(result: dict[str, Any]) -> str:
