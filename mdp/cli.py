@@ -4,12 +4,11 @@ stdout is data, stderr is progress.  torch is imported inside the commands, so t
 """
 
 import difflib
+import inspect as source
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,13 +16,15 @@ import click
 from click.shell_completion import CompletionItem
 
 from mdp import __version__
+from mdp.io.errors import MdpError, Preempted
+from mdp.io.processes.ending import Ending, drop_output, end, launched, speaks, tell
 
 if TYPE_CHECKING:
     from mdp.io.recipe.request import Request
 
-Command = TypeVar("Command", bound=Callable[..., None])
-_HERE = Path(__file__).parent
-EXPORT_TARGETS = ("torchvision", "timm", "smp", "mmseg", "safetensors", "onnx", "hub")
+Function = Callable[..., None]
+Decorator = Callable[[Function], Function]
+Found = TypeVar("Found")
 
 
 class Group(click.Group):
@@ -42,10 +43,10 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(
-    cls=Group,
-    context_settings={"auto_envvar_prefix": "MDP", "help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
+CONTEXT = {"auto_envvar_prefix": "MDP", "help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(cls=Group, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="mdp")
 def cli() -> None:
     """Pretrain semantic segmentation on several labelled datasets at once.
@@ -58,609 +59,454 @@ def cli() -> None:
     """
 
 
-# Options that several commands share
+# How commands and options are declared
+
+
+def command(name: str, *calls: str, group: click.Group = cli) -> Callable[[Function], click.Command]:
+    """A command whose help is its docstring, and below it these calls of it."""
+
+    def declare(function: Function) -> click.Command:
+        path = f"mdp {name}" if group is cli else f"mdp {group.name} {name}"
+        examples = "".join(f"\n  {path} {call}".rstrip() for call in calls)
+        return group.command(name, help=f"{source.cleandoc(function.__doc__ or '')}\n\n\b{examples}")(function)
+
+    return declare
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options, in this order, as one."""
+    return lambda function: reduce(lambda inner, option: option(inner), reversed(options), function)
+
+
+def option(names: str, about: str, **more: Any) -> Decorator:
+    """An option that its command takes as an argument."""
+    return click.option(*names.split(), help=about, **more)
+
+
+def setting(names: str, key: str, about: str, read: Callable[[Any], Any] | None = None, **more: Any) -> Decorator:
+    """An option that knows where its value goes: a setting by its full key, or a field of Request by its name.
+
+    Its command does not see it; `_request` has what was given.
+    """
+    return click.option(*names.split(), help=about, expose_value=False, callback=partial(_keep, key, read), **more)
+
+
+def _keep(key: str, read: Callable[[Any], Any] | None, ctx: click.Context, given: click.Parameter, value: Any) -> None:
+    """Keeps a value for `_given`; a flag that is off and has no --no-... says nothing."""
+    if value not in (None, ()) and (value is not False or given.secondary_opts):
+        ctx.ensure_object(dict)[key] = partial(read, value) if read else lambda: value
+
+
+def _given() -> dict[str, Any]:
+    """The values of the settings that were given, by their keys."""
+    return {key: value() for key, value in click.get_current_context().ensure_object(dict).items()}
+
+
+def _request(**more: Any) -> "Request":
+    from mdp.io.recipe.request import requested
+
+    return requested(_given() | more)
+
+
+def _launch(processes: int | None) -> None:
+    """Becomes the launcher, and does not return, when several processes are asked for and this is not one of them."""
+    if processes is not None and processes > 1 and not launched():
+        from mdp.io.processes.launcher import launch
+
+        raise click.exceptions.Exit(launch(processes, sys.argv[1:]))
+
+
+def _show(found: Found, as_json: bool, text: Callable[[Found], str], indent: int | None = 1) -> None:
+    """Prints a result, for programs or for people."""
+    click.echo(json.dumps(found, indent=indent) if as_json else text(found))
+
+
+# Values
+
+
+def _modules(folder: str, *first: str) -> list[str]:
+    """What is added to mdp by adding a file to the folder, by name; nothing is imported."""
+    names = {path.stem for path in (Path(__file__).parent / folder).glob("[a-z]*.py")}
+    return [*first, *sorted(names - set(first))]
 
 
 def _complete_datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     done, comma, last = incomplete.rpartition(",")
-    files = sorted((_HERE / "io" / "datasets").glob("[a-z]*.py"))
-    names = [path.stem.replace("_", "-") if path.stem.startswith("shapes") else path.stem for path in files]
+    modules = _modules("io/datasets")
+    names = [name.replace("_", "-") if name.startswith("shapes") else name for name in modules]
     return [CompletionItem(done + comma + name) for name in names if name.startswith(last)]
 
 
 def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    found = sorted(str(path) for path in Path("runs").glob("*/*") if path.is_dir())
-    return [CompletionItem(path) for path in found if path.startswith(incomplete)]
+    runs = sorted(str(path) for path in Path("runs").glob("*/*") if path.is_dir())
+    return [CompletionItem(path) for path in runs if path.startswith(incomplete)]
 
 
-def shared(command: Command) -> Command:
-    """The options that every job has."""
-    options = [
-        click.option("--root", envvar=["MDP_ROOT", "MDP_DATA"], help="Folder of the datasets [default: ./data]."),
-        click.option("--device", help="auto, cpu, cuda or cuda:N."),
-        click.option("--workers", type=int, help="Loader processes; 0 loads in the main process."),
-        click.option("--out", type=click.Path(path_type=Path), help="Folder to write to, instead of one under ./runs."),
-        click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; see `mdp recipe show`."),
-        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting: run.seed=1."),
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _words(texts: Iterable[str]) -> list[str]:
+    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
 
 
-processes_option = click.option(
-    "--processes", type=click.IntRange(1), help="Processes that share the work, one for each GPU."
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        hint = f"expected numbers such as 0.5,1,1.5, got {text!r}"
+        raise click.BadParameter(hint, param_hint="--scales") from error
+
+
+def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    if value is None or (value.isdecimal() and 1 <= int(value) <= 1000):
+        return None if value is None else int(value)
+    raise click.BadParameter(f"expected a number of images, 1 to 1000, got {value!r}; RUN goes before --gallery")
+
+
+Kind = dict[str, Any]  # what options of one kind are declared with
+FLAG: Kind = {"is_flag": True}
+FILE: Kind = {"type": click.Path(path_type=Path)}
+NEWEST: Kind = {"shell_complete": _complete_runs}  # a run, of which some command takes the newest
+RUN: Kind = {"metavar": "RUN|FILE", **FILE, **NEWEST}
+DATASET: Kind = {"metavar": "NAME|FILE.yaml", "shell_complete": _complete_datasets}
+DATASETS: Kind = {"metavar": "A,B,C.yaml", "shell_complete": _complete_datasets, "multiple": True}
+ROOT: Kind = {"envvar": ["MDP_ROOT", "MDP_DATA"]}
+WHICH: Kind = {"type": click.Choice(["last", "best"]), "default": "last", "show_default": True}
+MODE: Kind = {"type": click.Choice(["whole", "slide"])}
+BAD_SAMPLE: Kind = {"type": click.Choice(["stop", "skip"])}
+HEADS = _modules("core/networks/heads", "deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision")
+TARGETS = _modules("io/export/targets", "torchvision", "timm", "smp", "mmseg", "safetensors", "onnx", "hub")
+GALLERY = 24  # images
+
+# Options of several commands
+
+root = option("--root", "Folder of the datasets.", **ROOT, default="data", show_default=True)
+result = option("--json as_json", "Print the result as JSON on stdout.", **FLAG)
+facts = option("--json as_json", "Print as JSON.", **FLAG)
+quiet = option("-q --quiet", "No progress on stderr.", **FLAG)
+silent = setting("-q --quiet", "quiet", "No progress on stderr.", **FLAG)
+head = setting("--head", "model.head", "Segmentation head [default: deeplabv3].", type=click.Choice(HEADS))
+device = setting("--device", "run.device", "auto, cpu, cuda or cuda:N.")
+workers = setting("--workers", "run.workers", "Loader processes; 0 loads in the main process.", type=int)
+processes = option("--processes", "Processes that share the work, one for each GPU.", type=click.IntRange(1))
+
+
+def config(about: str, example: str) -> Decorator:
+    return together(
+        setting("--config", "config", f"YAML file of settings; {about}.", **FILE),
+        setting("--set assignments", "assignments", f"Any setting: {example}.", multiple=True, metavar="KEY=VALUE"),
+    )
+
+
+job = together(
+    setting("--root", "data.root", "Folder of the datasets [default: ./data].", **ROOT),
+    device,
+    workers,
+    setting("--out", "out", "Folder to write to, instead of one under ./runs.", **FILE),
+    config("see `mdp recipe show`", "run.seed=1"),
+    result,
+    silent,
 )
 
 
-head_option = click.option(
-    "--head", type=click.Choice(["deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision"]),
-    help="Segmentation head [default: deeplabv3].",
-)  # fmt: skip
+def training(phase: str) -> Decorator:
+    """What pretrain and finetune have besides."""
+    precisions = click.Choice(["fp32", "bf16", "fp16"])
+    return together(
+        processes,
+        setting("--steps", f"{phase}.steps", "Steps in all.", type=int),
+        setting("--batch-size", f"{phase}.batch_size", "Images a step.", type=int),
+        setting("--lr", f"{phase}.lr", "Learning rate at the start.", type=float),
+        setting("--seed", "run.seed", "Seed of weights, order and augmentation.", type=int),
+        setting("--overwrite", "overwrite", "Replace the run in --out.", **FLAG),
+        setting("--resume", "resume", "Go on with an interrupted run (the newest; with --out, the one there, if any).",
+                is_flag=False, flag_value="", metavar="[RUN]", **NEWEST),
+        setting("--init-from", "run.init_from", "Where in the --init file the backbone's names begin.",
+                metavar="PREFIX"),
+        setting("--init-partial", "run.init_partial", "Take what fits of --init, also where much is missing.", **FLAG),
+        setting("--precision", "run.precision", "Of the networks in training.", type=precisions),
+        setting("--compile/--no-compile compiled", "run.compile", "Compile the networks.", default=None),
+        setting("--accumulate", "run.accumulate", "Take each batch in so many parts, for less memory.", type=int),
+        setting("--deterministic", "run.deterministic", "Use torch's deterministic algorithms.", **FLAG),
+        setting("--on-bad-sample", "run.on_bad_sample", "When an image cannot be read.", **BAD_SAMPLE),
+        setting("--check/--no-check checked", "run.check", "Look at all files first [default: once].", default=None),
+        setting("--tensorboard/--no-tensorboard", "run.tensorboard", "Write event files (extra: tensorboard).",
+                default=None),
+        option("--print-config", "Print the YAML that reproduces the call, and stop.", **FLAG),
+    )  # fmt: skip
 
 
-def training(command: Command) -> Command:
-    """The options that pretrain and finetune have besides."""
-    options = [
-        processes_option,
-        click.option("--steps", type=int, help="Steps in all."),
-        click.option("--batch-size", type=int, help="Images a step."),
-        click.option("--lr", type=float, help="Learning rate at the start."),
-        click.option("--seed", type=int, help="Seed of weights, order and augmentation."),
-        click.option("--overwrite", is_flag=True, help="Replace the run in --out."),
-        click.option("--resume", is_flag=False, flag_value="", metavar="[RUN]", shell_complete=_complete_runs,
-                     help="Go on with an interrupted run (the newest; with --out, the one there, if any)."),
-        click.option("--init-from", metavar="PREFIX", help="Where in the --init file the backbone's names begin."),
-        click.option("--init-partial", is_flag=True, help="Take what fits of --init, also where much is missing."),
-        click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the networks in training."),
-        click.option("--compile/--no-compile", "compiled", default=None, help="Compile the networks."),
-        click.option("--accumulate", type=int, help="Take each batch in so many parts, for less memory."),
-        click.option("--deterministic", is_flag=True, help="Use torch's deterministic algorithms."),
-        click.option("--on-bad-sample", type=click.Choice(["stop", "skip"]), help="When an image cannot be read."),
-        click.option("--check/--no-check", "checked", default=None, help="Look at all files first [default: once]."),
-        click.option("--tensorboard/--no-tensorboard", default=None, help="Write event files (extra: tensorboard)."),
-        click.option("--print-config", is_flag=True, help="Print the YAML that reproduces the call, and stop."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _train(phase: str, processes: int | None, print_config: bool, as_json: bool, dry_run: bool = False) -> None:
+    request = _request()
+    if not (print_config or dry_run):
+        _launch(processes)
+    from mdp.io.run.folder import ending_of
+    from mdp.io.training import finetuning, pretraining
+    from mdp.io.training import job as training_job
 
-
-def _request(
-    flags: dict[str, Any],
-    *,
-    config: Path | None,
-    assignments: tuple[str, ...],
-    out: Path | None,
-    quiet: bool,
-    **others: Any,
-) -> "Request":
-    """The layers, in order of precedence, as the jobs want them; flags that were not given are left out."""
-    from mdp.io.recipe.layers import config_layer, merge, nest, set_layer
-    from mdp.io.recipe.request import Request
-
-    given = merge(*(nest(key, value) for key, value in flags.items() if value is not None))
-    layers = (config_layer(config), given, set_layer(assignments))
-    return Request(layers=layers, out=out, quiet=quiet, **others)
-
-
-def _finish(folder: Path, as_json: bool) -> None:
-    """The result of a training command: its run folder."""
-    if not _speaks():
-        return
-    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    click.echo(json.dumps({"run": str(folder), **status}) if as_json else str(folder))
+    pretrains = phase == "pretrain"
+    if print_config:
+        click.echo((pretraining.pretrain_yaml if pretrains else finetuning.finetune_yaml)(request), nl=False)
+    elif dry_run:
+        click.echo(json.dumps(pretraining.describe_pretraining(request), indent=2))
+    else:
+        folder = (training_job.run_pretraining if pretrains else training_job.run_finetuning)(request)
+        if speaks():
+            _show(ending_of(folder), as_json, lambda ended: str(ended["run"]), indent=None)
 
 
 # Commands
 
 
-@cli.command()
-@click.option("--datasets", multiple=True, metavar="A,B,C.yaml", shell_complete=_complete_datasets,
-              help="Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a split.")  # fmt: skip
-@click.option("--epochs", type=int, help="Passes over the union of all images.")
-@click.option("--method", help="Pretraining method; see `mdp methods`.")
-@click.option("--backbone", help="resnet18, 34, 50 or 101, with _v1c for MMSegmentation's stem, or timm:NAME.")
-@head_option
-@click.option("--mix", type=click.Choice(["none", "region", "pixel", "both"]), help="Mix images across datasets.")
-@click.option("--sparse", type=click.Choice(["off", "csc1", "csc2"]), help="Cross-class sparse coding.")
-@click.option("--balance/--no-balance", default=None, help="Give every dataset an equal share of the images.")
-@click.option("--init", metavar="RUN|FILE", shell_complete=_complete_runs, help="Start a fresh run from these weights.")
-@click.option("--dry-run", is_flag=True, help="Say what the run would need, and stop.")
-@training
-@shared
-def pretrain(
-    datasets: tuple[str, ...],
-    epochs: int | None,
-    method: str | None,
-    backbone: str | None,
-    head: str | None,
-    mix: str | None,
-    sparse: str | None,
-    balance: bool | None,
-    dry_run: bool,
-    steps: int | None,
-    batch_size: int | None,
-    lr: float | None,
-    processes: int | None,
-    print_config: bool,
-    as_json: bool,
-    **others: Any,
-) -> None:
-    """Pretrain one backbone on the union of several datasets.
-
-    \b
-      mdp pretrain --datasets voc,ade20k --epochs 200
-      mdp pretrain --datasets voc,my_site.yaml --mix both --batch-size 32
-      mdp pretrain --resume
-      mdp pretrain --datasets shapes-coarse,shapes-fine --config examples/recipes/tiny.yaml
-    """
-    names = [name.strip() for text in datasets for name in text.split(",") if name.strip()]
-    flags = {
-        "pretrain.datasets": names or None,
-        "pretrain.epochs": epochs,
-        "pretrain.steps": steps,
-        "pretrain.batch_size": batch_size,
-        "pretrain.balance": balance,
-        "pretrain.lr": lr,
-        "method.name": method,
-        "method.mix.region": None if mix is None else mix in ("region", "both"),
-        "method.mix.pixel": None if mix is None else mix in ("pixel", "both"),
-        "method.sparse.variant": sparse,
-        "model.backbone": backbone,
-        "model.head": head,
-        **_take(others, RUN_FLAGS),
-    }
-    request = _request(flags, **others)
-    if not (print_config or dry_run):
-        _launch(processes)
-    from mdp.io.recipe.layers import as_yaml
-    from mdp.io.training import job as training_job
-    from mdp.io.training.pretraining import describe_pretraining, pretrain_recipe
-
-    if print_config:
-        click.echo(as_yaml(pretrain_recipe(request), ("run", "data", "model", "method", "pretrain")), nl=False)
-    elif dry_run:
-        click.echo(json.dumps(describe_pretraining(request), indent=2))
-    else:
-        _finish(training_job.run_pretraining(request), as_json)
+@command("pretrain", "--datasets voc,ade20k --epochs 200", "--datasets voc,my_site.yaml --mix both --batch-size 32",
+         "--resume", "--datasets shapes-coarse,shapes-fine --config examples/recipes/tiny.yaml")  # fmt: skip
+@setting("--datasets", "pretrain.datasets",
+         "Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a split.", _words, **DATASETS)  # fmt: skip
+@setting("--epochs", "pretrain.epochs", "Passes over the union of all images.", type=int)
+@setting("--method", "method.name", "Pretraining method; see `mdp methods`.")
+@setting("--backbone", "model.backbone", "resnet18, 34, 50 or 101, with _v1c for MMSegmentation's stem, or timm:NAME.")
+@head
+@setting("--mix", "method.mix", "Mix images across datasets.",
+         lambda mix: {"region": mix in ("region", "both"), "pixel": mix in ("pixel", "both")},
+         type=click.Choice(["none", "region", "pixel", "both"]))  # fmt: skip
+@setting("--sparse", "method.sparse.variant", "Cross-class sparse coding.", type=click.Choice(["off", "csc1", "csc2"]))
+@setting("--balance/--no-balance", "pretrain.balance", "Give every dataset an equal share of the images.", default=None)
+@setting("--init", "init", "Start a fresh run from these weights.", metavar="RUN|FILE", **NEWEST)
+@option("--dry-run", "Say what the run would need, and stop.", **FLAG)
+@training("pretrain")
+@job
+def pretrain(dry_run: bool, processes: int | None, print_config: bool, as_json: bool) -> None:
+    """Pretrain one backbone on the union of several datasets."""
+    _train("pretrain", processes, print_config, as_json, dry_run)
 
 
-@cli.command()
-@click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets, help="Dataset to fine-tune on.")
-@click.option("--init", metavar="RUN|FILE|scratch", shell_complete=_complete_runs,
-              help="Weights to start from [default: the newest pretraining run].")  # fmt: skip
-@click.option("--images", type=int, help="Train on so many images only, drawn by the seed.")
-@click.option("--backbone-only", is_flag=True, help="Load the backbone but not the head.")
-@head_option
-@click.option("--head-init", type=click.Choice(["random", "prototypes"]),
-              help="Start the classifier at random, or from the prototypes of related source classes.")  # fmt: skip
-@training
-@shared
-def finetune(
-    target: str | None,
-    images: int | None,
-    backbone_only: bool,
-    head: str | None,
-    head_init: str | None,
-    steps: int | None,
-    batch_size: int | None,
-    lr: float | None,
-    processes: int | None,
-    print_config: bool,
-    as_json: bool,
-    **others: Any,
-) -> None:
-    """Fine-tune a segmentor on a target dataset.
-
-    \b
-      mdp finetune --target cityscapes
-      mdp finetune --target my_site.yaml --init runs/pretrain/2026-11-20_1432_voc+ade20k --steps 5000
-      mdp finetune --target voc --init scratch
-    """
-    flags = {
-        "finetune.target": target,
-        "finetune.images": images,
-        "finetune.steps": steps,
-        "finetune.batch_size": batch_size,
-        "finetune.lr": lr,
-        "finetune.load": ["backbone"] if backbone_only else None,
-        "finetune.head_init": head_init,
-        "model.head": head,
-        **_take(others, RUN_FLAGS),
-    }
-    request = _request(flags, **others)
-    if not print_config:
-        _launch(processes)
-    from mdp.io.recipe.layers import as_yaml
-    from mdp.io.training import job as training_job
-    from mdp.io.training.finetuning import finetune_recipe
-
-    if print_config:
-        click.echo(as_yaml(finetune_recipe(request)[0], ("run", "data", "model", "finetune", "eval")), nl=False)
-    else:
-        _finish(training_job.run_finetuning(request), as_json)
+@command("finetune", "--target cityscapes",
+         "--target my_site.yaml --init runs/pretrain/2026-11-20_1432_voc+ade20k --steps 5000",
+         "--target voc --init scratch")  # fmt: skip
+@setting("--target", "finetune.target", "Dataset to fine-tune on.", **DATASET)
+@setting(
+    "--init",
+    "init",
+    "Weights to start from [default: the newest pretraining run].",
+    metavar="RUN|FILE|scratch",
+    **NEWEST,
+)
+@setting("--images", "finetune.images", "Train on so many images only, drawn by the seed.", type=int)
+@setting("--backbone-only", "finetune.load", "Load the backbone but not the head.", lambda _: ["backbone"], **FLAG)
+@head
+@setting("--head-init", "finetune.head_init",
+         "Start the classifier at random, or from the prototypes of related source classes.",
+         type=click.Choice(["random", "prototypes"]))  # fmt: skip
+@training("finetune")
+@job
+def finetune(processes: int | None, print_config: bool, as_json: bool) -> None:
+    """Fine-tune a segmentor on a target dataset."""
+    _train("finetune", processes, print_config, as_json)
 
 
-GALLERY = 24  # images
-
-
-def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    if not (value.isdecimal() and 1 <= int(value) <= 1000):
-        raise click.BadParameter(f"expected a number of images, 1 to 1000, got {value!r}; RUN goes before --gallery")
-    return int(value)
-
-
-@cli.command("eval")
-@click.argument("run", required=False, shell_complete=_complete_runs)
-@click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets,
-              help="Another dataset with the same classes.")  # fmt: skip
-@click.option("--split", help="Split to score [default: the dataset's validation split].")
-@click.option("--which", type=click.Choice(["last", "best"]), default="last", show_default=True,
-              help="Checkpoint to score; best was chosen by the validation split.")  # fmt: skip
-@click.option("--mode", type=click.Choice(["whole", "slide"]), help="Whole images or sliding windows.")
-@click.option("--images", type=int, help="Score the first so many images only.")
-@click.option("--scales", metavar="0.5,1,1.5", help="Average the scores of the image at several ratios of its size.")
-@click.option("--flip/--no-flip", default=None, help="Average with the mirrored image's scores.")
-@click.option("--max-memory", metavar="2GB", help="Memory to take beyond network and image.")
-@click.option("--save", is_flag=True, help="Keep label PNGs and overlays of the predictions.")
-@click.option("--gallery", is_flag=False, flag_value=str(GALLERY), callback=_gallery_count, metavar="[N]",
-              help=f"Draw the N [{GALLERY}] images with the lowest mIoU, beside their labels and errors.")  # fmt: skip
-@click.option("--save-as", multiple=True, type=click.Choice(["cityscapes", "imagenet-s"]),
-              help="Keep predictions as that benchmark's server takes them.")  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True, help="Print the mean IoU by other rules too.")
-@processes_option
-@shared
-def evaluate(
-    run: str | None,
-    target: str | None,
-    split: str | None,
-    which: str,
-    mode: str | None,
-    images: int | None,
-    scales: str | None,
-    flip: bool | None,
-    max_memory: str | None,
-    save: bool,
-    gallery: int | None,
-    save_as: tuple[str, ...],
-    verbose: bool,
-    processes: int | None,
-    as_json: bool,
-    **others: Any,
-) -> None:
+@command("eval", "", "runs/finetune/2026-11-20_1432_cityscapes --mode slide --save",
+         "--scales 0.5,0.75,1,1.25,1.5,1.75 --flip", "--split val --json > scores.json",
+         "runs/finetune/2026-11-20_1432_cityscapes --gallery 36")  # fmt: skip
+@click.argument("run", required=False, **NEWEST)
+@setting("--target", "target", "Another dataset with the same classes.", **DATASET)
+@setting("--split", "eval.split", "Split to score [default: the dataset's validation split].")
+@option("--which", "Checkpoint to score; best was chosen by the validation split.", **WHICH)
+@setting("--mode", "eval.mode", "Whole images or sliding windows.", **MODE)
+@setting("--images", "eval.images", "Score the first so many images only.", type=int)
+@setting("--scales", "eval.scales", "Average the scores of the image at several ratios of its size.", _numbers,
+         metavar="0.5,1,1.5")  # fmt: skip
+@setting("--flip/--no-flip", "eval.flip", "Average with the mirrored image's scores.", default=None)
+@setting("--max-memory", "eval.max_memory", "Memory to take beyond network and image.", metavar="2GB")
+@option("--save", "Keep label PNGs and overlays of the predictions.", **FLAG)
+@option("--gallery", f"Draw the N [{GALLERY}] images with the lowest mIoU, beside their labels and errors.",
+        is_flag=False, flag_value=str(GALLERY), callback=_gallery_count, metavar="[N]")  # fmt: skip
+@option("--save-as", "Keep predictions as that benchmark's server takes them.", multiple=True,
+        type=click.Choice(["cityscapes", "imagenet-s"]))  # fmt: skip
+@option("-v --verbose", "Print the mean IoU by other rules too.", **FLAG)
+@processes
+@job
+def evaluate(run: str | None, which: str, save: bool, gallery: int | None, save_as: tuple[str, ...], verbose: bool,
+             processes: int | None, as_json: bool) -> None:  # fmt: skip
     """Score a fine-tuned segmentor at the labels' own resolution.
 
     Without RUN the newest fine-tuning run is scored.  Of a --config, the sections run, data and eval are read: the
     network is the run's.
-
-    \b
-      mdp eval
-      mdp eval runs/finetune/2026-11-20_1432_cityscapes --mode slide --save
-      mdp eval --scales 0.5,0.75,1,1.25,1.5,1.75 --flip
-      mdp eval --split val --json > scores.json
-      mdp eval runs/finetune/2026-11-20_1432_cityscapes --gallery 36
     """
-    flags = {
-        "eval.split": split,
-        "eval.mode": mode,
-        "eval.images": images,
-        "eval.scales": None if scales is None else _numbers("--scales", scales),
-        "eval.flip": flip,
-        "eval.max_memory": max_memory,
-        **_take(others, PLACE_FLAGS),
-    }
-    request = _request(flags, init=run, target=target or "", **others)
+    request = _request(init=run)
     _launch(processes)
     from mdp.io.evaluation.job import run_evaluation
     from mdp.io.evaluation.scores import table
 
     scores, folder = run_evaluation(request, which, save, save_as, gallery)
-    if _speaks():
-        click.echo(json.dumps(scores) if as_json else table(scores, verbose))
+    if speaks():
+        _show(scores, as_json, partial(table, verbose=verbose), indent=None)
         click.echo(f"written to {folder}", err=True)
 
 
-@cli.command()
+@command("predict", "photos/ --out predictions --overlay",
+         "'photos/**/*.jpg' --run runs/finetune/2026-11-20_1432_cityscapes --mode slide",
+         "photos/ --out predictions --skip-existing")  # fmt: skip
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO|FOLDER|'PATTERN'...", type=click.Path())
-@click.option("--run", metavar="RUN", shell_complete=_complete_runs,
-              help="Fine-tuning run, or a checkpoint of one [default: the newest].")  # fmt: skip
-@click.option("--which", type=click.Choice(["last", "best"]), default="last", show_default=True,
-              help="Checkpoint of the run; best was chosen by the validation split.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [default: a new one in RUN/predict].")
-@click.option("--overlay", is_flag=True, help="Also write the photos, tinted by class.")
-@click.option("--probabilities", is_flag=True, help="Also write .npy files, float16 (classes, height, width): large.")
-@click.option("--raw", is_flag=True, help="Write the values of the dataset's own label maps, not class numbers.")
-@click.option("--mode", type=click.Choice(["whole", "slide"]), help="Whole images or sliding windows [default: RUN's].")
-@click.option("--skip-existing", is_flag=True, help="Go on in --out: leave photos out whose files are there.")
-@click.option("--overwrite", is_flag=True, help="Replace files in --out.")
-@click.option("--on-bad-sample", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
-              help="When a photo cannot be read.")  # fmt: skip
-@click.option("--device", help="auto, cpu, cuda or cuda:N.")
-@click.option("--workers", type=int, help="Loader processes; 0 loads in the main process.")
-@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; run and eval are read.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting: eval.scale=[2048,512].")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def predict(
-    photos: tuple[str, ...],
-    run: str | None,
-    which: str,
-    overlay: bool,
-    probabilities: bool,
-    raw: bool,
-    mode: str | None,
-    skip_existing: bool,
-    overwrite: bool,
-    as_json: bool,
-    **others: Any,
-) -> None:
+@setting("--run", "init", "Fine-tuning run, or a checkpoint of one [default: the newest].", metavar="RUN", **NEWEST)
+@option("--which", "Checkpoint of the run; best was chosen by the validation split.", **WHICH)
+@setting("--out", "out", "Folder to write to [default: a new one in RUN/predict].", **FILE)
+@option("--overlay", "Also write the photos, tinted by class.", **FLAG)
+@option("--probabilities", "Also write .npy files, float16 (classes, height, width): large.", **FLAG)
+@option("--raw", "Write the values of the dataset's own label maps, not class numbers.", **FLAG)
+@setting("--mode", "eval.mode", "Whole images or sliding windows [default: RUN's].", **MODE)
+@option("--skip-existing", "Go on in --out: leave photos out whose files are there.", **FLAG)
+@option("--overwrite", "Replace files in --out.", **FLAG)
+@setting(
+    "--on-bad-sample",
+    "run.on_bad_sample",
+    "When a photo cannot be read.",
+    **BAD_SAMPLE,
+    default="stop",
+    show_default=True,
+)
+@device
+@workers
+@config("run and eval are read", "eval.scale=[2048,512]")
+@result
+@silent
+def predict(photos: tuple[str, ...], which: str, overlay: bool, probabilities: bool, raw: bool, skip_existing: bool,
+            overwrite: bool, as_json: bool) -> None:  # fmt: skip
     """Predict label maps for photos of any size.
 
     Folders are searched at any depth, and what is made of FOLDER/a/x.jpg is OUT/labels/a/x.png: a palette PNG whose
     values are the class numbers of OUT/classes.csv.  Photos are taken as they are stored: an EXIF rotation is not
     applied.
-
-    \b
-      mdp predict photos/ --out predictions --overlay
-      mdp predict 'photos/**/*.jpg' --run runs/finetune/2026-11-20_1432_cityscapes --mode slide
-      mdp predict photos/ --out predictions --skip-existing
     """
     if skip_existing and overwrite:
         raise click.UsageError("--skip-existing keeps files and --overwrite replaces them; give one of the two")
-    if skip_existing and others["out"] is None:
+    if skip_existing and "out" not in _given():
         raise click.UsageError("--skip-existing needs --out, the folder to go on in")
-    flags = {"eval.mode": mode, **_take(others, PREDICT_FLAGS)}
-    request = _request(flags, init=run, **others)
+    request = _request()
     from mdp.io.inference.job import Wanted, run_predictions
 
+    existing = "skip" if skip_existing else "overwrite" if overwrite else "stop"
     wanted = Wanted(
-        photos=photos,
-        overlays=overlay,
-        probabilities=probabilities,
-        raw=raw,
-        existing="skip" if skip_existing else "overwrite" if overwrite else "stop",
-        which=which,
+        photos=photos, overlays=overlay, probabilities=probabilities, raw=raw, existing=existing, which=which
     )
-    done = run_predictions(request, wanted)
-    click.echo(json.dumps(done) if as_json else done["out"])
+    _show(run_predictions(request, wanted), as_json, lambda done: str(done["out"]), indent=None)
 
 
-@cli.command()
-@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
-@click.option("--to", "target", required=True, type=click.Choice(EXPORT_TARGETS), help="Library that loads it.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [default: RUN/export].")
-@click.option("--which", type=click.Choice(["last", "best"]), default="last", show_default=True,
-              help="Checkpoint to take.")  # fmt: skip
-@click.option("--segmentor", is_flag=True, help="The whole fine-tuned network, not only its backbone.")
-@click.option("--overwrite", is_flag=True, help="Replace what has the same name and says something else.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+@command("export", "runs/pretrain/2026-11-20_1432_voc+ade20k --to torchvision",
+         "runs/pretrain/2026-11-20_1432_voc+ade20k --to hub --out models",
+         "runs/finetune/2026-11-20_1832_cityscapes --to onnx --segmentor")  # fmt: skip
+@click.argument("run", **RUN)
+@option("--to target", "Library that loads it.", required=True, type=click.Choice(TARGETS))
+@option("--out", "Folder to write to [default: RUN/export].", **FILE)
+@option("--which", "Checkpoint to take.", **WHICH)
+@option("--segmentor", "The whole fine-tuned network, not only its backbone.", **FLAG)
+@option("--overwrite", "Replace what has the same name and says something else.", **FLAG)
+@result
 def export(
     run: Path, target: str, out: Path | None, which: str, segmentor: bool, overwrite: bool, as_json: bool
 ) -> None:
-    """Write the weights of a run as another library loads them, and check that they give the same features there.
-
-    \b
-      mdp export runs/pretrain/2026-11-20_1432_voc+ade20k --to torchvision
-      mdp export runs/pretrain/2026-11-20_1432_voc+ade20k --to hub --out models
-      mdp export runs/finetune/2026-11-20_1832_cityscapes --to onnx --segmentor
-    """
+    """Write the weights of a run as another library loads them, and check that they give the same features there."""
     from mdp.io.export import job as export_job
 
     found = export_job.run_export(run, target, out, which, segmentor, overwrite)
     click.echo(json.dumps(export_job.as_json(found), indent=1) if as_json else export_job.report(found))
 
 
-def _numbers(option: str, text: str) -> list[float]:
-    """The numbers of a comma-separated list."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise click.BadParameter(f"expected numbers such as 0.5,1,1.5, got {text!r}", param_hint=option) from error
-
-
-PREDICT_FLAGS = {"device": "run.device", "workers": "run.workers", "on_bad_sample": "run.on_bad_sample"}
-PLACE_FLAGS = {"root": "data.root", "device": "run.device", "workers": "run.workers"}
-RUN_FLAGS = {
-    **PLACE_FLAGS,
-    "seed": "run.seed",
-    "precision": "run.precision",
-    "compiled": "run.compile",
-    "accumulate": "run.accumulate",
-    "deterministic": "run.deterministic",
-    "on_bad_sample": "run.on_bad_sample",
-    "init_from": "run.init_from",
-    "init_partial": "run.init_partial",
-    "checked": "run.check",
-    "tensorboard": "run.tensorboard",
-}
-
-
-def _take(options: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
-    """Takes the named options out of `options`, under the keys of their settings; a flag that is off says nothing."""
-    taken = {key: options.pop(name) for name, key in keys.items()}
-    once = ("run.deterministic", "run.init_partial")  # flags without a --no-...
-    return {key: None if value is False and key in once else value for key, value in taken.items()}
-
-
-def _launch(processes: int | None) -> None:
-    """Becomes the launcher, and does not return, when several processes are asked for and this is not one of them."""
-    from mdp.io.processes.launcher import launch, launched
-
-    if processes is not None and processes > 1 and not launched():
-        raise click.exceptions.Exit(launch(processes, sys.argv[1:]))
-
-
-def _speaks() -> bool:
-    """Whether this process prints: of several, the first."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-@cli.command()
-@click.option("--target", metavar="NAME|FILE.yaml", shell_complete=_complete_datasets, help="Dataset to fine-tune on.")
-@click.option("--start", "starts", multiple=True, metavar="[NAME=]KIND:PATH",
-              help="scratch, run:FOLDER, weights:FILE or imagenet:FILE (its backbone only); repeat it.")  # fmt: skip
-@click.option("--fractions", default="1/8,1/4,1", show_default=True, help="Shares of the training images.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Seeds 0, 1, ... of each cell.")
-@click.option("--split", help="Split to score [default: the dataset's validation split].")
-@click.option("--against", multiple=True, metavar="NAME", help="Compare with this start [default: the first].")
-@click.option("--keep", is_flag=True, help="Keep the checkpoints of cells that are scored.")
-@click.option("--steps", type=int, help="Fine-tuning steps, the same for all.")
-@click.option("--show", type=click.Path(path_type=Path),
-              help="Print the tables of this compare.json, or of a folder of them, and run nothing.")  # fmt: skip
-@shared
-def compare(
-    target: str | None,
-    starts: tuple[str, ...],
-    fractions: str,
-    seeds: int,
-    split: str | None,
-    against: tuple[str, ...],
-    keep: bool,
-    steps: int | None,
-    show: Path | None,
-    as_json: bool,
-    **others: Any,
-) -> None:
+@command("compare", "--target cityscapes --start scratch --start imagenet:resnet50.pth --start run:runs/pretrain/x",
+         "--target my.yaml --start scratch --start ours=run:runs/x-{seed} --fractions 1/8 --seeds 5",
+         "--show runs/compare/cityscapes")  # fmt: skip
+@setting("--target", "finetune.target", "Dataset to fine-tune on.", **DATASET)
+@option("--start starts", "scratch, run:FOLDER, weights:FILE or imagenet:FILE (its backbone only); repeat it.",
+        multiple=True, metavar="[NAME=]KIND:PATH")  # fmt: skip
+@option("--fractions", "Shares of the training images.", default="1/8,1/4,1", show_default=True)
+@option("--seeds", "Seeds 0, 1, ... of each cell.", type=click.IntRange(1), default=3, show_default=True)
+@option("--split", "Split to score [default: the dataset's validation split].")
+@option("--against", "Compare with this start [default: the first].", multiple=True, metavar="NAME")
+@option("--keep", "Keep the checkpoints of cells that are scored.", **FLAG)
+@setting("--steps", "finetune.steps", "Fine-tuning steps, the same for all.", type=int)
+@option("--show", "Print the tables of this compare.json, or of a folder of them, and run nothing.", **FILE)
+@job
+def compare(starts: tuple[str, ...], fractions: str, seeds: int, split: str | None, against: tuple[str, ...],
+            keep: bool, show: Path | None, as_json: bool) -> None:  # fmt: skip
     """Fine-tune one target from several starting points, with the same budget, and say what can be claimed.
 
     What was done before is kept and what was interrupted goes on.  {seed} in a path is the cell's seed;
     NAME=KIND:PATH?key=value sets something for one start.
-
-    \b
-      mdp compare --target cityscapes --start scratch --start imagenet:resnet50.pth --start run:runs/pretrain/x
-      mdp compare --target my.yaml --start scratch --start ours=run:runs/x-{seed} --fractions 1/8 --seeds 5
-      mdp compare --show runs/compare/cityscapes
     """
     from mdp.io.report.compared import comparisons, read_comparison, report
 
     if show is None:
-        from mdp.io.studies.compare import Comparison, parse_shares, parse_start, run_comparison
+        from mdp.io.studies.compare import parse_comparison, run_comparison
 
         if not starts:
             raise click.UsageError("give --start at least once, such as --start scratch --start run:FOLDER")
-        asked = Comparison(
-            starts=tuple(parse_start(text) for text in starts),
-            shares=parse_shares(fractions),
-            seeds=seeds,
-            split=split,
-            against=against,
-            keep=keep,
-        )
-        flags = {"finetune.target": target, "finetune.steps": steps, **_take(others, PLACE_FLAGS)}
-        show = run_comparison(_request(flags, **others), asked)
+        asked = parse_comparison(starts, fractions, seeds, split, against, keep)
+        show = run_comparison(_request(), asked)
         click.echo(f"written to {show}", err=True)
     found = [read_comparison(file) for file in comparisons(show)]
     click.echo(json.dumps(found if len(found) > 1 else found[0]) if as_json else "\n\n".join(map(report, found)))
 
 
-@cli.command("report")
-@click.argument("folders", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path),
-                shell_complete=_complete_runs)  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="File to write [default: report.html in the first RUN].")
-@click.option("-q", "--quiet", is_flag=True, help="Do not print where the page is.")
+@command("report", "runs/pretrain/2026-11-20_1432_voc+ade20k", "runs/pretrain/a runs/pretrain/b --out both.html")
+@click.argument("folders", nargs=-1, required=True, metavar="RUN...", **FILE, **NEWEST)
+@option("--out", "File to write [default: report.html in the first RUN].", **FILE)
+@option("-q --quiet", "Do not print where the page is.", **FLAG)
 def write_report(folders: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     """Write one HTML page about runs: curves, scores, pictures, settings and how they ended.
 
     Runs may still be going on.  The page is one file that needs no network; of several runs it shows the curves
     together and the settings that differ.  Results of `mdp compare` may be among them.
-
-    \b
-      mdp report runs/pretrain/2026-11-20_1432_voc+ade20k
-      mdp report runs/pretrain/a runs/pretrain/b --out both.html
     """
     from mdp.io.report.job import run_report
 
-    place = run_report(folders, out)
+    page = run_report(folders, out)
     if not quiet:
-        click.echo(str(place))
+        click.echo(str(page))
 
 
-@cli.command()
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the three runs, instead of one under ./runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+@command("demo", "")
+@option("--seed", "Seed of everything.", type=int, default=0, show_default=True)
+@option("--out", "Folder for the three runs, instead of one under ./runs.", **FILE)
+@result
 def demo(seed: int, out: Path | None, as_json: bool) -> None:
-    """Pretrain on two generated datasets, fine-tune a third with and without, compare.  Needs no files.
-
-    \b
-      mdp demo
-    """
+    """Pretrain on two generated datasets, fine-tune a third with and without, compare.  Needs no files."""
     from mdp.io.studies.demo import run_demo, sentence
 
-    result = run_demo(seed, out)
-    click.echo(json.dumps(result) if as_json else sentence(result))
+    _show(run_demo(seed, out), as_json, sentence, indent=None)
 
 
-@cli.command()
-@click.option(
-    "--root", envvar=["MDP_ROOT", "MDP_DATA"], default="data", show_default=True, help="Folder of the datasets."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@command("datasets", "", "--root data --json")
+@root
+@facts
 def datasets(root: str, as_json: bool) -> None:
-    """List the built-in datasets and what of them is under --root.
-
-    \b
-      mdp datasets
-      mdp datasets --root data --json
-    """
+    """List the built-in datasets and what of them is under --root."""
     from mdp.io.recipe.catalogue import dataset_rows, dataset_table
 
-    rows = dataset_rows(Path(root))
-    click.echo(json.dumps(rows, indent=1) if as_json else dataset_table(rows))
+    _show(dataset_rows(Path(root)), as_json, dataset_table)
 
 
-@cli.command()
+@command("check", "voc ade20k", "my_site.yaml --strict", "camvid:train camvid:test --images 50 --json")
 @click.argument("names", nargs=-1, metavar="[NAME|FILE.yaml[:SPLIT]]...", shell_complete=_complete_datasets)
-@click.option("--datasets", multiple=True, metavar="A,B,C.yaml", shell_complete=_complete_datasets,
-              help="The same, comma-separated or repeated.")  # fmt: skip
-@click.option(
-    "--root", envvar=["MDP_ROOT", "MDP_DATA"], default="data", show_default=True, help="Folder of the datasets."
-)
-@click.option("--workers", type=click.IntRange(0), help="Processes that read [default: one a core, 16 at most].")
-@click.option("--images", type=click.IntRange(1), help="Look at so many images of a split only, evenly spaced.")
-@click.option("--strict", is_flag=True, help="Take warnings for errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def check(
-    names: tuple[str, ...],
-    datasets: tuple[str, ...],
-    root: str,
-    workers: int | None,
-    images: int | None,
-    strict: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@option("--datasets", "The same, comma-separated or repeated.", **DATASETS)
+@root
+@option("--workers", "Processes that read [default: one a core, 16 at most].", type=click.IntRange(0))
+@option("--images", "Look at so many images of a split only, evenly spaced.", type=click.IntRange(1))
+@option("--strict", "Take warnings for errors.", **FLAG)
+@result
+@quiet
+def check(names: tuple[str, ...], datasets: tuple[str, ...], root: str, workers: int | None, images: int | None,
+          strict: bool, as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Read every image of datasets and say what is in them and what is wrong.
 
     Without SPLIT these are the splits that are trained and scored on.  Exit code 3 when there are errors.
-
-    \b
-      mdp check voc ade20k
-      mdp check my_site.yaml --strict
-      mdp check camvid:train camvid:test --images 50 --json
     """
     from mdp.io.check.job import run_check
     from mdp.io.check.report import refuse_errors, report_json, report_text
 
-    listed = [name.strip() for text in (*names, *datasets) for name in text.split(",") if name.strip()]
-    reports = run_check(listed, Path(root), workers, images, quiet)
+    reports = run_check(_words((*names, *datasets)), Path(root), workers, images, quiet)
     click.echo(json.dumps(report_json(reports), indent=1) if as_json else report_text(reports))
     refuse_errors(reports, strict)
 
 
-@cli.command()
+@command("methods", "")
 def methods() -> None:
-    """List the pretraining methods.
-
-    \b
-      mdp methods
-    """
+    """List the pretraining methods."""
     from mdp.io.recipe.catalogue import method_lines
 
     click.echo("\n".join(method_lines()))
@@ -671,94 +517,65 @@ def recipe() -> None:
     """Settings and where they come from."""
 
 
-@recipe.command("show")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--target", default="", help="With the published fine-tuning schedule of this dataset.")
+@command("show", "", "--target cityscapes", "examples/recipes/tiny.yaml", group=recipe)
+@click.argument("file", required=False, **FILE)
+@option("--target", "With the published fine-tuning schedule of this dataset.", default="")
 def recipe_show(file: Path | None, target: str) -> None:
-    """Print every setting with its default, or with the values of a recipe FILE.
+    """Print every setting with its default, or with the values of a recipe FILE."""
+    from mdp.io.recipe.published import recipe_yaml
 
-    \b
-      mdp recipe show
-      mdp recipe show --target cityscapes
-      mdp recipe show examples/recipes/tiny.yaml
-    """
-    from mdp.io.recipe.layers import as_yaml, config_layer, nest, resolve
-    from mdp.io.recipe.published import schedule_layer
-
-    chosen = nest("finetune.target", target) if target else {}
-    click.echo(as_yaml(resolve(schedule_layer(target), config_layer(file), chosen)), nl=False)
+    click.echo(recipe_yaml(file, target), nl=False)
 
 
-@recipe.command("list")
-@click.argument("folder", default="examples/recipes", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@command("list", "", "examples/recipes/paper --json", group=recipe)
+@click.argument("folder", default="examples/recipes", **FILE)
+@facts
 def recipe_list(folder: Path, as_json: bool) -> None:
-    """List the recipes below FOLDER [default: examples/recipes], with the figure that each should reach.
-
-    \b
-      mdp recipe list
-      mdp recipe list examples/recipes/paper --json
-    """
+    """List the recipes below FOLDER [default: examples/recipes], with the figure that each should reach."""
     from mdp.io.recipe.catalogue import recipe_rows, recipe_table
 
-    rows = recipe_rows(folder)
-    click.echo(json.dumps(rows, indent=1) if as_json else recipe_table(rows))
+    _show(recipe_rows(folder), as_json, recipe_table)
 
 
-@cli.command()
-@click.argument("file", metavar="FILE|RUN", type=click.Path(path_type=Path), shell_complete=_complete_runs)
-@click.option("--backbone", help="Hold it against this backbone [default: the ResNet that its shapes show].")
-@click.option("--init-from", default="", metavar="PREFIX", help="Where in the file the backbone's names begin.")
-@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; its section model counts.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting: model.channels=256.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def inspect(
-    file: Path,
-    backbone: str | None,
-    init_from: str,
-    config: Path | None,
-    assignments: tuple[str, ...],
-    as_json: bool,
-) -> None:
+@command("inspect", "resnet50.pth", "moco_v2_800ep_pretrain.pth.tar --json",
+         "deeplabv3.pth --backbone resnet101 --set model.channels=256")  # fmt: skip
+@click.argument("file", **{**RUN, "metavar": "FILE|RUN"})
+@setting("--backbone", "model.backbone", "Hold it against this backbone [default: the ResNet that its shapes show].")
+@option("--init-from", "Where in the file the backbone's names begin.", default="", metavar="PREFIX")
+@config("its section model counts", "model.channels=256")
+@facts
+def inspect(file: Path, init_from: str, as_json: bool) -> None:
     """Say what a weights file holds, and what of it --init would take.  Exit code 5 when it would refuse it.
 
     Reads .pth files of torchvision, timm, MMSegmentation, MoCo, DINO, SwAV, Lightning and the like, safetensors, and
     checkpoints of mdp; nothing in them is executed.  mdp feeds RGB images normalised by ImageNet's mean and deviation.
-
-    \b
-      mdp inspect resnet50.pth
-      mdp inspect moco_v2_800ep_pretrain.pth.tar --json
-      mdp inspect deeplabv3.pth --backbone resnet101 --set model.channels=256
     """
-    from mdp.io.recipe.layers import config_layer, merge, nest, set_layer
-    from mdp.io.weights import inspect as inspect_weights
+    from mdp.io.recipe.layers import merge
+    from mdp.io.recipe.request import layers_of
+    from mdp.io.weights import inspect as weights
 
-    chosen = {} if backbone is None else nest("model.backbone", backbone)
-    found = inspect_weights.inspect(file, merge(config_layer(config), chosen, set_layer(assignments)), init_from)
-    click.echo(json.dumps(found, indent=1) if as_json else inspect_weights.inspection(found))
-    inspect_weights.expect_usable(found)
+    found = weights.inspect(file, merge(*layers_of(_given())), init_from)
+    _show(found, as_json, weights.inspection)
+    weights.expect_usable(found)
 
 
-@cli.command()
-@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [default: RUN/taxonomy].")
-@click.option("--overwrite", is_flag=True, help="Replace what has the same name and says something else.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@command("taxonomy", "runs/pretrain/2026-11-20_1432_voc+ade20k",
+         "runs/pretrain/2026-11-20_1432_voc+ade20k --json > taxonomy.json")  # fmt: skip
+@click.argument("run", **RUN)
+@option("--out", "Folder to write to [default: RUN/taxonomy].", **FILE)
+@option("--overwrite", "Replace what has the same name and says something else.", **FLAG)
+@result
+@quiet
 def taxonomy(run: Path, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Say which classes of a pretraining run's datasets may be the same thing, by its prototypes.
 
     Prints the best pairs, and writes tables, a mapping in YAML, a graph for Graphviz and taxonomy.html, a page with a
     map of all classes.
-
-    \b
-      mdp taxonomy runs/pretrain/2026-11-20_1432_voc+ade20k
-      mdp taxonomy runs/pretrain/2026-11-20_1432_voc+ade20k --json > taxonomy.json
     """
-    from mdp.io.studies import taxonomy
+    from mdp.io.studies.taxonomy import run_taxonomy, table
 
-    facts, folder = taxonomy.run_taxonomy(run, out, overwrite)
-    click.echo(json.dumps(facts, indent=1) if as_json else taxonomy.table(facts))
+    found, folder = run_taxonomy(run, out, overwrite)
+    _show(found, as_json, table)
     if not quiet:
         click.echo(f"written to {folder}", err=True)
 
@@ -768,60 +585,44 @@ def checkpoint() -> None:
     """Look into checkpoints: are they whole, what is in them, how do two differ."""
 
 
-@checkpoint.command("verify")
-@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@command("verify", "runs/pretrain/2026-11-20_1432_voc+ade20k", "last.safetensors --json", group=checkpoint)
+@click.argument("run", **RUN)
+@facts
 def checkpoint_verify(run: Path, as_json: bool) -> None:
-    """Say which checkpoints of a run are whole.  Exit code 5 when one is damaged.
-
-    \b
-      mdp checkpoint verify runs/pretrain/2026-11-20_1432_voc+ade20k
-      mdp checkpoint verify last.safetensors --json
-    """
+    """Say which checkpoints of a run are whole.  Exit code 5 when one is damaged."""
     from mdp.io.run.checkpoint_report import expect_whole, verify, verify_table
 
     verdicts = verify(run)
-    click.echo(json.dumps(verdicts, indent=1) if as_json else verify_table(verdicts))
+    _show(verdicts, as_json, verify_table)
     expect_whole(verdicts)
 
 
-@checkpoint.command("show")
-@click.argument("run", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@command("show", "runs/finetune/2026-11-20_1432_cityscapes", "best.safetensors --json", group=checkpoint)
+@click.argument("run", **RUN)
+@facts
 def checkpoint_show(run: Path, as_json: bool) -> None:
-    """Print what is in a checkpoint.  Of a run it is the last one.
-
-    \b
-      mdp checkpoint show runs/finetune/2026-11-20_1432_cityscapes
-      mdp checkpoint show best.safetensors --json
-    """
+    """Print what is in a checkpoint.  Of a run it is the last one."""
     from mdp.io.run.checkpoint_summary import describe, description
 
-    found = describe(run)
-    click.echo(json.dumps(found, indent=1) if as_json else description(found))
+    _show(describe(run), as_json, description)
 
 
-@checkpoint.command("diff")
-@click.argument("first", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
-@click.argument("second", metavar="RUN|FILE", type=click.Path(path_type=Path), shell_complete=_complete_runs)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@command("diff", "runs/pretrain/a runs/pretrain/b", "last.safetensors best.safetensors", group=checkpoint)
+@click.argument("first", **RUN)
+@click.argument("second", **RUN)
+@facts
 def checkpoint_diff(first: Path, second: Path, as_json: bool) -> None:
-    """Say what differs.  Exit code 0 when all tensors are the same bit for bit, else 5.
-
-    \b
-      mdp checkpoint diff runs/pretrain/a runs/pretrain/b
-      mdp checkpoint diff last.safetensors best.safetensors
-    """
+    """Say what differs.  Exit code 0 when all tensors are the same bit for bit, else 5."""
     from mdp.io.run.checkpoint_report import difference, difference_text, expect_equal
 
     found = difference(first, second)
-    click.echo(json.dumps(found, indent=1) if as_json else difference_text(found))
+    _show(found, as_json, difference_text)
     expect_equal(found)
 
 
 def main() -> None:
     """The entry point: an `MdpError` becomes one clean line and its exit code; anything else is our bug."""
-    words = ""
+    code, words, say = 0, "", partial(click.echo, err=True)
     try:
         code = cli.main(prog_name="mdp", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -830,32 +631,10 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except Exception as error:
-        from mdp.io.errors import MdpError, Preempted
-
-        if not isinstance(error, MdpError):
-            _end(1, "")
-            raise
+        drop_output()
+    except MdpError as error:
         code, words = error.exit_code, str(error) if isinstance(error, Preempted) else f"error: {error}"
-    code = code if isinstance(code, int) else 0
-    _end(code, words)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # the work is done: a signal now would only spoil the exit code
-    if "LOCAL_RANK" in os.environ:
-        with suppress(OSError):
-            sys.stdout.flush()
-        os._exit(code)  # at a usual exit, threads that still wait for other processes may abort this one
-    sys.exit(code)
-
-
-def _end(code: int, words: str) -> None:
-    """Says how it ended: of several processes the launcher does, or the first unless the cause is another's own."""
-    if "LOCAL_RANK" in os.environ:
-        from mdp.io.processes.launcher import Ending, leave
-
-        if leave(Ending(code, words)):
-            return
-    if words and (_speaks() or code not in (8, 75, 130)):
-        click.echo(words if _speaks() else f"process {os.environ['RANK']}: {words}", err=True)
+    except Exception:
+        tell(Ending(1), say)
+        raise
+    end(Ending(code if isinstance(code, int) else 0, words), say)

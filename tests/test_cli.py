@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +15,11 @@ import pytest
 import yaml
 
 from mdp.cli import cli
+from mdp.io.recipe.layers import Recipe, as_layer
+from mdp.io.recipe.request import Request
 from tests import trees
 from tests.conftest import ROOT
+from tests.documented import walk
 
 # no command of a test needs more; MDP_* variables are the same as flags
 SMALL = """
@@ -303,6 +308,19 @@ def test_the_examples_in_help_texts_are_commands_that_exist() -> None:
             assert words[1] in cli.commands, f"{name}: {line}"
             known = {option for parameter in cli.commands[words[1]].params for option in parameter.opts}
             assert {word for word in words if word.startswith("--")} <= known, f"{name}: {line}"
+
+
+def test_every_option_that_is_a_setting_has_the_key_of_one() -> None:
+    known = {f"{section}.{key}" for section, values in as_layer(Recipe()).items() for key in values}
+    known |= {"method.sparse.variant", "config", "assignments", *(field.name for field in fields(Request))}
+    found = [
+        parameter.callback.args[0]
+        for _, command in walk(cli)
+        for parameter in command.params
+        if isinstance(parameter.callback, partial)
+    ]
+    assert len(found) > 60
+    assert set(found) <= known
 
 
 def test_tiny_yaml_serves_all_three_commands(shell: Shell) -> None:

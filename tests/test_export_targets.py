@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mdp.cli import EXPORT_TARGETS
+from mdp.cli import TARGETS as OFFERED
 from mdp.core.networks.parameter_names import BARE, DEEP_STEM, TORCHVISION_DEEPLAB
 from mdp.io.errors import RecipeError
 from mdp.io.export import targets
@@ -27,7 +27,7 @@ TORCHVISIONS = WHOLE._replace(head="deeplabv3_torchvision")
 
 
 def test_the_command_line_offers_all_targets() -> None:
-    assert tuple(TARGETS) == EXPORT_TARGETS
+    assert list(TARGETS) == OFFERED
 
 
 def test_mypy_holds_every_file_against_the_protocol() -> None:

@@ -12,7 +12,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 
 from mdp.io.errors import ProcessError
 from mdp.io.processes import launcher
-from mdp.io.processes.launcher import Ending, launch, leave, verdict
+from mdp.io.processes.ending import Ending, leave
+from mdp.io.processes.launcher import launch, verdict
 
 LOST, STOPPED, DONE = Ending(8, "error: lost"), Ending(75, "stopped"), Ending(0)
 

@@ -31,7 +31,6 @@ from mdp import cli as command_line
 from mdp.core.networks import build_segmentor
 from mdp.core.networks.resnet import ResNet
 from mdp.io.errors import MdpError
-from mdp.io.processes import launcher
 from mdp.io.recipe.layers import Layer, merge, resolve
 from mdp.io.recipe.request import Request
 from mdp.io.studies import compare, demo
@@ -329,7 +328,7 @@ def shell_in(folder: Path) -> Iterator[Shell]:
         patch.setattr(compare, "run_comparison", _short(compare.run_comparison))
         patch.setattr(demo, "RECIPE", merge(demo.RECIPE, SMALL, {"eval": {"scale": None}}))
         # one process in the place of several, which tests/test_launcher.py and tests/test_distributed.py have
-        patch.setattr(launcher, "launched", lambda: True)
+        patch.setattr(command_line, "launched", lambda: True)
         yield Shell(folder)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
@@ -338,8 +337,8 @@ def shell_in(folder: Path) -> Iterator[Shell]:
 def _cheap(original: Callable[..., Request]) -> Callable[..., Request]:
     """The command's settings are resolved as they are; the job gets a small network and two steps."""
 
-    def request(flags: dict[str, Any], **others: Any) -> Request:
-        asked = original(flags, **others)
+    def request(**more: Any) -> Request:
+        asked = original(**more)
         resolve(*asked.layers)
         return replace(asked, layers=(*asked.layers, SMALL))
 

@@ -12,37 +12,15 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mdp.io.errors import Preempted, ProcessError, ResourceError
+from mdp.io.processes.ending import ENDINGS, Ending
 
-_ENDINGS = "MDP_ENDINGS"  # the folder that processes leave their endings in
 _FOLLOW = (Preempted.exit_code, ProcessError.exit_code, 0)  # how a process may end because of another
-
-
-class Ending(NamedTuple):
-    """How a process ended."""
-
-    code: int
-    words: str = ""  # what there is to tell of it
-
-
-def launched() -> bool:
-    """Whether this process is one of several that a launcher has started."""
-    return "LOCAL_RANK" in os.environ
-
-
-def leave(ending: Ending) -> bool:
-    """Leaves this process's ending for the launcher; whether there is one that will read it."""
-    folder = Path(os.environ.get(_ENDINGS, ""))
-    if folder.name != str(os.getppid()) or not folder.is_dir():  # a launcher that was killed reads nothing any more
-        return False
-    (folder / os.environ["RANK"]).write_text(f"{ending.code}\n{ending.words}", encoding="utf-8")
-    return True
 
 
 def launch(processes: int, arguments: list[str]) -> int:
@@ -57,7 +35,7 @@ def launch(processes: int, arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="mdp-") as folder:
         endings = Path(folder) / str(os.getpid())
         endings.mkdir()
-        os.environ[_ENDINGS] = str(endings)
+        os.environ[ENDINGS] = str(endings)
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,

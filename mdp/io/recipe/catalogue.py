@@ -8,6 +8,7 @@ from mdp.io.datasets import load, names
 from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import read_bytes
+from mdp.io.recipe.methods import find_method, method_names
 
 
 def dataset_rows(root: Path) -> list[dict[str, Any]]:
@@ -51,8 +52,6 @@ def dataset_table(rows: list[dict[str, Any]]) -> str:
 
 def method_lines() -> list[str]:
     """A line for each method: its name and the first line of its module."""
-    from mdp.io.recipe.methods import find_method, method_names  # noqa: PLC0415 - they stand beside tensor code
-
     return [f"{name:<16}{(find_method(name).__doc__ or '').splitlines()[0]}" for name in method_names()]
 
 

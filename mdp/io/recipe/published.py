@@ -1,10 +1,18 @@
 """The published fine-tuning schedules of targets."""
 
+from pathlib import Path
+
 from mdp.io.datasets import load, names
-from mdp.io.recipe.layers import Layer
+from mdp.io.recipe.layers import Layer, as_yaml, config_layer, nest, resolve
 
 
 def schedule_layer(target: str) -> Layer:
     """The published fine-tuning schedule of a built-in target; the general one, which are the defaults, otherwise."""
     published = load(target).schedule if target in names() else {}
     return {"finetune": {}, "eval": {}, **published}
+
+
+def recipe_yaml(file: Path | None, target: str) -> str:
+    """Every setting with its default, or as the recipe file and the target's published schedule have it."""
+    chosen = nest("finetune.target", target) if target else {}
+    return as_yaml(resolve(schedule_layer(target), config_layer(file), chosen))

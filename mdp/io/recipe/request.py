@@ -1,11 +1,13 @@
 """What a command line asks for, besides the settings of its recipe."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from mdp.io.datasets import names as dataset_names
 from mdp.io.files.reading import is_dir
-from mdp.io.recipe.layers import Layer, Recipe, merge
+from mdp.io.recipe.layers import Layer, Recipe, config_layer, merge, nest, set_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,18 @@ class Request:
     def asked(self) -> Layer:
         """The layers as one."""
         return merge(*self.layers)
+
+
+def layers_of(given: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The layers of what was given by full keys (`pretrain.lr`), `config` (a file) and `assignments` (of --set)."""
+    flags = merge(*(nest(key, value) for key, value in given.items() if "." in key))
+    return config_layer(given.get("config")), flags, set_layer(given.get("assignments", ()))
+
+
+def requested(given: Mapping[str, Any]) -> Request:
+    """The request for what was given: its layers, and its fields by their names."""
+    names = {field.name for field in fields(Request)}
+    return Request(layers=layers_of(given), **{key: value for key, value in given.items() if key in names})
 
 
 def with_paths(recipe: Recipe) -> Recipe:

@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from mdp.io.errors import CheckpointError, RecipeError, ResourceError
 from mdp.io.run import lock
@@ -116,6 +117,11 @@ def begun_by(folder: Path, launch: str | None) -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     return launch is not None and bool(begun == launch)
+
+
+def ending_of(folder: Path) -> dict[str, Any]:
+    """Where a run is and how it ended, for whoever started it."""
+    return {"run": str(folder), **json.loads((folder / "status.json").read_text(encoding="utf-8"))}
 
 
 def home_of(path: Path) -> Path:

@@ -59,6 +59,20 @@ class Comparison:
     keep: bool  # checkpoints of scored cells
 
 
+def parse_comparison(
+    starts: Sequence[str], shares: str, seeds: int, split: str | None, against: tuple[str, ...], keep: bool
+) -> Comparison:
+    """What the words of a command line ask for.  Raises RecipeError for a start or a share that is none."""
+    return Comparison(
+        starts=tuple(parse_start(text) for text in starts),
+        shares=parse_shares(shares),
+        seeds=seeds,
+        split=split,
+        against=against,
+        keep=keep,
+    )
+
+
 def parse_start(text: str) -> Start:
     """`NAME=KIND:PATH?key=value&key=value`; without a name, the path's last part.
 

@@ -27,7 +27,7 @@ from mdp.io.inference.predict import inference_settings, predict, segmenter
 from mdp.io.journal.results_csv import columns
 from mdp.io.pictures.best_and_worst import ImageScores, best_median_worst, prediction_sheet
 from mdp.io.processes.signals import Stop
-from mdp.io.recipe.layers import Layer, Recipe, resolve
+from mdp.io.recipe.layers import Layer, Recipe, as_yaml, resolve
 from mdp.io.recipe.published import schedule_layer
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
@@ -194,3 +194,8 @@ FINETUNING = Phase(
     columns=partial(columns, FINETUNE),
     prepare=_prepare,
 )
+
+
+def finetune_yaml(request: Request) -> str:
+    """The configuration that gives the same fine-tuning run again."""
+    return as_yaml(finetune_recipe(request)[0], ("run", "data", "model", "finetune", "eval"))

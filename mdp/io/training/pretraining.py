@@ -25,7 +25,7 @@ from mdp.io.data.views import PretrainItems, Views, stack_views, view_batches
 from mdp.io.errors import RecipeError
 from mdp.io.journal.results_csv import columns
 from mdp.io.processes.signals import Stop
-from mdp.io.recipe.layers import Recipe, resolve
+from mdp.io.recipe.layers import Recipe, as_yaml, resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
@@ -157,6 +157,11 @@ class Pretraining(TrainingRun):
 def pretrain_recipe(request: Request) -> Recipe:
     """The recipe that a `pretrain` command line resolves to."""
     return with_paths(resolve(request.asked))
+
+
+def pretrain_yaml(request: Request) -> str:
+    """The configuration that gives the same pretraining run again."""
+    return as_yaml(pretrain_recipe(request), ("run", "data", "model", "method", "pretrain"))
 
 
 def _plan(recipe: Recipe) -> Plan:

@@ -1,0 +1,65 @@
+"""How a process ends: its exit code and its last words, which are told once, however many processes a run has."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from mdp.io.errors import Preempted, ProcessError
+
+ENDINGS = "MDP_ENDINGS"  # the folder that processes leave their endings in
+_NEWS_OF_ALL = (Preempted.exit_code, ProcessError.exit_code, 130)  # what the first process tells for the others too
+
+
+class Ending(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    words: str = ""  # what there is to tell of it
+
+
+def launched() -> bool:
+    """Whether this process is one of several that a launcher has started."""
+    return "LOCAL_RANK" in os.environ
+
+
+def speaks() -> bool:
+    """Whether this process prints: of several, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def leave(ending: Ending) -> bool:
+    """Leaves this process's ending for the launcher; whether there is one that will read it."""
+    folder = Path(os.environ.get(ENDINGS, ""))
+    if folder.name != str(os.getppid()) or not folder.is_dir():  # a launcher that was killed reads nothing any more
+        return False
+    (folder / os.environ["RANK"]).write_text(f"{ending.code}\n{ending.words}", encoding="utf-8")
+    return True
+
+
+def tell(ending: Ending, say: Callable[[str], None]) -> None:
+    """Says how it ended: of several processes the launcher does, or the first unless the cause is another's own."""
+    if launched() and leave(ending):
+        return
+    if ending.words and (speaks() or ending.code not in _NEWS_OF_ALL):
+        say(ending.words if speaks() else f"process {os.environ['RANK']}: {ending.words}")
+
+
+def end(ending: Ending, say: Callable[[str], None]) -> NoReturn:
+    """Says how it ended and leaves with its exit code."""
+    tell(ending, say)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # the work is done: a signal now would only spoil the exit code
+    if launched():
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(ending.code)  # at a usual exit, threads that still wait for other processes may abort this one
+    sys.exit(ending.code)
+
+
+def drop_output() -> None:
+    """What is still to be printed goes nowhere: nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
