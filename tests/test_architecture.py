@@ -2,7 +2,10 @@
 
 import ast
 import graphlib
+import importlib
 import inspect
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +17,10 @@ import mdp
 import mdp.core
 import mdp.core.methods
 from mdp.core.methods import Method
+from mdp.io.datasets import names as dataset_names
 from mdp.io.recipe.methods import method_names
 from mdp.io.run.checkpoint import save
+from tests.conftest import ROOT
 
 PACKAGE = Path(mdp.__file__).parent
 CORE_MAY_IMPORT = {
@@ -78,9 +83,13 @@ def test_io_knows_nothing_of_the_command_line(path: Path) -> None:
 
 
 def modules_of(path: Path) -> set[str]:
-    """The modules of mdp that a file imports, inside its functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """The modules of mdp that a file imports, inside its functions too, but for a folder's table of its own files."""
+    found, tree, package = set(), ast.parse(path.read_text(encoding="utf-8")), ".".join(path.parent.parts)
+    typed = [part for part in tree.body if isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING"]
+    table = {node for part in typed for node in ast.walk(part)} if path.name == "__init__.py" else set()
+    for node in ast.walk(tree):
+        if node in table and isinstance(node, ast.ImportFrom) and package.endswith(node.module or ""):
+            continue  # mypy reads it, no program
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -184,3 +193,48 @@ def test_every_method_offers_what_the_loop_asks_for(module: str) -> None:
         assert hasattr(found, name), f"{module} lacks {name}"
     assert found.__doc__
     found.Settings()
+
+
+# What is found by its file is held to its Protocol by mypy
+
+
+def checked(package: str, *tables: str) -> set[str]:
+    """The names in a package's tables that only mypy reads."""
+    tree = ast.parse((PACKAGE / package / "__init__.py").read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Tuple)]
+    named = {ast.unparse(node.target): [ast.unparse(name) for name in node.value.elts] for node in found}
+    return {name for table in tables for name in named[table]}
+
+
+def test_every_method_and_every_dataset_stands_in_the_table_that_mypy_checks() -> None:
+    assert checked("core/methods", "CHECKED") == set(method_names())
+    modules = {name.replace("-", "_") for name in dataset_names()}
+    assert checked("io/datasets", "CHECKED", "DETAILED") == modules
+    detailed = {name for name in modules if hasattr(importlib.import_module(f"mdp.io.datasets.{name}"), "detail")}
+    assert checked("io/datasets", "DETAILED") == detailed
+
+
+PLANTED = [  # a file of each kind, its Protocol, and what gets an argument too many
+    ("core/methods/moco.py", "mdp.core.methods.Method", "settings: Settings) -> Loss:"),
+    ("io/datasets/sbd.py", "mdp.io.datasets._dataset.DatasetModule", "split: str) -> list[Sample]:"),
+]
+
+
+def test_mypy_refuses_a_method_or_a_dataset_whose_function_takes_an_argument_too_many(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")  # some five seconds with the cache of the mypy run that `make test` begins with
+    lines = []
+    for path, protocol, signature in PLANTED:
+        text, name, module = (PACKAGE / path).read_text(encoding="utf-8"), Path(path).stem, protocol.rpartition(".")[0]
+        assert text.count(signature) == 1
+        (tmp_path / f"right_{name}.py").write_text(text)
+        (tmp_path / f"wrong_{name}.py").write_text(text.replace(signature, signature.replace(")", ", more: int)")))
+        lines.append(f"import {module}, right_{name}, wrong_{name}")
+        lines += [f"{side}_{name}_held: {protocol} = {side}_{name}" for side in ("right", "wrong")]
+    (tmp_path / "table.py").write_text("\n".join(lines))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", str(tmp_path / "table.py")],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "MYPYPATH": str(tmp_path)},
+    )  # fmt: skip
+    errors = re.findall(r"table\.py:(\d+): error: .*", done.stdout)
+    assert [lines[int(number) - 1].split("_held")[0] for number in errors] == ["wrong_moco", "wrong_sbd"], done.stdout
+    assert f"Found {len(PLANTED)} errors in 1 file" in done.stdout

@@ -245,8 +245,12 @@ def test_scores_are_one_a_class_and_cell_and_highest_for_a_class_that_was_seen(n
     if scores is not None:
         assert scores.shape == (4, CLASSES, 4, 4)
         assert torch.equal(scores, pure_call(method.class_scores, pair, state, views[0].images, settings))
-    if known is not None:
-        assert known.present.tolist() == [False, True, False, True, False]
+    images = method.prototype_images(state, settings)
+    assert (images is None) == (known is None)
+    assert method.temperature(settings) == getattr(settings, "temperature", None)
+    if known is not None and images is not None:
+        assert known.present.tolist() == (images > 0).tolist() == [False, True, False, True, False]
+        assert int(images.max()) <= sum(len(view.images) for view in views)
         assert scores is not None
         assert torch.isin(scores.argmax(1), torch.tensor([1, 3])).all()
 

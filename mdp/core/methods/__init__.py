@@ -8,7 +8,7 @@ the key encoder.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -97,6 +97,12 @@ class Method(Protocol):
     def known_prototypes(self, state: Any, settings: Any) -> Prototypes | None:
         """The classes' current prototypes in the query encoder's embedding space; None for methods without."""
 
+    def prototype_images(self, state: Any, settings: Any) -> Tensor | None:
+        """How many images are behind each class's prototype, (C,) int64; each view counts.  None likewise."""
+
+    def temperature(self, settings: Any) -> float | None:
+        """What similarities are divided by; None for methods that compare no embeddings."""
+
     def class_scores(self, pair: EncoderPair[Any], state: Any, images: Tensor, settings: Any) -> Tensor | None:
         """How well each class of the union fits each cell, (B, C, h, w), for scoring while training; None without."""
 
@@ -139,3 +145,15 @@ def step(
     loss = torch.stack([part.value for part in losses]).sum()
     shares = {name: torch.stack([part.metrics[name] for part in losses]).sum() for name in losses[0].metrics}
     return Step(loss, ready.state, {"loss": loss.detach(), **ready.metrics, **shares})
+
+
+if TYPE_CHECKING:  # here mypy holds every method to the Protocol; a program imports the one it is asked for
+    from mdp.core.methods import moco, multi_dataset, pixel_pairs, region_bank, supervised
+
+    CHECKED: tuple[Method, ...] = (
+        moco,
+        multi_dataset,
+        pixel_pairs,
+        region_bank,
+        supervised,
+    )

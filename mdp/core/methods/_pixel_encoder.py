@@ -36,3 +36,8 @@ def build(
 def key_momentum(settings: PixelSettings) -> float:
     """How slowly the key encoder follows."""
     return settings.key_momentum
+
+
+def temperature(settings: PixelSettings) -> float:
+    """What the dot products of unit vectors are divided by."""
+    return settings.temperature

@@ -124,6 +124,14 @@ def known_prototypes(state: Tensor, settings: Settings) -> None:
     return None
 
 
+def prototype_images(state: Tensor, settings: Settings) -> None:
+    return None
+
+
+def temperature(settings: Settings) -> float:
+    return settings.temperature
+
+
 def class_scores(pair: EncoderPair[InstanceNetwork], state: Tensor, images: Tensor, settings: Settings) -> None:
     return None
 

@@ -18,7 +18,7 @@ from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared
-from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
+from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
 from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.processes import Processes
@@ -45,6 +45,12 @@ from mdp.core.targets import (
     targets_by_class,
 )
 
+# fmt: off
+__all__ = [
+    "NEEDS_LABELS", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
+    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "state_bytes", "temperature", "unpack",
+]
+# fmt: on
 NEEDS_LABELS = True
 SYNC_BATCH_NORM = True
 
@@ -190,6 +196,10 @@ def _sparse(targets: Targets, similarity: Tensor, known: Prototypes, sparse: Spa
 
 def known_prototypes(state: PrototypeBank, settings: Settings) -> Prototypes:
     return prototypes(state, settings.normalise_prototypes)
+
+
+def prototype_images(state: PrototypeBank, settings: Settings) -> Tensor:
+    return state.total.counts
 
 
 def class_scores(

@@ -16,10 +16,16 @@ from mdp.core.contrast import mean_over, pixel_anchors, pixel_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared
-from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
+from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.processes import Processes
 
+# fmt: off
+__all__ = [
+    "NEEDS_LABELS", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
+    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "state_bytes", "temperature", "unpack",
+]
+# fmt: on
 NEEDS_LABELS = True
 SYNC_BATCH_NORM = True
 
@@ -76,6 +82,10 @@ def loss(pair: EncoderPair[EmbeddingNetwork], shared: Tensor, parts: tuple[Pixel
 
 
 def known_prototypes(state: tuple[()], settings: Settings) -> None:
+    return None
+
+
+def prototype_images(state: tuple[()], settings: Settings) -> None:
     return None
 
 

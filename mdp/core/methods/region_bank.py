@@ -18,12 +18,18 @@ from mdp.core.contrast import mean_over, region_anchors, region_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared
-from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum  # noqa: F401 - offered as they are
+from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.processes import Processes
 from mdp.core.prototypes import Prototypes, class_means, class_similarity
 from mdp.core.queues import ClassQueues, empty_queues, enqueue_classes, queue_prototypes
 
+# fmt: off
+__all__ = [
+    "NEEDS_LABELS", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
+    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "state_bytes", "temperature", "unpack",
+]
+# fmt: on
 NEEDS_LABELS = True
 SYNC_BATCH_NORM = True
 
@@ -99,6 +105,11 @@ def loss(pair: EncoderPair[EmbeddingNetwork], shared: Shared, parts: tuple[Batch
 
 def known_prototypes(state: ClassQueues, settings: Settings) -> Prototypes:
     return queue_prototypes(state)
+
+
+def prototype_images(state: ClassQueues, settings: Settings) -> Tensor:
+    """As many as the class's queue holds rows."""
+    return state.filled.sum(1)
 
 
 def class_scores(pair: EncoderPair[EmbeddingNetwork], state: ClassQueues, images: Tensor, settings: Settings) -> Tensor:

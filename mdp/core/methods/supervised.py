@@ -95,6 +95,14 @@ def known_prototypes(state: Tensor, settings: Settings) -> None:
     return None
 
 
+def prototype_images(state: Tensor, settings: Settings) -> None:
+    return None
+
+
+def temperature(settings: Settings) -> None:
+    return None
+
+
 def class_scores(pair: EncoderPair[Segmentor], state: Tensor, images: Tensor, settings: Settings) -> Tensor:
     """The logits."""
     scores: Tensor = pair.query(images)

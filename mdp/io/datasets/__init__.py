@@ -10,8 +10,9 @@ import difflib
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mdp.io.datasets._dataset import Dataset, Sample, labels_of, open_split
+from mdp.io.datasets._dataset import Dataset, DatasetModule, DetailedModule, Sample, labels_of, open_split
 from mdp.io.datasets._mistakes import Mistakes
 from mdp.io.errors import RecipeError
 from mdp.io.files.reading import is_dir
@@ -61,3 +62,36 @@ def load(name: str) -> Dataset:
         schedule=getattr(module, "SCHEDULE", {}),
         mistakes=getattr(module, "MISTAKES", Mistakes()),
     )
+
+
+if TYPE_CHECKING:  # here mypy holds every dataset to the Protocol; a program imports the one it is asked for
+    from mdp.io.datasets import (
+        ade20k,
+        bdd100k,
+        camvid,
+        cityscapes,
+        coco_stuff,
+        coco_stuff10k,
+        imagenet_s50,
+        imagenet_s300,
+        imagenet_s919,
+        mapillary,
+        mapillary_v2,
+        nyudv2,
+        pascal_context,
+        pascal_context59,
+        sbd,
+        shapes_coarse,
+        shapes_fine,
+        shapes_target,
+        sunrgbd,
+        voc,
+    )
+
+    # fmt: off
+    CHECKED: tuple[DatasetModule, ...] = (
+        ade20k, bdd100k, camvid, coco_stuff, imagenet_s50, imagenet_s300, imagenet_s919, mapillary, mapillary_v2,
+        nyudv2, sbd, shapes_coarse, shapes_fine, shapes_target, sunrgbd,
+    )
+    DETAILED: tuple[DetailedModule, ...] = (cityscapes, coco_stuff10k, pascal_context, pascal_context59, voc)
+    # fmt: on

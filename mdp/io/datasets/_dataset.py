@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from mdp.io.datasets._mistakes import Mistakes
 from mdp.io.datasets._pixels import read_labels, read_rgb
@@ -52,6 +52,50 @@ class Dataset:
     detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
     schedule: Mapping[str, Any] = field(default_factory=dict)  # published, for fine-tuning: settings by section
     mistakes: Mistakes = field(default_factory=Mistakes)
+
+
+class DatasetModule(Protocol):
+    """A dataset's file.  It may have `detail` besides, as a `Dataset` has."""
+
+    @property
+    def LABELS(self) -> LabelSpace:
+        """Its classes, and the values of its label maps."""
+
+    @property
+    def SPLITS(self) -> Mapping[str, int | None]:
+        """The official number of images of each split."""
+
+    @property
+    def TRAIN(self) -> tuple[str, ...]:
+        """Training splits in order of preference."""
+
+    @property
+    def VAL(self) -> str:
+        """The split that is scored unless another is asked for."""
+
+    @property
+    def HOME(self) -> str:
+        """Where to get it."""
+
+    @property
+    def TERMS(self) -> str:
+        """Licence of photos and labels, as their makers state it, in a sentence."""
+
+    @property
+    def samples(self) -> Callable[[Path, str], list[Sample]]:
+        """The images of a split under a root.  Raises DatasetError saying what is missing."""
+
+    @property
+    def read(self) -> Callable[[Sample], Pair]:
+        """Photo and raw label values of a sample.  Raises DatasetError naming the file."""
+
+
+class DetailedModule(DatasetModule, Protocol):
+    """One with something to say about the files it found."""
+
+    @property
+    def detail(self) -> Callable[[list[Sample]], str]:
+        """What is worth saying, in a few words."""
 
 
 def open_split(dataset: Dataset, root: Path, split: str) -> tuple[list[Sample], str]:

@@ -1,28 +1,29 @@
-"""Pretraining methods by name."""
+"""Pretraining methods by name; nothing of torch is imported before one is asked for."""
 
 import difflib
 import importlib
-import pkgutil
-from typing import cast
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-import mdp.core.methods
-from mdp.core.methods import Method
+import mdp
 from mdp.io.errors import RecipeError
 
-# Methods, by file name
+if TYPE_CHECKING:
+    from mdp.core.methods import Method
+
+_FOLDER = Path(mdp.__file__).parent / "core" / "methods"
 
 
 def method_names() -> list[str]:
     """The pretraining methods, one file each in mdp/core/methods."""
-    found = (module.name for module in pkgutil.iter_modules(mdp.core.methods.__path__))
-    return sorted(name for name in found if not name.startswith("_"))
+    return sorted(path.stem for path in _FOLDER.glob("[a-z]*.py"))
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str) -> "Method":
     """The method of that name.  Raises RecipeError, with a suggestion, when there is none."""
     if name not in method_names():
         raise RecipeError(f"method.name: unknown method {name!r}{suggestion(name, method_names())}")
-    return cast(Method, importlib.import_module(f"mdp.core.methods.{name}"))
+    return cast("Method", importlib.import_module(f"mdp.core.methods.{name}"))  # checked in methods/__init__.py
 
 
 def suggestion(word: str, known: list[str]) -> str:

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, tensor
 
 from mdp.core.labels import LabelUnion
-from mdp.core.prototypes import PrototypeBank, Prototypes
-from mdp.core.queues import ClassQueues
+from mdp.core.prototypes import Prototypes
 from mdp.core.taxonomy import ClassGroup, ClassPair, Relations, RelationSettings, find_relations
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.files.reading import printable
@@ -71,20 +70,14 @@ def read_source(run: Path) -> Source:
         state = method_state(opened)
     except KeyError as error:
         raise CheckpointError(f"{printable(path)}: the state of {method.name} lacks {error}") from error
-    known = find_method(method.name).known_prototypes(state, method.settings)
-    crops = _crops(state)
+    offered = find_method(method.name)
+    known = offered.known_prototypes(state, method.settings)
+    crops = offered.prototype_images(state, method.settings)
     if known is None or crops is None:
         raise RecipeError(f"{printable(path)}: {needs}; {method.name} has none")
     if len(crops) != union.size:
         raise CheckpointError(f"{printable(path)}: {len(crops)} prototypes for {union.size} classes")
     return Source(path, opened.record.position.step, method.name, union, known, crops)
-
-
-def _crops(state: Any) -> Tensor | None:
-    """How many crops are behind each prototype; None for states without prototypes."""
-    if isinstance(state, PrototypeBank):
-        return state.total.counts
-    return state.filled.sum(1) if isinstance(state, ClassQueues) else None
 
 
 def dataset_numbers(union: LabelUnion) -> Tensor:

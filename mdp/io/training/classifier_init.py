@@ -75,11 +75,12 @@ def _source(weights: Path, device: torch.device) -> tuple[EmbeddingNetwork, Prot
     if opened.record.kind != PRETRAIN:
         raise RecipeError(f"{weights}: {needs}; this is a {opened.record.kind} run")
     name, settings = opened.recipe.method.name, opened.recipe.method.settings
-    known = find_method(name).known_prototypes(method_state(opened, device), settings)
-    if known is None:
+    method, state = find_method(name), method_state(opened, device)
+    known, temperature = method.known_prototypes(state, settings), method.temperature(settings)
+    if known is None or temperature is None:
         raise RecipeError(f"{weights}: {needs}; {name} has none")
     network = cast(EmbeddingNetwork, trained_network(opened))
-    return network.to(device).eval(), known, opened.union.names, settings.temperature
+    return network.to(device).eval(), known, opened.union.names, temperature
 
 
 def _report(names: tuple[str, ...], related: list[Related | None], sources: tuple[str, ...]) -> str:
