@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 
 from mdp import __version__
 from mdp.io.errors import MdpError, Preempted
+from mdp.io.export.targets import names as target_names
 from mdp.io.processes.ending import Ending, drop_output, end, launched, speaks, tell
 
 if TYPE_CHECKING:
@@ -124,17 +125,17 @@ def _show(found: Found, as_json: bool, text: Callable[[Found], str], indent: int
 # Values
 
 
-def _modules(folder: str, *first: str) -> list[str]:
-    """What is added to mdp by adding a file to the folder, by name; nothing is imported."""
-    names = {path.stem for path in (Path(__file__).parent / folder).glob("[a-z]*.py")}
+def _heads(*first: str) -> list[str]:
+    """The heads by file name, these first; nothing is imported."""
+    names = {path.stem for path in (Path(__file__).parent / "core" / "networks" / "heads").glob("[a-z]*.py")}
     return [*first, *sorted(names - set(first))]
 
 
 def _complete_datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from mdp.io.datasets import names
+
     done, comma, last = incomplete.rpartition(",")
-    modules = _modules("io/datasets")
-    names = [name.replace("_", "-") if name.startswith("shapes") else name for name in modules]
-    return [CompletionItem(done + comma + name) for name in names if name.startswith(last)]
+    return [CompletionItem(done + comma + name) for name in names() if name.startswith(last)]
 
 
 def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -171,8 +172,7 @@ ROOT: Kind = {"envvar": ["MDP_ROOT", "MDP_DATA"]}
 WHICH: Kind = {"type": click.Choice(["last", "best"]), "default": "last", "show_default": True}
 MODE: Kind = {"type": click.Choice(["whole", "slide"])}
 BAD_SAMPLE: Kind = {"type": click.Choice(["stop", "skip"])}
-HEADS = _modules("core/networks/heads", "deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision")
-TARGETS = _modules("io/export/targets", "torchvision", "timm", "smp", "mmseg", "safetensors", "onnx", "hub")
+HEADS = _heads("deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision")
 GALLERY = 24  # images
 
 # Options of several commands
@@ -392,7 +392,7 @@ def predict(photos: tuple[str, ...], which: str, overlay: bool, probabilities: b
          "runs/pretrain/2026-11-20_1432_voc+ade20k --to hub --out models",
          "runs/finetune/2026-11-20_1832_cityscapes --to onnx --segmentor")  # fmt: skip
 @click.argument("run", **RUN)
-@option("--to target", "Library that loads it.", required=True, type=click.Choice(TARGETS))
+@option("--to target", "Library that loads it.", required=True, type=click.Choice(target_names()))
 @option("--out", "Folder to write to [default: RUN/export].", **FILE)
 @option("--which", "Checkpoint to take.", **WHICH)
 @option("--segmentor", "The whole fine-tuned network, not only its backbone.", **FLAG)

@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from click import Choice
 
 from mdp.cli import cli
+from mdp.core.networks.decode_heads import HEADS
+from mdp.io.export.targets import names as target_names
 from mdp.io.recipe.layers import Recipe, as_layer
 from mdp.io.recipe.request import Request
 from tests import trees
@@ -321,6 +324,12 @@ def test_every_option_that_is_a_setting_has_the_key_of_one() -> None:
     ]
     assert len(found) > 60
     assert set(found) <= known
+
+
+def test_what_is_a_file_of_its_own_is_offered_by_the_command_line() -> None:
+    choices = {p.name: p.type.choices for _, command in walk(cli) for p in command.params if isinstance(p.type, Choice)}
+    assert list(choices["head"]) == list(HEADS)
+    assert list(choices["target"]) == target_names()
 
 
 def test_tiny_yaml_serves_all_three_commands(shell: Shell) -> None:

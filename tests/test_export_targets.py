@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from mdp.cli import TARGETS as OFFERED
 from mdp.core.networks.parameter_names import BARE, DEEP_STEM, TORCHVISION_DEEPLAB
 from mdp.io.errors import RecipeError
 from mdp.io.export import targets
@@ -24,10 +23,6 @@ DEEP = PLAIN._replace(backbone="resnet50_v1c")
 FOREIGN = PLAIN._replace(backbone="timm:convnext_tiny")
 WHOLE = PLAIN._replace(head="deeplabv3", classes=3)
 TORCHVISIONS = WHOLE._replace(head="deeplabv3_torchvision")
-
-
-def test_the_command_line_offers_all_targets() -> None:
-    assert list(TARGETS) == OFFERED
 
 
 def test_mypy_holds_every_file_against_the_protocol() -> None:

@@ -26,7 +26,7 @@ from mdp.core.networks import (
     match,
     upsample,
 )
-from mdp.core.networks.deeplab import ASPP
+from mdp.core.networks.heads.deeplabv3 import ASPP
 from mdp.core.networks.projection_heads import instance_head, projection_head
 from mdp.core.networks.resnet import LAYOUTS, BasicBlock, Bottleneck, ResNet, initialise_
 from tests.laws import pure_call

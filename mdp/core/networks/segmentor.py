@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mdp.core.contrast_chunked import EPS
 from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, randomly
-from mdp.core.networks.decode_heads import HEADS, LOW_STRIDE, build_head
+from mdp.core.networks.decode_heads import HEADS, LOW_STRIDE
 from mdp.core.networks.projection_heads import instance_head, projection_head
 from mdp.core.networks.timm_backbone import PREFIX
 
@@ -60,14 +60,8 @@ def _backbone(settings: NetworkSettings) -> Backbone:
 
 
 def _head(settings: NetworkSettings, backbone: Backbone, dropout: float = 0.0) -> nn.Module:
-    return build_head(
-        settings.head,
-        backbone.channels,
-        backbone.low_channels,
-        settings.head_channels,
-        settings.head_dilations,
-        dropout,
-    )
+    build = HEADS[settings.head].build
+    return build(backbone.channels, backbone.low_channels, settings.head_channels, settings.head_dilations, dropout)
 
 
 def _stride(settings: NetworkSettings, backbone: Backbone) -> int:

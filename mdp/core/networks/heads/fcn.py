@@ -6,7 +6,8 @@ Up to the classifier, which the segmentor adds.  Shape legend: B images, h x w f
 import torch
 from torch import Tensor, nn
 
-from mdp.core.networks.deeplab import conv_bn_relu
+from mdp.core.networks.heads import Head
+from mdp.core.networks.heads.deeplabv3 import conv_bn_relu
 
 
 class FCN(nn.Module):
@@ -21,3 +22,12 @@ class FCN(nn.Module):
         """(B, inputs, h, w) -> (B, channels, h, w); the finer map is not used."""
         out: Tensor = self.conv_cat(torch.cat([features, self.convs(features)], 1))
         return out
+
+
+def build(inputs: int, low: int | None, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
+    """The head, from feature maps to (B, channels, h, w); see `mdp.core.networks.heads.BuildHead`."""
+    return FCN(inputs, channels)
+
+
+# channels and dropout of MMSegmentation 0.11 to 0.30 (fcn_r50-d8.py)
+HEAD = Head(512, (), low=False, inner_dropout=0.0, dropout=0.1, build=build)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mdp.core.networks.deeplab import everywhere, two_or_more
+from mdp.core.networks.heads import Head
+from mdp.core.networks.heads.deeplabv3 import everywhere, two_or_more
 
 
 def conv_bn(inputs: int, outputs: int, dilation: int = 0) -> list[nn.Module]:
@@ -59,3 +60,12 @@ class TorchvisionDeepLab(nn.Module):
         """
         out: Tensor = self.bn(self.conv(self.aspp(features))).relu_()
         return out
+
+
+def build(inputs: int, low: int | None, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
+    """The head, from feature maps to (B, channels, h, w); see `mdp.core.networks.heads.BuildHead`."""
+    return TorchvisionDeepLab(inputs, channels, dilations, dropout)
+
+
+# channels, dilations (for stride 8) and dropout of torchvision's DeepLabHead
+HEAD = Head(256, (1, 12, 24, 36), low=False, inner_dropout=0.5, dropout=0.0, build=build)

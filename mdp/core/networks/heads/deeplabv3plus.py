@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdp.core.networks.deeplab import ASPP, conv_bn_relu
+from mdp.core.networks.heads import Head
+from mdp.core.networks.heads.deeplabv3 import ASPP, conv_bn_relu
 
 LOW_CHANNELS = 48  # the paper's choice (section 4.1), and MMSegmentation's c1_channels
 
@@ -48,3 +49,13 @@ class ASPPPlus(ASPP):
         coarse = F.interpolate(coarse, fine.shape[2:], mode="bilinear", align_corners=False)  # (B, channels, H/4, W/4)
         out: Tensor = self.sep_bottleneck(torch.cat([coarse, fine], 1))
         return out
+
+
+def build(inputs: int, low: int | None, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
+    """The head, from feature maps to (B, channels, h, w); see `mdp.core.networks.heads.BuildHead`."""
+    assert low is not None, "the backbone was asked for the finer map"
+    return ASPPPlus(inputs, low, channels, dilations)
+
+
+# channels, dilations (for stride 8) and dropout of MMSegmentation 0.11 to 0.30 (deeplabv3plus_r50-d8.py)
+HEAD = Head(512, (1, 12, 24, 36), low=True, inner_dropout=0.0, dropout=0.1, build=build)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mdp.core.networks.heads import Head
+
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1, groups: int = 1) -> nn.Sequential:
     """A convolution that keeps the size, BatchNorm, ReLU; its parameters are named conv.* and bn.*."""
@@ -77,3 +79,12 @@ def everywhere(pooled: Tensor, like: Tensor) -> Tensor:
     layouts differ.
     """
     return torch.empty_like(like).copy_(pooled)
+
+
+def build(inputs: int, low: int | None, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
+    """The head, from feature maps to (B, channels, h, w); see `mdp.core.networks.heads.BuildHead`."""
+    return ASPP(inputs, channels, dilations)
+
+
+# channels, dilations (for stride 8) and dropout of MMSegmentation 0.11 to 0.30 (deeplabv3_r50-d8.py)
+HEAD = Head(512, (1, 12, 24, 36), low=False, inner_dropout=0.0, dropout=0.1, build=build)
