@@ -48,7 +48,7 @@ def _case(size: int) -> Case:
 
 @cache
 def _batches() -> tuple[ClassSums, ...]:
-    """What is pushed, in turn."""
+    """The class sums that are pushed, in turn."""
     rng = inputs.rng_of(1)
     found = []
     for _ in range(8):

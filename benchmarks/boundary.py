@@ -62,7 +62,7 @@ def _counted(edge: Callable[[Tensor], Tensor], guess: Tensor, labels: Tensor, cl
 
 
 def _pooled(mask: Tensor) -> Tensor:
-    """What of a mask (H, W) is within d of its outside."""
+    """The part of a mask (H, W) that is within d of its outside."""
     distance = boundary_width(HEIGHT, WIDTH, RATIO)
     outside = F.pad((~mask).float()[None, None], (distance,) * 4, value=1.0)
     near = F.max_pool2d(F.max_pool2d(outside, (2 * distance + 1, 1), 1), (1, 2 * distance + 1), 1)[0, 0]

@@ -37,7 +37,7 @@ def measured(spot: str, label: str, rounds: int, threads: int) -> Figures:
 
 
 def _in_child(job: Callable[..., Any], threads: int, *arguments: Any) -> Any:
-    """What `job(*arguments)` returns in a new process, or a line that says how it failed."""
+    """The return value of `job(*arguments)` in a new process, or a line that says how it failed."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the server's libraries when it starts
     context = multiprocessing.get_context(_METHOD)
     if _METHOD == "forkserver":

@@ -1,4 +1,4 @@
-"""What a step moves and computes, counted from the code: FLOPs, and bytes between processes and in memory.
+"""A step's work and traffic, counted from the code: FLOPs, and bytes between processes and in memory.
 
 `python -m benchmarks.counted` prints what docs/scale.md reasons from.  A multiplication and an addition are two FLOPs.
 Shape legend: V = 2 views, B images a process, C classes, D channels, T batches in the bank, n processes.
@@ -98,7 +98,7 @@ def _passes(settings: NetworkSettings, embedding: int, crop: int) -> tuple[Embed
 
 
 def ring_bytes(size: int, processes: int) -> float:
-    """What each process sends in a ring all-reduce of `size` bytes: 2 (n - 1) / n of them.
+    """Bytes that each process sends in a ring all-reduce of `size` bytes: 2 (n - 1) / n of them.
 
     >>> ring_bytes(100, 1), ring_bytes(100, 4)
     (0.0, 150.0)
@@ -108,7 +108,7 @@ def ring_bytes(size: int, processes: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What docs/scale.md assumes of devices and links; public figures, and shares of them that runs reach."""
+    """Devices and links as docs/scale.md assumes them; public figures, and shares of them that runs reach."""
 
     tflops: float = 312.0  # dense bf16 of an A100, its data sheet
     utilisation: float = 0.35  # assumed: convolutional networks in bf16 reach 0.25 to 0.45

@@ -1,4 +1,4 @@
-"""What measurements say: medians, ratios to ours, and whether a gate is met; functions of numbers only."""
+"""Figures of measurements: medians, ratios to ours, and whether a gate is met; functions of numbers only."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -60,7 +60,7 @@ def memory_ratio(entry: Measured, ours: Measured) -> float | None:
 
 
 def judged(figures: Figures) -> list[Verdict]:
-    """What each gate of a case comes to.  Raises ValueError for a gate against an entry that does not exist."""
+    """A verdict for each gate of a case.  Raises ValueError for a gate against an entry that does not exist."""
     return [_verdict(gate, figures) for gate in figures.gates]
 
 

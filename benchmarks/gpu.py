@@ -91,7 +91,7 @@ def device_of(name: str) -> torch.device:
 
 
 def header(device: torch.device, peaks: tuple[float, float, float] | None) -> str:
-    """What is measured, and on what."""
+    """The device that is measured, and how, in a line."""
     if device.type == "cpu":
         return f"CPU, by the clock: shows that the benchmark runs, and nothing about a GPU; torch {torch.__version__}"
     known = f"peaks {peaks[0]:g} bf16, {peaks[1]:g} TF32, {peaks[2]:g} fp32 TFLOP/s" if peaks else "peaks unknown"
@@ -221,7 +221,7 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
 
 
 class StepFigures(NamedTuple):
-    """What a variant of the step comes to."""
+    """Rates and shares of a variant of the step."""
 
     row: Row
     images_per_second: float  # of the dataset: both views of an image count once

@@ -53,7 +53,7 @@ def row_line(row: Row) -> str:
 
 
 def sentence(figures: StepFigures) -> str:
-    """What a step comes to."""
+    """A step's rates and shares as a sentence."""
     share = "peak unknown" if figures.utilisation is None else f"{figures.utilisation:.1%} of the peak"
     line = f"{figures.images_per_second:.1f} images/s, {share}, {figures.beyond_network:.1%} beyond the networks"
     if figures.hours is None:

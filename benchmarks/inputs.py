@@ -18,7 +18,7 @@ def rng_of(seed: int) -> torch.Generator:
 
 
 def graded(raw: Tensor, loss: Callable[[Tensor], Tensor]) -> Callable[[], tuple[Tensor, Tensor]]:
-    """What computes the value and the gradient of a loss of `raw`."""
+    """A function that computes the value and the gradient of a loss of `raw`."""
 
     def run() -> tuple[Tensor, Tensor]:
         leaf = raw.detach().requires_grad_()

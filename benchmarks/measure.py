@@ -1,4 +1,4 @@
-"""What is measured: entries that do the same work, in turn, by the clock and by the memory that they take.
+"""Measuring entries that do the same work, in turn, by the clock and by the memory that they take.
 
 A spot is a module of this folder with `cases()`, a function for each label that makes a `Case`, the smallest one
 first.  Inputs are made when the case is made; an entry's `run` is one call of the hot spot.
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Gate:
-    """What is demanded: a ratio of another entry's time or memory to ours, or with `at_most` of ours to it.
+    """A demand on a ratio: another entry's time or memory to ours, or with `at_most` ours to it.
 
     `against` is the name of an entry, or "best peer", "plain" or "floor" (of several the cheapest).
     """

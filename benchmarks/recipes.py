@@ -37,7 +37,7 @@ MIX = MixSettings(region=True, pixel=True)
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecipe:
-    """What a step is made of."""
+    """Network, sizes and way of a step."""
 
     network: NetworkSettings
     images: int  # B
@@ -153,7 +153,7 @@ def supervised(recipe: StepRecipe) -> Run:
 
 
 def network_alone(recipe: StepRecipe) -> Run:
-    """What the networks of a step cannot do without: the keys' forward pass, the queries' and its backward pass."""
+    """The passes that a step cannot do without: the keys' forward pass, the queries' and its backward pass."""
     images, _ = joined(made_views(recipe))
     pair = new_pair(recipe)
     for network in pair:

@@ -15,7 +15,7 @@ _NAMES = {"ours": "mdp", "peer": "peer", "plain": "plain", "floor": "floor"}
 
 
 def machine(threads: int) -> str:
-    """What it was measured on, in a line."""
+    """The machine that it was measured on, in a line."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -12,7 +12,7 @@ SPOTS = (
 
 
 def cases(spot: str) -> dict[str, Callable[[], Case]]:
-    """What a spot measures: functions that make its cases, by label, the smallest case first."""
+    """Functions that make a spot's cases, by label, the smallest case first."""
     found: dict[str, Callable[[], Case]] = import_module(f"benchmarks.{spot}").cases()
     return found
 

@@ -55,7 +55,7 @@ class Visit(NamedTuple):
     faults: list[str]
 
     def audit(self) -> list[str]:
-        """What is wrong with the page as it stands now, and what it did so far."""
+        """Faults of the page as it stands now, and of what it did so far."""
         return [*self.faults, *self.page.evaluate(AUDIT)]
 
 

@@ -83,7 +83,7 @@ def all_commands() -> dict[str, list[Command]]:
 
 
 def inline_commands(text: str) -> list[str]:
-    """What a document's sentences and tables show as a command of mdp."""
+    """The commands of mdp in a document's sentences and tables."""
     plain = re.sub(r"^(\s*)(```|~~~).*?^\s*\2", "", text, flags=re.M | re.S)
     return [" ".join(found.split()) for found in re.findall(r"`(mdp [^`]+)`", plain)]
 

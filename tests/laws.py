@@ -1,4 +1,4 @@
-"""What every pure function owes: same answer twice, nothing written, no global generator touched."""
+"""Laws of every pure function: same answer twice, nothing written, no global generator touched."""
 
 import random
 from collections.abc import Callable, Iterator

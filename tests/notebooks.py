@@ -26,7 +26,7 @@ STORED = ("text/plain", "image/png")
 
 
 def tags(cell: Any) -> list[str]:
-    """What a cell is marked as."""
+    """A cell's tags."""
     found: list[str] = cell.metadata.get("tags", [])
     return found
 
@@ -54,7 +54,7 @@ def executed(path: Path, folder: Path) -> Any:
 
 
 def outputs(cell: Any) -> list[dict[str, Any]]:
-    """What a cell gave, in the form that is stored: text and pictures, texts that follow each other as one."""
+    """A cell's outputs in the form that is stored: text and pictures, texts that follow each other as one."""
     kept: list[dict[str, Any]] = []
     for output in [] if "page" in tags(cell) else cell.outputs:
         if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:

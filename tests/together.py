@@ -17,7 +17,7 @@ Exchange = Callable[[Tensor], list[Tensor]]  # this process's tensor -> those of
 
 
 def together(images: tuple[int, ...], work: Callable[[Processes], Answer]) -> list[Answer]:
-    """What `work` gives in each of len(images) processes with so many images of a batch."""
+    """The answers of `work` in each of len(images) processes with so many images of a batch."""
 
     def process(rank: int, exchange: Exchange) -> Answer:
         def gather(tensor: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Played(World):
 
 
 def worlds(size: int, work: Callable[[World], Answer]) -> list[Answer]:
-    """What `work` gives in each process of a world of that size."""
+    """The answers of `work` in each process of a world of that size."""
 
     def process(rank: int, exchange: Exchange) -> Answer:
         world = Played(rank, size)

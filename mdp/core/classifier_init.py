@@ -24,7 +24,7 @@ class Related(NamedTuple):
 
 
 def plain_name(name: str) -> str:
-    """What is compared of a class name: letters and digits, in lower case, without the dataset in front.
+    """A class name as it is compared: letters and digits, in lower case, without the dataset in front.
 
     >>> plain_name("coco_stuff/Wall-Brick"), plain_name("wall brick")
     ('wallbrick', 'wallbrick')

@@ -25,7 +25,7 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 class Candidates(NamedTuple):
-    """What pixels are compared with, and pulled to; without gradient."""
+    """Vectors that pixels are compared with, and pulled to; without gradient."""
 
     vectors: Tensor  # (C, D), or (B, C, D): each image has its own
     competes: Tensor  # (C,) or (B, C) bool: which of them are in the denominator
@@ -33,7 +33,7 @@ class Candidates(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """What each pixel is pulled to; one whose mass is 0 has loss and gradient 0."""
+    """The weighted classes that each pixel is pulled to; one whose mass is 0 has loss and gradient 0."""
 
     classes: Tensor  # (N, K) int64
     weights: Tensor  # (N, K) float32

@@ -39,7 +39,7 @@ class MixSettings:
 
 
 class MixPlan(NamedTuple):
-    """What happens to each image of a batch; on the CPU."""
+    """How each image of a batch is mixed; on the CPU."""
 
     partner: Tensor  # (B,) int64: the image that is mixed in
     kind: Tensor  # (B,) int64: PLAIN, REGION or PIXEL

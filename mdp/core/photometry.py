@@ -267,7 +267,7 @@ class PhotometrySettings:
 
 
 class PhotometryDraw(NamedTuple):
-    """What happens to one image, or, stacked, to each image of a batch (leading dimension B)."""
+    """The random changes of one image, or, stacked, of each image of a batch (leading dimension B)."""
 
     jitter: Tensor  # bool
     factors: Tensor  # (4,) float32: brightness, contrast, saturation, hue shift
@@ -332,7 +332,7 @@ class DistortionSettings:
 
 
 class DistortionDraw(NamedTuple):
-    """What happens to one image, or, stacked, to each image of a batch (leading dimension B)."""
+    """The random changes of one image, or, stacked, of each image of a batch (leading dimension B)."""
 
     applied: Tensor  # (4,) bool: brightness, contrast, saturation, hue
     strengths: Tensor  # (4,) float32: delta, factor, factor, turns

@@ -1,4 +1,4 @@
-"""What a pixel embedding is pulled to: weighted classes of the union (paper, eq. 4, 7 and 8).
+"""Targets of a pixel embedding: the weighted classes of the union (paper, eq. 4, 7 and 8).
 
 Hard labels, pixel mixing and cross-class sparse coding are one thing, a few weighted target classes a pixel, and one
 kernel (`contrast.nce`) serves them all.  Shape legend: N pixels, K targets a pixel, C classes.

@@ -19,7 +19,7 @@ from mdp.core.prototypes import Prototypes
 
 @dataclass(frozen=True, kw_only=True)
 class RelationSettings:
-    """What counts as a relation; all of it is chosen."""
+    """Bounds on what counts as a relation; all of them are chosen."""
 
     neighbours: int = 10  # in the other dataset, whose mean is the usual: 3, 10 and all were measured
     crops: int = 20  # fewer are not relied on: halves of a bank agree by 0.8 from 10 crops each, by 0.45 below

@@ -21,7 +21,7 @@ LEAST_CLASSES = 19  # that must fit together, see `class_parts`
 
 
 class Windows(NamedTuple):
-    """What a network said of an image, window by window; one window as large as the canvas is the whole image."""
+    """A network's logits of an image, window by window; one window as large as the canvas is the whole image."""
 
     logits: tuple[Tensor, ...]  # batches (n, C, h, w)
     corners: tuple[tuple[int, int], ...]  # top and left of each window, in the order of the batches

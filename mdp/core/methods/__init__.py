@@ -22,7 +22,7 @@ from mdp.core.prototypes import Prototypes
 
 
 class Data(NamedTuple):
-    """What a method knows of its data before it sees any."""
+    """Facts about its data that a method is told before it sees any."""
 
     union: LabelUnion
     batch_size: int  # images a step
@@ -46,7 +46,7 @@ class Loss(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one training step gives."""
+    """The result of one training step."""
 
     loss: Tensor  # () with gradient
     state: Any  # the method's next state
@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
 
 class Method(Protocol):
-    """What a module in this folder offers."""
+    """The names that a module in this folder offers."""
 
     @property
     def Settings(self) -> type:

@@ -1,4 +1,4 @@
-"""What methods that compare pixel embeddings share: the settings of their encoder pair, and the pair itself."""
+"""The encoder pair of methods that compare pixel embeddings, and its settings."""
 
 from dataclasses import dataclass
 

@@ -61,7 +61,7 @@ def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: 
 
 
 class Shared(NamedTuple):
-    """What the loss of every part of the batch needs."""
+    """Negatives and batch size, the same for the loss of every part of the batch."""
 
     queue: Tensor  # (Q, D) the negatives: what was there before this step's keys
     images: int  # B, of the whole batch

@@ -105,7 +105,7 @@ def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: 
 
 
 class Shared(NamedTuple):
-    """What the loss of every part of the batch needs."""
+    """Prototypes and weights, the same for the loss of every part of the batch."""
 
     known: Prototypes
     weights: Tensor  # (V,) valid pixels of each view of the whole batch

@@ -55,7 +55,7 @@ def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: 
 
 
 class Shared(NamedTuple):
-    """What the loss of every part of the batch needs."""
+    """Queues and weights, the same for the loss of every part of the batch."""
 
     queues: ClassQueues
     weights: Tensor  # (V,) pixels of each view of the whole batch whose class has rows

@@ -52,7 +52,7 @@ def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: 
 
 
 class Shared(NamedTuple):
-    """What the loss of every part of the batch needs."""
+    """Heads and weight, the same for the loss of every part of the batch."""
 
     heads: Tensor  # (C,)
     weight: Tensor  # () valid pixels of the whole batch

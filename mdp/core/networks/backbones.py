@@ -60,7 +60,7 @@ def _own_maps(backbone: nn.Module, images: Tensor) -> FeatureMaps:
 
 
 def randomly(make: Callable[[], Network], foreign: bool, rng: torch.Generator) -> Network:
-    """What `make` makes, with random weights drawn from `rng`; `foreign`: with a backbone that keeps its own start.
+    """The network of `make` with random weights drawn from `rng`; `foreign`: its backbone keeps its own start.
 
     Such a backbone draws from torch's global generator, which is seeded from `rng` for it and put back.
     """

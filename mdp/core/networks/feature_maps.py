@@ -1,4 +1,4 @@
-"""What a backbone gives a head: feature maps.  Shape legend: B images, H x W image, h x w feature grid."""
+"""Feature maps, which a backbone gives a head.  Shape legend: B images, H x W image, h x w feature grid."""
 
 from typing import NamedTuple
 

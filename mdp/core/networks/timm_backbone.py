@@ -26,7 +26,7 @@ _MISFIT = (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeEr
 
 
 class Description(NamedTuple):
-    """What was found out about a model without computing anything, on torch's meta device."""
+    """A model's strides, channels and unused parameters, found on torch's meta device, without computing."""
 
     name: str
     arguments: tuple[tuple[str, Any], ...]  # for timm.create_model
@@ -41,7 +41,7 @@ class Description(NamedTuple):
 
 
 def describe(name: str, output_stride: int | None = None, low_stride: int | None = None) -> Description:
-    """What `timm:NAME` is like at that output stride (None: its own), with a finer map of stride `low_stride` or none.
+    """`timm:NAME` at that output stride (None: its own), with a finer map of stride `low_stride` or none, described.
 
     Raises ValueError, in one line, where timm is missing, the name is unknown, or the model has no such maps.
     """
@@ -191,7 +191,7 @@ def _finer(name: str, shapes: list[torch.Size], stride: int) -> int:
 
 
 def _size_arguments(name: str) -> dict[str, Any]:
-    """What makes a transformer take images of any size; nothing for models that have no such argument."""
+    """The argument that lets a transformer take images of any size; none for models without it."""
     arguments = {"dynamic_img_size": True}
     try:
         _model(name, arguments)
@@ -244,7 +244,7 @@ def _strides(name: str, arguments: dict[str, Any]) -> str:
 
 
 def _multiple(name: str, model: nn.Module, stride: int) -> int:
-    """What image sizes must be multiples of for a grid that is rounded up; most often 1, or the stride."""
+    """The multiple that image sizes must be padded to for a grid that is rounded up; most often 1, or the stride."""
     sizes = 9 * stride + 1, 11 * stride + 1
     problem: Exception = ValueError("the grid is not regular")
     for multiple in (1, stride):
