@@ -1,8 +1,8 @@
-# All targets start from a machine with only Python: they make .venv and install what they need into it.
+# All targets but gpu start from a machine with only Python: they make .venv and install what they need into it.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs clean
+.PHONY: demo test docs gpu clean
 
 demo: .venv/demo
 	$(BIN)/mdp demo
@@ -16,6 +16,10 @@ test: .venv/test
 docs: .venv/test
 	$(BIN)/python -m sphinx -W --keep-going --nitpicky -q -E -a -d build/doctrees docs build/docs
 	@echo build/docs/index.html
+
+# what only a GPU can show, by the Python that has its torch; results in benchmarks/, or in $OUT where that is set
+gpu:
+	timeout --kill-after=10 540 $(PYTHON) -m tests.gpu.first_contact
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

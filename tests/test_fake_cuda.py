@@ -1,0 +1,102 @@
+"""Runs on tensors that say they are on CUDA: nothing is mixed with the CPU, as far as a machine without a GPU can tell.
+
+All cases: `python -m tests.fake_cuda`.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from mdp.core.methods import multi_dataset
+from mdp.core.prototypes import PrototypeBank, Prototypes
+from tests.fake_cuda import DEVICE, FakeCuda
+from tests.fake_cuda.cases import STEP, TUNING_WAYS, WAYS, Case, Way, cases, fewest, method_case
+from tests.fake_cuda.guard import unavailable
+from tests.fake_cuda.report import COPY, WAIT
+
+pytestmark = [
+    pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "there is a guard"),
+    pytest.mark.usefixtures("in_an_empty_folder"),
+]
+
+
+@pytest.mark.parametrize("case", list(fewest()), ids=lambda case: case.name)
+def test_a_run_on_cuda_mixes_no_devices_shapes_or_dtypes(case: Case) -> None:
+    assert sum(case.run().launches.values()) > 100
+
+
+def test_the_fewest_cases_are_some_of_all_and_meet_every_way() -> None:
+    every, some = {case.name for case in cases()}, {case.name for case in fewest()}
+    assert some < every
+    for ways, starts_so in ((WAYS, False), (TUNING_WAYS, True)):
+        for way in ways:
+            assert any(name.endswith(f", {way}") and name.startswith("finetune") == starts_so for name in some), way
+
+
+def test_a_tensor_that_stayed_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = multi_dataset.prototypes
+
+    def planted(bank: PrototypeBank, normalise: bool = True) -> Prototypes:
+        known = original(bank, normalise)
+        return known._replace(present=torch.ones(len(known.present), dtype=torch.bool))
+
+    monkeypatch.setattr(multi_dataset, "prototypes", planted)
+    with pytest.raises(RuntimeError, match=r"cuda:0.*cpu|cpu.*cuda:0"):
+        method_case("multi_dataset", Way()).run()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x: x + torch.ones(2),
+        lambda x: x @ torch.ones(2, dtype=torch.float64, device=DEVICE),
+        lambda x: x + torch.ones(3, device=DEVICE),
+    ],
+    ids=["device", "dtype", "shape"],
+)
+def test_what_cuda_would_refuse_is_refused(wrong: Callable[[Tensor], Tensor]) -> None:
+    with FakeCuda(), pytest.raises(RuntimeError):
+        wrong(torch.ones(2, device=DEVICE))
+
+
+def test_waits_and_copies_are_told_with_their_phase() -> None:
+    waiting: list[Callable[[Tensor], object]] = [
+        lambda x: x.sum().item(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x.cpu(),
+        lambda x: x.tolist(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: torch.ones(2).copy_(x),
+    ]
+    with FakeCuda() as report:
+        x = torch.ones(2, device=DEVICE)
+        for number, wait in enumerate(waiting):
+            with report.in_phase(f"wait {number}"):
+                wait(x)
+            assert report.count(WAIT, f"wait {number}") == 1, report.notes
+        with report.in_phase("copies"):
+            torch.ones(4).to(DEVICE)
+            torch.ones(4).to(DEVICE, non_blocking=True)
+        assert (report.count(COPY, "copies"), report.bytes_to_device["copies"]) == (1, 32)
+        with report.in_phase("quiet"):
+            x.mul(2).add(x).to(torch.bfloat16)
+        assert (report.count(WAIT, "quiet"), report.launches_in("quiet")) == (0, 3)
+
+
+def test_a_step_of_pretraining_is_told_with_its_lines() -> None:
+    report = method_case("supervised", Way()).run()
+    waits = [note.line for note in report.notes if (note.kind, note.phase) == (WAIT, STEP)]
+    assert [line.partition(":")[0] for line in waits] == ["mdp/io/training/update.py"]
+    assert report.count(WAIT, STEP) == 1
+
+
+def test_torch_is_left_as_it_was() -> None:
+    before = torch.cuda.is_available, torch.nn.Module._apply, torch.Tensor.backward
+    with FakeCuda(deterministic=True):
+        assert torch.cuda.is_available()
+        assert torch.are_deterministic_algorithms_enabled()
+    assert before == (torch.cuda.is_available, torch.nn.Module._apply, torch.Tensor.backward)
+    assert not torch.are_deterministic_algorithms_enabled()
