@@ -22,7 +22,7 @@ class BuildHead(Protocol):
 
 
 class Head(NamedTuple):
-    """What is special about a head."""
+    """A head's numbers, and whether it joins a finer map."""
 
     channels: int
     dilations: tuple[int, ...]  # empty: the head has none to choose
