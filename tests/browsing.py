@@ -6,12 +6,15 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from tests.patience import LONG
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 APPLICATIONS = ("Chromium.app/Contents/MacOS/Chromium", "Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -28,7 +31,7 @@ def find_chromium() -> str | None:
     found = [named] if named else [*map(shutil.which, NAMES), *(f"/Applications/{name}" for name in APPLICATIONS)]
     for path in filter(None, found):
         with suppress(OSError, subprocess.TimeoutExpired):
-            told = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False)
+            told = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=LONG, check=False)
             if told.returncode == 0 and "Chrom" in told.stdout:
                 return path
     return None
@@ -43,9 +46,21 @@ def chromium() -> Iterator[Any]:
         pytest.skip("no Chromium: sh tests/browser.sh installs it, or MDP_TEST_CHROMIUM=/path/to/chrome names one")
     with api.sync_playwright() as playwright:
         # without its sandbox, which many containers forbid: what it opens was made by the tests
-        browser = playwright.chromium.launch(executable_path=path, args=list(SILENT), chromium_sandbox=False)
-        yield browser.new_context()
+        browser = playwright.chromium.launch(
+            executable_path=path, args=list(SILENT), chromium_sandbox=False, timeout=1000 * LONG
+        )
+        context = browser.new_context()
+        context.set_default_timeout(1000 * LONG)
+        yield context
         browser.close()
+
+
+def eventually(page: Any, happened: Callable[[], object], what: str) -> None:
+    """Lets the page go on until it has happened; fails, naming it, when it does not."""
+    deadline = time.monotonic() + LONG
+    while not happened():
+        assert time.monotonic() < deadline, f"{what}: not in {LONG:.0f} seconds"
+        page.wait_for_timeout(20)
 
 
 class Visit(NamedTuple):

@@ -1,8 +1,6 @@
 """The benchmark command: its arithmetic on made-up figures, its measurements of known work, and that it runs."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +15,6 @@ from benchmarks import peers, report, spots
 from benchmarks.children import measured
 from benchmarks.figures import Figures, Measured, judged, memory_ratio, time_of, time_ratio
 from benchmarks.measure import Case, Entry, Gate, error_of, peak_memory, time_in_turn
-from tests.conftest import ROOT
 
 MIB = 2**20
 OURS = Measured("mdp", "ours", (1.0, 2.0, 4.0), memory=2 * MIB)
@@ -199,14 +196,13 @@ def test_a_case_that_does_not_exist_fails_alone() -> None:
 CHEAP = ("class_pooling", "confusion")  # the others have a network, or products of large matrices: run them by hand
 
 
-def test_a_quick_run_compares_the_numbers_ends_well_and_writes_its_figures(tmp_path: Path) -> None:
+def test_a_quick_run_compares_the_numbers_ends_well_and_writes_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     files = ("--json", str(tmp_path / "figures.json"), "--markdown", str(tmp_path / "table.md"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--only", ",".join(CHEAP), *files], cwd=ROOT, env=environment,
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = CliRunner().invoke(benchmarks.__main__.main, ["--quick", "--only", ",".join(CHEAP), *files])
+    assert done.exit_code == 0, done.output
     assert "no GPU was used" in done.stdout
     cases = json.loads((tmp_path / "figures.json").read_text())["cases"]
     assert len(cases) == len(CHEAP)

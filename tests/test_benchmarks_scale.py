@@ -1,8 +1,6 @@
 """What is counted, fitted and reported for GPUs and for scale: by hand and against torch's own counter."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -21,6 +19,7 @@ from benchmarks.scale import Point, chart, exponent, table
 from mdp.core.networks import NetworkSettings
 from mdp.io.errors import ResourceError
 from tests.conftest import ROOT
+from tests.preloaded import run
 
 
 def test_the_page_on_scale_says_what_the_code_counts() -> None:
@@ -124,12 +123,10 @@ def test_a_gate_can_judge_another_entry_in_place_of_ours() -> None:
 def test_the_gpu_mode_without_a_device_ends_with_one_line() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a device")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--gpu"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == ResourceError.exit_code == 6
-    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
-    assert "no CUDA device" in done.stderr
+    done = run(["-m", "benchmarks", "--gpu"], ROOT)
+    assert done.code == ResourceError.exit_code == 6
+    assert (done.out, done.err.count("\n")) == ("", 1)
+    assert "no CUDA device" in done.err
 
 
 def test_the_gpu_mode_runs_on_a_cpu_and_says_that_this_is_none() -> None:

@@ -22,6 +22,7 @@ from mdp.io.run.checkpoint import load, read_tensors, save
 from mdp.io.run.checkpoints import newest_whole, remove_leftovers
 from mdp.io.run.header import UPGRADES, VERSION, config_hash, current_texts, read_about, read_header
 from mdp.io.weights.reading import read_weights
+from tests import preloaded
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -362,12 +363,9 @@ def test_writes_that_take_less_than_was_given_are_gone_on_with(tmp_path: Path, m
 
 def test_a_save_survives_failing_at_any_file_operation() -> None:
     """The short version of the crash points, which also holds the order of write, sync and rename against a trace."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.stress.crashpoints", "--short"],
-        capture_output=True, text=True, check=False, cwd=FIXTURES.parent.parent, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "139 points, 0 problems"
+    done = preloaded.run(["-m", "tests.stress.crashpoints", "--short"], FIXTURES.parent.parent)
+    assert done.code == 0, done.out + done.err
+    assert done.out.splitlines()[-1] == "139 points, 0 problems"
 
 
 def run_folder(home: Path, **steps: int) -> Path:

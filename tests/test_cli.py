@@ -1,11 +1,13 @@
-"""The command line in real processes: the card's commands, what goes to which stream, every way to be wrong."""
+"""The command line in processes: the card's commands, what goes to which stream, every way to be wrong.
+
+Most are forks of one that has imported torch; those for which the start itself matters are begun anew.
+"""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -20,9 +22,11 @@ from mdp.core.networks.decode_heads import HEADS
 from mdp.io.export.targets import names as target_names
 from mdp.io.recipe.layers import Recipe, as_layer
 from mdp.io.recipe.request import Request
-from tests import trees
+from tests import preloaded, trees
 from tests.conftest import ROOT
 from tests.documented import walk
+from tests.patience import LONG, wait_until
+from tests.preloaded import Done
 
 # no command of a test needs more; MDP_* variables are the same as flags
 SMALL = """
@@ -35,12 +39,6 @@ eval: {scale: [96, 64]}
 """
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 class Shell(NamedTuple):
     """A folder to work in, with a small recipe by way of the environment."""
 
@@ -50,13 +48,21 @@ class Shell(NamedTuple):
         config = {f"MDP_{name}_CONFIG": "small.yaml" for name in ("PRETRAIN", "FINETUNE", "EVAL", "COMPARE")}
         return {**os.environ, **config, "NO_COLOR": "1", "COLUMNS": "100"}
 
-    def __call__(self, command: str) -> Done:
-        assert command.startswith("mdp ")
+    def __call__(self, command: str, **variables: str) -> Done:
+        return preloaded.run(_words(command), self.folder, **{**self.environment(), **variables})
+
+    def anew(self, command: str) -> Done:
+        """The command by an interpreter of its own."""
         done = subprocess.run(
-            [sys.executable, "-m", "mdp", *command.split()[1:]],
-            cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=240, check=False,
+            [sys.executable, *_words(command)], cwd=self.folder, env=self.environment(), capture_output=True, text=True,
+            timeout=LONG, check=False,
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
+
+
+def _words(command: str) -> list[str]:
+    assert command.startswith("mdp ")
+    return ["-m", *command.split()]
 
 
 @pytest.fixture
@@ -74,7 +80,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Shell:
         trees.TREES[name](folder / "data")
     shell = Shell(folder)
     for command in ("mdp pretrain --datasets voc,ade20k --epochs 2", "mdp finetune --target cityscapes", "mdp eval"):
-        done = shell(command)
+        done = shell.anew(command) if "eval" in command else shell(command)
         assert done.code == 0, done.err
     return shell
 
@@ -109,15 +115,13 @@ def test_saved_configurations_reproduce_the_call(home: Shell, tmp_path: Path) ->
 
 
 def test_flags_win_over_the_environment_and_set_over_flags(home: Shell) -> None:
-    environment = {**home.environment(), "MDP_PRETRAIN_LR": "0.1", "MDP_PRETRAIN_SEED": "5"}
-    command = [sys.executable, "-m", "mdp", "pretrain", "--datasets", "voc", "--lr", "0.2", "--print-config"]
-    run = subprocess.run(command, cwd=home.folder, env=environment, capture_output=True, text=True, check=True)
-    found = yaml.safe_load(run.stdout)
+    command = "mdp pretrain --datasets voc --lr 0.2 --print-config"
+    environment = {"MDP_PRETRAIN_LR": "0.1", "MDP_PRETRAIN_SEED": "5"}
+    found = yaml.safe_load(home(command, **environment).out)
     assert found["pretrain"]["lr"] == 0.2
     assert found["run"]["seed"] == 5
-    command += ["--set", "pretrain.lr=0.3"]
-    run = subprocess.run(command, cwd=home.folder, env=environment, capture_output=True, text=True, check=True)
-    assert yaml.safe_load(run.stdout)["pretrain"]["lr"] == 0.3
+    found = yaml.safe_load(home(f"{command} --set pretrain.lr=0.3", **environment).out)
+    assert found["pretrain"]["lr"] == 0.3
 
 
 def test_a_dry_run_says_what_is_needed_and_writes_nothing(home: Shell) -> None:
@@ -130,6 +134,13 @@ def test_a_dry_run_says_what_is_needed_and_writes_nothing(home: Shell) -> None:
     assert sorted(home.folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "command", ["mdp methods", "mdp eval --split nothing", "mdp pretrain --datasets voc --epochs 5 --dry-run"]
+)
+def test_a_command_that_is_begun_anew_does_what_its_fork_does(home: Shell, command: str) -> None:
+    assert home.anew(command) == home(command)
+
+
 def test_ctrl_c_writes_a_checkpoint_and_resume_goes_on(shell: Shell) -> None:
     command = ["pretrain", "--datasets", "shapes-coarse,shapes-fine", "--steps", "100000", "--out", "run"]
     run = subprocess.Popen(
@@ -137,12 +148,9 @@ def test_ctrl_c_writes_a_checkpoint_and_resume_goes_on(shell: Shell) -> None:
         cwd=shell.folder, env=shell.environment(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     journal = shell.folder / "run" / "metrics.jsonl"
-    for _ in range(600):
-        if journal.is_file() and journal.stat().st_size > 500:
-            break
-        time.sleep(0.1)
+    wait_until(lambda: journal.is_file() and journal.stat().st_size > 500, "a few steps")
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=LONG)
     assert run.returncode == 75, err
     last = err.splitlines()[-1]
     assert last.startswith("stopped by SIGINT after step")
@@ -287,14 +295,10 @@ def test_lists_of_datasets_and_methods(home: Shell) -> None:
 def test_a_comparison_that_was_killed_goes_on_and_shows_its_tables_again(shell: Shell) -> None:
     command = "mdp compare --target shapes-target --start scratch --fractions 1/4 --seeds 2 --steps 3 --out cmp"
     words = [*command.split()[1:], "--set", "eval.images=4", "--set", "run.workers=0"]
-    run = subprocess.Popen([sys.executable, "-m", "mdp", *words], cwd=shell.folder, env=shell.environment())
     first = shell.folder / "cmp" / "cells" / "scratch" / "1-4_seed0.json"
-    for _ in range(600):
-        if first.is_file():
-            break
-        time.sleep(0.1)
-    run.kill()
-    run.wait(timeout=60)
+    with preloaded.Started(["-m", "mdp", *words], shell.folder, **shell.environment()) as run:
+        wait_until(first.is_file, "the first cell")
+        run.kill()
     done = shell(" ".join(["mdp", *words]))
     assert done.code == 0, done.err
     assert "2/2: mIoU" in done.err

@@ -7,9 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +16,10 @@ import torch
 from mdp.io.processes.world import ALONE, _name_start
 from mdp.io.run.checkpoint import load
 from tests import ranks
+from tests.conftest import ROOT
+from tests.patience import LONG, wait_until
+from tests.preloaded import Done, Started, run
 
-ROOT = Path(__file__).parent.parent
 RUN = [
     "--datasets", "shapes-coarse,shapes-fine", "--backbone", "resnet18", "--batch-size", "8", "--no-check",
     *(word for pair in (
@@ -28,10 +27,6 @@ RUN = [
         "method.hidden=8", "pretrain.crop=32", "pretrain.validate_epochs=0", "pretrain.validate_images=3",
     ) for word in ("--set", pair)),
 ]  # fmt: skip
-
-
-def environment(**others: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **others}
 
 
 def free_port() -> int:
@@ -43,29 +38,40 @@ def free_port() -> int:
 def in_processes(count: int, *arguments: str) -> None:
     """Runs `python ARGUMENTS` as so many ranks and waits for all."""
     place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *arguments], cwd=ROOT, env=environment(**place, RANK=str(rank), LOCAL_RANK=str(rank))
-        )
-        for rank in range(count)
-    ]
-    assert [process.wait(timeout=240) for process in processes] == [0] * count
+    started = [Started([*arguments], ROOT, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(count)]
+    ended = []
+    for process in started:
+        with process:
+            ended.append((process.wait(LONG), process.communicate()[1]))
+    assert [code for code, _ in ended] == [0] * count, ended
 
 
-def mdp(*arguments: str, cwd: Path, **others: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mdp", *arguments], cwd=cwd, env=environment(**others), capture_output=True, text=True,
-        timeout=240, check=False,
-    )  # fmt: skip
+def mdp(*arguments: str, cwd: Path, **others: str) -> Done:
+    """A command; those that it starts with --processes start an interpreter each."""
+    return run(["-m", "mdp", *arguments], cwd, **environment(), **others)
+
+
+def begun(*arguments: str, cwd: Path) -> Started:
+    return Started(["-m", "mdp", *arguments], cwd, **environment())
+
+
+def environment() -> dict[str, str]:
+    return {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
     return load(folder / "checkpoints" / "last.safetensors").tensors
 
 
+@pytest.fixture(scope="module")
+def alone() -> dict[str, torch.Tensor]:
+    return ranks.everything(ALONE)
+
+
 @pytest.mark.parametrize("count", [2, 3])
-def test_processes_give_loss_prototypes_gradients_and_confusion_of_one(count: int, tmp_path: Path) -> None:
-    alone = ranks.everything(ALONE)
+def test_processes_give_loss_prototypes_gradients_and_confusion_of_one(
+    count: int, alone: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     in_processes(count, "-m", "tests.ranks", str(tmp_path / "answer.pt"))
     together = torch.load(tmp_path / "answer.pt", weights_only=True)
     assert together.keys() == alone.keys()
@@ -77,34 +83,44 @@ def test_processes_give_loss_prototypes_gradients_and_confusion_of_one(count: in
             assert difference <= 1e-6 * expected.double().norm() + 1e-12, (name, float(difference))
 
 
+WHOLE = ["pretrain", *RUN, "--steps", "30", "--mix", "both", "--workers", "1"]  # what it is compared with takes long
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Path]:
+    """A run of two processes that nobody disturbed, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return mdp(*WHOLE, "--processes", "2", "--out", "whole", cwd=folder), folder / "whole"
+
+
+def test_a_run_of_two_processes_says_so_and_how_long_they_exchange(whole: tuple[Done, Path]) -> None:
+    done, folder = whole
+    assert done.code == 0, done.err
+    assert "2 processes with 4 + 4 images each" in done.err
+    assert done.out == "whole\n"
+    assert re.search(r"slowest: \w+ \d+% \(.*communication \d+%|slowest: communication", done.err)
+    assert 0 < communication(folder) < 1
+
+
 def test_a_run_of_two_processes_stops_and_goes_on_to_the_same_bits_and_with_one_to_the_same_data(
-    tmp_path: Path,
+    whole: tuple[Done, Path], tmp_path: Path
 ) -> None:
     """Mixing, two loader workers and a stop in mid-epoch; the launcher passes the signal and the exit code on."""
-    arguments = ["pretrain", *RUN, "--steps", "40", "--mix", "both", "--workers", "1", "--processes", "2"]
-    whole = mdp(*arguments, "--out", "whole", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    assert "2 processes with 4 + 4 images each" in whole.stderr
-    assert whole.stdout == "whole\n"
-    assert re.search(r"slowest: \w+ \d+% \(.*communication \d+%|slowest: communication", whole.stderr)
-    assert 0 < communication(tmp_path / "whole") < 1
-    with subprocess.Popen(
-        [sys.executable, "-m", "mdp", *arguments, "--out", "stopped", "--resume"],
-        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        wait_for_steps(tmp_path / "stopped", 2)
+    arguments = [*WHOLE, "--processes", "2", "--out", "stopped", "--resume"]
+    with begun(*arguments, cwd=tmp_path) as process:
+        wait_until(lambda: steps_of(tmp_path / "stopped") >= 2, "two steps")
         process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(LONG)
     assert process.returncode == 75, error
     assert json.loads((tmp_path / "stopped" / "status.json").read_text())["state"] == "preempted"
     shutil.copytree(tmp_path / "stopped", tmp_path / "other")
-    again = mdp(*arguments, "--out", "stopped", "--resume", cwd=tmp_path)  # the same command
-    assert again.returncode == 0, again.stderr
-    for name, tensor in final(tmp_path / "whole").items():
+    again = mdp(*arguments, cwd=tmp_path)  # the same command
+    assert again.code == 0, again.err
+    for name, tensor in final(whole[1]).items():
         assert torch.equal(final(tmp_path / "stopped")[name], tensor), name
     alone = mdp("pretrain", "--resume", "other", cwd=tmp_path)
-    assert alone.returncode == 0, alone.stderr
-    assert "processes: 2 before, 1 now" in alone.stderr
+    assert alone.code == 0, alone.err
+    assert "processes: 2 before, 1 now" in alone.err
 
 
 def communication(folder: Path) -> float:
@@ -113,33 +129,24 @@ def communication(folder: Path) -> float:
     return float(last["communication"])
 
 
-def wait_for_steps(folder: Path, steps: int) -> None:
-    """Waits until the run has done so many steps."""
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline:
-        metrics = folder / "metrics.jsonl"
-        if metrics.is_file() and metrics.read_text().count('"train"') >= steps:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{folder}: not {steps} steps in 100 seconds")
+def steps_of(folder: Path) -> int:
+    """How many steps the run has done."""
+    metrics = folder / "metrics.jsonl"
+    return metrics.read_text().count('"train"') if metrics.is_file() else 0
 
 
 def test_a_process_that_dies_ends_the_run_with_its_number_and_the_run_can_go_on(tmp_path: Path) -> None:
     arguments = ["pretrain", *RUN, "--steps", "500", "--workers", "0", "--processes", "2", "--out", "run"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "mdp", *arguments], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
-        wait_for_steps(tmp_path / "run", 2)
+    with begun(*arguments, cwd=tmp_path) as process:
+        wait_until(lambda: steps_of(tmp_path / "run") >= 2, "two steps")
         os.kill(worker_of(process.pid, rank=1), signal.SIGKILL)
-        began = time.monotonic()
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(LONG)  # an exchange waits longer for the other
     assert process.returncode == 8
-    assert time.monotonic() - began < 30
     assert [line for line in error.splitlines() if "rror" in line or "[" in line] == [
         "error: process 1 of 2 was ended by signal 9; the newest checkpoint is whole: go on with --resume"
     ]
     again = mdp("pretrain", "--resume", "run", "--set", "run.log_seconds=1", "--print-config", cwd=tmp_path)
-    assert again.returncode == 0
+    assert again.code == 0
 
 
 def test_a_mistake_is_told_in_one_line_whatever_the_number_of_processes(tmp_path: Path) -> None:
@@ -147,8 +154,8 @@ def test_a_mistake_is_told_in_one_line_whatever_the_number_of_processes(tmp_path
     (tmp_path / "temporary").mkdir()
     asked = ["pretrain", *RUN, "--steps", "3", "--processes", "2", "--set", "pretrain.lrr=1"]
     ended = mdp(*asked, cwd=tmp_path, TMPDIR=str(tmp_path / "temporary"))
-    assert ended.stderr == "error: recipe: unknown setting pretrain.lrr; did you mean 'lr'?\n"
-    assert ended.returncode == 2
+    assert ended.err == "error: recipe: unknown setting pretrain.lrr; did you mean 'lr'?\n"
+    assert ended.code == 2
     assert not list((tmp_path / "temporary").iterdir())
 
 
@@ -176,30 +183,16 @@ def test_each_start_over_a_store_that_is_kept_has_one_name_that_no_earlier_start
     assert len(set(names)) == 3
 
 
-def test_a_run_under_torchrun_is_restarted_when_a_process_dies_and_ends_with_the_same_bits(tmp_path: Path) -> None:
-    arguments = [
-        "pretrain",
-        *RUN,
-        "--steps",
-        "60",
-        "--mix",
-        "both",
-        "--workers",
-        "1",
-        "--set",
-        "run.checkpoint_minutes=0.01",
-    ]
-    whole = mdp(*arguments, "--processes", "2", "--out", "whole", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+def test_a_run_under_torchrun_is_restarted_when_a_process_dies_and_ends_with_the_same_bits(
+    whole: tuple[Done, Path], tmp_path: Path
+) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2"]
-    with subprocess.Popen(
-        [sys.executable, *torchrun, "-m", "mdp", *arguments, "--out", "killed"],
-        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        wait_for_steps(tmp_path / "killed", 20)
+    arguments = [*torchrun, "-m", "mdp", *WHOLE, "--set", "run.keep_steps=5", "--out", "killed"]
+    with Started(arguments, tmp_path, **environment()) as process:
+        wait_until((tmp_path / "killed" / "checkpoints" / "step_00000005.safetensors").is_file, "a checkpoint")
         os.kill(worker_of(process.pid, rank=1), signal.SIGKILL)
-        _, error = process.communicate(timeout=200)
+        _, error = process.communicate(LONG)
     assert process.returncode == 0, error
     assert "resuming killed after step" in error
-    for name, tensor in final(tmp_path / "whole").items():
+    for name, tensor in final(whole[1]).items():
         assert torch.equal(final(tmp_path / "killed")[name], tensor), name

@@ -1,7 +1,5 @@
 """The examples run as they are."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,13 +9,14 @@ from mdp.io.recipe.request import Request
 from mdp.io.studies import demo
 from mdp.io.studies.demo import RECIPE, sentence
 from tests.conftest import ROOT
+from tests.preloaded import run
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_runs_and_prints(path: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    done = run([str(path)], tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.strip()
 
 
 def test_the_demo_recipe_resolves_and_its_sentence_reads() -> None:

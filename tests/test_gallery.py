@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from mdp.io.pictures import gallery, sheet
 from mdp.io.pictures.gallery import Shown, Worst, errors, page, panels, write_gallery
 from mdp.io.processes.world import ALONE
 from mdp.io.training.job import run_finetuning
+from tests import preloaded
 from tests.small_runs import TINY, request
 
 SPACE = LabelSpace(name="a", classes=("road", "car", "sky"), colors=((10, 20, 30), (200, 0, 0), (0, 0, 250)))
@@ -277,8 +276,8 @@ def test_the_command_line_takes_a_number_or_none(tuned: Path, capsys: pytest.Cap
 
 def test_two_processes_draw_what_one_draws(tuned: Path) -> None:
     Path("small.json").write_text(json.dumps({key: TINY[key] for key in ("run", "eval")}))
-    command = [sys.executable, "-m", "mdp", "eval", str(tuned.resolve()), "--config", "small.json", "-q", "--gallery=3"]
-    subprocess.run([*command, "--out", "two", "--processes", "2"], check=True, capture_output=True, timeout=120)
+    command = ["-m", "mdp", "eval", str(tuned.resolve()), "--config", "small.json", "-q", "--gallery=3"]
+    assert preloaded.run([*command, "--out", "two", "--processes", "2"], Path()).code == 0
     run_evaluation(request(init=str(tuned), out=Path("one")), "last", keep=False, gallery=3)
     for name in ("gallery.json", "page-01.png"):
         assert Path("one/gallery", name).read_bytes() == Path("two/gallery", name).read_bytes()

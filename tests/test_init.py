@@ -4,8 +4,6 @@ import argparse
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from mdp.io.errors import CheckpointError
 from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.io.weights.init import judge, take
 from mdp.io.weights.reading import WeightsFile, read_file
+from tests import preloaded
 from tests.laws import pure_call
 from tests.small_runs import request, tensors_of
 from tests.tensors import rng_of
@@ -459,7 +458,7 @@ def test_objects_beside_the_tensors_are_refused_with_a_line_that_makes_a_plain_f
     ) as error:
         read_file(tmp_path / "full.pth")
     line = shlex.split(str(error.value).partition("keep its tensors: ")[2])
-    subprocess.run([sys.executable, *line[1:]], check=True, cwd=tmp_path)
+    assert preloaded.run(line[1:], tmp_path).code == 0
     assert torch.equal(taken_from(tmp_path / "bare.pth")["backbone.conv1.weight"], OURS["conv1.weight"])
 
 

@@ -24,6 +24,7 @@ from mdp.io.journal.progress import Course, Facts, Pace, extended, paced, shares
 from mdp.io.journal.progress_text import bar, cut, cut_front, marks_for, sentence, sparkline, view, width_of
 from mdp.io.journal.terminal import LINES, PlainScreen, Screen, screen_on
 from tests.conftest import ROOT
+from tests.patience import LONG
 
 UTF8, ASCII = marks_for("utf-8"), marks_for("ascii")
 SCORES = {
@@ -437,7 +438,7 @@ def in_terminal(
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
     ) as process:  # fmt: skip
         os.close(theirs)
-        written, deadline = b"", time.monotonic() + 100
+        written, deadline = b"", time.monotonic() + LONG
         while time.monotonic() < deadline:
             try:
                 chunk = os.read(ours, 65536)
@@ -448,7 +449,7 @@ def in_terminal(
                 os.write(ours, b"\x03")
                 stop = False
         os.close(ours)
-        return process.wait(timeout=60), written
+        return process.wait(timeout=LONG), written
 
 
 def test_a_run_in_a_terminal_ends_with_its_block_its_scores_and_its_folder(tmp_path: Path) -> None:

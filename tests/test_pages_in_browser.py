@@ -16,7 +16,7 @@ from mdp.io.evaluation.job import run_evaluation
 from mdp.io.report.job import run_report
 from mdp.io.studies.taxonomy import run_taxonomy
 from mdp.io.training.job import run_finetuning, run_pretraining
-from tests.browsing import Visit, chromium, stand, visit
+from tests.browsing import Visit, chromium, eventually, stand, visit
 from tests.conftest import ROOT
 from tests.small_runs import request
 from tests.test_atlas import ideal_run, small_run
@@ -197,8 +197,7 @@ def test_a_fault_that_is_put_into_a_page_is_seen(
     with visit(browser, tmp_path / "page.html") as opened:
         assert opened.audit() == []
         opened.page.evaluate(FAULTS[seen])
-        opened.page.wait_for_timeout(30)
-        assert any(seen in fault for fault in opened.audit()), opened.audit()
+        eventually(opened.page, lambda: any(seen in fault for fault in opened.audit()), seen)
 
 
 def test_the_policy_of_a_page_keeps_foreign_pictures_and_scripts_out(browser: Any, files: dict[str, Path]) -> None:
@@ -208,7 +207,7 @@ def test_the_policy_of_a_page_keeps_foreign_pictures_and_scripts_out(browser: An
             reasons: list[str] = []
             opened.page.on("requestfailed", lambda request, reasons=reasons: reasons.append(request.failure))
             opened.page.evaluate(f"new Image().src = 'https://example.org/x.png'; {script}")
-            opened.page.wait_for_timeout(50)
+            eventually(opened.page, lambda reasons=reasons: len(reasons) >= 2, "the end of both requests")
             assert reasons == ["csp", "csp"]
 
 
@@ -456,5 +455,5 @@ def test_the_map_takes_the_colours_of_the_scheme(browser: Any, files: dict[str, 
     with visit(browser, files["atlas"]) as opened, visit(browser, files["atlas"], scheme="dark") as dark:
         light = pixels(opened)
         stand(opened, 1280, "dark")
-        opened.page.wait_for_timeout(100)  # the page is told with its next frame
-        assert light != pixels(opened) == pixels(dark)
+        eventually(opened.page, lambda: pixels(opened) == pixels(dark), "the map in other colours")
+        assert light != pixels(dark)

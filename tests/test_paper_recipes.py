@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from mdp.io.recipe.request import Request
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.pretraining import describe_pretraining
 from tests.conftest import ROOT
+from tests.preloaded import run
 
 RECIPES = sorted((ROOT / "examples" / "recipes").rglob("*.yaml"))
 PAPER = ROOT / "examples" / "recipes" / "paper"
@@ -281,12 +280,9 @@ def test_recipe_list_prints_lines_or_json() -> None:
 
 
 def test_a_missing_folder_is_one_line_that_asks_for_the_folder(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mdp", "recipe", "list"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    done = run(["-m", "mdp", "recipe", "list"], tmp_path)
+    assert (done.code, done.out) == (2, "")
+    (line,) = done.err.splitlines()
     assert line.startswith("error: examples/recipes: no such folder; give the folder of the recipes")
     with pytest.raises(RecipeError, match="no such folder"):
         recipe_rows(ROOT / "README.md")

@@ -264,7 +264,7 @@ def test_two_runs_never_share_a_folder() -> None:
     run_pretraining(request(out=Path("run")))
     script = (
         "import pathlib, time, mdp.io.run.lock\n"
-        "with mdp.io.run.lock.locked(pathlib.Path('run')): print('held', flush=True); time.sleep(60)"
+        "with mdp.io.run.lock.locked(pathlib.Path('run')): print('held', flush=True); time.sleep(9999)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout

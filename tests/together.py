@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mdp.core.processes import Processes
 from mdp.io.processes.world import World
+from tests.patience import LONG
 
 Answer = TypeVar("Answer")
 Exchange = Callable[[Tensor], list[Tensor]]  # this process's tensor -> those of all, in order of rank
@@ -53,7 +54,7 @@ def worlds(size: int, work: Callable[[World], Answer]) -> list[Answer]:
 
 
 def _play(count: int, process: Callable[[int, Exchange], Answer]) -> list[Answer]:
-    barrier = threading.Barrier(count, timeout=20)
+    barrier = threading.Barrier(count, timeout=LONG)
     offered: list[Tensor] = [torch.empty(0)] * count
 
     def exchange(rank: int, tensor: Tensor) -> list[Tensor]:
