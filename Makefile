@@ -2,16 +2,25 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs gpu clean
+.PHONY: demo test style types suite docs gpu clean
 
 demo: .venv/demo
 	$(BIN)/mdp demo
 
+# side by side; all of them end, and one that fails makes the whole fail
 test: .venv/test
+	$(MAKE) --jobs 3 --keep-going style types suite
+
+style: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/test
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# files in the order of tests/conftest.py: those that take longest begin first
+suite: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 docs: .venv/test
 	$(BIN)/python -m sphinx -W --keep-going --nitpicky -q -E -a -d build/doctrees docs build/docs

@@ -1,21 +1,47 @@
 """Shared by all tests: Hypothesis without deadlines (CI machines are uneven), one thread, the optional real data."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
+
+from tests import preloaded
 
 settings.register_profile(
     "mdp", deadline=None, max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "30")),
     suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ,
 )  # fmt: skip
 settings.load_profile("mdp")
-torch.set_num_threads(1)  # small tensors: two threads mostly wait for each other
 
 ROOT = Path(__file__).resolve().parent.parent
+# What takes longest begins first, so that at the end no process works through a long file while others wait.
+FIRST = (
+    "test_distributed", "test_notebooks", "test_method_runs", "test_cli", "test_documented_commands", "test_security",
+    "test_survival", "test_jobs", "test_pages_in_browser", "test_docs", "test_methods", "test_export", "test_gallery",
+    "test_comparison", "test_networks_heads", "test_live", "test_examples", "test_help_examples",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        preloaded.begin()  # while the others collect
+        return  # this process hands out tests and runs none: it needs no torch
+    import torch  # noqa: PLC0415 - see above
+
+    torch.set_num_threads(1)  # small tensors: two threads mostly wait for each other
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # torch and all tests stay to the end: nobody need look through them for what can go
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))  # the others as they were
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,6 +55,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs, and what checks remember, end up in a folder of the test's own; what torch was set to is put back."""
+    import torch  # noqa: PLC0415 - as above
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
