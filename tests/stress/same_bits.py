@@ -30,7 +30,7 @@ def mdp(folder: Path, *words: str) -> str:
     )  # fmt: skip
     if done.returncode:
         sys.exit(f"mdp {' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
-    return done.stdout
+    return done.stdout.replace(os.getcwd(), "")  # warnings name files of the checkout
 
 
 def losses(run: Path) -> list[float]:
