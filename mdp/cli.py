@@ -19,6 +19,7 @@ from mdp import __version__
 from mdp.io.errors import MdpError, Preempted
 from mdp.io.export.targets import names as target_names
 from mdp.io.processes.ending import Ending, drop_output, end, launched, speaks, tell
+from mdp.io.processes.openmp import sleep_soon
 
 if TYPE_CHECKING:
     from mdp.io.recipe.request import Request
@@ -622,6 +623,7 @@ def checkpoint_diff(first: Path, second: Path, as_json: bool) -> None:
 
 def main() -> None:
     """The entry point: an `MdpError` becomes one clean line and its exit code; anything else is our bug."""
+    sleep_soon()
     code, words, say = 0, "", partial(click.echo, err=True)
     try:
         code = cli.main(prog_name="mdp", standalone_mode=False)
