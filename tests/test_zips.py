@@ -22,7 +22,7 @@ from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split, open_training
 from mdp.io.errors import DatasetError, MdpError
 from mdp.io.files import zips
-from mdp.io.files.reading import exists, found, is_dir, is_file, listed, read_bytes, stamp
+from mdp.io.files.reading import exists, is_dir, is_file, listed, locate, read_bytes, stamp
 from mdp.io.recipe.layers import as_layer, resolve
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.training.job import run_pretraining
@@ -161,7 +161,7 @@ def test_archives_above_the_root_or_in_others_are_not_looked_into(tmp_path: Path
     assert not exists(root, root / "train" / "a")
     assert not exists(root, root / "train" / "b")
     assert not is_dir(root / "outer.zip" / "inner.zip")
-    assert found(root, root / "train") == root / "train"
+    assert locate(root, root / "train") == root / "train"
 
 
 def test_a_folder_may_be_called_as_an_archive_is(tmp_path: Path) -> None:

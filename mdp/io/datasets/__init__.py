@@ -2,7 +2,7 @@
 
 A module has `LABELS`, `SPLITS` (official counts), `TRAIN` and `VAL` (splits used by default), `HOME` (where to get
 it), `TERMS` (its licence in a sentence), `samples(root, split)` and `read(sample)`; where there is one, `SCHEDULE` (the
-published one for fine-tuning), and where something is known to go wrong, `MISTAKES`.  What the rest of mdp sees is a
+published one for fine-tuning), and where something is known to go wrong, `MISTAKES`.  The rest of mdp sees a
 `Dataset`, whichever it came from.
 """
 
@@ -22,8 +22,8 @@ __all__ = ["Dataset", "Sample", "labels_of", "load", "names", "open_split"]
 
 def names() -> list[str]:
     """The built-in datasets, by file name; nothing is imported."""
-    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-    return sorted(name.replace("_", "-") if name.startswith("shapes") else name for name in found)
+    modules = (module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(name.replace("_", "-") if name.startswith("shapes") else name for name in modules)
 
 
 def load(name: str) -> Dataset:

@@ -95,7 +95,7 @@ class DetailedModule(DatasetModule, Protocol):
 
     @property
     def detail(self) -> Callable[[list[Sample]], str]:
-        """What is worth saying, in a few words."""
+        """A remark on the files, in a few words."""
 
 
 def open_split(dataset: Dataset, root: Path, split: str) -> tuple[list[Sample], str]:

@@ -15,7 +15,7 @@ from mdp.io.datasets._layouts import files_in, home_of, names_of, paired
 from mdp.io.datasets._pixels import read_packed_labels, read_rgb
 from mdp.io.errors import DatasetError
 from mdp.io.files.colormap import voc_colormap
-from mdp.io.files.reading import found, is_dir
+from mdp.io.files.reading import is_dir, locate
 from mdp.label_space import LabelSpace
 
 TERMS = (
@@ -55,9 +55,9 @@ def home(size: int) -> str:
 def samples_of(size: int, root: Path, split: str) -> list[Sample]:
     """The images of train-semi or validation.  Raises DatasetError saying what is missing."""
     name = f"imagenet_s{size}"
-    places = (f"ImageNetS{size}", f"ImageNetS/ImageNetS{size}", f"imagenet_s/ImageNetS{size}", ".")
-    place = home_of(name, root, places, f"{split}-segmentation", home(size))
-    photos, labels = found(root, place / split), found(root, place / f"{split}-segmentation")
+    homes = (f"ImageNetS{size}", f"ImageNetS/ImageNetS{size}", f"imagenet_s/ImageNetS{size}", ".")
+    edition = home_of(name, root, homes, f"{split}-segmentation", home(size))
+    photos, labels = locate(root, edition / split), locate(root, edition / f"{split}-segmentation")
     folders = [photos / entry for entry in names_of(photos) if is_dir(photos / entry)]
     known = {category.wordnet for category in categories(size)}
     strange = sorted(folder.name for folder in folders if folder.name not in known)

@@ -22,22 +22,22 @@ _LIST_BYTES = 2**28  # the list of ImageNet's 1,281,167 photos has 77 MB
 _LINE = 1024  # characters of a list's line
 
 
-def home_of(name: str, root: Path, places: Sequence[str], marker: str, home: str) -> Path:
-    """The folder, among `places` under `root`, that holds `marker`, if only in a zip archive.
+def home_of(name: str, root: Path, folders: Sequence[str], marker: str, home: str) -> Path:
+    """The folder, among `folders` under `root`, that holds `marker`, if only in a zip archive.
 
-    What is in it is to be asked of `found`.  Raises Absent naming all of them.
+    What is in it is to be asked of `locate`.  Raises Absent naming all of them.
     """
-    for place in places:
-        if exists(root, root / place / marker):
-            return root / place
-    looked = ", ".join(str(root / place / marker) for place in places)
+    for folder in folders:
+        if exists(root, root / folder / marker):
+            return root / folder
+    looked = ", ".join(str(root / folder / marker) for folder in folders)
     there = contents(root) if is_dir(root) else f"there is no folder {root}: set --root or MDP_DATA"
-    there += _unusable_in(root / place for place in places if place != ".")
+    there += _unusable_in(root / folder for folder in folders if folder != ".")
     raise Absent(f"{name}: not found; looked for {looked} ({there}); {home}")
 
 
 def contents(folder: Path) -> str:
-    """What a folder has, or the nearest one above it that is there, for error messages."""
+    """The first names in a folder, or in the nearest one above it that is there, for error messages."""
     while not is_dir(folder) and folder != folder.parent:
         folder = folder.parent
     entries = sorted(printable(name) for name in _entries(folder))
@@ -97,15 +97,15 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
         text = read_bytes(str(path), "list file", _LIST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{printable(path)}: the list file is not UTF-8 text: {error.reason}") from error
-    found = []
+    lines = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         if has_controls(line.replace("\t", "")):
             raise DatasetError(f"{printable(path)}: line {number}: control characters in {shown(line)}")
         if len(line) > _LINE:
             raise DatasetError(f"{printable(path)}: line {number}: {len(line)} characters; a line has at most {_LINE}")
         if line.strip():
-            found.append((number, line.strip()))
-    return found
+            lines.append((number, line.strip()))
+    return lines
 
 
 def ids_of(path: Path) -> list[str]:
@@ -139,4 +139,4 @@ def files_in(folder: Path, *suffixes: str) -> list[Path]:
 def files_below(folder: Path, ending: str) -> list[Path]:
     """The files, in all the folders in a folder, whose names end so, sorted; none if there is no such folder."""
     folders = [folder / name for name in names_of(folder) if is_dir(folder / name)]
-    return [place / name for place in folders for name in names_of(place) if name.endswith(ending)]
+    return [inner / name for inner in folders for name in names_of(inner) if name.endswith(ending)]

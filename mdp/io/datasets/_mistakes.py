@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Mistake(NamedTuple):
-    """What the label maps seem to be, and the YAML lines that would read them, where a YAML file describes them."""
+    """A guess at what the label maps are, and the YAML lines that would read them, where a YAML file describes them."""
 
     kind: str
     advice: str
@@ -38,7 +38,7 @@ def _nothing(maps: LabelMaps) -> Mistake | None:
 
 
 class Mistakes(NamedTuple):
-    """What is known to go wrong with a dataset."""
+    """The ways in which the files of a dataset are known to go wrong."""
 
     edition: tuple[str, str] = ("", "")  # a folder's name (a pattern) that shows another edition, and what to do then
     colored: str = ""  # what label maps in colour are

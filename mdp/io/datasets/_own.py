@@ -388,28 +388,28 @@ def _unlabelled(name: str, folder: Path, border: str) -> list[Sample]:
     """
     if not is_dir(folder):
         raise Absent(f"{name}: the folder {printable(folder)} is missing")
-    found: list[Path] = []
-    seen: set[str] = set()
+    paths: list[Path] = []
+    visited: set[str] = set()  # real paths: two links may lead to one folder, or back to one above
     waiting = [folder]
     while waiting:
-        place = waiting.pop()
-        _refuse(way_out(place, border), printable(place))
-        real = os.path.realpath(place)
-        if real not in seen:
-            seen.add(real)
-            folders, photos = _within(place, border)
+        current = waiting.pop()
+        _refuse(way_out(current, border), printable(current))
+        real = os.path.realpath(current)
+        if real not in visited:
+            visited.add(real)
+            folders, photos = _within(current, border)
             waiting += folders
-            found += photos
-    return [Sample(str(path), "", name) for path in sorted(found)]
+            paths += photos
+    return [Sample(str(path), "", name) for path in sorted(paths)]
 
 
-def _within(place: Path, border: str) -> tuple[list[Path], list[Path]]:
+def _within(folder: Path, border: str) -> tuple[list[Path], list[Path]]:
     """The folders and the photos in a folder, hidden ones left out."""
     folders, photos = [], []
     try:
-        entries = [(place / name, odd) for name, odd in listed(place)]
+        entries = [(folder / name, odd) for name, odd in listed(folder)]
     except OSError as error:
-        raise ResourceError(f"{printable(place)}: the folder cannot be read: {error.strerror}") from error
+        raise ResourceError(f"{printable(folder)}: the folder cannot be read: {error.strerror}") from error
     for path, odd in entries:
         if path.name.startswith("."):
             continue

@@ -1,4 +1,4 @@
-"""What reads pixels for dataset files: NumPy and Pillow are imported when the first photo or label map is read.
+"""Readers of pixels for dataset files: NumPy and Pillow are imported when the first photo or label map is read.
 
 Names, classes, counts and terms of datasets need neither, and `mdp datasets` answers without them.
 """

@@ -36,8 +36,8 @@ def generated(dataset: str, split: str, count: int) -> list[Sample]:
     return [Sample(name, f"{name} (labels)", dataset) for name in names]
 
 
-def true_relation(one: Mapping[str, str], name: str, two: Mapping[str, str], other: str) -> str:
-    """What a class of a taxonomy is to a class of another one, by what they mean in the world.
+def true_relation(first: Mapping[str, str], name: str, second: Mapping[str, str], other: str) -> str:
+    """The relation of a class of a taxonomy to a class of another, by what they mean in the world.
 
     It is the same, a part of it, the whole of it, overlaps with it, or is apart from it.
 
@@ -45,8 +45,8 @@ def true_relation(one: Mapping[str, str], name: str, two: Mapping[str, str], oth
     >>> true_relation(meaning, "round", {"disc": "disc", "ring": "ring", "star": "ring"}, "disc")
     'whole'
     """
-    here = {thing for thing, label in one.items() if label == name}
-    there = {thing for thing, label in two.items() if label == other}
+    here = {thing for thing, label in first.items() if label == name}
+    there = {thing for thing, label in second.items() if label == other}
     if here == there:
         return "same"
     if not here & there:

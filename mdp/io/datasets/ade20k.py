@@ -10,7 +10,7 @@ from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
 from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
-from mdp.io.files.reading import found
+from mdp.io.files.reading import locate
 from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "MISTAKES", "SCHEDULE", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
@@ -83,7 +83,7 @@ _FOLDERS = {"train": "training", "val": "validation"}
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing."""
     home = home_of("ade20k", root, ("ADEChallengeData2016", "ade20k", "ade", "."), "annotations", HOME)
-    images, labels = (found(root, home / kind / _FOLDERS[split]) for kind in ("images", "annotations"))
+    images, labels = (locate(root, home / kind / _FOLDERS[split]) for kind in ("images", "annotations"))
     return paired("ade20k", [(image, labels / f"{image.stem}.png") for image in files_in(images, ".jpg")], HOME)
 
 

@@ -11,7 +11,7 @@ from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
 from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.datasets.cityscapes import CLASSES, COLORS
-from mdp.io.files.reading import exists, found
+from mdp.io.files.reading import exists, locate
 from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "MISTAKES", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
@@ -28,18 +28,18 @@ TERMS = (
     "Photos and labels may be used without fee for educational, research and not-for-profit purposes; see the licence "
     "on the BDD100K site for all others."
 )
-_PLACES = ("bdd100k", "BDD100K", "bdd100k/bdd100k", ".")
+_HOMES = ("bdd100k", "BDD100K", "bdd100k/bdd100k", ".")
 
 
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing."""
-    old = next((root / place for place in _PLACES if exists(root, root / place / "seg" / "labels" / split)), None)
+    old = next((root / folder for folder in _HOMES if exists(root, root / folder / "seg" / "labels" / split)), None)
     if old:
         images, labels, ending = old / "seg" / "images" / split, old / "seg" / "labels" / split, "_train_id.png"
     else:
-        home = home_of("bdd100k", root, _PLACES, f"labels/sem_seg/masks/{split}", HOME)
+        home = home_of("bdd100k", root, _HOMES, f"labels/sem_seg/masks/{split}", HOME)
         images, labels, ending = home / "images" / "10k" / split, home / "labels" / "sem_seg" / "masks" / split, ".png"
-    photos, maps = files_in(found(root, images), ".jpg"), found(root, labels)
+    photos, maps = files_in(locate(root, images), ".jpg"), locate(root, labels)
     return paired("bdd100k", [(photo, maps / f"{photo.stem}{ending}") for photo in photos], HOME)
 
 

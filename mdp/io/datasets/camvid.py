@@ -9,7 +9,7 @@ from pathlib import Path
 from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
-from mdp.io.files.reading import found
+from mdp.io.files.reading import locate
 from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
@@ -34,6 +34,6 @@ TERMS = "For the terms of photos and labels see the CamVid page of the Universit
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train, val or test.  Raises DatasetError saying what is missing."""
     home = home_of("camvid", root, ("CamVid", "camvid", "."), f"{split}annot", HOME)
-    images, labels = found(root, home / split), found(root, home / f"{split}annot")
+    images, labels = locate(root, home / split), locate(root, home / f"{split}annot")
     pairs = [(image, labels / f"{image.stem}.png") for image in files_in(images, ".png", ".jpg")]
     return paired("camvid", pairs, HOME)

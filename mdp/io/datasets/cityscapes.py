@@ -10,7 +10,7 @@ from mdp.io.datasets._dataset import Pair, Sample, by_label_space, read_pair
 from mdp.io.datasets._layouts import contents, files_below, home_of, paired
 from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.errors import DatasetError
-from mdp.io.files.reading import found
+from mdp.io.files.reading import locate
 from mdp.label_space import IGNORE, LabelSpace
 
 # fmt: off
@@ -54,7 +54,7 @@ TERMS = (
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing, or when both encodings are mixed."""
     home = home_of("cityscapes", root, ("cityscapes", "Cityscapes", "."), "leftImg8bit", HOME)
-    photos, labels = found(root, home / "leftImg8bit" / split), found(root, home / "gtFine" / split)
+    photos, labels = locate(root, home / "leftImg8bit" / split), locate(root, home / "gtFine" / split)
     images, maps = files_below(photos, "_leftImg8bit.png"), files_below(labels, "Ids.png")
     kinds = [kind for kind in ("labelTrainIds", "labelIds") if any(path.name.endswith(f"_{kind}.png") for path in maps)]
     if images and not kinds:

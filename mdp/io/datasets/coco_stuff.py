@@ -11,7 +11,7 @@ from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
 from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.files.colormap import voc_colormap
-from mdp.io.files.reading import found
+from mdp.io.files.reading import locate
 from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "MISTAKES", "SCHEDULE", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
@@ -65,9 +65,9 @@ TERMS = (
 
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing."""
-    places = ("coco_stuff164k", "coco_stuff", "coco", ".")
-    home = home_of("coco_stuff", root, places, f"annotations/{split}2017", HOME)
-    images, labels = (found(root, home / kind / f"{split}2017") for kind in ("images", "annotations"))
+    folders = ("coco_stuff164k", "coco_stuff", "coco", ".")
+    home = home_of("coco_stuff", root, folders, f"annotations/{split}2017", HOME)
+    images, labels = (locate(root, home / kind / f"{split}2017") for kind in ("images", "annotations"))
     return paired("coco_stuff", [(image, labels / f"{image.stem}.png") for image in files_in(images, ".jpg")], HOME)
 
 

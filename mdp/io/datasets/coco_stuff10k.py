@@ -12,7 +12,7 @@ from mdp.io.datasets._layouts import files_in, home_of, ids_of, paired
 from mdp.io.datasets._pixels import read_label_mat, read_rgb
 from mdp.io.datasets.coco_stuff import CLASSES, NEVER
 from mdp.io.files.colormap import voc_colormap
-from mdp.io.files.reading import exists, found
+from mdp.io.files.reading import exists, locate
 from mdp.label_space import LabelSpace
 
 LABELS = LabelSpace(
@@ -47,12 +47,12 @@ def samples(root: Path, split: str) -> list[Sample]:
     home = home_of("coco_stuff10k", root, ("coco_stuff10k", "cocostuff-10k-v1.1", "."), "imageLists", HOME)
     images, labels = home / "images", home / "annotations"
     if exists(root, labels / f"{split}2014"):
-        labels = found(root, labels / f"{split}2014")
-        photos = files_in(found(root, images / f"{split}2014"), ".jpg")
+        labels = locate(root, labels / f"{split}2014")
+        photos = files_in(locate(root, images / f"{split}2014"), ".jpg")
         pairs = [(photo, labels / f"{photo.stem}_labelTrainIds.png") for photo in photos]
     else:
-        ids = ids_of(found(root, home / "imageLists" / f"{split}.txt"))
-        images, labels = found(root, images), found(root, labels)
+        ids = ids_of(locate(root, home / "imageLists" / f"{split}.txt"))
+        images, labels = locate(root, images), locate(root, labels)
         pairs = [(images / f"{stem}.jpg", labels / f"{stem}.mat") for stem in ids]
     return paired("coco_stuff10k", pairs, HOME)
 

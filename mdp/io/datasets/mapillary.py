@@ -10,7 +10,7 @@ from pathlib import Path
 from mdp.io.datasets._dataset import Absent, Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import contents, files_in, home_of, paired
-from mdp.io.files.reading import exists, found
+from mdp.io.files.reading import exists, locate
 from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
@@ -50,7 +50,7 @@ TERMS = (
     "Photos and labels are for research only, under the Mapillary Vistas Dataset Research Use Licence that comes with "
     "them; see the Mapillary site for commercial use."
 )
-_PLACES = ("mapillary", "Mapillary", "mapillary_vistas", "mapillary-vistas-dataset_public_v2.0",
+_HOMES = ("mapillary", "Mapillary", "mapillary_vistas", "mapillary-vistas-dataset_public_v2.0",
            "mapillary-vistas-dataset_public_v1.2", "mapillary-vistas-dataset_public_v1.1", ".")  # fmt: skip
 _FOLDERS = {"train": "training", "val": "validation"}
 
@@ -60,11 +60,11 @@ def samples_of(name: str, versions: tuple[str, ...], root: Path, split: str) -> 
 
     Raises DatasetError saying what is missing.
     """
-    home = home_of(name, root, _PLACES, f"{_FOLDERS[split]}/images", HOME) / _FOLDERS[split]
-    labels = next((found(root, home / place) for place in versions if exists(root, home / place)), None)
+    home = home_of(name, root, _HOMES, f"{_FOLDERS[split]}/images", HOME) / _FOLDERS[split]
+    labels = next((locate(root, home / folder) for folder in versions if exists(root, home / folder)), None)
     if labels is None:
-        raise Absent(f"{name}: no {' or '.join(str(home / place) for place in versions)} ({contents(home)}); {HOME}")
-    photos = files_in(found(root, home / "images"), ".jpg")
+        raise Absent(f"{name}: no {' or '.join(str(home / folder) for folder in versions)} ({contents(home)}); {HOME}")
+    photos = files_in(locate(root, home / "images"), ".jpg")
     return paired(name, [(photo, labels / f"{photo.stem}.png") for photo in photos], HOME)
 
 

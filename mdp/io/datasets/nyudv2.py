@@ -12,7 +12,7 @@ from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, lines_of, paired
 from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.files.colormap import voc_colormap
-from mdp.io.files.reading import exists, found
+from mdp.io.files.reading import exists, locate
 from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "MISTAKES", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
@@ -42,7 +42,7 @@ HOME = (
 TERMS = (
     "For the terms of photos and labels see the NYU Depth V2 page of its makers, and Gupta et al. for the 40 classes."
 )
-_PLACES = ("nyudv2", "NYUDepthv2", "nyuv2", "NYUv2", "nyu", ".")
+_HOMES = ("nyudv2", "NYUDepthv2", "nyuv2", "NYUv2", "nyu", ".")
 _FOLDERS = (("{split}/rgb", "{split}/labels_40"), ("images/{split}", "annotations/{split}"))
 
 
@@ -50,15 +50,15 @@ def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or test.  Raises DatasetError saying what is missing."""
     for pattern in _FOLDERS:
         photo_folder, label_folder = (text.format(split=split) for text in pattern)
-        for home in (root / place for place in _PLACES):
+        for home in (root / folder for folder in _HOMES):
             if exists(root, home / photo_folder) and exists(root, home / label_folder):
-                photos, labels = found(root, home / photo_folder), found(root, home / label_folder)
+                photos, labels = locate(root, home / photo_folder), locate(root, home / label_folder)
                 images = files_in(photos, ".jpg", ".png")
                 return paired("nyudv2", [(image, labels / f"{image.stem}.png") for image in images], HOME)
-    home = home_of("nyudv2", root, _PLACES, "Label", HOME)
-    photos, labels = found(root, home / "RGB"), found(root, home / "Label")
+    home = home_of("nyudv2", root, _HOMES, "Label", HOME)
+    photos, labels = locate(root, home / "RGB"), locate(root, home / "Label")
     # a line is an id, a photo, or a photo and more
-    stems = [PurePath(line.split()[0]).stem for line in lines_of(found(root, home / f"{split}.txt"))]
+    stems = [PurePath(line.split()[0]).stem for line in lines_of(locate(root, home / f"{split}.txt"))]
     by_stem = {path.stem: path for path in files_in(photos, ".jpg", ".png")}
     pairs = [(by_stem.get(stem, photos / f"{stem}.jpg"), labels / f"{stem}.png") for stem in stems]
     return paired("nyudv2", pairs, HOME)

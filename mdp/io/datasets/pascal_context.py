@@ -15,7 +15,7 @@ from mdp.io.datasets._layouts import contents, home_of, ids_of, paired
 from mdp.io.datasets._pixels import count_values, read_label_mat, read_labels, read_rgb
 from mdp.io.errors import DatasetError
 from mdp.io.files.colormap import voc_colormap
-from mdp.io.files.reading import exists, found, is_file
+from mdp.io.files.reading import exists, is_file, locate
 from mdp.label_space import LabelSpace
 
 # fmt: off
@@ -75,13 +75,13 @@ _LOOKS = 40  # label maps that are looked into
 def samples_of(name: str, root: Path, split: str) -> list[Sample]:
     """The images of train or val under the dataset's name.  Raises DatasetError saying what is missing."""
     voc = home_of(name, root, ("VOCdevkit/VOC2010", "VOC2010", "."), "JPEGImages", HOME)
-    lists = [found(root, voc / "ImageSets" / kind / f"{split}.txt") for kind in ("SegmentationContext", "Main")]
+    lists = [locate(root, voc / "ImageSets" / kind / f"{split}.txt") for kind in ("SegmentationContext", "Main")]
     ids = ids_of(next((path for path in lists if is_file(path)), lists[0]))
-    places = [voc / kind for kind in _KINDS] + [root / "pascal_context" / kind for kind in _KINDS]
-    labels = next((found(root, place) for place in places if exists(root, place)), None)
+    folders = [voc / kind for kind in _KINDS] + [root / "pascal_context" / kind for kind in _KINDS]
+    labels = next((locate(root, folder) for folder in folders if exists(root, folder)), None)
     if labels is None:
         raise Absent(f"{name}: none of {', '.join(_KINDS)} ({contents(voc)}); {HOME}")
-    photos, suffix = found(root, voc / "JPEGImages"), _KINDS[labels.name]
+    photos, suffix = locate(root, voc / "JPEGImages"), _KINDS[labels.name]
     pairs = paired(name, [(photos / f"{stem}.jpg", labels / f"{stem}{suffix}") for stem in ids], HOME)
     if _KINDS[labels.name] == ".png":
         _refuse_other_order(pairs, labels)

@@ -11,7 +11,7 @@ from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import home_of, ids_of, paired
 from mdp.io.datasets.voc import CLASSES, SBD
 from mdp.io.files.colormap import voc_colormap
-from mdp.io.files.reading import found
+from mdp.io.files.reading import locate
 from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
@@ -30,6 +30,6 @@ TERMS = (
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or val.  Raises DatasetError saying what is missing."""
     home = home_of("sbd", root, (*SBD, "dataset", "."), "cls", HOME)
-    photos, labels = found(root, home / "img"), found(root, home / "cls")
-    ids = ids_of(found(root, home / f"{split}.txt"))
+    photos, labels = locate(root, home / "img"), locate(root, home / "cls")
+    ids = ids_of(locate(root, home / f"{split}.txt"))
     return paired("sbd", [(photos / f"{name}.jpg", labels / f"{name}.mat") for name in ids], HOME)

@@ -10,7 +10,7 @@ from mdp.io.datasets._dataset import Sample
 from mdp.io.datasets._dataset import read_pair as read
 from mdp.io.datasets._layouts import files_in, home_of, paired
 from mdp.io.files.colormap import voc_colormap
-from mdp.io.files.reading import found
+from mdp.io.files.reading import locate
 from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "SPLITS", "TERMS", "TRAIN", "VAL", "read", "samples"]
@@ -37,6 +37,6 @@ TERMS = "For the terms of photos and labels see the SUN RGB-D page of Princeton.
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train or test.  Raises DatasetError saying what is missing."""
     home = home_of("sunrgbd", root, ("SUNRGBD", "sunrgbd", "SUNRGB-D", "."), f"semseg-label37/{split}", HOME)
-    photos, labels = found(root, home / "image" / split), found(root, home / "semseg-label37" / split)
+    photos, labels = locate(root, home / "image" / split), locate(root, home / "semseg-label37" / split)
     pairs = [(photo, labels / f"{photo.stem.removeprefix('img-'):0>8}.png") for photo in files_in(photos, ".jpg")]
     return paired("sunrgbd", pairs, HOME)

@@ -14,7 +14,7 @@ from mdp.io.datasets._layouts import home_of, ids_of, lines_of, paired
 from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 from mdp.io.errors import DatasetError
 from mdp.io.files.colormap import voc_colormap
-from mdp.io.files.reading import found, is_dir, is_file
+from mdp.io.files.reading import is_dir, is_file, locate
 from mdp.label_space import LabelSpace
 
 __all__ = ["HOME", "LABELS", "MISTAKES", "SCHEDULE", "SPLITS", "TERMS", "TRAIN", "VAL", "detail", "read", "samples"]
@@ -45,11 +45,11 @@ SBD = ("benchmark_RELEASE/dataset", "sbd", "SBD", "VOCdevkit/benchmark_RELEASE/d
 def samples(root: Path, split: str) -> list[Sample]:
     """The images of train, val or trainaug.  Raises DatasetError saying what is missing."""
     voc = home_of("voc", root, ("VOCdevkit/VOC2012", "VOC2012", "."), "JPEGImages", HOME)
-    lists = found(root, voc / "ImageSets" / "Segmentation")
-    photos, own = found(root, voc / "JPEGImages"), found(root, voc / "SegmentationClass")
+    lists = locate(root, voc / "ImageSets" / "Segmentation")
+    photos, own = locate(root, voc / "JPEGImages"), locate(root, voc / "SegmentationClass")
     if split != "trainaug":
         return _listed(ids_of(lists / f"{split}.txt"), photos, own)
-    augmented = found(root, voc / "SegmentationClassAug")
+    augmented = locate(root, voc / "SegmentationClassAug")
     names = ids_of(lists / "train.txt")
     if is_dir(augmented):
         return _listed(names, photos, own) + _listed(_augmented(lists, names), photos, augmented)
@@ -72,8 +72,8 @@ def _augmented(lists: Path, own: list[str]) -> list[str]:
 def _with_sbd(root: Path, photos: Path, lists: Path, own: list[str]) -> list[Sample]:
     """SBD's own layout: `.mat` files."""
     sbd = home_of("voc trainaug (SBD)", root, SBD, "cls", HOME)
-    ids = {name for part in ("train.txt", "val.txt") for name in ids_of(found(root, sbd / part))}
-    labels = found(root, sbd / "cls")
+    ids = {name for part in ("train.txt", "val.txt") for name in ids_of(locate(root, sbd / part))}
+    labels = locate(root, sbd / "cls")
     pairs = [(photos / f"{name}.jpg", labels / f"{name}.mat") for name in _rest(ids, own, lists)]
     return paired("voc", pairs, HOME)
 

@@ -207,13 +207,13 @@ def _from_colors(path: str, pixels: NDArray[np.uint8], table: Mapping[RGB, int] 
     for start in range(0, len(pixels), rows):  # in bands: the numbers on the way take ten times the memory of labels
         code = pixels[start : start + rows].astype(np.int32) @ np.array([65536, 256, 1], dtype=np.int32)
         # a search in the short table: sorting all pixels takes ten times as long
-        place = np.searchsorted(keys, code).clip(max=max(len(keys) - 1, 0))
-        outside = keys[place] != code if len(keys) else np.ones(code.shape, dtype=bool)
+        nearest = np.searchsorted(keys, code).clip(max=max(len(keys) - 1, 0))
+        outside = keys[nearest] != code if len(keys) else np.ones(code.shape, dtype=bool)
         if outside.any():
-            found, counts = np.unique(code[outside], return_counts=True)
-            strange.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+            codes, counts = np.unique(code[outside], return_counts=True)
+            strange.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
         elif not strange:
-            raw[start : start + rows] = values[place]
+            raw[start : start + rows] = values[nearest]
         if len(strange) > _COLORS:
             break
     if strange:
@@ -292,7 +292,7 @@ def _header(path: str, data: bytes, formats: tuple[str, ...], what: str) -> Imag
 def _refuse_claims(data: bytes) -> None:
     """Raises ValueError for headers that make Pillow allocate, or work, long before it looks at the pixels."""
     if data[:4] == b"RIFF" and data[12:16] == b"VP8X":
-        width, height = (1 + int.from_bytes(data[place : place + 3], "little") for place in (24, 27))
+        width, height = (1 + int.from_bytes(data[start : start + 3], "little") for start in (24, 27))
         if width * height > _PIXELS:
             raise ValueError(f"{width} x {height} pixels; at most {_PIXELS} are read")
     run_length = data[:2] == b"BM" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
@@ -325,19 +325,19 @@ def _jpeg_scans(data: bytes) -> int:
 
     What else may follow the picture, such as a film, has none.
     """
-    place, scans = 2, 0
-    while scans <= _SCANS and (found := _MARKER.search(data, place)):
-        marker, place = data[found.end() - 1], found.end()
+    position, scans = 2, 0
+    while scans <= _SCANS and (match := _MARKER.search(data, position)):
+        marker, position = data[match.end() - 1], match.end()
         if marker == 0xD9:  # end of the picture
             break
         scans += marker == 0xDA
         if marker not in (0x01, 0xD8):  # all others have a length
-            place += int.from_bytes(data[place : place + 2])
+            position += int.from_bytes(data[position : position + 2])
     return scans
 
 
 def _refuse_stand_ins(path: str, data: bytes, what: str) -> None:
-    """Raises DatasetError for what lies in the place of images after a copy or download went wrong."""
+    """Raises DatasetError for what stands in for an image after a copy or download went wrong."""
     if not data:
         raise DatasetError(f"{path}: the {what} is empty; replace it")
     if data.startswith(b"version https://git-lfs"):
@@ -361,18 +361,18 @@ def _check_png(path: str, data: bytes) -> None:
     """
     if data[12:16] != b"IHDR" or data[8:12] != b"\0\0\0\r":
         raise DatasetError(f"{path}: damaged: it does not begin with its header; replace the file")
-    place = len(_PNG)
-    while place + 12 <= len(data):
-        end = place + 8 + int.from_bytes(data[place : place + 4])
-        kind = data[place + 4 : place + 8]
-        if zlib.crc32(memoryview(data)[place + 4 : end]) != int.from_bytes(data[end : end + 4]):
+    start = len(_PNG)
+    while start + 12 <= len(data):
+        end = start + 8 + int.from_bytes(data[start : start + 4])
+        kind = data[start + 4 : start + 8]
+        if zlib.crc32(memoryview(data)[start + 4 : end]) != int.from_bytes(data[end : end + 4]):
             name = printable(kind.decode("ascii", "replace"))
             raise DatasetError(f"{path}: damaged: the checksum of its {name} chunk is wrong; replace the file")
-        if kind == b"IHDR" and place > len(_PNG):
+        if kind == b"IHDR" and start > len(_PNG):
             raise DatasetError(f"{path}: damaged: it has two headers; replace the file")
         if kind == b"IEND":
             return
-        place = end + 4
+        start = end + 4
     raise DatasetError(f"{path}: damaged: the file ends before its IEND chunk; replace the file")
 
 
@@ -385,7 +385,7 @@ def write_labels(path: Path, classes: NDArray[np.integer], colors: tuple[RGB, ..
 
 
 def label_image(classes: NDArray[np.integer], colors: tuple[RGB, ...]) -> Image.Image:
-    """What `write_labels` writes."""
+    """The image whose file `write_labels` writes."""
     if len(colors) > 255:
         return Image.fromarray(np.where(classes == IGNORE, 65535, classes).astype(np.uint16))
     image = Image.fromarray(np.where(classes == IGNORE, 255, classes).astype(np.uint8))

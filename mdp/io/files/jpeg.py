@@ -26,7 +26,7 @@ def simplejpeg() -> ModuleType | None:
 
 
 def decoder() -> str:
-    """What decodes JPEG photos here, with its version."""
+    """The decoder of JPEG photos on this machine, with its version."""
     library = simplejpeg()
     return f"simplejpeg {library.__version__}" if library else f"Pillow {PIL.__version__}"
 

@@ -100,9 +100,9 @@ def read_label_mat(path: str, variable: str | None = None) -> NDArray[np.integer
         if isinstance(value, np.ndarray) and value.ndim == 2 and min(value.shape) > 1
     }
     if len(maps) != 1 or variable not in (None, *maps):
-        found = printable(", ".join(list(variables)[:8]) or "nothing")[:200]
+        names = printable(", ".join(list(variables)[:8]) or "nothing")[:200]
         wanted = "one label matrix" if variable is None else f"the label matrix {variable}"
-        raise DatasetError(f"{path}: expected {wanted}, found {found}")
+        raise DatasetError(f"{path}: expected {wanted}, found {names}")
     ((name, values),) = maps.items()
     name = printable(name)[:80]
     if values.size > _PIXELS:
@@ -117,24 +117,24 @@ def read_label_mat(path: str, variable: str | None = None) -> NDArray[np.integer
 
 def _elements(data: memoryview, order: str, tickets: Iterator[int]) -> list[tuple[int, memoryview]]:
     """The (type, data) pairs that `data` is made of; each takes a ticket, of which a file has so many."""
-    found, place = [], 0
-    while place + 8 <= len(data):
-        kind, length = struct.unpack_from(order + "II", data, place)
+    elements, position = [], 0
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from(order + "II", data, position)
         if kind >> 16:  # small element: the length in the upper half, the data in the second word
             small = True
-            kind, length, body = kind & 0xFFFF, kind >> 16, place + 4
-            place += 8
+            kind, length, body = kind & 0xFFFF, kind >> 16, position + 4
+            position += 8
         else:
             small = False
-            body = place + 8
+            body = position + 8
             # compressed elements are not padded, all others are, to 8 bytes
-            place = body + (length if kind == _COMPRESSED else -(-length // 8) * 8)
+            position = body + (length if kind == _COMPRESSED else -(-length // 8) * 8)
         if body + length > len(data) or (small and length > 4):
             raise ValueError("an element is cut short")
-        found.append((kind, data[body : body + length]))
+        elements.append((kind, data[body : body + length]))
         if next(tickets, None) is None:
             raise ValueError(f"more than {_COUNT} elements")
-    return found
+    return elements
 
 
 def _matrix(body: memoryview, order: str, tickets: Iterator[int], depth: int) -> tuple[str, Any]:

@@ -59,15 +59,15 @@ def read_bytes(path: str, what: str, limit: int = _BYTES, error: type[MdpError] 
         zipped = zips.split(path)
         if zipped and zipped[1]:
             return _unzipped(*zipped, what, limit)
-        found = os.stat(path)
+        status = os.stat(path)
         # opening a named pipe would wait for ever, opening a device may do anything; the second look is for what
         # took the file's place in between
-        _refuse_others(found, name, what, limit, error)
+        _refuse_others(status, name, what, limit, error)
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(handle, "rb") as file:
-            found = os.fstat(handle)
-            _refuse_others(found, name, what, limit, error)
-            return file.read(found.st_size)
+            status = os.fstat(handle)
+            _refuse_others(status, name, what, limit, error)
+            return file.read(status.st_size)
     except (FileNotFoundError, NotADirectoryError) as reason:
         raise error(f"{name}: the {what} is missing") from reason
     except (PermissionError, MemoryError) as reason:
@@ -88,13 +88,13 @@ def _unzipped(path: str, inside: str, what: str, limit: int) -> bytes:
     return zips.read(held, entry, what, limit)
 
 
-def _refuse_others(found: os.stat_result, name: str, what: str, limit: int, error: type[MdpError]) -> None:
-    if stat.S_ISDIR(found.st_mode):
+def _refuse_others(status: os.stat_result, name: str, what: str, limit: int, error: type[MdpError]) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise error(f"{name}: expected a {what}, found a folder")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise error(f"{name}: expected a {what}, found a device or pipe")
-    if found.st_size > limit:
-        raise error(f"{name}: {found.st_size} bytes; a {what} has at most {limit}")
+    if status.st_size > limit:
+        raise error(f"{name}: {status.st_size} bytes; a {what} has at most {limit}")
 
 
 def _reason(error: BaseException) -> str:
@@ -112,7 +112,7 @@ def way_out(path: Path, border: str) -> str:
 
 
 def stray_entry(path: Path, border: str) -> str:
-    """What makes an entry of a dataset's folder unusable: no file, or a link out of the border; "" if nothing.
+    """Why an entry of a dataset's folder is unusable: no file, or a link out of the border; "" if nothing.
 
     Nothing is opened.
     """
@@ -134,7 +134,7 @@ def stray_entry(path: Path, border: str) -> str:
 
 
 class Stamp(NamedTuple):
-    """What changes when a file does."""
+    """Size and time of a file, one of which changes when the file does."""
 
     size: int  # bytes; -1 where there is no file
     changed: int  # nanoseconds; of a file in a zip archive, when the archive was changed
@@ -146,8 +146,8 @@ def stamp(path: str) -> Stamp:
     try:
         zipped = zips.split(path)
         if not zipped or not zipped[1]:
-            found = os.stat(path)
-            return Stamp(found.st_size, found.st_mtime_ns)
+            status = os.stat(path)
+            return Stamp(status.st_size, status.st_mtime_ns)
         held = zips.archive(zipped[0])
         entry = held.entry(zipped[1])
     except (OSError, ValueError, zips.Unusable):
@@ -182,10 +182,10 @@ def listed(folder: Path) -> list[tuple[str, bool]]:
     if held is None:
         with os.scandir(folder) as entries:
             return [(entry.name, not entry.is_file(follow_symlinks=False)) for entry in entries]
-    place, inside = held
-    if inside not in place.folders:
+    archive, inside = held
+    if inside not in archive.folders:
         raise FileNotFoundError(f"{printable(folder)}: no such folder")
-    return [(name, False) for name in place.files[inside]] + [(name, True) for name in place.folders[inside]]
+    return [(name, False) for name in archive.files[inside]] + [(name, True) for name in archive.folders[inside]]
 
 
 def _held(path: Path | str) -> tuple[zips.Archive, str] | None:
@@ -202,34 +202,35 @@ def _held(path: Path | str) -> tuple[zips.Archive, str] | None:
 
 
 def exists(root: Path, path: Path) -> bool:
-    """Whether `found` would find it."""
-    return bool(_places(root, path))
+    """Whether `locate` finds it."""
+    return bool(_matches(root, path))
 
 
-def found(root: Path, path: Path) -> Path:
+def locate(root: Path, path: Path) -> Path:
     """Where a file or folder lies: a zip archive below the root is read as if it were unpacked where it lies.
 
     What really is unpacked comes first.  The path itself where it is nowhere.  Raises DatasetError when two archives
     of one folder hold it.
     """
-    places = _places(root, path)
-    if len(places) > 1:
-        names = " and ".join(printable(place) for place in places[:2])
+    matches = _matches(root, path)
+    if len(matches) > 1:
+        names = " and ".join(printable(match) for match in matches[:2])
         raise DatasetError(f"{printable(path)}: there are {names}; remove the zip archive that is not meant")
-    return places[0] if places else path
+    return matches[0] if matches else path
 
 
-def _places(root: Path, path: Path) -> list[Path]:
+def _matches(root: Path, path: Path) -> list[Path]:
+    """The path where it is there, else its paths in those zip archives of the nearest folder above that hold it."""
     if is_dir(path) or is_file(path):
         return [path]
     for folder in path.parents:
         if folder != root and root not in folder.parents:
             break
         inside = path.relative_to(folder)
-        places = [place / inside for place in archives(folder) if not unusable(place)]
-        places = [place for place in places if is_dir(place) or is_file(place)]
-        if places:
-            return places
+        matches = [archive / inside for archive in archives(folder) if not unusable(archive)]
+        matches = [match for match in matches if is_dir(match) or is_file(match)]
+        if matches:
+            return matches
     return []
 
 

@@ -37,7 +37,7 @@ class Entry(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """What an archive holds, by folder; the top folder is ""."""
+    """The files and folders in an archive, by the folder they lie in; the top folder is ""."""
 
     path: str
     size: int
@@ -60,9 +60,9 @@ def split(path: str) -> tuple[str, str] | None:
 
 
 def archive(path: str) -> Archive:
-    """What the zip file holds.  Raises Unusable for one that is damaged or hostile, OSError as opening does."""
-    found = os.stat(path)
-    return _archive(path, found.st_size, found.st_mtime_ns)
+    """The contents of a zip file.  Raises Unusable for one that is damaged or hostile, OSError as opening does."""
+    status = os.stat(path)
+    return _archive(path, status.st_size, status.st_mtime_ns)
 
 
 def read(held: Archive, entry: Entry, what: str, limit: int) -> bytes:
@@ -70,8 +70,8 @@ def read(held: Archive, entry: Entry, what: str, limit: int) -> bytes:
     if entry.size > limit or entry.packed > limit + _SLACK:
         raise Unusable(f"{max(entry.size, entry.packed)} bytes; a {what} has at most {limit}")
     with open(held.path, "rb") as file:
-        found = os.fstat(file.fileno())
-        if (found.st_size, found.st_mtime_ns) != (held.size, held.changed):
+        status = os.fstat(file.fileno())
+        if (status.st_size, status.st_mtime_ns) != (held.size, held.changed):
             raise Unusable("the zip archive was changed while it was in use; start again")
         file.seek(entry.offset)
         header = file.read(_HEADER)
@@ -152,7 +152,7 @@ def _refuse_twice(twice: bool, info: zipfile.ZipInfo) -> None:
 
 
 def _reason(info: zipfile.ZipInfo) -> str:
-    """What keeps a file in an archive from being read; "" if nothing does."""
+    """Why a file in an archive is not read; "" if it is."""
     name, kind = info.orig_filename, stat.S_IFMT(info.external_attr >> 16)
     if info.flag_bits & 0x1:
         return "is encrypted; unpack it with its password"
