@@ -70,7 +70,7 @@ def test_the_worst_are_the_first_of_all_sorted_whatever_order_they_come_in(
         for place in order
     }
     expected = sorted(order, key=lambda place: (score[place], place))[:count]
-    assert [item.place for item in alone.of_all(ALONE)] == expected
+    assert [item.sample for item in alone.of_all(ALONE)] == expected
     assert [item.miou for item in alone.of_all(ALONE)] == [score[place] for place in expected]
     merged = halves[0].of_all(Both([half.of_all(ALONE) for half in halves]))  # type: ignore[arg-type]
     assert merged == alone.of_all(ALONE)

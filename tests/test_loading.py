@@ -174,6 +174,6 @@ def test_a_damaged_file_stops_the_loader_with_its_own_error(workers: int, tmp_pa
     union = LabelUnion([*pool.union.spaces, broken.labels])
     pool = Pool([*pool.samples, sample], {**pool.datasets, "camvid": broken}, union)
     batches = load(WholeItems(pool), iter([[(0, 0)], [(0, len(pool.samples) - 1)]]), workers)
-    assert next(batches)[0].place == 0
+    assert next(batches)[0].sample == 0
     with pytest.raises(DatasetError, match=r"gone\.png"):
         next(batches)

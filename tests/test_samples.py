@@ -99,7 +99,7 @@ def test_pixels_that_are_not_finite_are_magenta_and_come_first() -> None:
 def test_best_median_and_worst_are_in_order_and_none_is_shown_twice(count: int, each: int) -> None:
     scored = [Scored(i / 40, 100 + i) for i in range(count)]
     chosen = best_median_worst(scored, each)
-    assert len({item.place for _, item in chosen}) == len(chosen) == min(count, 3 * each)
+    assert len({item.sample for _, item in chosen}) == len(chosen) == min(count, 3 * each)
     kinds = [word for word, _ in chosen]
     assert kinds == sorted(kinds)
     by_kind = {word: [item.miou for kind, item in chosen if kind == word] for word in kinds}

@@ -88,10 +88,10 @@ def _checked(
         problems = tuple(Problem(**{**entry, "files": tuple(entry["files"])}) for entry in known["problems"])
         report = Report(dataset=dataset.name, split=role, images=len(samples), problems=problems)
         return report, [Print(row["image"], row["pixels"], row["look"]) for row in known["files"]], True
-    seen = check_samples(dataset, samples, workers, stop, tell)
-    report = judge(dataset, samples, seen, role, role == "train")
-    remember(cache, key, report, samples, stamps, seen)
-    return report, prints_of(samples, seen), False
+    observations = check_samples(dataset, samples, workers, stop, tell)
+    report = judge(dataset, samples, observations, role, role == "train")
+    remember(cache, key, report, samples, stamps, observations)
+    return report, prints_of(samples, observations), False
 
 
 # By itself
@@ -112,7 +112,7 @@ def run_check(names: Sequence[str], root: Path, workers: int | None, images: int
     prints: list[list[Print]] = []
     roles: list[str] = []
     with stop_on_signals() as stop:
-        for dataset, split, role in [found for name in names for found in _splits(name, root)]:
+        for dataset, split, role in [part for name in names for part in _splits(name, root)]:
             roles.append(role)
             try:
                 samples = open_split(dataset, root, split)[0]
@@ -124,12 +124,12 @@ def run_check(names: Sequence[str], root: Path, workers: int | None, images: int
             chosen = samples if every else [samples[i * count // (images or 1)] for i in range(images or 1)]
             progress.say(f"checking {dataset.name} {split}: {len(chosen):,} images")
             stamps = stamps_of_samples(chosen)
-            seen = check_samples(dataset, chosen, workers, lambda: bool(stop), progress.tell)
-            report = judge(dataset, chosen, seen, role, role == "train")
+            observations = check_samples(dataset, chosen, workers, lambda: bool(stop), progress.tell)
+            report = judge(dataset, chosen, observations, role, role == "train")
             if every and not generated(samples):
-                remember(cache, key_of((dataset, samples, role), stamps), report, samples, stamps, seen)
+                remember(cache, key_of((dataset, samples, role), stamps), report, samples, stamps, observations)
             reports.append(_in_full(report, dataset, split, count, every))
-            prints.append(prints_of(chosen, seen))
+            prints.append(prints_of(chosen, observations))
     return with_leaks(reports, prints, roles)
 
 

@@ -22,7 +22,7 @@ def is_own(dataset: Dataset) -> bool:
 
 
 def mistake_in(dataset: Dataset, pixels: NDArray[np.int64], samples: Sequence[Sample]) -> Mistake:
-    """What to do about values outside the label space, given the pixels of every raw value (65536)."""
+    """Advice about values outside the label space, given the pixels of every raw value (65536)."""
     maps = _label_maps(dataset, pixels, samples)
     published = _published(dataset, maps)
     if published:
@@ -49,7 +49,7 @@ def _published(dataset: Dataset, maps: LabelMaps) -> Mistake | None:
 
 
 def _of(dataset: Dataset) -> Mistakes:
-    """What is known of the dataset of that name, whichever way it is read."""
+    """The known mistakes of the dataset of that name, whichever way it is read."""
     return load(dataset.name).mistakes if dataset.name in names() else Mistakes()
 
 
@@ -61,7 +61,7 @@ def binary(dataset: Dataset) -> Mistake:
     return Mistake("binary_mask", f"{text}; name 255 as a class", lines if is_own(dataset) else ())
 
 
-def _shifted(dataset: Dataset, found: Set[int], unknown: Set[int]) -> Mistake | None:
+def _shifted(dataset: Dataset, values: Set[int], unknown: Set[int]) -> Mistake | None:
     """Values one above, or one below, those that are named."""
     space = dataset.labels
     named = {int(value): int(space.table[value]) for value in np.flatnonzero(space.table > IGNORE)}
@@ -69,8 +69,8 @@ def _shifted(dataset: Dataset, found: Set[int], unknown: Set[int]) -> Mistake | 
     if len(named) != high - low + 1 or len(named) < 2 or len(named) != len(space.classes):
         return None
     if unknown == {high + 1}:
-        shift, rest = 1, "" if low not in found else f", with {low} for unlabelled pixels"
-    elif unknown == {low - 1} and high not in found:
+        shift, rest = 1, "" if low not in values else f", with {low} for unlabelled pixels"
+    elif unknown == {low - 1} and high not in values:
         shift, rest = -1, ""
     else:
         return None
@@ -111,17 +111,17 @@ def _quoted(name: str) -> str:
 def suspicious(
     dataset: Dataset, pixels: NDArray[np.int64], samples: Sequence[Sample], training: bool
 ) -> Mistake | None:
-    """What is wrong with a public dataset though every value is a class."""
+    """A mistake in a public dataset though every value is a class."""
     return _of(dataset).suspicious(_label_maps(dataset, pixels, samples, training))
 
 
 def colored(dataset: Dataset) -> str:
-    """What label maps in colour are, for a public dataset that has none."""
+    """Advice about label maps in colour, for a public dataset that has none."""
     return _of(dataset).colored or "a colour label map needs a table: name the colours in the dataset's YAML file"
 
 
 def other_edition(dataset: Dataset, root: Path) -> str:
-    """What lies under the root in place of a dataset that was not found."""
+    """Another edition under the root, in place of a dataset that was not found; "" without one."""
     pattern, text = _of(dataset).edition
-    found = [path for glob in (pattern, f"*/{pattern}") if pattern for path in sorted(root.glob(glob))]
-    return f"{found[0]}: {text}" if found else ""
+    paths = [path for glob in (pattern, f"*/{pattern}") if pattern for path in sorted(root.glob(glob))]
+    return f"{paths[0]}: {text}" if paths else ""

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from mdp.io.check.report import Problem, Report
-from mdp.io.check.scan import Seen
+from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Sample
 
 _NEAR = 2  # bits in which the looks of near duplicates may differ
@@ -14,18 +14,18 @@ _BANDS = ((0, 21), (21, 21), (42, 22))  # first bit and width: of three bands, t
 
 
 class Print(NamedTuple):
-    """What is compared between splits."""
+    """A photo as it is compared between splits."""
 
     image: str
     pixel_hash: str
     look: int | None
 
 
-def prints_of(samples: Sequence[Sample], seen: Sequence[Seen]) -> list[Print]:
+def prints_of(samples: Sequence[Sample], observations: Sequence[Observation]) -> list[Print]:
     return [
-        Print(sample.image, found.pixel_hash, found.look)
-        for sample, found in zip(samples, seen, strict=True)
-        if not found.error
+        Print(sample.image, image.pixel_hash, image.look)
+        for sample, image in zip(samples, observations, strict=True)
+        if not image.error
     ]
 
 
@@ -34,11 +34,11 @@ def prints_of(samples: Sequence[Sample], seen: Sequence[Seen]) -> list[Print]:
 
 def leaks(training: Sequence[Print], validation: Sequence[Print]) -> tuple[list[str], list[str]]:
     """The validation images whose very pixels are trained on, and those that only look like one that is."""
-    same = {found.pixel_hash: found.image for found in training}
+    same = {trained.pixel_hash: trained.image for trained in training}
     bands: dict[tuple[int, int], list[Print]] = {}
-    for found in training:
-        for band in _bands(found.look):
-            bands.setdefault(band, []).append(found)
+    for trained in training:
+        for band in _bands(trained.look):
+            bands.setdefault(band, []).append(trained)
     exact, near = [], []
     for scored in validation:
         if scored.pixel_hash in same:
@@ -56,7 +56,7 @@ def _bands(look: int | None) -> list[tuple[int, int]]:
     """Parts of the 64 bits: what differs in two of them at most has one part in common."""
     if look is None:
         return []
-    return [(place, look >> first & ((1 << width) - 1)) for place, (first, width) in enumerate(_BANDS)]
+    return [(band, look >> first & ((1 << width) - 1)) for band, (first, width) in enumerate(_BANDS)]
 
 
 def _near(a: int | None, b: int | None) -> bool:
@@ -65,7 +65,7 @@ def _near(a: int | None, b: int | None) -> bool:
 
 def with_leaks(reports: Sequence[Report], prints: Sequence[list[Print]], roles: Sequence[str]) -> list[Report]:
     """The reports; those of validation with what is trained on too."""
-    training = [found for some, role in zip(prints, roles, strict=True) if role == "train" for found in some]
+    training = [photo for some, role in zip(prints, roles, strict=True) if role == "train" for photo in some]
     return [
         report if role == "train" else replace(report, problems=(*report.problems, *_leak_problems(training, some)))
         for report, some, role in zip(reports, prints, roles, strict=True)

@@ -1,4 +1,4 @@
-"""What checks remember: a check that passed is not made again until a file changes."""
+"""The memory of checks: one that passed is not made again until a file changes."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from mdp import __version__
 from mdp.io.check.report import Report
-from mdp.io.check.scan import Seen
+from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Dataset, Sample
 from mdp.io.files.reading import Stamp, is_file, read_bytes, stamp
 from mdp.io.run.record import space_json
@@ -45,7 +45,7 @@ def key_of(part: Part, stamps: Sequence[Stamp]) -> str:
     description = hashlib.sha256(read_bytes(source, "dataset file")).hexdigest() if is_file(source) else source
     space = json.dumps(space_json(dataset.labels), sort_keys=True)
     files = zip(_paths(samples), stamps, strict=True)
-    rows = ("\0".join(filter(None, (os.path.abspath(path), *map(str, found)))) for path, found in files)
+    rows = ("\0".join(filter(None, (os.path.abspath(path), *map(str, values)))) for path, values in files)
     return digest([str(_VERSION), __version__, description, space, role, *rows])
 
 
@@ -61,7 +61,7 @@ def _paths(samples: Sequence[Sample]) -> list[str]:
 
 
 def stamps_of_samples(samples: Sequence[Sample]) -> list[Stamp]:
-    """What changes with each sample's two files, in order."""
+    """The stamps of each sample's two files, in order."""
     paths = _paths(samples)
     groups = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
     threads = ThreadPoolExecutor(8)  # on a network disk nearly all of it is waiting
@@ -79,7 +79,7 @@ class Cache:
     """The folder of remembered checks.  Whatever is wrong with it costs time, never a run."""
 
     def __init__(self, say: Callable[[str], None], used: bool) -> None:
-        self.say, self.used, self.told = say, used, False
+        self.say, self.used, self.warned = say, used, False
 
     @property
     def folder(self) -> Path:
@@ -87,14 +87,14 @@ class Cache:
         return Path(base) / "mdp" / "checks"
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """What was remembered under that key, unless it is missing or damaged."""
+        """The values remembered under that key, unless it is missing or damaged."""
         if not self.used:
             return None
         try:
-            found = json.loads((self.folder / f"{key}.json").read_bytes())
+            values = json.loads((self.folder / f"{key}.json").read_bytes())
         except (OSError, ValueError, RuntimeError, RecursionError):
             return None
-        return found if isinstance(found, dict) and found.get("key") == key else None
+        return values if isinstance(values, dict) and values.get("key") == key else None
 
     def write(self, key: str, values: dict[str, Any]) -> None:
         """Remembers, whole or not at all; says once where that is not possible."""
@@ -107,9 +107,9 @@ class Cache:
             for old in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
                 old.unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-            if not self.told:
+            if not self.warned:
                 self.say(f"note: the check cannot be remembered and will be done again next time: {error}")
-            self.told = True
+            self.warned = True
 
 
 def remember(
@@ -118,19 +118,19 @@ def remember(
     report: Report,
     samples: Sequence[Sample],
     stamps: Sequence[Stamp],
-    seen: Sequence[Seen],
+    observations: Sequence[Observation],
 ) -> None:
     """Writes what passed, with a manifest of the files."""
     if any(problem.error for problem in report.problems):
         return
     rows = []
-    for place, (sample, found) in enumerate(zip(samples, seen, strict=True)):
-        image, labels = stamps[2 * place : 2 * place + 2]
+    for index, (sample, observation) in enumerate(zip(samples, observations, strict=True)):
+        image, labels = stamps[2 * index : 2 * index + 2]
         row: dict[str, Any] = {"image": sample.image, "size": image.size, "mtime_ns": image.changed}
-        row["sha256"] = found.image_hash
+        row["sha256"] = observation.image_hash
         if sample.labels:
-            row["labels"] = [sample.labels, labels.size, labels.changed, found.labels_hash]
-        rows.append({**row, "pixels": found.pixel_hash, "look": found.look})
+            row["labels"] = [sample.labels, labels.size, labels.changed, observation.labels_hash]
+        rows.append({**row, "pixels": observation.pixel_hash, "look": observation.look})
     problems = [asdict(problem) for problem in report.problems]
     about = {"dataset": report.dataset, "split": report.split, "images": report.images}
     cache.write(key, {**about, "problems": problems, "files": rows})

@@ -1,6 +1,6 @@
-"""What a check found, for people and for programs: figures of a split, what is wrong with it, the lines to add.
+"""The report of a check, for people and for programs: figures of a split, what is wrong with it, the lines to add.
 
-Everything is made of what `scanning` saw; nothing here reads a file or prints.
+Everything is made of what `scan.py` saw; nothing here reads a file or prints.
 """
 
 import re
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from mdp.core.labels import IGNORE
 from mdp.io.check import known_mistakes
-from mdp.io.check.scan import Seen
+from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Dataset, Sample
 from mdp.io.datasets._mistakes import Mistake
 from mdp.io.errors import DatasetError
 
-Found = tuple[Sample, Seen]  # a sample and what it shows
+Observed = tuple[Sample, Observation]
 
 _LISTED = 10  # files named for each problem, and for all errors together
 _LINES = 40  # of an error message
@@ -39,7 +39,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is in the images of one split."""
+    """Figures of the images of one split, and what is wrong with them."""
 
     dataset: str
     split: str
@@ -66,18 +66,20 @@ class Report:
 # Judging
 
 
-def judge(dataset: Dataset, samples: Sequence[Sample], seen: Sequence[Seen], split: str, training: bool) -> Report:
+def judge(
+    dataset: Dataset, samples: Sequence[Sample], observations: Sequence[Observation], split: str, training: bool
+) -> Report:
     """The figures of a split and what is wrong with it."""
-    good = [(sample, found) for sample, found in zip(samples, seen, strict=True) if not found.error]
-    broken, colors = _unreadable(dataset, seen)
+    good = [(sample, image) for sample, image in zip(samples, observations, strict=True) if not image.error]
+    broken, colors = _unreadable(dataset, observations)
     report = Report(
         dataset=dataset.name,
         split=split,
         images=len(samples),
-        sizes=_sizes([found for _, found in good]),
-        kinds=dict(Counter(found.kind for _, found in good if found.kind).most_common()),
+        sizes=_sizes([image for _, image in good]),
+        kinds=dict(Counter(image.kind for _, image in good if image.kind).most_common()),
         labelled=bool(dataset.labels.classes),
-        rotated=sum(found.orientation != 1 for _, found in good),
+        rotated=sum(image.orientation != 1 for _, image in good),
         problems=(*broken, *_rotated(good), *_repeated(good)),
         source=dataset.source if known_mistakes.is_own(dataset) else "",
         yaml=colors,
@@ -87,12 +89,12 @@ def judge(dataset: Dataset, samples: Sequence[Sample], seen: Sequence[Seen], spl
     return replace(report, problems=tuple(sorted(report.problems, key=lambda problem: not problem.error)))
 
 
-def _with_labels(report: Report, dataset: Dataset, good: Sequence[Found], training: bool) -> Report:
+def _with_labels(report: Report, dataset: Dataset, good: Sequence[Observed], training: bool) -> Report:
     """The report with what the label maps show."""
     names, table, pixels = dataset.labels.classes, dataset.labels.table, _pixels(good)
     share, images = _by_class(pixels, good, table, len(names))
     order = [label for label in np.argsort(-share, kind="stable").tolist() if images[label]]
-    unlabelled = [sample.labels for sample, found in good if (table[found.values] == IGNORE).all()]
+    unlabelled = [sample.labels for sample, image in good if (table[image.values] == IGNORE).all()]
     ignored = float(pixels[table == IGNORE].sum() / pixels.sum())
     never = tuple(name for name, count in zip(names, images, strict=True) if not count)
     problems, mistake = _misread(dataset, good, pixels)
@@ -110,35 +112,35 @@ def _with_labels(report: Report, dataset: Dataset, good: Sequence[Found], traini
     )
 
 
-def _pixels(good: Sequence[Found]) -> NDArray[np.int64]:
+def _pixels(good: Sequence[Observed]) -> NDArray[np.int64]:
     """Pixels of each raw value (65536)."""
     pixels = np.zeros(65536, dtype=np.int64)
-    for _, found in good:
-        pixels[found.values] += found.counts
+    for _, image in good:
+        pixels[image.values] += image.counts
     return pixels
 
 
 def _by_class(
-    pixels: NDArray[np.int64], good: Sequence[Found], table: NDArray[np.int16], classes: int
+    pixels: NDArray[np.int64], good: Sequence[Observed], table: NDArray[np.int16], classes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Share of the pixels, and images, of each class."""
     share, images = np.zeros(classes), np.zeros(classes, dtype=np.int64)
     for value in np.flatnonzero(pixels):
         if table[value] > IGNORE:
             share[table[value]] += pixels[value] / pixels.sum()
-    for _, found in good:
-        labels = table[found.values]
+    for _, image in good:
+        labels = table[image.values]
         images[np.unique(labels[labels > IGNORE])] += 1
     return share, images
 
 
-def _sizes(seen: Sequence[Seen]) -> dict[str, tuple[int, int]]:
-    ordered = sorted((found.height * found.width, found.width, found.height) for found in seen)
-    places = {"min": 0, "median": len(ordered) // 2, "max": -1} if ordered else {}
-    return {name: ordered[place][1:] for name, place in places.items()}
+def _sizes(observations: Sequence[Observation]) -> dict[str, tuple[int, int]]:
+    ordered = sorted((image.height * image.width, image.width, image.height) for image in observations)
+    ranks = {"min": 0, "median": len(ordered) // 2, "max": -1} if ordered else {}
+    return {name: ordered[rank][1:] for name, rank in ranks.items()}
 
 
-def _unreadable(dataset: Dataset, seen: Sequence[Seen]) -> tuple[list[Problem], tuple[str, ...]]:
+def _unreadable(dataset: Dataset, observations: Sequence[Observation]) -> tuple[list[Problem], tuple[str, ...]]:
     """Files that cannot be read, by what is wrong; and the lines that would name the colours of colour maps."""
     advice = {
         "colors": known_mistakes.colored(dataset),
@@ -148,7 +150,7 @@ def _unreadable(dataset: Dataset, seen: Sequence[Seen]) -> tuple[list[Problem], 
     }
     by_kind: dict[str, list[str]] = {}
     colors: Counter[str] = Counter()
-    for error in (found.error for found in seen if found.error):
+    for error in (image.error for image in observations if image.error):
         by_kind.setdefault(_kind_of(error), []).append(error.splitlines()[0].split("; add to the dataset")[0])
         for color, pixels in re.findall(r'"(#[0-9a-f]{6})"\]}  # (\d+) pixels', error):
             colors[color] += int(pixels)
@@ -157,8 +159,8 @@ def _unreadable(dataset: Dataset, seen: Sequence[Seen]) -> tuple[list[Problem], 
         text = "; ".join([f"{_files(len(files))} cannot be used", *([advice[kind]] if kind in advice else [])])
         problems.append(Problem(kind, True, text, len(files), tuple(files[:_LISTED])))
     lines = [
-        f'  {place}: {{name: class_{place}, colors: ["{color}"]}}  # {pixels} pixels'
-        for place, (color, pixels) in enumerate(colors.most_common(_LINES - 10))
+        f'  {index}: {{name: class_{index}, colors: ["{color}"]}}  # {pixels} pixels'
+        for index, (color, pixels) in enumerate(colors.most_common(_LINES - 10))
     ]
     return problems, (("# with your names", "classes:", *lines) if lines and known_mistakes.is_own(dataset) else ())
 
@@ -177,7 +179,7 @@ def _kind_of(error: str) -> str:
 
 
 def _misread(
-    dataset: Dataset, good: Sequence[Found], pixels: NDArray[np.int64]
+    dataset: Dataset, good: Sequence[Observed], pixels: NDArray[np.int64]
 ) -> tuple[list[Problem], Mistake | None]:
     """Values that are no class, by file, and what they may be; a binary mask passes for a class and ignored pixels."""
     table, samples = dataset.labels.table, [sample for sample, _ in good]
@@ -190,22 +192,22 @@ def _misread(
         return [
             Problem(mistake.kind, True, mistake.advice, len(good), tuple(s.labels for s in samples[:_LISTED]))
         ], mistake
-    files = [f"{sample.labels}: {outside}" for sample, found in good if (outside := _outside(found, table))]
+    files = [f"{sample.labels}: {outside}" for sample, image in good if (outside := _outside(image, table))]
     mistake = known_mistakes.mistake_in(dataset, pixels, samples)
     where = f" of {dataset.source}" if known_mistakes.is_own(dataset) else ""
     text = f"{_files(len(files))} with values outside the label space{where}: {_some(unknown)}; {mistake.advice}"
     return [Problem(mistake.kind, True, text, len(files), tuple(files[:_LISTED]))], mistake
 
 
-def _outside(found: Seen, table: NDArray[np.int16]) -> str:
+def _outside(image: Observation, table: NDArray[np.int16]) -> str:
     """The values of an image that are no class, and their pixels."""
-    places = np.flatnonzero(table[found.values] < IGNORE)
-    return _some([f"{found.values[place]} ({found.counts[place]:,} pixels)" for place in places], 6)
+    strange = np.flatnonzero(table[image.values] < IGNORE)
+    return _some([f"{image.values[i]} ({image.counts[i]:,} pixels)" for i in strange], 6)
 
 
-def _suspicious(dataset: Dataset, good: Sequence[Found], pixels: NDArray[np.int64], training: bool) -> list[Problem]:
+def _suspicious(dataset: Dataset, good: Sequence[Observed], pixels: NDArray[np.int64], training: bool) -> list[Problem]:
     """Legal values that hardly mean what they say."""
-    ramps = [sample.labels for sample, found in good if found.ramps]
+    ramps = [sample.labels for sample, image in good if image.ramps]
     samples = [sample for sample, _ in good]
     problems = []
     if ramps:
@@ -239,8 +241,8 @@ def _ignored(unlabelled: Sequence[str], share: float, images: int) -> list[Probl
     return problems
 
 
-def _rotated(good: Sequence[Found]) -> list[Problem]:
-    files = [f"{sample.image}: orientation {found.orientation}" for sample, found in good if found.orientation != 1]
+def _rotated(good: Sequence[Observed]) -> list[Problem]:
+    files = [f"{sample.image}: orientation {image.orientation}" for sample, image in good if image.orientation != 1]
     text = (
         f"{_files(len(files))} with an EXIF orientation, which is applied to neither photos nor label maps; save the "
         "photos upright where they do not lie as their labels do"
@@ -248,14 +250,14 @@ def _rotated(good: Sequence[Found]) -> list[Problem]:
     return [Problem("exif_orientation", False, text, len(files), tuple(files[:_LISTED]))] if files else []
 
 
-def _repeated(good: Sequence[Found]) -> list[Problem]:
+def _repeated(good: Sequence[Observed]) -> list[Problem]:
     """Photos that are in one split more than once."""
     first: dict[str, str] = {}
     again = []
-    for sample, found in good:
-        if found.pixel_hash in first:
-            again.append(f"{sample.image} is {first[found.pixel_hash]}")
-        first.setdefault(found.pixel_hash, sample.image)
+    for sample, image in good:
+        if image.pixel_hash in first:
+            again.append(f"{sample.image} is {first[image.pixel_hash]}")
+        first.setdefault(image.pixel_hash, sample.image)
     text = f"{_files(len(again))} with the pixels of another photo of the split: it counts twice"
     return [Problem("repeated", False, text, len(again), tuple(again[:_LISTED]))] if again else []
 

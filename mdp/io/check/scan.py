@@ -35,8 +35,8 @@ _NO_VALUES = np.empty(0, dtype=np.int64)
 _MAGIC = {b"BM": "BMP", b"II": "TIFF", b"MM": "TIFF", b"RI": "WebP", b"MA": "MATLAB", b"P5": "PGM", b"P6": "PPM"}
 
 
-class Seen(NamedTuple):
-    """What one image showed.  Where it cannot be read all but `error` is empty."""
+class Observation(NamedTuple):
+    """The facts of one image.  Where it cannot be read all but `error` is empty."""
 
     error: str = ""
     height: int = 0
@@ -58,36 +58,36 @@ def check_samples(
     workers: int,
     stop: Callable[[], object] | None = None,
     tell: Callable[[int, int], None] | None = None,
-) -> list[Seen]:
-    """What each sample shows, in order.  Files that cannot be read are told in `Seen.error`, not raised.
+) -> list[Observation]:
+    """The facts of each sample, in order.  Files that cannot be read are named in `Observation.error`, not raised.
 
     `stop` is asked between images, `tell` hears how many are done.  Raises Preempted when `stop` gives true,
     ResourceError when a worker died, memory is short or a file may not be read.
     """
     labelled = bool(dataset.labels.classes)
-    found: list[Seen] = [Seen()] * len(samples)
+    observations: list[Observation] = [Observation()] * len(samples)
     done = 0
     with closing(_looked_at(dataset.read, labelled, samples, workers, stop)) as looked:
         for start, chunk in looked:
-            found[start : start + len(chunk)] = chunk
+            observations[start : start + len(chunk)] = chunk
             done += len(chunk)
             if tell:
                 tell(done, len(samples))
-    return found
+    return observations
 
 
-def look_at(read: Read, labelled: bool, sample: Sample) -> Seen:
+def look_at(read: Read, labelled: bool, sample: Sample) -> Observation:
     """Everything about one image: both files decoded in full, hashes, label values and how many pixels have them."""
     try:
         rgb, raw = read(sample)
     except DatasetError as error:
-        return Seen(error=str(error))
+        return Observation(error=str(error))
     on_disk = is_file(sample.image)  # generated pictures have names, but no files
     photo = read_bytes(sample.image, "photo") if on_disk else b""
     labels = read_bytes(sample.labels, "label map") if on_disk and labelled else b""
     counts = np.bincount(raw.ravel()) if labelled else _NO_VALUES
     values = np.flatnonzero(counts)
-    return Seen(
+    return Observation(
         height=rgb.shape[0],
         width=rgb.shape[1],
         kind=" + ".join(filter(None, (_kind(photo), _kind(labels)))),
@@ -113,7 +113,7 @@ def difference_hash(rgb: NDArray[np.uint8]) -> int | None:
     rows, columns = (np.arange(count) * size // count for count, size in zip((8, 9), grey.shape, strict=True))
     sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)  # (8, 9)
     heights, widths = (
-        np.diff([*places, size]).clip(min=1) for places, size in zip((rows, columns), grey.shape, strict=True)
+        np.diff([*starts, size]).clip(min=1) for starts, size in zip((rows, columns), grey.shape, strict=True)
     )
     blocks = sums / np.outer(heights, widths)
     brighter = blocks[:, :-1] > blocks[:, 1:]  # (8, 8)
@@ -147,12 +147,12 @@ def _kind(data: bytes) -> str:
 
 
 def _jpeg_channels(data: bytes) -> int:
-    place = 2
-    while place + 10 <= len(data):
-        marker = data[place + 1]
+    position = 2
+    while position + 10 <= len(data):
+        marker = data[position + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            return data[place + 9]
-        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4])
+            return data[position + 9]
+        position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4])
     return 0
 
 
@@ -161,8 +161,8 @@ def _jpeg_channels(data: bytes) -> int:
 
 def _looked_at(
     read: Read, labelled: bool, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
-) -> Generator[tuple[int, list[Seen]], None, None]:
-    """Chunks of results with the place of the first, as they come."""
+) -> Generator[tuple[int, list[Observation]], None, None]:
+    """Chunks of results with the index of the first, as they come."""
     if workers > 0:
         yield from _by_workers(read, labelled, samples, workers, stop)
         return
@@ -178,7 +178,7 @@ def _ask(stop: Callable[[], object] | None) -> None:
 
 def _by_workers(
     read: Read, labelled: bool, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
-) -> Generator[tuple[int, list[Seen]], None, None]:
+) -> Generator[tuple[int, list[Observation]], None, None]:
     starts = iter(range(0, len(samples), _CHUNK))
     crew: dict[Connection, BaseProcess] = {}
     busy: dict[Connection, int] = {}
@@ -191,7 +191,7 @@ def _by_workers(
             _send(connection, samples[busy[connection] :][:_CHUNK])
         while busy:
             _ask(stop)
-            for connection in [found for found in wait(list(busy), timeout=1) if isinstance(found, Connection)]:
+            for connection in [ready for ready in wait(list(busy), timeout=1) if isinstance(ready, Connection)]:
                 start, result = busy.pop(connection), _receive(connection)
                 following = next(starts, None)
                 if following is not None:
@@ -231,7 +231,7 @@ def _send(connection: Connection, samples: Sequence[Sample]) -> None:
         raise _died() from error
 
 
-def _receive(connection: Connection) -> list[Seen]:
+def _receive(connection: Connection) -> list[Observation]:
     try:
         result = connection.recv()
     except (EOFError, OSError) as error:

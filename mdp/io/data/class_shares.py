@@ -29,16 +29,16 @@ def _shares(pool: Pool, name: str, images: int) -> dict[str, Any]:
     among = pool.union.classes_of(name)
     own = [index for index, sample in enumerate(pool.samples) if sample.dataset == name]
     count = min(len(own), images)
-    pixels, seen = torch.zeros(among.stop - among.start + 1, dtype=torch.int64), 0
+    pixels, readable = torch.zeros(among.stop - among.start + 1, dtype=torch.int64), 0
     for index in (own[i * len(own) // count] for i in range(count)):
         try:
             _, labels = pool.read(index)
         except MdpError:
             continue
-        seen += 1
+        readable += 1
         classes = torch.where(labels == IGNORE, len(pixels) - 1, labels.long() - among.start)
         pixels += torch.bincount(classes.flatten(), minlength=len(pixels))
-    return {"name": name, "images": seen, "pixels": pixels[:-1].tolist(), "ignored": int(pixels[-1])}
+    return {"name": name, "images": readable, "pixels": pixels[:-1].tolist(), "ignored": int(pixels[-1])}
 
 
 def write_class_shares(folder: Path, pool: Pool) -> None:

@@ -81,7 +81,7 @@ def finished_crops(images: Tensor, inside: list[tuple[int, int]], draws: Distort
 
 
 def stack_crops(items: list[CropItem]) -> Crops:
-    """What the workers hand over for a list of items."""
+    """The items stacked, as a worker hands them over."""
     draws = [item.draw for item in items if item.draw is not None]
     return Crops(
         torch.stack([item.image for item in items]),
@@ -105,7 +105,7 @@ def crop_batch(crops: Crops, device: torch.device) -> Batch:
 class WholeItem(NamedTuple):
     """An image as it is, and its labels."""
 
-    place: int  # index of the sample
+    sample: int  # its index
     image: Tensor  # (3, H, W) uint8
     labels: Tensor  # (H, W) int16
 

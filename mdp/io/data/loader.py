@@ -54,7 +54,7 @@ def own_parts(batches: Iterator[list[Key]], own: slice) -> Iterator[list[Key]]:
 
 
 class Made(NamedTuple):
-    """What a worker made of a list of keys."""
+    """A batch from a worker, and the samples that are missing from it."""
 
     errors: list[MdpError]  # of samples that cannot be read
     batch: Any  # what `stack` made of the others

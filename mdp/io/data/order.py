@@ -26,9 +26,9 @@ def epoch_order(seed: int, epoch: int, sizes: Sequence[int], balance: bool = Fal
     shares = [total // len(sizes) + (i < total % len(sizes)) for i in range(len(sizes))]
     parts = []
     for i, (size, start, share) in enumerate(zip(sizes, starts, shares, strict=True)):
-        places = np.arange(epoch * share, (epoch + 1) * share)  # places in this dataset's own endless stream
-        rounds = {r: np.random.default_rng([seed, i, int(r)]).permutation(size) for r in np.unique(places // size)}
-        parts.append(np.array([start + rounds[place // size][place % size] for place in places]))
+        positions = np.arange(epoch * share, (epoch + 1) * share)  # positions in this dataset's own endless stream
+        rounds = {r: np.random.default_rng([seed, i, int(r)]).permutation(size) for r in np.unique(positions // size)}
+        parts.append(np.array([start + rounds[position // size][position % size] for position in positions]))
     return rng.permutation(np.concatenate(parts))
 
 
@@ -37,16 +37,16 @@ def epoch_batches(
 ) -> Iterator[list[Key]]:
     """The keys of steps start .. steps - 1 in epochs of whole batches; an epoch's last incomplete batch is dropped.
 
-    With `balance` a small dataset repeats within an epoch: its images are keyed by their place in the run instead, so
-    that each repeat has draws of its own.
+    With `balance` a small dataset repeats within an epoch: its images are keyed by their position in the run
+    instead, so that each repeat has draws of its own.
     """
     length = sum(sizes) // batch
     order, current = np.empty(0, dtype=np.int64), -1
     for step in range(start, steps):
-        epoch, place = divmod(step, length)
+        epoch, position = divmod(step, length)
         if epoch != current:
             order, current = epoch_order(seed, epoch, sizes, balance), epoch
-        chosen = order[place * batch : (place + 1) * batch].tolist()
+        chosen = order[position * batch : (position + 1) * batch].tolist()
         yield [(step * batch + i if balance else epoch, index) for i, index in enumerate(chosen)]
 
 
@@ -58,10 +58,10 @@ def stream_batches(seed: int, size: int, batch: int, start: int, steps: int) -> 
     orders: dict[int, NDArray[np.int64]] = {}
     for step in range(start, steps):
         keys = []
-        for place in range(step * batch, (step + 1) * batch):
-            epoch = place // size
+        for position in range(step * batch, (step + 1) * batch):
+            epoch = position // size
             if epoch not in orders:
                 orders = {e: o for e, o in orders.items() if e >= epoch - 1}
                 orders[epoch] = epoch_order(seed, epoch, [size])
-            keys.append((epoch, int(orders[epoch][place % size])))
+            keys.append((epoch, int(orders[epoch][position % size])))
         yield keys

@@ -31,7 +31,7 @@ class Pool(NamedTuple):
             raise
 
     def name(self, index: int) -> str:
-        """What people know a sample by."""
+        """A sample's dataset and photo, for people."""
         return f"{self.samples[index].dataset}: {self.samples[index].image}"
 
     def sizes(self) -> dict[str, int]:

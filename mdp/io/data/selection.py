@@ -49,7 +49,7 @@ def pool_of(parts: list[tuple[Dataset, list[Sample]]]) -> Pool:
             f"two datasets have the same name: {', '.join(names)}; set `name:` in the YAML file of one, or "
             "rename the folder"
         )
-    samples = [sample for _, found in parts for sample in found]
+    samples = [sample for _, own in parts for sample in own]
     return Pool(samples, datasets, LabelUnion([dataset.labels for dataset in datasets.values()]))
 
 
@@ -57,21 +57,21 @@ def _named_for_pretraining(recipe: Recipe) -> list[Named]:
     """The datasets to pretrain on.  Raises RecipeError when there are none, or one that the method cannot use."""
     if not recipe.pretrain.datasets:
         raise RecipeError("no datasets: give --datasets a,b (see `mdp datasets`), or pretrain.datasets in the config")
-    found = [named(text) for text in recipe.pretrain.datasets]
+    chosen = [named(text) for text in recipe.pretrain.datasets]
     method = recipe.method.name
-    unlabelled = [dataset.name for dataset, _ in found if not dataset.labels.classes]
+    unlabelled = [dataset.name for dataset, _ in chosen if not dataset.labels.classes]
     if unlabelled and find_method(method).NEEDS_LABELS:
         without = [name for name in method_names() if not find_method(name).NEEDS_LABELS]
         raise RecipeError(
             f"{', '.join(unlabelled)}: no labels, and the method {method} needs them; leave it out, or use --method "
             f"{' or '.join(without)}"
         )
-    return found
+    return chosen
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a pretraining run would see."""
+    """The data of a pretraining run, as far as they are known before it."""
 
     recipe: Recipe
     union: LabelUnion
@@ -85,24 +85,24 @@ def expect_pretraining(recipe: Recipe) -> Expected:
     A dataset that is not there counts with its official number.  Raises RecipeError or DatasetError where there is
     none.
     """
-    found: dict[str, int] = {}
+    images: dict[str, int] = {}
     lines = []
     parts = _named_for_pretraining(recipe)
     for dataset, split in parts:
         try:
             samples, line = open_training(dataset, Path(recipe.data.root), split)
-            found[dataset.name] = len(samples)
+            images[dataset.name] = len(samples)
         except Absent:
             chosen = split or dataset.train[0]
             published = dataset.splits.get(chosen)
             if published is None:
                 raise
-            found[dataset.name] = published
+            images[dataset.name] = published
             line = f"{dataset.name} {chosen}: not there; counted as published"
         lines.append(line)
     union = pool_of([(dataset, []) for dataset, _ in parts]).union
-    recipe, notes = _fit_batch(recipe, sum(found.values()))
-    return Expected(recipe=recipe, union=union, images=found, lines=lines + notes)
+    recipe, notes = _fit_batch(recipe, sum(images.values()))
+    return Expected(recipe=recipe, union=union, images=images, lines=lines + notes)
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:

@@ -65,7 +65,7 @@ def finished(images: Tensor, draws: PhotometryDraw) -> Tensor:
 
 
 def stack_views(items: list[ViewsItem]) -> Views:
-    """What the workers hand over for a list of items: a few large tensors, since each has its price on the way."""
+    """The items stacked, as a worker hands them over: a few large tensors, since each has its price on the way."""
     return Views(
         torch.stack([item.images for item in items], 1),
         torch.stack([item.labels for item in items], 1),

@@ -91,7 +91,7 @@ def predictions(
     with closing(load(WholeItems(pool), keys, reading.workers, reading.skipped)) as loaded:
         for done, items in enumerate(loaded, 1):
             for item in items:
-                yield Prediction(item.place, item.image, segment(item.image), item.labels)
+                yield Prediction(item.sample, item.image, segment(item.image), item.labels)
             if reading.tell:
                 reading.tell(min(done * world.size, count), count)
             if reading.stop:

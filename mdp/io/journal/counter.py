@@ -16,7 +16,7 @@ class Counter:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """One line, said even when quiet."""
+        """One line, printed even when quiet."""
         if self.line_open:
             print(file=sys.stderr)
             self.line_open = False

@@ -51,8 +51,8 @@ def read_history(path: Path) -> History:
 def history(rows: Iterable[bytes]) -> History:
     """The history that lines of JSON tell.
 
-    >>> found = history([b'{"kind": "train", "step": 1, "loss": 2.5}', b'{"kind": "train", "st'])
-    >>> found.curves["train", "loss"].values.tolist(), found.damaged
+    >>> read = history([b'{"kind": "train", "step": 1, "loss": 2.5}', b'{"kind": "train", "st'])
+    >>> read.curves["train", "loss"].values.tolist(), read.damaged
     ([2.5], 1)
     """
     points: dict[Name, dict[int, float | None]] = {}
@@ -72,19 +72,19 @@ def history(rows: Iterable[bytes]) -> History:
             if len(last) > 2 * _LAST:
                 last = dict(sorted(last.items())[-_LAST:])
     kept = tuple(record for _, record in sorted(last.items())[-_LAST:])
-    return History({name: _curve(found) for name, found in points.items()}, kept, damaged)
+    return History({name: _curve(values) for name, values in points.items()}, kept, damaged)
 
 
 def _record(row: bytes) -> dict[str, Any] | None:
     """A line as a record; None for anything else, such as half a line."""
     try:
-        found = json.loads(row)
+        record = json.loads(row)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         return None
-    step = found.get("step")
-    return found if type(step) is int and 0 <= step < 2**53 else None
+    step = record.get("step")
+    return record if type(step) is int and 0 <= step < 2**53 else None
 
 
 def numbers(values: Mapping[str, Any], name: Name) -> Iterator[tuple[Name, float | None]]:

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: lines on stderr and in log.txt, records in metrics.jsonl, results.csv, status.json.
+"""The words of a run while it goes: lines on stderr and in log.txt, records in metrics.jsonl, results.csv, status.json.
 
 On a terminal a few lines are redrawn in place; otherwise a plain line comes every so many seconds.  With several
 processes the main one tells of its own time: what it waits for others counts as communication.
@@ -168,7 +168,7 @@ class Journal:
 
 
 def rewind(folder: Path, step: int, validated: int, hear: Callable[[Mapping[str, Any]], None]) -> None:
-    """Drops the records of metrics.jsonl after `step`, of validations after `validated`; `hear` is told the others."""
+    """Drops the records of metrics.jsonl after `step`, of validations after `validated`; `hear` is given the others."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return

@@ -1,4 +1,4 @@
-"""What is known of a run while it goes: facts that grow record by record, by pure functions."""
+"""The facts of a run while it goes, which grow record by record, by pure functions."""
 
 import math
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Course(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is known of a run."""
+    """A run so far: steps, time, speed, loss and scores."""
 
     folder: str
     steps: int  # in all
@@ -74,11 +74,11 @@ def paced(pace: Pace, record: Record, seconds: float) -> Pace:
 def shares(pace: Pace) -> dict[str, float]:
     """The shares of time, largest first: data, compute and, among processes, communication."""
     took = pace.seconds or math.inf
-    found = {"data": pace.data / took}
+    parts = {"data": pace.data / took}
     if pace.communication is not None:
-        found["communication"] = pace.communication / took
-    found["compute"] = max(0.0, 1 - sum(found.values()))
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+        parts["communication"] = pace.communication / took
+    parts["compute"] = max(0.0, 1 - sum(parts.values()))
+    return dict(sorted(parts.items(), key=lambda item: -item[1]))
 
 
 def extended(course: Course, value: float) -> Course:

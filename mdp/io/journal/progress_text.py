@@ -107,9 +107,9 @@ def _validated(record: Record | None) -> list[str]:
         "prototype_rank": "effective rank {:.1f}",
         "classes_unseen": "{} classes not seen",
     }
-    told = [words.format(_count(record[name])) for name, words in signs.items() if record.get(name) is not None]
-    found = f"scores step {record['step']:,}: {_scores(record)}"
-    return [found, f"       prototypes: {', '.join(told)}"] if told else [found]
+    collapse = [words.format(_count(record[name])) for name, words in signs.items() if record.get(name) is not None]
+    line = f"scores step {record['step']:,}: {_scores(record)}"
+    return [line, f"       prototypes: {', '.join(collapse)}"] if collapse else [line]
 
 
 def _scores(record: Record) -> str:

@@ -71,21 +71,21 @@ def row(since: Since, record: Record, names: Sequence[str]) -> Row:
         "communication": None if since.communication is None else since.communication / took,
         **dict(_scores(record)),
     }
-    found = [known.get(name) for name in names]
-    return tuple(None if isinstance(value, float) and not math.isfinite(value) else value for value in found)
+    values = [known.get(name) for name in names]
+    return tuple(None if isinstance(value, float) and not math.isfinite(value) else value for value in values)
 
 
 def _scores(record: Record) -> list[tuple[str, Any]]:
     """The numbers of a validation record: of a list how long it is, the mIoU of several datasets also as their mean."""
-    found: list[tuple[str, Any]] = []
+    scores: list[tuple[str, Any]] = []
     for name, value in record.items():
         if isinstance(value, Mapping):
-            scores = [score for score in value.values() if score is not None]
-            found.append((name, sum(scores) / len(scores) if scores else None))
-            found += [(f"{name}/{dataset}", score) for dataset, score in value.items()]
+            given = [score for score in value.values() if score is not None]
+            scores.append((name, sum(given) / len(given) if given else None))
+            scores += [(f"{name}/{dataset}", score) for dataset, score in value.items()]
         else:
-            found.append((name, len(value) if isinstance(value, list) else value))
-    return found
+            scores.append((name, len(value) if isinstance(value, list) else value))
+    return scores
 
 
 class Results:

@@ -1,4 +1,4 @@
-"""What a run records, as event files of TensorBoard (the extra `tensorboard`, which is imported when it is asked for).
+"""The records of a run as event files of TensorBoard (the extra `tensorboard`, which is imported when it is asked for).
 
 Scalars have the names of metrics.jsonl, `train/loss`, `validate/miou/voc`, and its numbers rounded to float32, which is
 what TensorBoard keeps; pictures are the very PNG files of the run folder.
@@ -43,8 +43,8 @@ class Events:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """The finite numbers of a record of metrics.jsonl."""
-        found = {"/".join(name): value for name, value in numbers(record, (record["kind"],)) if value is not None}
-        self._add([{"tag": tag, "simple_value": value} for tag, value in found.items()], record["step"])
+        scalars = {"/".join(name): value for name, value in numbers(record, (record["kind"],)) if value is not None}
+        self._add([{"tag": tag, "simple_value": value} for tag, value in scalars.items()], record["step"])
 
     def picture(self, step: int, tag: str, path: Path) -> None:
         """A PNG file, as it is."""

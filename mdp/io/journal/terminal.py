@@ -29,10 +29,10 @@ class Screen:
             columns, rows = os.get_terminal_size(self.stream.fileno())
         except (OSError, ValueError):
             columns, rows = shutil.get_terminal_size()
-        return columns or 80, rows or 24  # one that was never told its size says 0
+        return columns or 80, rows or 24  # one that does not know its size says 0
 
     def draw(self, lines: Sequence[Line]) -> None:
-        """Puts these lines in the place of those that stand."""
+        """Puts these lines over those that stand."""
         self._write(self._back() + self._drawn(lines))
         self.lines = lines
 

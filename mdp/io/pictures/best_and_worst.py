@@ -16,53 +16,53 @@ from mdp.io.pictures.gallery import look, page
 from mdp.io.processes.world import World
 
 EACH = 2  # images of each kind
-Guess = Callable[[int], tuple[Tensor, Tensor, Tensor]]  # place -> image (3, H, W) uint8, prediction and labels (H, W)
+Guess = Callable[[int], tuple[Tensor, Tensor, Tensor]]  # index -> image (3, H, W) uint8, prediction and labels (H, W)
 
 
 class Scored(NamedTuple):
     """An image of the split, and the mIoU of its own pixels."""
 
     miou: float
-    place: int
+    sample: int  # its index in the split
 
 
 class ImageScores:
     """The images that this process has scored; those without a labelled pixel have no score."""
 
     def __init__(self) -> None:
-        self.found: list[Scored] = []
+        self.scored: list[Scored] = []
 
     def observe_(self, index: int, name: str, counts: Tensor, *_: Tensor) -> None:
         """Notes the image's mIoU, from its confusion matrix."""
         miou = mean_iou(counts)
         if math.isfinite(miou):
-            self.found.append(Scored(miou, index))
+            self.scored.append(Scored(miou, index))
 
     def of_all(self, world: World) -> list[Scored]:
         """The images of all processes, worst first."""
-        return sorted(item for own in world.gather_objects(self.found) for item in own)
+        return sorted(item for own in world.gather_objects(self.scored) for item in own)
 
 
 def best_median_worst(scored: Sequence[Scored], each: int = EACH) -> list[tuple[str, Scored]]:
     """So many of each, in that order and none twice, from images that are sorted worst first.
 
-    >>> [(word, item.place) for word, item in best_median_worst([Scored(i / 9, i) for i in range(9)], each=1)]
+    >>> [(word, item.sample) for word, item in best_median_worst([Scored(i / 9, i) for i in range(9)], each=1)]
     [('best', 8), ('median', 4), ('worst', 0)]
     """
     count = len(scored)
     middle = max(0, (count - each) // 2)
-    places = {
+    ranks = {
         "best": range(count - 1, count - 1 - each, -1),
         "worst": range(each),
         "median": range(middle, middle + each),
     }
-    found: dict[int, str] = {}
-    for word, wanted in places.items():
-        for place in wanted:
-            if 0 <= place < count:
-                found.setdefault(place, word)
+    words: dict[int, str] = {}
+    for word, wanted in ranks.items():
+        for rank in wanted:
+            if 0 <= rank < count:
+                words.setdefault(rank, word)
     order = ["best", "median", "worst"]
-    return [(word, scored[place]) for kind in order for place, word in found.items() if word == kind]
+    return [(word, scored[rank]) for kind in order for rank, word in words.items() if word == kind]
 
 
 def prediction_sheet(
@@ -71,7 +71,8 @@ def prediction_sheet(
     """A page with a row for each chosen image: photo, ground truth, prediction, errors, and the mIoU it was scored."""
     shown = []
     for _, item in chosen:
-        image, said, labels = guess(item.place)
-        counts = confusion_matrix(said, labels, len(space.classes))
-        shown.append(look(item.place, names[item.place], counts, image, said, labels, space)._replace(miou=item.miou))
+        image, prediction, labels = guess(item.sample)
+        counts = confusion_matrix(prediction, labels, len(space.classes))
+        row = look(item.sample, names[item.sample], counts, image, prediction, labels, space)
+        shown.append(row._replace(miou=item.miou))
     return page(shown, [word for word, _ in chosen], space, title)

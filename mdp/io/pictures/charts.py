@@ -114,8 +114,8 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    found = [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
-    return [int(value) if value == int(value) else value for value in found]
+    values = [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+    return [int(value) if value == int(value) else value for value in values]
 
 
 def style_of(style: int) -> tuple[str, str]:
@@ -162,7 +162,7 @@ def figure(chart: Chart, number: int | str) -> str:
         return ""
     xs, ys = np.concatenate([line.x for line in drawn]), np.concatenate([line.y for line in drawn])
     low = min(ys.min(), 0.0) if chart.from_zero else ys.min()
-    # all charts begin at step 0, so that what happened at one time is seen at one place
+    # all charts begin at step 0, so that what happened at one time stands at the same point of each
     across, up = axis(0.0, max(5.0, float(xs.max()))), axis(float(low), float(max(ys.max(), low)))
     buckets = max(20, min(300, _BUCKETS // len(drawn)))
     plot = Plot(_LEFT, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM, across, up)
@@ -196,15 +196,15 @@ def _curve(line: Line, plot: Plot, buckets: int) -> list[str]:
     kept = thin(line.x, line.y, buckets)
     x, y = line.x[kept], line.y[kept]
     values = ";".join(f"{step:.12g},{value:.5g}" for step, value in zip(x, y, strict=True))
-    told = f'data-name="{text(line.name)}" data-values="{values}"'
+    data = f'data-name="{text(line.name)}" data-values="{values}"'
     if len(line.x) == 1:
-        place = f'cx="{plot.along(x)[0]:.1f}" cy="{plot.down(y)[0]:.1f}"'
-        return [f'<circle class="dot {color}" {place} r="3" {told}/>']
+        centre = f'cx="{plot.along(x)[0]:.1f}" cy="{plot.down(y)[0]:.1f}"'
+        return [f'<circle class="dot {color}" {centre} r="3" {data}/>']
     if len(line.x) <= _DENSE:
-        return [f'<path class="line {color}" stroke-dasharray="{dash}" d="{plot.path(x, y)}" {told}/>']
+        return [f'<path class="line {color}" stroke-dasharray="{dash}" d="{plot.path(x, y)}" {data}/>']
     means = plot.path(*bucket_means(line.x, line.y, _MEANS))
     return [
-        f'<path class="line faint {color}" d="{plot.path(x, y)}" {told}/>',
+        f'<path class="line faint {color}" d="{plot.path(x, y)}" {data}/>',
         f'<path class="line {color}" stroke-dasharray="{dash}" d="{means}"/>',
     ]
 
@@ -217,7 +217,7 @@ def _legend(drawn: Sequence[Line]) -> str:
 
 
 def _words(chart: Chart, drawn: Sequence[Line]) -> str:
-    """What a picture shows, for those who do not see it."""
+    """A picture in words, for those who do not see it."""
     rows = [
         f"{text(line.name, 60)}: from {line.y[0]:.4g} at step {line.x[0]:.0f} to {line.y[-1]:.4g} at step "
         f"{line.x[-1]:.0f}, lowest {line.y.min():.4g}, highest {line.y.max():.4g}"

@@ -62,13 +62,13 @@ def row_shares(confusion: Tensor) -> NDArray[np.float64]:
 
 def ramp(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """Colours (..., 3) in 0..255 of shares (...) in 0..1."""
-    places = np.linspace(0, 1, len(_RAMP))
-    return np.stack([np.interp(shares, places, _RAMP[:, channel]) for channel in range(3)], -1)
+    stops = np.linspace(0, 1, len(_RAMP))
+    return np.stack([np.interp(shares, stops, _RAMP[:, channel]) for channel in range(3)], -1)
 
 
-def _short(name: str, place: int) -> str:
+def _short(name: str, label: int) -> str:
     if not name.isascii():
-        return f"class {place}"  # Pillow's font has no other letters
+        return f"class {label}"  # Pillow's font has no other letters
     return name if len(name) <= _LETTERS else name[: _LETTERS - 3] + "..."
 
 
@@ -77,15 +77,15 @@ def _numbers(classes: int) -> list[str]:
 
 
 def _write_down(
-    picture: Image.Image, text: str, place: tuple[int, int], font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+    picture: Image.Image, text: str, top: tuple[int, int], font: ImageFont.ImageFont | ImageFont.FreeTypeFont
 ) -> None:
-    """Writes a text downwards, centred on `place` from above."""
+    """Writes a text downwards, from `top`, which is the middle of its upper end."""
     if not text:
         return
     length, height = int(font.getlength(text)) + 2, 18
     strip = Image.new("RGB", (length, height), _WHITE)
     ImageDraw.Draw(strip).text((length, height // 2), text, _INK, font, anchor="rm")
-    picture.paste(strip.rotate(90, expand=True), (place[0] - height // 2, place[1]))
+    picture.paste(strip.rotate(90, expand=True), (top[0] - height // 2, top[1]))
 
 
 def _write_cells(draw: ImageDraw.ImageDraw, shares: NDArray[np.float64], corner: tuple[int, int], cell: int) -> None:
@@ -96,7 +96,7 @@ def _write_cells(draw: ImageDraw.ImageDraw, shares: NDArray[np.float64], corner:
 
 
 def _draw_scale(picture: Image.Image, left: int, top: int, height: int) -> None:
-    """What the colours mean: a bar from 100 % down to 0."""
+    """The key of the colours: a bar from 100 % down to 0."""
     bar = ramp(np.linspace(1, 0, height))[:, None].repeat(16, 1).astype(np.uint8)
     picture.paste(Image.fromarray(bar), (left, top))
     draw = ImageDraw.Draw(picture)

@@ -60,7 +60,7 @@ class Shown(NamedTuple):
     """An image of the gallery."""
 
     miou: float
-    place: int  # in the split
+    sample: int  # its index in the split
     name: str
     accuracy: float  # share of its labelled pixels that is right
     classes: tuple[int, ...]  # labelled or predicted in it
@@ -87,28 +87,28 @@ class Worst:
 
     def of_all(self, world: World) -> list[Shown]:
         """The worst of all processes, worst first."""
-        found = [item for own in world.gather_objects([shown for *_, shown in self.heap]) for item in own]
-        return sorted(found)[: self.count]
+        worst = [item for own in world.gather_objects([shown for *_, shown in self.heap]) for item in own]
+        return sorted(worst)[: self.count]
 
 
 # The four panels of an image
 
 
 def look(
-    place: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor, space: LabelSpace
+    sample: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor, space: LabelSpace
 ) -> Shown:
     """An image (3, H, W) uint8 with its confusion matrix, prediction and labels (H, W), as it will be shown."""
-    seen = ((counts.sum(0) + counts.sum(1)) > 0).nonzero().flatten().tolist()
+    present = ((counts.sum(0) + counts.sum(1)) > 0).nonzero().flatten().tolist()
     picture = png_bytes(panels(image, guess, labels, space))
-    return Shown(mean_iou(counts), place, name, pixel_accuracy(counts), tuple(seen), picture)
+    return Shown(mean_iou(counts), sample, name, pixel_accuracy(counts), tuple(present), picture)
 
 
 def panels(image: Tensor, guess: Tensor, labels: Tensor, space: LabelSpace) -> Image.Image:
     """Photo, ground truth, prediction and errors (wrong pixels red, ignored ones grey), side by side."""
-    truth, said = labels.numpy().astype(np.int64), guess.numpy().astype(np.int64)  # (H, W)
+    truth, predicted = labels.numpy().astype(np.int64), guess.numpy().astype(np.int64)  # (H, W)
     colors = space.colors or voc_colormap(len(space.classes))
-    maps = (class_picture(classes, colors, _PANEL) for classes in (truth, said))
-    pictures = (image.permute(1, 2, 0).numpy(), *maps, errors(said, truth))
+    maps = (class_picture(classes, colors, _PANEL) for classes in (truth, predicted))
+    pictures = (image.permute(1, 2, 0).numpy(), *maps, errors(predicted, truth))
     height, width = truth.shape
     size = fitted(width, height, _PANEL)
     row = Image.new("RGB", (len(pictures) * (_PANEL[0] + GAP) - GAP, size[1]), PAPER)

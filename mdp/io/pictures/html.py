@@ -69,7 +69,7 @@ def bar(share: float, words: str) -> str:
 
 
 def folded(summary: str, body: str, is_open: bool = False) -> str:
-    """What is shown when its heading is opened."""
+    """A part that is folded away until its heading is opened."""
     return f"<details{' open' if is_open else ''}><summary>{summary}</summary>{body}</details>"
 
 

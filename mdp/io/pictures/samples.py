@@ -79,9 +79,9 @@ def _tiles(blend: Blend, row: int, colors: NDArray[np.float32]) -> list[NDArray[
     photo = denormalise(image[None])[0].nan_to_num(0).clamp(0, 1).permute(1, 2, 0).numpy() * 255  # (H, W, 3)
     photo[broken] = _BROKEN
     first, second, share = blend.first[row].numpy(), blend.second[row].numpy(), float(blend.share[row])
-    one, other = np.where(first == IGNORE, second, first), np.where(second == IGNORE, first, second)
-    tint = share * colors[one] + (1 - share) * colors[other]  # (H, W, 3)
-    tinted = np.where((one == IGNORE)[..., None], photo, (1 - _OPACITY) * photo + _OPACITY * tint)
+    filled_first, filled_second = np.where(first == IGNORE, second, first), np.where(second == IGNORE, first, second)
+    tint = share * colors[filled_first] + (1 - share) * colors[filled_second]  # (H, W, 3)
+    tinted = np.where((filled_first == IGNORE)[..., None], photo, (1 - _OPACITY) * photo + _OPACITY * tint)
     return [photo.round().astype(np.uint8), tinted.round().astype(np.uint8)]
 
 
@@ -89,7 +89,7 @@ def _tiles(blend: Blend, row: int, colors: NDArray[np.float32]) -> list[NDArray[
 
 
 def unusable_sheet(sample: Sample, title: str) -> Image.Image:
-    """What can be seen of a sample's photo and label map, each on its own, raw values in colours of their own."""
+    """As much as is readable of a sample's photo and label map, each on its own, raw values in colours of their own."""
     tiles, heads = [], []
     for what, path, read in (("photo", sample.image, read_rgb), ("label map", sample.labels, _raw_picture)):
         try:
@@ -137,9 +137,9 @@ def _sheet(
         swatch(draw, MARGIN + left, MARGIN + LINE + 8 + line * LINE, color, text)
     for i, text in enumerate([*heads] * min(across, len(images))):
         draw.text((MARGIN + i * step, top), text, FAINT, font(15))
-    for place, (caption, row) in enumerate(zip(captions, images, strict=True)):
-        left = MARGIN + place % across * column
-        upper = top + LINE + sum(heights[: place // across])
+    for index, (caption, row) in enumerate(zip(captions, images, strict=True)):
+        left = MARGIN + index % across * column
+        upper = top + LINE + sum(heights[: index // across])
         draw.text((left, upper + 2), cut(caption, font(15), column - GAP), INK, font(15))
         for i, image in enumerate(row):
             sheet.paste(image, (left + i * step, upper + LINE))

@@ -1,4 +1,4 @@
-"""What pictures for people are put together from: text that fits, legends, and images and label maps in panels.
+"""Parts of pictures for people: text that fits, legends, and images and label maps in panels.
 
 Shape legend: H x W image.
 """

@@ -1,4 +1,4 @@
-"""What there is: datasets, methods and recipes, for people and for scripts."""
+"""Tables of datasets, methods and recipes, for people and for scripts."""
 
 from itertools import takewhile
 from pathlib import Path
@@ -16,18 +16,18 @@ def dataset_rows(root: Path) -> list[dict[str, Any]]:
     rows = []
     for name in names():
         dataset = load(name)
-        found: dict[str, Any] = {}
+        splits: dict[str, Any] = {}
         for split, official in dataset.splits.items():
             try:
                 count: int | None = len(open_split(dataset, root, split)[0])
             except DatasetError:
                 count = None
-            found[split] = {"found": count, "official": official}
+            splits[split] = {"found": count, "official": official}
         rows.append(
             {
                 "name": name,
                 "classes": len(dataset.labels.classes),
-                "splits": found,
+                "splits": splits,
                 "home": dataset.home,
                 "terms": dataset.terms,
             }

@@ -1,4 +1,4 @@
-"""What a command line asks for, besides the settings of its recipe."""
+"""The request of a command line, besides the settings of its recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,7 +12,7 @@ from mdp.io.recipe.layers import Layer, Recipe, config_layer, merge, nest, set_l
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a command line asks for, besides the recipe's settings."""
+    """Config file, overrides, run folder and switches of a command line."""
 
     layers: tuple[Layer, ...] = ()  # config, flags, --set; later ones win
     out: Path | None = None

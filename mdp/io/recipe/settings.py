@@ -176,10 +176,10 @@ def bytes_of(text: str) -> int:
     >>> bytes_of("2GB"), bytes_of("1.5 GiB")
     (2000000000, 1610612736)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*", text, re.IGNORECASE)
-    if found is None or (found[3] and not found[2]):
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*", text, re.IGNORECASE)
+    if match is None or (match[3] and not match[2]):
         raise ValueError(f"max_memory: expected a number and a unit, such as 2GB, 500MB or 1.5GiB, got {text!r}")
-    count = int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+    count = int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
     at_least("max_memory", count, 1)
     return count
 
