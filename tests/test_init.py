@@ -20,7 +20,7 @@ from mdp.core.networks import NetworkSettings, Segmentor, build_segmentor
 from mdp.core.networks.identify import backbone_for, recognise
 from mdp.core.networks.parameter_names import DEEP_STEM, TORCHVISION_DEEPLAB, to_foreign
 from mdp.core.networks.resnet import ResNet
-from mdp.core.networks.transfer import match, places
+from mdp.core.networks.transfer import locations, match
 from mdp.io.errors import CheckpointError
 from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.io.weights.init import judge, take
@@ -205,22 +205,22 @@ def test_a_deep_stem_and_a_torchvision_head_come_under_our_names() -> None:
 @given(st.lists(st.sampled_from(["module", "net", "0", "layer1", "conv1", "backbone", "x y", "é"]), max_size=4))
 def test_weights_are_found_under_any_prefix(words: list[str]) -> None:
     prefix = "".join(f"{word}." for word in words)
-    found = pure_call(places, under(prefix, OURS), under("backbone.", OURS))
+    found = pure_call(locations, under(prefix, OURS), under("backbone.", OURS))
     assert found[0].backbone == prefix
     assert found[0].fits == len(OURS)
 
 
 def test_more_matches_win_over_a_better_name() -> None:
     some = dict(list(OURS.items())[:-1])
-    found = places({**under("teacher.", some), **under("zzz.encoder_k.", OURS)}, under("backbone.", OURS))
-    assert [place.backbone for place in found[:2]] == ["zzz.encoder_k.", "teacher."]
+    found = locations({**under("teacher.", some), **under("zzz.encoder_k.", OURS)}, under("backbone.", OURS))
+    assert [location.backbone for location in found[:2]] == ["zzz.encoder_k.", "teacher."]
 
 
 def test_by_hand_places_count_what_fits_and_what_is_only_named() -> None:
     one, two = torch.zeros(1), torch.zeros(2)
     own = {"backbone.a.weight": one, "backbone.b.weight": two, "decode_head.c": one}
-    (place,) = places({"m.a.weight": one, "m.b.weight": one, "m.zzz": one}, own)
-    assert (place.prefix, place.backbone, place.fits, place.named, place.rank) == ("m.", "m.", 1, 2, 1)
+    (location,) = locations({"m.a.weight": one, "m.b.weight": one, "m.zzz": one}, own)
+    assert (location.prefix, location.backbone, location.fits, location.named, location.rank) == ("m.", "m.", 1, 2, 1)
 
 
 # Enough, and not

@@ -1,7 +1,7 @@
 """Which weights of a file fit a network: found by name under any prefix, matched by name and shape.
 
-Files wrap the same network differently (`module.encoder_q.conv1.weight`, `teacher.backbone.conv1.weight`), so the
-place where it lies is not looked up in a list of projects but counted: it is where most of the network's names appear.
+Files wrap the same network differently (`module.encoder_q.conv1.weight`, `teacher.backbone.conv1.weight`), so where
+it lies is not looked up in a list of projects but counted: it is where most of the network's names appear.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,14 +19,14 @@ LAYOUTS: dict[str, Layout] = {
     "bare backbone": BARE,
     "bare backbone, timm's deep stem": DEEP_STEM,
 }
-# Where several places fit equally well: averaged weights (DINO's authors advise the teacher), then what was trained by
+# Where several fit equally well: averaged weights (DINO's authors advise the teacher), then what was trained by
 # gradients (query, online, base, student), last what only follows it, and an optimizer's moments
 _FIRST = {"teacher", "ema"}
 _LAST = {"key", "k", "momentum", "target", "optimizer", "optim"}
 
 
-class Place(NamedTuple):
-    """A place of a file where the network's names appear."""
+class Location(NamedTuple):
+    """A part of a file in which the network's names appear."""
 
     prefix: str  # before all names, such as `state_dict.module.`
     layout: str  # of the names after it, a key of LAYOUTS
@@ -45,16 +45,16 @@ class Match(NamedTuple):
     wrong_shape: dict[str, tuple[int, ...]]  # both have it; the file's shape, which is not the network's (nor its kind)
 
 
-def places(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[Place]:
-    """Where in a file the backbone of a network lies, the best place first; empty where none of its names is.
+def locations(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[Location]:
+    """Where in a file the backbone of a network lies, the best location first; empty where none of its names is.
 
     The best is where most of the backbone's tensors fit, then where most are named, then where most of the whole
     network fits; then averaged weights before those of a gradient before followers, short prefixes before long ones.
 
     >>> import torch
-    >>> one = torch.zeros(2)
-    >>> file = {"module.encoder_k.conv1.weight": one, "module.encoder_q.conv1.weight": one}
-    >>> [place.backbone for place in places(file, {"backbone.conv1.weight": one})]
+    >>> weight = torch.zeros(2)
+    >>> file = {"module.encoder_k.conv1.weight": weight, "module.encoder_q.conv1.weight": weight}
+    >>> [location.backbone for location in locations(file, {"backbone.conv1.weight": weight})]
     ['module.encoder_q.', 'module.encoder_k.']
     """
     index: dict[str, list[tuple[str, str]]] = {}  # foreign name -> (layout, own name)
@@ -74,18 +74,20 @@ def places(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[Pla
                 count[1] += backbone
                 count[2] += fits
     order = list(LAYOUTS)
-    found = sorted(
+    ranked = sorted(
         (-count[0], -count[1], -count[2], rank(prefix), len(prefix), prefix, order.index(layout))
         for (prefix, layout), count in counts.items()
         if count[1]
     )
     listed = [
-        Place(prefix, order[number], prefix + (to_foreign(BACKBONE, LAYOUTS[order[number]]) or ""), -fits, -named, rank)
-        for fits, named, _, rank, _, prefix, number in found
+        Location(
+            prefix, order[number], prefix + (to_foreign(BACKBONE, LAYOUTS[order[number]]) or ""), -fits, -named, rank
+        )
+        for fits, named, _, rank, _, prefix, number in ranked
     ]
-    best: dict[str, Place] = {}
-    for place in listed:  # one backbone can be seen through several layouts; the first explains most of the file
-        best.setdefault(place.backbone, place)
+    best: dict[str, Location] = {}
+    for location in listed:  # one backbone can be seen through several layouts; the first explains most of the file
+        best.setdefault(location.backbone, location)
     return list(best.values())
 
 
@@ -115,11 +117,13 @@ def same_kind(tensor: Tensor, own: Tensor) -> bool:
     return tensor.shape == own.shape and tensor.is_floating_point() == own.is_floating_point()
 
 
-def match_at(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Sequence[str], place: Place) -> Match:
-    """Matches what lies at a place of a file to the named parts of a network's `state_dict`."""
-    layout = LAYOUTS[place.layout]
+def match_at(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Sequence[str], location: Location
+) -> Match:
+    """Matches the weights at a location of a file to the named parts of a network's `state_dict`."""
+    layout = LAYOUTS[location.layout]
     foreign = {
-        name: place.prefix + theirs
+        name: location.prefix + theirs
         for name in own
         if name.split(".")[0] in parts and (theirs := to_foreign(name, layout)) is not None
     }
@@ -134,14 +138,14 @@ def match_at(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Se
 
 
 def match(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Sequence[str]) -> Match:
-    """Matches a file's weights, at their best place, to the named parts of a network's `state_dict`.
+    """Matches a file's weights, at their best location, to the named parts of a network's `state_dict`.
 
     >>> import torch
-    >>> found = match({"conv1.weight": torch.ones(2)}, {"backbone.conv1.weight": torch.zeros(2)}, ["backbone"])
-    >>> list(found.tensors), found.missing
+    >>> fit = match({"conv1.weight": torch.ones(2)}, {"backbone.conv1.weight": torch.zeros(2)}, ["backbone"])
+    >>> list(fit.tensors), fit.missing
     (['backbone.conv1.weight'], [])
     """
-    best = places(weights, own)
+    best = locations(weights, own)
     if best:
         return match_at(weights, own, parts, best[0])
     return Match({}, [name for name in own if name.split(".")[0] in parts], list(weights), {})

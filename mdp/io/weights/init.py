@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mdp.core.networks.identify import Recognised, backbone_for, recognise
-from mdp.core.networks.transfer import Match, Place, match_at, places
+from mdp.core.networks.transfer import Location, Match, locations, match_at
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable, shown
 from mdp.io.weights.reading import WeightsFile, read_file
@@ -37,10 +37,10 @@ class Row(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What a file offers a network."""
+    """A file's offer to a network."""
 
-    place: Place | None  # where it was found
-    left: list[Place]  # where most of it would fit as well
+    location: Location | None  # of the weights that are taken
+    left: list[Location]  # where most of it would fit as well
     match: Match
     rows: list[Row]  # the backbone's stem and stages, then the other parts
     problem: str  # why it is refused; "" when it is not
@@ -56,11 +56,11 @@ def take(
     Raises CheckpointError, saying why, when they do not fit; `partial` takes whatever does.
     """
     file, own = read_file(path), network.state_dict()
-    found = judge(file, own, parts, start, partial)
-    if found.problem:
-        raise CheckpointError(f"{path}: {found.problem} (`mdp inspect` lists all of it)")
-    warnings = [f"note: {printable(path)}: {note}" for note in found.notes]
-    return float32(found.match.tensors), [_loaded(path, file, found, own, parts), *warnings]
+    judged = judge(file, own, parts, start, partial)
+    if judged.problem:
+        raise CheckpointError(f"{path}: {judged.problem} (`mdp inspect` lists all of it)")
+    warnings = [f"note: {printable(path)}: {note}" for note in judged.notes]
+    return float32(judged.match.tensors), [_loaded(path, file, judged, own, parts), *warnings]
 
 
 def float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,27 +71,27 @@ def float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def judge(
     file: WeightsFile, network: Mapping[str, Tensor], parts: Sequence[str], start: str = "", partial: bool = False
 ) -> Judged:
-    """What of a file fits the named parts of a network's `state_dict`, and whether that is enough."""
+    """How much of a file fits the named parts of a network's `state_dict`, and whether that is enough."""
     own = {name: tensor for name, tensor in network.items() if not name.startswith(CLASSIFIER)}
-    found = places(file.tensors, own)
-    chosen = [place for place in found if _begins(place, start)]
+    candidates = locations(file.tensors, own)
+    chosen = [location for location in candidates if _begins(location, start)]
     missing = Match({}, [name for name in own if name.split(".")[0] in parts], list(file.tensors), {})
     if not chosen:
-        return Judged(None, [], missing, _rows(own, missing, parts), _nowhere(file, found, start), [])
-    place = chosen[0]
-    match = match_at(file.tensors, own, parts, place)
-    left = [other for other in found if other is not place and 2 * other.fits >= place.fits > 0]
+        return Judged(None, [], missing, _rows(own, missing, parts), _nowhere(file, candidates, start), [])
+    location = chosen[0]
+    match = match_at(file.tensors, own, parts, location)
+    left = [other for other in candidates if other is not location and 2 * other.fits >= location.fits > 0]
     rows = _rows(own, match, parts)
     problem = _too_little(file, own, match, rows, partial)
     problem = problem or _tie(file, chosen, own) or _not_finite(match)
-    return Judged(place, left, match, rows, problem, [] if problem else _notes(file, match, rows))
+    return Judged(location, left, match, rows, problem, [] if problem else _notes(file, match, rows))
 
 
-def _begins(place: Place, start: str) -> bool:
-    """Whether a place is the one that `--init-from` names, or inside it; a point is the outermost."""
+def _begins(location: Location, start: str) -> bool:
+    """Whether a location is the one that `--init-from` names, or inside it; a point is the outermost."""
     if start == ".":
-        return "" in (place.prefix, place.backbone)
-    return not start or place.backbone.startswith(f"{start.rstrip('.')}.")
+        return "" in (location.prefix, location.backbone)
+    return not start or location.backbone.startswith(f"{start.rstrip('.')}.")
 
 
 def _rows(own: Mapping[str, Tensor], match: Match, parts: Sequence[str]) -> list[Row]:
@@ -119,32 +119,32 @@ def part_of(name: str) -> str:
 # Why it is refused
 
 
-def _nowhere(file: WeightsFile, found: Sequence[Place], start: str) -> str:
-    if found:
-        good = [place for place in found if 2 * place.fits >= found[0].fits]
-        where = ", ".join(_path(place.backbone) or "." for place in good[:3])
+def _nowhere(file: WeightsFile, candidates: Sequence[Location], start: str) -> str:
+    if candidates:
+        good = [location for location in candidates if 2 * location.fits >= candidates[0].fits]
+        where = ", ".join(_path(location.backbone) or "." for location in good[:3])
         return f"--init-from {printable(start)}: no backbone begins there; the best places are {where}"
     names = ", ".join(shown(name) for name in list(file.tensors)[:3])
     return f"none of its tensors has a name of the network's backbone; it has {names}, ..."
 
 
-def _tie(file: WeightsFile, found: Sequence[Place], own: Mapping[str, Tensor]) -> str:
-    """Nothing prefers one of two places that differ, so a person has to."""
-    best = found[0]
-    for other in found[1:]:
+def _tie(file: WeightsFile, candidates: Sequence[Location], own: Mapping[str, Tensor]) -> str:
+    """Nothing prefers one of two locations that differ, so a person has to."""
+    best = candidates[0]
+    for other in candidates[1:]:
         if (other.fits, other.named, other.rank) != (best.fits, best.named, best.rank):
             break
-        if not _same(*(match_at(file.tensors, own, ["backbone"], place).tensors for place in (best, other))):
-            one, two = _path(best.backbone) or ".", _path(other.backbone) or "."
+        if not _same(*(match_at(file.tensors, own, ["backbone"], location).tensors for location in (best, other))):
+            first, second = _path(best.backbone) or ".", _path(other.backbone) or "."
             return (
-                f"two different backbones fit equally well ({best.fits} tensors), at {one} and at {two}; choose with "
-                f"--init-from {one}"
+                f"two different backbones fit equally well ({best.fits} tensors), at {first} and at {second}; choose "
+                f"with --init-from {first}"
             )
     return ""
 
 
-def _same(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+def _same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 def _too_little(file: WeightsFile, own: Mapping[str, Tensor], match: Match, rows: Sequence[Row], partial: bool) -> str:
@@ -198,30 +198,30 @@ def _absent(names: Sequence[str]) -> str:
 
 
 def _other_network(file: WeightsFile, own: Mapping[str, Tensor]) -> str:
-    """What to set, where the file is a ResNet that is not the network's."""
+    """The settings to change, where the file is a ResNet that is not the network's."""
     theirs, ours = recognise(file.tensors), recognise(own)
     if theirs is None or ours is None or theirs == ours:
         return ""
     name = backbone_for(theirs)
-    advice = f"the network is {told(ours)}: set model.backbone={name} and model.width={theirs.width}"
+    advice = f"the network is {in_words(ours)}: set model.backbone={name} and model.width={theirs.width}"
     advice = advice if name else "which is none of the networks here"
-    return f"; the file has {told(theirs)}, {advice}"
+    return f"; the file has {in_words(theirs)}, {advice}"
 
 
-def told(found: Recognised) -> str:
+def in_words(resnet: Recognised) -> str:
     """A ResNet in words.
 
-    >>> told(Recognised("resnet50", 64, True, False, False))
+    >>> in_words(Recognised("resnet50", 64, True, False, False))
     'resnet50 of width 64 with a stem of three convolutions (V1c)'
     """
     extras = [
-        (found.deep_stem, "a stem of three convolutions (V1c)"),
-        (found.pooled_shortcut, "pooling in its shortcuts (ResNet-D)"),
-        (found.other_widths, "blocks of other widths (ResNeXt, Wide ResNet)"),
+        (resnet.deep_stem, "a stem of three convolutions (V1c)"),
+        (resnet.pooled_shortcut, "pooling in its shortcuts (ResNet-D)"),
+        (resnet.other_widths, "blocks of other widths (ResNeXt, Wide ResNet)"),
     ]
     text = " and ".join(words for there, words in extras if there)
-    name = found.name or "a ResNet of another depth"
-    width = "" if found.other_widths else f" of width {found.width}"
+    name = resnet.name or "a ResNet of another depth"
+    width = "" if resnet.other_widths else f" of width {resnet.width}"
     return f"{name}{width}" + (f" with {text}" if text else "")
 
 
@@ -267,35 +267,35 @@ def _narrow(tensor: Tensor) -> bool:
 # In words
 
 
-def _loaded(path: Path, file: WeightsFile, found: Judged, own: Mapping[str, Tensor], parts: Sequence[str]) -> str:
+def _loaded(path: Path, file: WeightsFile, judged: Judged, own: Mapping[str, Tensor], parts: Sequence[str]) -> str:
     """`loaded 318 of 318 backbone tensors from ...`, what starts at random and what is not used."""
-    assert found.place
-    tensors = found.match.tensors
+    assert judged.location
+    tensors = judged.match.tensors
     counts = [
         f"{sum(name.startswith(f'{part}.') for name in tensors)} of {total} {part} tensors"
         for part in parts
         if (total := sum(name.startswith(f"{part}.") and not name.startswith(CLASSIFIER) for name in own))
         and any(name.startswith(f"{part}.") for name in tensors)
     ]
-    text = f"loaded {', '.join(counts)} from {printable(path)}{where(file, found.place)}"
+    text = f"loaded {', '.join(counts)} from {printable(path)}{where(file, judged.location)}"
     fresh = _groups(own, tensors)
     text += f"; starts at random: {listed(fresh)}" if fresh else ""
-    unused = unused_groups(found)
+    unused = unused_groups(judged)
     return text + (f"; in the file, not used: {listed(list(unused))}" if unused else "")
 
 
-def where(file: WeightsFile, place: Place) -> str:
-    """The dictionary and the prefix that the weights were found under, in brackets; "" for a bare state_dict."""
-    table, prefix = place_of(file, place)
+def where(file: WeightsFile, location: Location) -> str:
+    """The dictionary and the prefix that the weights lie under, in brackets; "" for a bare state_dict."""
+    table, prefix = dictionary_and_prefix(file, location)
     words = [f"dictionary {printable(table)}"] if table else []
     words += [f"names after {printable(prefix)}"] if prefix and prefix != "backbone." else []
     return f" ({', '.join(words)})" if words else ""
 
 
-def place_of(file: WeightsFile, place: Place) -> tuple[str, str]:
-    """The dictionary of the file that a place is in, and what comes before the backbone's names there."""
-    table = max((path for path in file.tables if place.backbone.startswith(f"{path}.")), key=len, default="")
-    return table, place.backbone.removeprefix(f"{table}.") if table else place.backbone
+def dictionary_and_prefix(file: WeightsFile, location: Location) -> tuple[str, str]:
+    """The dictionary of the file that a location is in, and what comes before the backbone's names there."""
+    table = max((path for path in file.tables if location.backbone.startswith(f"{path}.")), key=len, default="")
+    return table, location.backbone.removeprefix(f"{table}.") if table else location.backbone
 
 
 def _groups(own: Mapping[str, Tensor], taken: Mapping[str, Tensor]) -> list[str]:
@@ -305,12 +305,13 @@ def _groups(own: Mapping[str, Tensor], taken: Mapping[str, Tensor]) -> list[str]
     return sorted({group for group in fresh if group not in kept})
 
 
-def unused_groups(found: Judged) -> dict[str, int]:
-    """What is in the file and not used: groups of names, without what leads to the weights, and the sizes of each."""
-    root = found.place.prefix.split(".")[:-1] if found.place else []
+def unused_groups(judged: Judged) -> dict[str, int]:
+    """The sizes of what is in the file and not used, by groups of names without what leads to the weights."""
+    root = judged.location.prefix.split(".")[:-1] if judged.location else []
     groups: Counter[str] = Counter()
-    for name in found.match.unexpected:
-        other = next((place.backbone for place in found.left if place.backbone and name.startswith(place.backbone)), "")
+    for name in judged.match.unexpected:
+        others = (location.backbone for location in judged.left)
+        other = next((prefix for prefix in others if prefix and name.startswith(prefix)), "")
         groups[_path(other) if other else printable(_group(_without(name, root)))] += 1
     return dict(sorted(groups.items()))
 
@@ -325,14 +326,14 @@ def _without(name: str, root: Sequence[str]) -> str:
 
 
 def _group(name: str) -> str:
-    """What a tensor belongs to, in two words at most.
+    """The module that a tensor belongs to, in two words at most.
 
     >>> [_group(name) for name in ("decode_head.conv_seg.weight", "fc.0.weight", "queue")]
     ['decode_head.conv_seg', 'fc', 'queue']
     """
     words = name.split(".")
     words = words[:-1] or words
-    numbered = next((place for place, word in enumerate(words) if word.isdigit() and place), len(words))
+    numbered = next((i for i, word in enumerate(words) if word.isdigit() and i), len(words))
     return ".".join(words[: min(numbered, 2)])
 
 

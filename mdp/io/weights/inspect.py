@@ -11,12 +11,12 @@ from torch import Tensor
 
 from mdp.core.networks import NetworkSettings, Segmentor
 from mdp.core.networks.identify import Recognised, backbone_for, recognise
-from mdp.core.networks.transfer import Place
+from mdp.core.networks.transfer import Location
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable
 from mdp.io.recipe.layers import Layer, merge, resolve
 from mdp.io.run.folder import checkpoint_of
-from mdp.io.weights.init import Judged, float32, judge, listed, part_of, place_of, told, unused_groups
+from mdp.io.weights.init import Judged, dictionary_and_prefix, float32, in_words, judge, listed, part_of, unused_groups
 from mdp.io.weights.reading import WeightsFile, read_file
 
 _MARKS = (  # what lies beside the backbone, and who names it so
@@ -31,7 +31,7 @@ _PARTS = ("backbone", "decode_head")
 
 
 def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
-    """What a weights file, a checkpoint or a run folder holds, held against the network that `asked` describes.
+    """The contents of a weights file, a checkpoint or a run folder, held against the network that `asked` describes.
 
     Where it does not name a backbone, the network is the run's own, or the ResNet that the file's shapes show.
     Raises CheckpointError when the file cannot be read, RecipeError for settings that do not fit.
@@ -42,7 +42,7 @@ def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
     model, source = _model(file, holds, asked)
     with torch.device("meta"):  # names and shapes, without numbers
         own = Segmentor(model, 2).state_dict()
-    found = judge(file, own, _PARTS, start)
+    judged = judge(file, own, _PARTS, start)
     return {
         "path": printable(file_path),
         "container": file.container,
@@ -53,17 +53,17 @@ def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
         "types": _types(file.tensors),
         "not_finite": [name for name, t in float32(file.tensors).items() if not torch.isfinite(t).all()],
         "others": list(file.others),
-        "holds": told(holds) if holds else None,
+        "holds": in_words(holds) if holds else None,
         "network": {"backbone": model.backbone, "width": model.width, "channels": model.channels, "source": source},
         "kind": file.run.kind if file.run else None,
-        **_taken(file, found),
-        "parts": [{"part": row.part, **_counts(row[1:])} for row in found.rows],
-        "missing": found.match.missing,
-        "wrong_shape": _shapes(found, own),
-        "unexpected": found.match.unexpected,
-        "unexpected_groups": unused_groups(found),
-        "notes": found.notes,
-        "problem": found.problem,
+        **_taken(file, judged),
+        "parts": [{"part": row.part, **_counts(row[1:])} for row in judged.rows],
+        "missing": judged.match.missing,
+        "wrong_shape": _shapes(judged, own),
+        "unexpected": judged.match.unexpected,
+        "unexpected_groups": unused_groups(judged),
+        "notes": judged.notes,
+        "problem": judged.problem,
     }
 
 
@@ -96,53 +96,56 @@ def _counts(names: tuple[list[str], ...]) -> dict[str, int]:
     return dict(zip(("own", "matched", "missing", "wrong_shape"), map(len, names), strict=True))
 
 
-def _taken(file: WeightsFile, found: Judged) -> dict[str, Any]:
-    if found.place is None:
+def _taken(file: WeightsFile, judged: Judged) -> dict[str, Any]:
+    if judged.location is None:
         return {"dictionary": None, "prefix": None, "layout": None, "left": {}}
-    table, prefix = place_of(file, found.place)
-    left = {place.backbone: place.fits for place in found.left}
-    return {"dictionary": table, "prefix": prefix, "layout": _layout(file, found.place), "left": left}
+    table, prefix = dictionary_and_prefix(file, judged.location)
+    left = {location.backbone: location.fits for location in judged.left}
+    return {"dictionary": table, "prefix": prefix, "layout": _layout(file, judged.location), "left": left}
 
 
-def _layout(file: WeightsFile, place: Place) -> str:
+def _layout(file: WeightsFile, location: Location) -> str:
     """Whose way of naming it is, told from what lies beside the backbone."""
-    root = place.backbone.removesuffix("backbone.").removesuffix("encoder.")
+    root = location.backbone.removesuffix("backbone.").removesuffix("encoder.")
     beside = {name.removeprefix(root).split(".")[0] for name in file.tensors if name.startswith(root)}
     return next((whose for mark, whose in _MARKS if mark in beside), "a backbone without a head")
 
 
-def _shapes(found: Judged, own: Mapping[str, Tensor]) -> dict[str, dict[str, list[int]]]:
+def _shapes(judged: Judged, own: Mapping[str, Tensor]) -> dict[str, dict[str, list[int]]]:
     return {
-        name: {"file": list(shape), "network": list(own[name].shape)} for name, shape in found.match.wrong_shape.items()
+        name: {"file": list(shape), "network": list(own[name].shape)}
+        for name, shape in judged.match.wrong_shape.items()
     }
 
 
-def inspection(found: Mapping[str, Any]) -> str:
+def inspection(report: Mapping[str, Any]) -> str:
     """The text of `inspect`: what the file is, where the weights lie, a table by parts, what to know, the verdict."""
-    network, types = found["network"], ", ".join(f"{count} {kind}" for kind, count in found["types"].items())
-    size, others = f"{found['file_bytes'] / 2**20:.2f} MiB", found["others"]
+    network, types = report["network"], ", ".join(f"{count} {kind}" for kind, count in report["types"].items())
+    size, others = f"{report['file_bytes'] / 2**20:.2f} MiB", report["others"]
     about = [
-        f"{found['path']}: {found['container']}, {size}, SHA-256 begins with {found['sha256'][:8]}",
-        f"tensors  {found['tensors']:,} with {found['numbers']:,} numbers ({types})",
+        f"{report['path']}: {report['container']}, {size}, SHA-256 begins with {report['sha256'][:8]}",
+        f"tensors  {report['tensors']:,} with {report['numbers']:,} numbers ({types})",
         *([f"beside   {listed(others)}"] if others else []),
-        f"holds    {found['holds'] or 'no ResNet with the usual names'}",
-        *_place_lines(found),
+        f"holds    {report['holds'] or 'no ResNet with the usual names'}",
+        *_location_lines(report),
         f"network  {network['backbone']} of width {network['width']}: {network['source']}",
     ]
-    end = [*(f"note: {note}" for note in found["notes"]), *_not_finite(found["not_finite"]), _verdict(found)]
-    if found["kind"]:
-        end.append(f"its run, step and classes: mdp checkpoint show {found['path']}")
-    return "\n".join([*about, "", *_table(found["parts"]), *_name_lines(found), "", *end])
+    end = [*(f"note: {note}" for note in report["notes"]), *_not_finite(report["not_finite"]), _verdict(report)]
+    if report["kind"]:
+        end.append(f"its run, step and classes: mdp checkpoint show {report['path']}")
+    return "\n".join([*about, "", *_table(report["parts"]), *_name_lines(report), "", *end])
 
 
-def _place_lines(found: Mapping[str, Any]) -> list[str]:
-    """Where the weights were found, and where else they could have been."""
-    if found["layout"] is None:
+def _location_lines(report: Mapping[str, Any]) -> list[str]:
+    """Where the weights lie, and where else they could have been."""
+    if report["layout"] is None:
         return []
-    words = [f"dictionary {printable(found['dictionary'])}"] if found["dictionary"] else []
-    words += [f"names after {printable(found['prefix'])}"] if found["prefix"] else []
-    lines = [f"taken    {', '.join(words) or 'the names as they are'}: {found['layout']}"]
-    left = [f"{printable(place) or '(none)'} ({fits} tensors fit there)" for place, fits in found["left"].items()]
+    words = [f"dictionary {printable(report['dictionary'])}"] if report["dictionary"] else []
+    words += [f"names after {printable(report['prefix'])}"] if report["prefix"] else []
+    lines = [f"taken    {', '.join(words) or 'the names as they are'}: {report['layout']}"]
+    left = [
+        f"{printable(location) or '(none)'} ({fits} tensors fit there)" for location, fits in report["left"].items()
+    ]
     return [*lines, f"left     {', '.join(left)}; --init-from chooses"] if left else lines
 
 
@@ -158,13 +161,13 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     return [head, *body]
 
 
-def _name_lines(found: Mapping[str, Any]) -> list[str]:
+def _name_lines(report: Mapping[str, Any]) -> list[str]:
     """The first names of each kind."""
-    shapes = [f"{n} {s['file']} instead of {s['network']}" for n, s in found["wrong_shape"].items()]
-    groups = [f"{name} ({count})" for name, count in found["unexpected_groups"].items()]
-    gone = {row["part"]: row["own"] for row in found["parts"] if row["missing"] == row["own"]}
+    shapes = [f"{n} {s['file']} instead of {s['network']}" for n, s in report["wrong_shape"].items()]
+    groups = [f"{name} ({count})" for name, count in report["unexpected_groups"].items()]
+    gone = {row["part"]: row["own"] for row in report["parts"] if row["missing"] == row["own"]}
     missing = [f"all of {part} ({count})" for part, count in gone.items()]
-    missing += [name for name in found["missing"] if part_of(name) not in gone]
+    missing += [name for name in report["missing"] if part_of(name) not in gone]
     kinds = {"missing": missing, "wrong shape": shapes, "not used": groups}
     return [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
 
@@ -173,11 +176,11 @@ def _not_finite(names: list[str]) -> list[str]:
     return [f"not finite: {listed(names)}"] if names else []
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
-    if found["problem"]:
-        return f"--init refuses it: {found['problem']}"
-    matched, own = (sum(row[key] for row in _backbone(found["parts"])) for key in ("matched", "own"))
-    head = sum(row["matched"] for row in found["parts"] if row["part"] == "decode_head")
+def _verdict(report: Mapping[str, Any]) -> str:
+    if report["problem"]:
+        return f"--init refuses it: {report['problem']}"
+    matched, own = (sum(row[key] for row in _backbone(report["parts"])) for key in ("matched", "own"))
+    head = sum(row["matched"] for row in report["parts"] if row["part"] == "decode_head")
     return f"--init takes {matched} of {own} backbone tensors" + (f" and {head} of the head" if head else "")
 
 
@@ -185,7 +188,7 @@ def _backbone(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["part"] != "decode_head"]
 
 
-def expect_usable(found: Mapping[str, Any]) -> None:
-    """Raises CheckpointError when `--init` would refuse the file; the report has said why."""
-    if found["problem"]:
-        raise CheckpointError(f"{found['path']}: --init refuses it")
+def expect_usable(report: Mapping[str, Any]) -> None:
+    """Raises CheckpointError when `--init` would refuse the file; the text of `inspect` says why."""
+    if report["problem"]:
+        raise CheckpointError(f"{report['path']}: --init refuses it")

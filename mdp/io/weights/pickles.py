@@ -109,7 +109,7 @@ _CONSTANTS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE",
 
 
 def _follow(stream: io.BytesIO, fetch: Fetch) -> Any:
-    """What the next pickle of the stream would make, with stand-ins for what is not plain.  Raises ValueError."""
+    """The value of the stream's next pickle, with stand-ins for what is not plain.  Raises ValueError."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[Any, Any] = {}
@@ -179,10 +179,10 @@ def _allowed(items: list[Any]) -> _Global:
 
 def _storage(items: list[Any]) -> _Storage:
     """The stand-in for ("storage", type, key, device, count) and, in old files, a view."""
-    (found,) = items
-    if not isinstance(found, tuple) or len(found) not in (5, 6) or found[0] != "storage":
+    (entry,) = items
+    if not isinstance(entry, tuple) or len(entry) not in (5, 6) or entry[0] != "storage":
         raise ValueError("its pickle names a storage in an unknown way")
-    kind, key, count = found[1], found[2], found[4]
+    kind, key, count = entry[1], entry[2], entry[4]
     if not isinstance(kind, _Global) or kind.name not in _STORAGES or not isinstance(key, str) or not _counts([count]):
         raise ValueError("its pickle names a storage in an unknown way")
     return _Storage(key, count, count * _STORAGES[kind.name])

@@ -69,8 +69,8 @@ def read_file(path: Path) -> WeightsFile:
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], RunRecord | None]:
     """The tensors of a file by their paths, and the record of the run that wrote it (None for foreign files)."""
-    found = read_file(path)
-    return found.tensors, found.run
+    file = read_file(path)
+    return file.tensors, file.run
 
 
 def read_record(path: Path) -> RunRecord | None:
