@@ -36,6 +36,7 @@ def _shares(pool: Pool, name: str, images: int) -> dict[str, Any]:
         except MdpError:
             continue
         readable += 1
+        # the last of the counts is of ignored pixels
         classes = torch.where(labels == IGNORE, len(pixels) - 1, labels.long() - among.start)
         pixels += torch.bincount(classes.flatten(), minlength=len(pixels))
     return {"name": name, "images": readable, "pixels": pixels[:-1].tolist(), "ignored": int(pixels[-1])}

@@ -58,7 +58,7 @@ class FinetuneItems:
         long, short = settings.scale or (max(height, width), min(height, width))
         size = fitted_size(height, width, (int(long * ratio), int(short * ratio)))
         whole = Box(0, 0, height, width)
-        resized = cut_labels(labels, View(whole, False), size)
+        resized = cut_labels(labels, View(whole, False), size)  # before the image: the window is judged by labels
         box = draw_window(rng, resized, settings.crop, settings.largest_share)
         window = View(box, coin(rng, settings.flip))
         inside = (box.height, box.width)

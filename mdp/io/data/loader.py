@@ -118,7 +118,7 @@ def load(
                 skipped(problem)
             yield made.batch
     finally:
-        del iterator
+        del iterator  # ends the workers now, not whenever it is collected
 
 
 class _Batches:

@@ -61,7 +61,7 @@ def stream_batches(seed: int, size: int, batch: int, start: int, steps: int) -> 
         for position in range(step * batch, (step + 1) * batch):
             epoch = position // size
             if epoch not in orders:
-                orders = {e: o for e, o in orders.items() if e >= epoch - 1}
+                orders = {e: o for e, o in orders.items() if e >= epoch - 1}  # those that are over are not asked again
                 orders[epoch] = epoch_order(seed, epoch, [size])
             keys.append((epoch, int(orders[epoch][position % size])))
         yield keys

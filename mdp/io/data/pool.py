@@ -27,7 +27,7 @@ class Pool(NamedTuple):
             rgb, raw = dataset.read(sample)
             return torch.from_numpy(rgb).permute(2, 0, 1), labels_of(self.union, sample, raw, dataset.source)
         except DatasetError as error:
-            error.sample = sample
+            error.sample = sample  # a run that stops for it keeps a picture of it
             raise
 
     def name(self, index: int) -> str:

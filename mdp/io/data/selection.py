@@ -118,7 +118,7 @@ def plan_pretraining(recipe: Recipe) -> Plan:
         lines.append(line)
         try:
             scored = open_split(dataset, root, dataset.val)[0] if dataset.val else []
-        except DatasetError as error:
+        except DatasetError as error:  # pretraining goes on without its scores
             scored = []
             lines.append(f"note: {dataset.name} is not scored while pretraining: {error}")
         validation.append((dataset, scored))
@@ -152,6 +152,7 @@ def plan_finetuning(recipe: Recipe) -> Plan:
     samples, line = open_training(dataset, root, settings.split or split)
     lines = [line]
     if settings.images is not None and settings.images < len(samples):
+        # a prefix of one permutation: fewer images of a seed are a subset of more
         order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.run.seed))
         samples = [samples[i] for i in sorted(order[: settings.images].tolist())]
         lines.append(f"training on {len(samples)} of them, drawn by seed {recipe.run.seed}")

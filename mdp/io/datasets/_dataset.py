@@ -13,7 +13,7 @@ from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import printable
 from mdp.label_space import LabelSpace, UnknownLabels
 
-if TYPE_CHECKING:  # facts about datasets are told without NumPy and torch
+if TYPE_CHECKING:  # facts about datasets need neither NumPy nor torch
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor

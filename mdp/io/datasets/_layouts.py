@@ -80,7 +80,7 @@ def _entries(folder: Path) -> set[str]:
     except PermissionError as error:
         raise ResourceError(f"{printable(folder)}: the folder cannot be read: {error.strerror}") from error
     except (OSError, ValueError):
-        return set()
+        return set()  # `paired` lists what is missing, with where to get it
 
 
 def lines_of(path: Path) -> list[str]:

@@ -377,7 +377,7 @@ def _odd_entries(folder: Path) -> set[str]:
     try:
         return {name for name, odd in listed(folder) if odd}
     except (OSError, ValueError):
-        return set()  # what is missing there is told by `paired`
+        return set()  # what is missing there is for `paired` to say
 
 
 def _unlabelled(name: str, folder: Path, border: str) -> list[Sample]:

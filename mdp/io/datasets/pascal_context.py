@@ -98,7 +98,7 @@ def _refuse_other_order(pairs: Sequence[Sample], folder: Path) -> None:
         try:
             pixels.append(count_values(sample.labels))
         except DatasetError:
-            continue  # it is told when the file is read
+            continue  # it is refused when the file is read
     shares = {order: sum(int(counts[list(numbers)].sum()) for counts in pixels) for order, numbers in _LARGE.items()}
     likely = max(shares, key=lambda order: shares[order])
     if shares[likely] > shares[folder.name]:

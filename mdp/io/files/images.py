@@ -79,7 +79,7 @@ def read_rgb(path: str) -> NDArray[np.uint8]:
         raise DatasetError(f"{path}: {image.mode} pixels; photos must have 8 bits a channel")
     try:
         if image.mode in ("P", "PA"):
-            image = image.convert("RGBA")
+            image = image.convert("RGBA")  # Pillow warns of the step to RGB where a palette has transparency
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except MemoryError as error:
         raise ResourceError(f"{path}: memory is short for its {image.width} x {image.height} pixels") from error

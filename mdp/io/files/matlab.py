@@ -166,4 +166,4 @@ def _matrix(body: memoryview, order: str, tickets: Iterator[int], depth: int) ->
         count *= side
     if len(flat) != count:
         raise ValueError(f"matrix {name!r}: {len(flat)} numbers for a shape of {shape[:4]}")
-    return name, flat.reshape(shape, order="F")
+    return name, flat.reshape(shape, order="F")  # MATLAB writes column after column

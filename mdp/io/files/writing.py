@@ -30,7 +30,7 @@ def write_atomically(path: Path, chunks: Sequence[bytes | memoryview], previous:
         _write_synced(temporary, chunks)
         _put(temporary, path, previous)
         for folder in {path.parent, (previous or path).parent}:
-            _sync_folder(folder)
+            _sync_folder(folder)  # a new name is on the disk only once its folder is
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)

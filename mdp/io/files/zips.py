@@ -54,7 +54,7 @@ class Archive(NamedTuple):
 def split(path: str) -> tuple[str, str] | None:
     """The zip file that a path leads into, and the path inside; None where it leads into none."""
     for match in _ZIP.finditer(path):
-        if os.path.isfile(path[: match.end()]):
+        if os.path.isfile(path[: match.end()]):  # folders may be called so too
             return path[: match.end()], "/".join(_parts(path[match.end() :]))
     return None
 

@@ -69,7 +69,7 @@ def history(rows: Iterable[bytes]) -> History:
                 points.setdefault(name, {})[step] = value
         if kind == "train":
             last[step] = record
-            if len(last) > 2 * _LAST:
+            if len(last) > 2 * _LAST:  # now and then: there are as many records as steps
                 last = dict(sorted(last.items())[-_LAST:])
     kept = tuple(record for _, record in sorted(last.items())[-_LAST:])
     return History({name: _curve(values) for name, values in points.items()}, kept, damaged)

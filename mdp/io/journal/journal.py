@@ -54,6 +54,7 @@ class Journal:
         if not self.main:
             return
         if self.tensorboard:
+            # a step whose validation is still to come is written anew, as a whole
             self.events = Events(self.folder / "tensorboard", step + 1 if validated == step else step)
         rewind(self.folder, step, validated, self._again)
         self._write_results()
@@ -114,7 +115,7 @@ class Journal:
         try:
             if state != "running":
                 self._close()
-        finally:
+        finally:  # launchers look here, whatever becomes of event files
             write_text(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
 
     def warn(self, text: str) -> None:

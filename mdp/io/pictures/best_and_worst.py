@@ -60,7 +60,7 @@ def best_median_worst(scored: Sequence[Scored], each: int = EACH) -> list[tuple[
     for word, wanted in ranks.items():
         for rank in wanted:
             if 0 <= rank < count:
-                words.setdefault(rank, word)
+                words.setdefault(rank, word)  # of few images the best and worst come before the median
     order = ["best", "median", "worst"]
     return [(word, scored[rank]) for kind in order for rank, word in words.items() if word == kind]
 

@@ -79,7 +79,7 @@ class Worst:
         miou = mean_iou(counts)
         if not math.isfinite(miou):
             return
-        rank = (-miou, -index)
+        rank = (-miou, -index)  # equal scores by index, so that several processes keep the images that one would
         if len(self.heap) == self.count and rank < self.heap[0][:2]:
             return
         keep = heapq.heappush if len(self.heap) < self.count else heapq.heappushpop

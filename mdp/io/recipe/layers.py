@@ -135,6 +135,7 @@ def coerce(kind: Any, value: Any, where: str, source: str) -> Any:
         return coerce(next(a for a in arguments if a is not type(None)), value, where, source)
     if origin is tuple:
         return _coerce_tuple(arguments, value, where, source)
+    # true and false are whole numbers to Python, and never meant as such
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, int) and not isinstance(value, bool):

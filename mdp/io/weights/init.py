@@ -226,6 +226,7 @@ def in_words(resnet: Recognised) -> str:
 
 
 def _not_finite(match: Match) -> str:
+    # as they will be used: a float64 number may be beyond float32
     bad = [name for name, tensor in float32(match.tensors).items() if not torch.isfinite(tensor).all()]
     return f"numbers in it are not finite, in {len(bad)} tensors: {listed(bad)}" if bad else ""
 
