@@ -56,6 +56,7 @@ def samples(root: Path, split: str) -> list[Sample]:
     home = home_of("cityscapes", root, ("cityscapes", "Cityscapes", "."), "leftImg8bit", HOME)
     photos, labels = locate(root, home / "leftImg8bit" / split), locate(root, home / "gtFine" / split)
     images, maps = files_below(photos, "_leftImg8bit.png"), files_below(labels, "Ids.png")
+    # trainIds lie beside labelIds where cityscapesScripts has made them
     kinds = [kind for kind in ("labelTrainIds", "labelIds") if any(path.name.endswith(f"_{kind}.png") for path in maps)]
     if images and not kinds:
         raise DatasetError(f"cityscapes: no *_gtFine_labelIds.png under {labels} ({contents(home)}); {HOME}")

@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        keys: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
@@ -57,9 +57,9 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"line {line}: a key must be a word or a number")
             if isinstance(key, str) and (len(key) > _KEY or has_controls(key)):
                 raise yaml.YAMLError(f"line {line}: a key must be a word of up to {_KEY} characters, got {shown(key)}")
-            if key in seen:
+            if key in keys:
                 raise yaml.YAMLError(f"line {line}: key {key!r} is given twice")
-            seen.add(key)
+            keys.add(key)
         return super().construct_mapping(node, deep)
 
     def construct_text(self, node: yaml.ScalarNode) -> str:
