@@ -39,7 +39,7 @@ _COLORED = 60000  # raw values from here on stand for the colours of a colour-co
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be made, and where."""
+    """The files to be made, and where."""
 
     out: Path
     kinds: tuple[str, ...]  # of KINDS
@@ -63,7 +63,7 @@ def entry(out: Path, photo: Photo, kinds: Sequence[str]) -> dict[str, str]:
 
 
 def plan(out: Path, kinds: tuple[str, ...], photos: Sequence[Photo], existing: str, about: Mapping[str, Any]) -> Job:
-    """What there is to do; `existing` says what becomes of files that are there: stop, skip or overwrite.
+    """The job that is left to do; `existing` says what becomes of files that are there: stop, skip or overwrite.
 
     `about` is what decides the predictions: those of another network or other settings are not added to.
     Raises RecipeError naming two photos that would share a file, or a file that is there.
@@ -101,16 +101,16 @@ def _refuse_shared(out: Path, kinds: Sequence[str], photos: Sequence[Photo]) -> 
                 _refuse_pair(out, above, made[above], photo, "need a file and a folder of one name,")
 
 
-def _refuse_pair(out: Path, path: Path, one: Photo, other: Photo, why: str) -> None:
+def _refuse_pair(out: Path, path: Path, photo: Photo, other: Photo, why: str) -> None:
     raise RecipeError(
-        f"{printable(one.path)} and {printable(other.path)} {why} {printable(path.relative_to(out))}; rename one, or "
+        f"{printable(photo.path)} and {printable(other.path)} {why} {printable(path.relative_to(out))}; rename one, or "
         "predict them apart, each with an --out of its own"
     )
 
 
 def _refuse_own_photos(out: Path, kinds: Sequence[str], photos: Sequence[Photo]) -> None:
     """Raises RecipeError when what is made of one photo would take the place of another."""
-    real = {os.path.realpath(photo.path): photo for photo in photos}
+    real = {os.path.realpath(photo.path): photo for photo in photos}  # --out may be a link into the photos' folder
     for photo in photos:
         for path in targets(out, photo, kinds).values():
             if os.path.realpath(path) in real:
@@ -141,7 +141,7 @@ def _index_of(out: Path, needed: bool, about: Mapping[str, Any]) -> dict[str, An
             raise RecipeError(f"--skip-existing: {path} is missing, so nothing says what made the files in {out}")
         return {}
     index = _read_index(path)
-    differ = list(changed_keys(index, json.loads(json.dumps(about))))
+    differ = list(changed_keys(index, json.loads(json.dumps(about))))  # as it is read back: tuples are lists there
     if differ and (needed or index["files"]):
         raise RecipeError(
             f"--skip-existing: {path} was made with other {', '.join(differ)}; choose another --out, or --overwrite"
@@ -175,7 +175,7 @@ def raw_values(space: LabelSpace) -> tuple[int, ...]:
     """
     if space.lookup is None:
         raise DatasetError(f"--raw: the label maps of {space.name} hold class numbers already; leave --raw out")
-    found = []
+    values = []
     for label, name in enumerate(space.classes):
         raws = [raw for raw, target in space.lookup.items() if target == label and raw != space.ignore_index]
         if len(raws) != 1:
@@ -183,8 +183,8 @@ def raw_values(space: LabelSpace) -> tuple[int, ...]:
             raise DatasetError(f"--raw: class {name!r} of {space.name} stands for {listed}; there is no one way back")
         if raws[0] >= _COLORED:
             raise DatasetError(f"--raw: class {name!r} of {space.name} is a colour in its label maps, not a number")
-        found.append(raws[0])
-    return tuple(found)
+        values.append(raws[0])
+    return tuple(values)
 
 
 def labels_png(classes: NDArray[np.integer], space: LabelSpace, raws: tuple[int, ...] | None) -> bytes:
@@ -215,7 +215,7 @@ def probability_chunks(probabilities: Tensor) -> list[bytes | memoryview]:
 
 
 def probability_bytes(classes: int, sizes: Sequence[tuple[int, int]]) -> int:
-    """What the probabilities of images of these sizes (H, W) take on the disk, but for their headers."""
+    """The bytes on the disk of the probabilities of images of these sizes (H, W), but for their headers."""
     return sum(2 * classes * height * width for height, width in sizes)
 
 

@@ -42,7 +42,7 @@ from mdp.io.inference.folder import (
     write_index,
     write_new,
 )
-from mdp.io.inference.photos import Found, Photo, find_photos, refuse_control_names
+from mdp.io.inference.photos import Matches, Photo, find_photos, refuse_control_names
 from mdp.io.inference.predict import inference_settings, predict, probabilities
 from mdp.io.journal.counter import Counter, number_of
 from mdp.io.processes.device import memory_in_one_line, set_up
@@ -61,7 +61,7 @@ ADVICE = "try --mode slide with a smaller eval.window, a smaller eval.scale, or 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is to be made of which photos."""
+    """The photos to be predicted, and the files to be made of each."""
 
     photos: tuple[str, ...]  # files, folders, patterns
     overlays: bool = False
@@ -90,13 +90,13 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
         device = set_up(recipe, ALONE)
         raws = raw_values(space) if wanted.raw else None
         out = request.out or _fresh_folder(path)
-        found = find_photos(wanted.photos, [out / kind for kind in KINDS])
+        matches = find_photos(wanted.photos, [out / kind for kind in KINDS])
         settings = inference_settings(recipe)
         about = _about(path, settings, space, raws)
-        job = plan(out, wanted.kinds, found.photos, wanted.existing, about)
+        job = plan(out, wanted.kinds, matches.photos, wanted.existing, about)
         progress = Counter(request.quiet)
         progress.say(f"predicting with {path} (step {step})")
-        progress.say(_what(found, job))
+        progress.say(_summary(matches, job))
         network = trained_segmentor(opened, recipe, device)
         _make_room(job, space, progress)
         work = Work(
@@ -111,7 +111,7 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
             overwrite=wanted.existing != "stop",
         )
         with locked(make(out)):
-            return {**_predict_all(work, stop, progress), "ignored": len(found.others)}
+            return {**_predict_all(work, stop, progress), "ignored": len(matches.others)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def _fresh_folder(checkpoint: Path) -> Path:
 
 
 def _about(path: Path, settings: EvalSettings, space: LabelSpace, raws: tuple[int, ...] | None) -> dict[str, Any]:
-    """What decides the predictions, as JSON."""
+    """All that decides the predictions, as JSON."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     used = {key: value for key, value in asdict(settings).items() if key not in ("split", "images")}
@@ -152,10 +152,10 @@ def _about(path: Path, settings: EvalSettings, space: LabelSpace, raws: tuple[in
     }
 
 
-def _what(found: Found, job: Job) -> str:
-    ignored = f"; left out {number_of(len(found.others), 'other file')}" if found.others else ""
+def _summary(matches: Matches, job: Job) -> str:
+    ignored = f"; left out {number_of(len(matches.others), 'other file')}" if matches.others else ""
     there = f", {len(job.done):,} of them predicted already" if job.done else ""
-    return number_of(len(found.photos), "photo") + there + ignored
+    return number_of(len(matches.photos), "photo") + there + ignored
 
 
 def _make_room(job: Job, space: LabelSpace, progress: Counter) -> None:
@@ -164,14 +164,14 @@ def _make_room(job: Job, space: LabelSpace, progress: Counter) -> None:
         return
     sizes = []
     for photo in job.photos:
-        with suppress(MdpError):  # told when its turn comes
+        with suppress(MdpError):  # a photo that cannot be read is reported when its turn comes
             sizes.append(read_claims(str(photo.path))[:2])
     need = probability_bytes(len(space.classes), sizes)
-    place = next(folder for folder in (job.out, *job.out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
+    nearest = next(folder for folder in (job.out, *job.out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(nearest).free
     text = f"probabilities take {_size(need)} (float16, {len(space.classes)} classes a pixel)"
     if need > free:
-        raise ResourceError(f"{text}, and {place} has {_size(free)} free; leave out --probabilities, or give --out")
+        raise ResourceError(f"{text}, and {nearest} has {_size(free)} free; leave out --probabilities, or give --out")
     progress.say(f"{text}; {_size(free)} are free")
 
 
@@ -183,7 +183,7 @@ def _size(count: int) -> str:
 
 
 class Tally(NamedTuple):
-    """What became of the photos so far."""
+    """The photos so far, by how they ended."""
 
     done: list[Photo]
     skipped: list[str]  # why
@@ -193,7 +193,7 @@ class Tally(NamedTuple):
 class PhotoItem(NamedTuple):
     """A photo as it is."""
 
-    place: int  # in the job
+    photo_index: int  # in the job
     image: Tensor  # (3, H, W) uint8
     turned: bool  # whether its EXIF data ask viewers to turn it, which nothing here does
 
@@ -209,25 +209,25 @@ class PhotoItems:
         try:
             refuse_control_names(photo)
             rgb = read_rgb(str(photo.path))
-            turned = read_claims(str(photo.path))[2] != 1
+            turned = read_claims(str(photo.path))[2] != 1  # 1: as it is stored
         except MdpError as error:
             return error
         return PhotoItem(key[1], torch.from_numpy(rgb).permute(2, 0, 1), turned)
 
 
 def _predict_all(work: Work, stop: Stop, progress: Counter) -> dict[str, Any]:
-    """Predicts what is to be predicted, and says what came of it.
+    """Predicts all photos of a job and returns the counts.
 
     Raises Preempted when a signal came, after the photo under way; DatasetError when no photo could be read.
     """
     job, tally = work.job, Tally([], [], [])
     write_classes(job.out, work.space, work.raws)
-    write_index(job, work.about, "unfinished", [], [])
+    write_index(job, work.about, "unfinished", [], [])  # first: --skip-existing asks it what made the files
     stop.patient = True
     try:
         _predict_each(work, tally, stop, progress)
     except BaseException:
-        with suppress(MdpError):  # what went wrong first is what there is to tell
+        with suppress(MdpError):  # the first error is the one to report
             write_index(job, work.about, "failed", tally.done, tally.skipped)
         raise
     whole = len(tally.done) + len(tally.skipped) == len(job.photos)
@@ -264,15 +264,15 @@ def _predict_each(work: Work, tally: Tally, stop: Stop, progress: Counter) -> No
         tally.skipped.append(str(error))
         progress.warn(f"left out: {error}")
 
-    keys = iter([[(0, place)] for place in range(len(photos))])
+    keys = iter([[(0, index)] for index in range(len(photos))])
     skipping = skip if settings.on_bad_sample == "skip" else None
     with closing(load(PhotoItems(photos), keys, min(settings.workers, len(photos)), skipping)) as items:
-        for found in items:
-            for item in found:
+        for batch in items:
+            for item in batch:
                 predict_one(work, item)
-                tally.done.append(photos[item.place])
+                tally.done.append(photos[item.photo_index])
                 if item.turned:
-                    tally.turned.append(photos[item.place])
+                    tally.turned.append(photos[item.photo_index])
             progress.tell(len(tally.done) + len(tally.skipped), len(photos))
             if stop:
                 return
@@ -280,7 +280,7 @@ def _predict_each(work: Work, tally: Tally, stop: Stop, progress: Counter) -> No
 
 def predict_one(work: Work, item: PhotoItem) -> None:
     """Predicts a photo and writes what is wanted of it."""
-    photo, shares = work.job.photos[item.place], None
+    photo, shares = work.job.photos[item.photo_index], None
     with memory_in_one_line(f"{printable(photo.path)}: ", ADVICE):
         if "probabilities" in work.job.kinds:
             shares = probabilities(work.network, item.image, work.settings, work.device)  # (C, H, W)

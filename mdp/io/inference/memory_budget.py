@@ -88,7 +88,7 @@ def new_budget(settings: EvalSettings, say: Callable[[str], None] | None = None)
 
 
 def held_bytes(views: list[Windows]) -> int:
-    """What the logits of the windows take."""
+    """The bytes of the windows' logits."""
     return sum(batch.numel() * batch.element_size() for view in views for batch in view.logits)
 
 

@@ -29,14 +29,14 @@ class Photo(NamedTuple):
     name: PurePath  # below the folder that was named; of a file that was named itself, its file name
 
 
-class Found(NamedTuple):
-    """The photos that a command line names."""
+class Matches(NamedTuple):
+    """The files that a command line names."""
 
     photos: list[Photo]
     others: list[Path]  # other files in the folders
 
 
-def find_photos(named: Sequence[str], leave_out: Sequence[Path] = ()) -> Found:
+def find_photos(named: Sequence[str], leave_out: Sequence[Path] = ()) -> Matches:
     """The photos of files, folders (at any depth, hidden ones left out) and patterns, each once.
 
     Folders of predictions and those of `leave_out` are passed over.  Links are followed, but never in a circle.
@@ -46,12 +46,12 @@ def find_photos(named: Sequence[str], leave_out: Sequence[Path] = ()) -> Found:
     others: dict[str, Path] = {}
     barred = {os.path.realpath(folder) for folder in leave_out}
     for text in named:
-        found = _found(text, barred)
-        for photo in found.photos:
+        matches = _photos_named(text, barred)
+        for photo in matches.photos:
             photos.setdefault(os.path.abspath(photo.path), photo)
-        for path in found.others:
+        for path in matches.others:
             others.setdefault(os.path.abspath(path), path)
-    return Found(list(photos.values()), list(others.values()))
+    return Matches(list(photos.values()), list(others.values()))
 
 
 def refuse_control_names(photo: Photo) -> None:
@@ -60,7 +60,7 @@ def refuse_control_names(photo: Photo) -> None:
         raise DatasetError(f"{printable(photo.path)}: control characters in its name; rename it")
 
 
-def _found(text: str, barred: set[str]) -> Found:
+def _photos_named(text: str, barred: set[str]) -> Matches:
     if not text:
         raise RecipeError("an empty name where a photo was expected; for the current folder give .")
     path = Path(text)
@@ -68,7 +68,7 @@ def _found(text: str, barred: set[str]) -> Found:
         return _below(text, path, barred)
     if os.path.lexists(path):
         _refuse_no_photo(text, path)
-        return Found([Photo(path, PurePath(path.name))], [])
+        return Matches([Photo(path, PurePath(path.name))], [])
     if glob.has_magic(text):
         return _matching(text, barred)
     raise _nothing(text)
@@ -87,53 +87,53 @@ def _refuse_no_photo(text: str, path: Path) -> None:
 # Folders
 
 
-def _below(text: str, folder: Path, barred: set[str]) -> Found:
+def _below(text: str, folder: Path, barred: set[str]) -> Matches:
     """The photos below a folder that was named.  Raises DatasetError when there is none, RecipeError for a run."""
     if (folder / "checkpoints").is_dir() and (folder / "config.yaml").exists():
         raise RecipeError(f"{printable(text)}: a run folder, not photos; name it by --run")
-    found = _walk(folder, barred)
-    if not found.photos:
-        others = number_of(len(found.others), "other file") if found.others else contents(folder)
+    matches = _walk(folder, barred)
+    if not matches.photos:
+        others = number_of(len(matches.others), "other file") if matches.others else contents(folder)
         raise DatasetError(f"{printable(text)}: no photos in it ({others}); looked for {' '.join(SUFFIXES)}")
-    return found
+    return matches
 
 
-def _walk(folder: Path, barred: set[str]) -> Found:
+def _walk(folder: Path, barred: set[str]) -> Matches:
     """The photos at any depth, in order of their names.  Raises ResourceError for a folder that cannot be read."""
     photos: list[Photo] = []
     others: list[Path] = []
-    seen, waiting = set(barred), [folder]
+    visited, waiting = set(barred), [folder]
     while waiting:
-        place = waiting.pop()
-        real = os.path.realpath(place)
-        if real in seen:
+        current = waiting.pop()
+        real = os.path.realpath(current)
+        if real in visited:
             continue
-        seen.add(real)
-        folders, files = _listing(place)
-        if place != folder and INDEX in files:
+        visited.add(real)
+        folders, files = _listing(current)
+        if current != folder and INDEX in files:  # predictions; the folder that was named itself may hold photos too
             continue
-        waiting += [place / name for name in folders]
-        taken = [place / name for name in files if PurePath(name).suffix.lower() in SUFFIXES]
+        waiting += [current / name for name in folders]
+        taken = [current / name for name in files if PurePath(name).suffix.lower() in SUFFIXES]
         photos += [Photo(path, path.relative_to(folder)) for path in taken]
-        others += [place / name for name in files if PurePath(name).suffix.lower() not in SUFFIXES]
-    return Found(sorted(photos, key=lambda photo: photo.name.parts), others)
+        others += [current / name for name in files if PurePath(name).suffix.lower() not in SUFFIXES]
+    return Matches(sorted(photos, key=lambda photo: photo.name.parts), others)
 
 
-def _listing(place: Path) -> tuple[list[str], list[str]]:
+def _listing(folder: Path) -> tuple[list[str], list[str]]:
     """The names of folders and of other things in a folder, hidden ones left out."""
     try:
-        with os.scandir(place) as entries:
+        with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise ResourceError(f"{printable(place)}: the folder cannot be read: {error.strerror}") from error
-    folders = {name for name in names if os.path.isdir(place / name)}  # False, not an error, for a circle of links
+        raise ResourceError(f"{printable(folder)}: the folder cannot be read: {error.strerror}") from error
+    folders = {name for name in names if os.path.isdir(folder / name)}  # False, not an error, for a circle of links
     return sorted(folders), sorted(set(names) - folders)
 
 
 # Patterns
 
 
-def _matching(pattern: str, barred: set[str]) -> Found:
+def _matching(pattern: str, barred: set[str]) -> Matches:
     """The photos that match a pattern, and those below the folders that do; they are named from its fixed part on."""
     base = fixed_part(pattern)
     photos: list[Photo] = []
@@ -143,16 +143,16 @@ def _matching(pattern: str, barred: set[str]) -> Found:
         if _is_made(path if path.is_dir() else path.parent, base, barred, made):
             continue
         if path.is_dir():
-            found = _walk(path, barred)
-            photos += [Photo(photo.path, _name_from(base, photo.path)) for photo in found.photos]
-            others += found.others
+            matches = _walk(path, barred)
+            photos += [Photo(photo.path, _name_from(base, photo.path)) for photo in matches.photos]
+            others += matches.others
         elif path.suffix.lower() in SUFFIXES:
             photos.append(Photo(path, _name_from(base, path)))
         else:
             others.append(path)
     if not photos:
         raise _no_match(pattern, len(others))
-    return Found(photos, others)
+    return Matches(photos, others)
 
 
 def _is_made(folder: Path, base: Path, barred: set[str], known: dict[Path, bool]) -> bool:

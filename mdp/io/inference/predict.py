@@ -47,9 +47,9 @@ def predict(
     Raises ResourceError when `budget`, or the memory there is, does not allow it.
     """
     with torch.no_grad():
-        seen = _looks(network, image, settings, device, budget)
-        with _memory(seen):
-            return _classes(seen).cpu()
+        looks = _looks(network, image, settings, device, budget)
+        with _memory(looks):
+            return _classes(looks).cpu()
 
 
 def segmenter(
@@ -71,9 +71,9 @@ def probabilities(
     The answer itself is not part of the budget.  Raises ResourceError as `predict` does.
     """
     with torch.no_grad():
-        seen = _looks(network, image, settings, device, budget)
-        with _memory(seen):
-            return torch.cat([part.cpu() for part in _shares(seen)])
+        looks = _looks(network, image, settings, device, budget)
+        with _memory(looks):
+            return torch.cat([part.cpu() for part in _shares(looks)])
 
 
 def turns(height: int, width: int, settings: EvalSettings) -> list[Turn]:
@@ -87,8 +87,8 @@ def turns(height: int, width: int, settings: EvalSettings) -> list[Turn]:
     return [Turn(size, flip) for size in sizes for flip in ((False, True) if settings.flip else (False,))]
 
 
-class _Seen(NamedTuple):
-    """What the network says of an image."""
+class _Looks(NamedTuple):
+    """The network's logits for every look at an image."""
 
     views: list[Windows]
     parts: list[slice]  # of the classes: so many fit into memory at the image's size
@@ -97,28 +97,28 @@ class _Seen(NamedTuple):
 
 def _looks(
     network: nn.Module, image: Tensor, settings: EvalSettings, device: torch.device, budget: Budget | None
-) -> _Seen:
+) -> _Looks:
     budget = budget or new_budget(settings)
     size = (int(image.shape[1]), int(image.shape[2]))
     views: list[Windows] = []
     for turn in turns(*size, settings):
         views.append(_look(network, image, turn, settings, device, budget, held_bytes(views)))
-    return _Seen(views, class_parts(views[0].classes, budget.classes(views, size)), size)
+    return _Looks(views, class_parts(views[0].classes, budget.classes(views, size)), size)
 
 
-def _classes(seen: _Seen) -> Tensor:
+def _classes(looks: _Looks) -> Tensor:
     """The class of the highest score at each pixel, (H, W) int64."""
-    if len(seen.views) > 1:
-        return first_maximum(_shares(seen))
-    (view,) = seen.views
-    if view.window == view.canvas == seen.size and not view.flip:
-        return upsampled_argmax(view.logits[0], seen.size, seen.parts)
-    return first_maximum(assemble(view, part, seen.size) for part in seen.parts)
+    if len(looks.views) > 1:
+        return first_maximum(_shares(looks))
+    (view,) = looks.views
+    if view.window == view.canvas == looks.size and not view.flip:
+        return upsampled_argmax(view.logits[0], looks.size, looks.parts)
+    return first_maximum(assemble(view, part, looks.size) for part in looks.parts)
 
 
-def _shares(seen: _Seen) -> Iterator[Tensor]:
+def _shares(looks: _Looks) -> Iterator[Tensor]:
     """Probabilities (c, H, W) of a few classes after the other."""
-    views, parts, size = seen
+    views, parts, size = looks
     norms = [log_partition(assemble(view, part, size) for part in parts) for view in views]  # (H, W) each
     for part in parts:
         pairs = zip(views, norms, strict=True)
@@ -126,16 +126,16 @@ def _shares(seen: _Seen) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _memory(seen: _Seen) -> Iterator[None]:
+def _memory(looks: _Looks) -> Iterator[None]:
     """Raises ResourceError when memory runs out inside."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        together = len(range(*seen.parts[0].indices(seen.views[0].classes)))
+        together = len(range(*looks.parts[0].indices(looks.views[0].classes)))
         raise ResourceError(
-            f"out of memory with {together} classes at {seen.size[1]} x {seen.size[0]} pixels; give a --max-memory "
+            f"out of memory with {together} classes at {looks.size[1]} x {looks.size[0]} pixels; give a --max-memory "
             "below what there is, or --device cpu"
         ) from error
 
@@ -149,7 +149,7 @@ def _look(
     budget: Budget,
     held: int,
 ) -> Windows:
-    """What the network says of an image in one turn, beside `held` bytes of other turns."""
+    """The network's logits for one turn of an image, beside `held` bytes of other turns."""
     whole = Box(0, 0, int(image.shape[1]), int(image.shape[2]))
     resized = cut_image(image, View(whole, turn.flip), turn.size).to(device)
     inputs = normalise(resized[None].float() / 255)  # (1, 3, *turn.size)

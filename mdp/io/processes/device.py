@@ -1,4 +1,4 @@
-"""What every job does before it computes: the device and torch's switches, and that all processes agree."""
+"""The start of every job: the device and torch's switches, and that all processes agree."""
 
 import json
 import os
@@ -20,12 +20,13 @@ def set_up(recipe: Recipe, world: World) -> torch.device:
     if recipe.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.benchmark = False  # which may choose another algorithm each time
     return local_device(pick_device(recipe.run.device), world)
 
 
 def agree(world: World, recipe: Recipe, *samples: Sequence[object]) -> None:
     """Raises ProcessError unless all processes run the same program on the same samples with the same settings."""
+    # threads too: sums by another number of them differ in the last digits
     versions = f"mdp {mdp.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     world.require_equal(settings=json.dumps(as_layer(recipe)), files=repr(samples), versions=versions)
 

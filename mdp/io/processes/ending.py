@@ -1,4 +1,4 @@
-"""How a process ends: its exit code and its last words, which are told once, however many processes a run has."""
+"""How a process ends: its exit code and its last words, which are printed once, however many processes a run has."""
 
 import os
 import signal
@@ -61,5 +61,5 @@ def end(ending: Ending, say: Callable[[str], None]) -> NoReturn:
 
 
 def drop_output() -> None:
-    """What is still to be printed goes nowhere: nobody reads it any more."""
+    """Sends all further output nowhere: nobody reads it any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

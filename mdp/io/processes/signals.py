@@ -12,11 +12,11 @@ from types import FrameType
 from mdp.io.errors import Preempted
 from mdp.io.processes.world import World
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Slurm sends SIGUSR1 some time before a job's time is up
 
 
 class Stop:
-    """What, if anything, has asked the run to stop."""
+    """Whether the run was asked to stop, and by what."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -24,6 +24,7 @@ class Stop:
         self.launcher = os.getppid() if "LOCAL_RANK" in os.environ else None
 
     def __bool__(self) -> bool:
+        # a launcher that was killed sends no signal; its children go to another parent
         if not self.name and self.launcher is not None and os.getppid() != self.launcher:
             self.name = "the end of its launcher"
         return bool(self.name)

@@ -1,6 +1,6 @@
 """Several processes as one: who this process is, and the few things it asks of the others.
 
-Started by `--processes N` or by torchrun, which put the place of a process into its environment; one process alone
+Started by `--processes N` or by torchrun, which put the rank of a process into its environment; one process alone
 asks nobody.  CPU tensors travel by gloo, CUDA tensors by nccl.  All processes ask the same things in the same order,
 whatever their data hold.
 """
@@ -62,10 +62,10 @@ class World(NamedTuple):
             own = tensor.detach().to(torch.uint8 if flags else tensor.dtype).contiguous()
             padded = own.new_zeros(images[0], *own.shape[1:])  # the first part is the largest
             padded[: len(own)] = own
-            found = [torch.empty_like(padded) for _ in images]
+            gathered = [torch.empty_like(padded) for _ in images]
             with self._collective(padded):
-                dist.all_gather(found, padded)
-            whole = torch.cat([rows[:count] for rows, count in zip(found, images, strict=True)])
+                dist.all_gather(gathered, padded)
+            whole = torch.cat([rows[:count] for rows, count in zip(gathered, images, strict=True)])
             return whole.bool() if flags else whole
 
         def take(tensor: Tensor, index: Tensor) -> Tensor:
@@ -73,10 +73,11 @@ class World(NamedTuple):
                 return taken(tensor, index)
             plan = plan_exchange(index, images, self.rank)
             sent = taken(tensor.detach().contiguous(), plan.sent)
-            found = sent.new_empty(len(plan.places), *sent.shape[1:])
+            received = sent.new_empty(len(plan.places), *sent.shape[1:])
             with self._collective(sent):
-                dist.all_to_all_single(found, sent, plan.got_from, plan.sent_to)
-            return torch.empty_like(found).index_copy_(0, plan.places.to(found.device, non_blocking=True), found)
+                dist.all_to_all_single(received, sent, plan.got_from, plan.sent_to)
+            rows = plan.places.to(received.device, non_blocking=True)
+            return torch.empty_like(received).index_copy_(0, rows, received)
 
         return Processes(images, self.rank, self.all_sum, gather, take)
 
@@ -177,23 +178,23 @@ def _name_start(store: Store, rank: int, size: int) -> str:
 
 
 def local_device(device: torch.device, world: World) -> torch.device:
-    """The device of this process: with several on CUDA, each takes the one of its place on the machine.
+    """The device of this process: with several on CUDA, each takes the one of its rank on the machine.
 
     Raises ResourceError when the machine has too few, or all were given one.
     """
     if device.type != "cuda" or world.size == 1:
         return device
-    place = int(os.environ["LOCAL_RANK"])
+    local_rank = int(os.environ["LOCAL_RANK"])
     if device.index is not None:
         raise ResourceError(f"--device {device}: with several processes each takes a device of its own; give cuda")
-    if place >= torch.cuda.device_count():
-        raise ResourceError(f"process {place + 1} of this machine finds {torch.cuda.device_count()} CUDA devices")
-    torch.cuda.set_device(place)
-    return torch.device("cuda", place)
+    if local_rank >= torch.cuda.device_count():
+        raise ResourceError(f"process {local_rank + 1} of this machine finds {torch.cuda.device_count()} CUDA devices")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def launch_id() -> str | None:
-    """What all processes of one launch, and those restarted by it, have in common; None without a launcher."""
+    """The name that all processes of one launch, and those restarted by it, share; None without a launcher."""
     run = os.environ.get("TORCHELASTIC_RUN_ID")
     return None if run is None else f"{run}-{socket.gethostname()}-{os.getppid()}"
 

@@ -23,7 +23,7 @@ from mdp.io.run.header import (
     HEADER_LIMIT,
     VERSION,
     Header,
-    Place,
+    TensorEntry,
     about_of,
     canonical,
     config_hash,
@@ -66,7 +66,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], pr
         "about": description,
         "crc32": json.dumps(checksums),
         "payload_sha256": payload.hexdigest(),
-        "config_sha256": config_hash(json.loads(description)),
+        "config_sha256": config_hash(json.loads(description)),  # of the settings as they are read back
     }
     _write(path, parts, entries, {**texts, "header_sha256": digest_of(entries, texts)}, previous)
 
@@ -101,7 +101,7 @@ def _write(
     path: Path, parts: Mapping[str, Tensor], entries: Mapping[str, Any], texts: Mapping[str, str], previous: Path | None
 ) -> None:
     header = canonical({**entries, "__metadata__": dict(texts)})
-    header += b" " * (-len(header) % 8)
+    header += b" " * (-len(header) % 8)  # the tensors after it start aligned
     if len(header) > HEADER_LIMIT:
         raise CheckpointError(f"{path}: its description has {len(header)} bytes; at most {HEADER_LIMIT} are read back")
     chunks: list[bytes | memoryview] = [len(header).to_bytes(8, "little"), header, *map(_bytes, parts.values())]
@@ -115,7 +115,7 @@ def load(path: Path) -> Checkpoint:
     """
     with named(path), opened(path, "checkpoint file") as file:
         header = header_of(file)
-        about = about_of(path, header)  # before the tensors: another format is told at once
+        about = about_of(path, header)  # before the tensors: another format is refused at once
         return Checkpoint(_tensors(file, header), about)
 
 
@@ -139,8 +139,8 @@ def _tensors(file: BinaryIO, header: Header) -> dict[str, Tensor]:
     if not isinstance(checksums, dict):
         raise ValueError("its checksums are not a table")
     tensors, payload = {}, hashlib.sha256()
-    for name, place in header.places.items():
-        tensor = _empty(file, place)
+    for name, entry in header.tensors.items():
+        tensor = _empty(file, entry)
         data = _bytes(tensor)
         if file.readinto(data) != len(data):  # type: ignore[attr-defined]
             raise ValueError(f"cut short in tensor {name}")
@@ -154,12 +154,12 @@ def _tensors(file: BinaryIO, header: Header) -> dict[str, Tensor]:
     return tensors
 
 
-def _empty(file: BinaryIO, place: Place) -> Tensor:
-    """Memory for a tensor; its place has been held against the size of the file."""
+def _empty(file: BinaryIO, entry: TensorEntry) -> Tensor:
+    """Memory for a tensor; its size has been held against that of the file."""
     try:
-        return torch.empty(place.shape, dtype=_DTYPES[place.dtype])
+        return torch.empty(entry.shape, dtype=_DTYPES[entry.dtype])
     except (RuntimeError, MemoryError) as error:
-        raise ResourceError(f"{file.name}: not enough memory for {place.end - place.start} bytes of it") from error
+        raise ResourceError(f"{file.name}: not enough memory for {entry.end - entry.start} bytes of it") from error
 
 
 def _bytes(tensor: Tensor) -> memoryview:

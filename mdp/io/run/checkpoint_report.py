@@ -63,19 +63,19 @@ def difference(first: Path, second: Path) -> dict[str, Any]:
     `equal` is whether the tensors have the same names, types, shapes and bits.
     """
     files = checkpoint_of(first), checkpoint_of(second)
-    one, two = load(files[0]), load(files[1])
-    settings = _changed(_flat(one.about.get("recipe", {})), _flat(two.about.get("recipe", {})))
+    left, right = load(files[0]), load(files[1])
+    settings = _changed(_flat(left.about.get("recipe", {})), _flat(right.about.get("recipe", {})))
     apart = {"recipe", "labels"}
-    facts = ({key: value for key, value in found.about.items() if key not in apart} for found in (one, two))
-    shared = [name for name in one.tensors if name in two.tensors]
-    tensors = {name: _compared(one.tensors[name], two.tensors[name]) for name in shared}
-    only = [sorted(a.keys() - b.keys()) for a, b in ((one.tensors, two.tensors), (two.tensors, one.tensors))]
-    differing = {name: found for name, found in tensors.items() if found}
+    facts = ({key: value for key, value in side.about.items() if key not in apart} for side in (left, right))
+    shared = [name for name in left.tensors if name in right.tensors]
+    tensors = {name: _compared(left.tensors[name], right.tensors[name]) for name in shared}
+    only = [sorted(a.keys() - b.keys()) for a, b in ((left.tensors, right.tensors), (right.tensors, left.tensors))]
+    differing = {name: entry for name, entry in tensors.items() if entry}
     return {
         "first": str(files[0]),
         "second": str(files[1]),
         "settings": settings,
-        "classes": _changed(classes_of(files[0], one.about), classes_of(files[1], two.about)),
+        "classes": _changed(classes_of(files[0], left.about), classes_of(files[1], right.about)),
         "facts": _changed(*facts),
         "only_in_first": only[0],
         "only_in_second": only[1],
@@ -93,52 +93,53 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _changed(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _changed(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The keys whose values differ, with both; a key that one side lacks has None there."""
-    return {key: [one.get(key), two.get(key)] for key in {**one, **two} if one.get(key) != two.get(key)}
+    return {key: [left.get(key), right.get(key)] for key in {**left, **right} if left.get(key) != right.get(key)}
 
 
-def _compared(one: Tensor, two: Tensor) -> dict[str, Any]:
+def _compared(left: Tensor, right: Tensor) -> dict[str, Any]:
     """How two tensors differ; empty when they are the same bit for bit."""
-    if one.shape != two.shape or one.dtype != two.dtype:
-        kinds = [f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}" for tensor in (one, two)]
+    if left.shape != right.shape or left.dtype != right.dtype:
+        kinds = [f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}" for tensor in (left, right)]
         return {"kinds": kinds}
-    bits = [tensor.reshape(-1, 1).view(torch.uint8) for tensor in (one, two)]  # (numbers, bytes of one)
+    # bits, not values: NaN is equal to itself, and -0 is not 0
+    bits = [tensor.reshape(-1, 1).view(torch.uint8) for tensor in (left, right)]  # (numbers, bytes of a number)
     differ = (bits[0] != bits[1]).any(1)
     if not differ.any():
         return {}
-    apart = (one.reshape(-1)[differ].double() - two.reshape(-1)[differ].double()).abs().max().item()
+    apart = (left.reshape(-1)[differ].double() - right.reshape(-1)[differ].double()).abs().max().item()
     return {
-        "numbers": one.numel(),
-        "equal": one.numel() - int(differ.sum()),
+        "numbers": left.numel(),
+        "equal": left.numel() - int(differ.sum()),
         "max_difference": apart if math.isfinite(apart) else None,  # None: NaN or infinity on one side
     }
 
 
-def difference_text(found: Mapping[str, Any]) -> str:
+def difference_text(result: Mapping[str, Any]) -> str:
     """The text of `difference`, one line for each thing that differs, the verdict last."""
-    lines = _listed("setting", [f"{key}: {a!r} -> {b!r}" for key, (a, b) in found["settings"].items()])
-    lines += _listed("classes of", [_class_line(name, *pair) for name, pair in found["classes"].items()])
-    lines += _listed("", [f"{key}: {a!r} -> {b!r}" for key, (a, b) in found["facts"].items()])
-    lines += _listed("only in the first:", found["only_in_first"])
-    lines += _listed("only in the second:", found["only_in_second"])
-    lines += _listed("tensor", [_tensor_line(name, entry) for name, entry in found["tensors"].items()])
-    return "\n".join([*lines, verdict(found)])
+    lines = _listed("setting", [f"{key}: {a!r} -> {b!r}" for key, (a, b) in result["settings"].items()])
+    lines += _listed("classes of", [_class_line(name, *pair) for name, pair in result["classes"].items()])
+    lines += _listed("", [f"{key}: {a!r} -> {b!r}" for key, (a, b) in result["facts"].items()])
+    lines += _listed("only in the first:", result["only_in_first"])
+    lines += _listed("only in the second:", result["only_in_second"])
+    lines += _listed("tensor", [_tensor_line(name, entry) for name, entry in result["tensors"].items()])
+    return "\n".join([*lines, verdict(result)])
 
 
-def verdict(found: Mapping[str, Any]) -> str:
+def verdict(result: Mapping[str, Any]) -> str:
     """Whether the tensors are the same, in one line."""
-    if found["equal"]:
-        return f"equal: all {found['tensors_equal']} tensors bit for bit"
-    alone = len(found["only_in_first"]) + len(found["only_in_second"])
+    if result["equal"]:
+        return f"equal: all {result['tensors_equal']} tensors bit for bit"
+    alone = len(result["only_in_first"]) + len(result["only_in_second"])
     others = f", {alone} in one only" if alone else ""
-    return f"different: {len(found['tensors'])} tensors differ, {found['tensors_equal']} are bit-equal{others}"
+    return f"different: {len(result['tensors'])} tensors differ, {result['tensors_equal']} are bit-equal{others}"
 
 
-def expect_equal(found: Mapping[str, Any]) -> None:
+def expect_equal(result: Mapping[str, Any]) -> None:
     """Raises CheckpointError with the verdict unless all tensors are the same."""
-    if not found["equal"]:
-        raise CheckpointError(f"{found['first']} and {found['second']} are {verdict(found)}")
+    if not result["equal"]:
+        raise CheckpointError(f"{result['first']} and {result['second']} are {verdict(result)}")
 
 
 def _listed(what: str, lines: list[str]) -> list[str]:
@@ -147,11 +148,11 @@ def _listed(what: str, lines: list[str]) -> list[str]:
     return [*shown, f"{what} ... and {more} more".strip()] if more else shown
 
 
-def _class_line(name: str, one: list[str] | None, two: list[str] | None) -> str:
-    if one is None or two is None:
-        return f"{name}: only in the {'second' if one is None else 'first'}"
-    gone, new = [c for c in one if c not in two], [c for c in two if c not in one]
-    parts = [f"{len(one)} -> {len(two)}"]
+def _class_line(name: str, left: list[str] | None, right: list[str] | None) -> str:
+    if left is None or right is None:
+        return f"{name}: only in the {'second' if left is None else 'first'}"
+    gone, new = [c for c in left if c not in right], [c for c in right if c not in left]
+    parts = [f"{len(left)} -> {len(right)}"]
     parts += [f"{word} {', '.join(names[:5])}" for word, names in (("without", gone), ("new", new)) if names]
     return f"{name}: {'; '.join(parts) if gone or new else 'another order'}"
 

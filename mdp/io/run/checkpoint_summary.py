@@ -1,4 +1,4 @@
-"""What is in a checkpoint, by its header alone, as data and as text for people."""
+"""The content of a checkpoint, by its header alone, as data and as text for people."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from mdp.io.run.record import labels_of
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a checkpoint, or the last one of a run folder, says of itself; its tensors are not read."""
+    """The facts in the header of a checkpoint, or of the last one of a run folder; its tensors are not read."""
     file = checkpoint_of(path)
     header, about = read_header(file), read_about(file)
     texts = current_texts(file, header)
@@ -24,7 +24,7 @@ def describe(path: Path) -> dict[str, Any]:
         "config_sha256": texts["config_sha256"],
         "datasets": {name: len(classes) for name, classes in classes_of(file, about).items()},
         "file_bytes": header.size,
-        "tensors": len(header.places),
+        "tensors": len(header.tensors),
         "numbers": sum(part["numbers"] for part in _sections(header).values()),
         "sections": _sections(header),
     }
@@ -33,9 +33,9 @@ def describe(path: Path) -> dict[str, Any]:
 def _sections(header: Header) -> dict[str, dict[str, int]]:
     """Tensors, numbers and bytes by the first word of the names: query, key, momentum, state, or network."""
     sections: dict[str, Counter[str]] = {}
-    for name, place in header.places.items():
-        size = place.end - place.start
-        counts = {"tensors": 1, "numbers": size // ITEM_BYTES[place.dtype], "bytes": size}
+    for name, entry in header.tensors.items():
+        size = entry.end - entry.start
+        counts = {"tensors": 1, "numbers": size // ITEM_BYTES[entry.dtype], "bytes": size}
         sections.setdefault(name.split(".")[0], Counter()).update(counts)
     return {name: dict(sections[name]) for name in sorted(sections)}
 
@@ -48,20 +48,20 @@ def classes_of(file: Path, about: Mapping[str, Any]) -> dict[str, list[str]]:
     return {space.name: list(space.classes) for space in labels_of(file, about.get("labels", []))}
 
 
-def description(found: Mapping[str, Any]) -> str:
+def description(facts: Mapping[str, Any]) -> str:
     """The text of `describe`, one fact a line."""
-    datasets = ", ".join(f"{name} ({count} classes)" for name, count in found["datasets"].items())
+    datasets = ", ".join(f"{name} ({count} classes)" for name, count in facts["datasets"].items())
     lines = [
-        f"{found['path']}: {_mib(found['file_bytes'])}, format version {found['format_version']}",
-        f"kind      {found['kind']}",
-        f"step      {found['step']}",
+        f"{facts['path']}: {_mib(facts['file_bytes'])}, format version {facts['format_version']}",
+        f"kind      {facts['kind']}",
+        f"step      {facts['step']}",
         f"datasets  {datasets or '-'}",
-        f"settings  SHA-256 {found['config_sha256'] or '-'}",
-        f"tensors   {found['tensors']} with {found['numbers']:,} numbers",
+        f"settings  SHA-256 {facts['config_sha256'] or '-'}",
+        f"tensors   {facts['tensors']} with {facts['numbers']:,} numbers",
     ]
     lines += [
         f"  {name:10}{part['tensors']:6} tensors {part['numbers']:14,} numbers {_mib(part['bytes']):>13}"
-        for name, part in found["sections"].items()
+        for name, part in facts["sections"].items()
     ]
     return "\n".join(lines)
 

@@ -33,12 +33,12 @@ def newest_whole(folder: Path) -> "tuple[Path, Checkpoint, dict[Path, str]]":
     """
     from mdp.io.run.checkpoint import load  # noqa: PLC0415 - it takes torch, which a list of checkpoints does not
 
-    found = checkpoints_in(folder)
-    if not found:
+    files = checkpoints_in(folder)
+    if not files:
         raise CheckpointError(f"{folder}: no checkpoint in it ({folder / 'checkpoints' / 'last.safetensors'} is where)")
     skipped: dict[Path, str] = {}
     steps: dict[Path, int | float] = {}
-    for path in found:
+    for path in files:
         try:
             steps[path] = _step(path)
         except (CheckpointError, ResourceError) as error:
@@ -48,11 +48,12 @@ def newest_whole(folder: Path) -> "tuple[Path, Checkpoint, dict[Path, str]]":
             return path, load(path), skipped
         except (CheckpointError, ResourceError) as error:
             skipped[path] = str(error)
-    raise CheckpointError(f"{folder}: none of its {len(found)} checkpoints is whole: {'; '.join(skipped.values())}")
+    raise CheckpointError(f"{folder}: none of its {len(files)} checkpoints is whole: {'; '.join(skipped.values())}")
 
 
 def _step(path: Path) -> int | float:
     step = read_about(path).get("step")
+    # JSON may say NaN, which has no order, and true, which Python takes for 1
     if isinstance(step, bool) or not isinstance(step, int | float) or not math.isfinite(step):
         raise CheckpointError(f"{path}: its step is {step!r}, expected a number")
     return step
@@ -65,8 +66,8 @@ def remove_leftovers(folder: Path) -> list[Path]:
     """
     removed = []
     for path in sorted([*folder.glob(".*.tmp"), *(folder / "checkpoints").glob(".*.tmp")]):
-        found = _LEFTOVER.fullmatch(path.name)
-        if found and path.is_file() and not _runs(int(found[1])):
+        match = _LEFTOVER.fullmatch(path.name)
+        if match and path.is_file() and not _runs(int(match[1])):
             with suppress(OSError):
                 path.unlink()
                 removed.append(path)

@@ -1,4 +1,4 @@
-"""What a run folder says of its run before the first step: settings, command, environment and label spaces."""
+"""The description of a run in its folder before the first step: settings, command, environment and label spaces."""
 
 import json
 import platform
@@ -26,7 +26,7 @@ def describe(
     counts: dict[str, int],
     launch: str | None = None,
 ) -> None:
-    """Writes what the run is: config.yaml, command.txt, env.json, labels.json; `launch` names what started it."""
+    """Writes config.yaml, command.txt, env.json and labels.json; `launch` names what started the run."""
     command = shlex.join(["mdp", *sys.argv[1:]]) + "\n"
     environment = {
         "mdp": mdp.__version__,

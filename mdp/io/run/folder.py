@@ -77,7 +77,10 @@ def newest(kind: str) -> Path | None:
 
 
 def _started(folder: Path) -> float:
-    """When the run was started: the time of command.txt, or of the folder where that is missing."""
+    """When the run was started: the time of command.txt, or of the folder where that is missing.
+
+    command.txt is written once; the time of the folder changes with every file that is made in it.
+    """
     for path in (folder / "command.txt", folder):
         try:
             return path.stat().st_mtime

@@ -1,4 +1,4 @@
-"""What stands before the tensors of a file in the safetensors layout: reading and checking it needs no torch.
+"""The header of a file in the safetensors layout: reading and checking it needs no torch.
 
 A file is an 8-byte length, a JSON header and the raw tensors.  The header's free text carries the format version, what
 the run was, a CRC-32 for every tensor, a SHA-256 of all tensors together, of the run's settings and of the header
@@ -27,7 +27,7 @@ ITEM_BYTES = {
 _DIGITS = re.compile(r"[1-9][0-9]{0,5}")
 
 
-class Place(NamedTuple):
+class TensorEntry(NamedTuple):
     """A tensor that a header describes, and where it lies after the header."""
 
     dtype: str  # a key of ITEM_BYTES
@@ -37,15 +37,15 @@ class Place(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file says of itself, without its numbers."""
+    """The description of a file's tensors, and its free text."""
 
-    places: dict[str, Place]  # in the order of the file
+    tensors: dict[str, TensorEntry]  # in the order of the file
     texts: dict[str, str]  # as written: format, version, about, checksums
     size: int  # bytes of the whole file
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, without its tensors; only the header is read and checked.
+    """The JSON in which a checkpoint describes itself; only the header is read and checked.
 
     Raises CheckpointError, naming the file and what is wrong, unless it is the header of a checkpoint of mdp.
     """
@@ -91,7 +91,7 @@ def current_texts(path: Path, header: Header) -> dict[str, str]:
 
 
 def about_of(path: Path, header: Header) -> dict[str, Any]:
-    """What the header of a checkpoint says of it.  Raises CheckpointError where its settings have another sum."""
+    """The JSON in which a checkpoint describes itself.  Raises CheckpointError where its settings have another sum."""
     with named(path):
         texts = current_texts(path, header)
         about: dict[str, Any] = json.loads(texts["about"])
@@ -125,8 +125,8 @@ def opened(path: Path, what: str) -> Iterator[BinaryIO]:
 
 def _expect_plain(path: Path, what: str, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        found = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
-        raise CheckpointError(f"{path}: expected a {what}, found {found}")
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+        raise CheckpointError(f"{path}: expected a {what}, found {kind}")
 
 
 @contextmanager
@@ -158,16 +158,16 @@ def header_of(file: BinaryIO) -> Header:
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise ValueError("the header's texts are not texts")
     _check_header(raw, entries, texts)
-    places = {name: _place(name, entry) for name, entry in entries.items()}
-    places = dict(sorted(places.items(), key=lambda item: (item[1].start, item[1].end)))
+    tensors = {name: _tensor_entry(name, entry) for name, entry in entries.items()}
+    tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)))
     expected = 0
-    for name, place in places.items():
-        if place.start != expected or place.end - place.start != math.prod(place.shape) * ITEM_BYTES[place.dtype]:
+    for name, tensor in tensors.items():
+        if tensor.start != expected or tensor.end - tensor.start != math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]:
             raise ValueError(f"tensor {name} does not fit its place")
-        expected = place.end
+        expected = tensor.end
     if expected != size - 8 - length:
         raise ValueError(f"cut short or too long: {size - 8 - length} bytes of tensors where {expected} are described")
-    return Header(places, texts, size)
+    return Header(tensors, texts, size)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _check_header(raw: bytes, entries: dict[str, Any], texts: dict[str, str]) ->
         raise ValueError(f"written by a newer mdp (format version {version}, this one reads up to {VERSION}); update")
 
 
-def _place(name: str, entry: Any) -> Place:
+def _tensor_entry(name: str, entry: Any) -> TensorEntry:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name} is not described as a tensor")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -206,7 +206,7 @@ def _place(name: str, entry: Any) -> Place:
         raise ValueError(f"tensor {name} has no proper shape and place")
     if not all(type(number) is int and 0 <= number < 2**48 for number in (*shape, *offsets)):
         raise ValueError(f"tensor {name} has a shape or place out of range")
-    return Place(dtype, tuple(shape), offsets[0], offsets[1])
+    return TensorEntry(dtype, tuple(shape), offsets[0], offsets[1])
 
 
 def canonical(value: Any) -> bytes:

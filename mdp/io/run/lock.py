@@ -46,14 +46,14 @@ def locked(folder: Path) -> Iterator[str]:
 
 def _identity(folder: Path) -> tuple[int, int, int]:
     try:
-        found = folder.stat()
+        status = folder.stat()
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be locked: {error.strerror}") from error
-    return os.getpid(), found.st_dev, found.st_ino
+    return os.getpid(), status.st_dev, status.st_ino
 
 
 def _open(folder: Path) -> int:
-    try:
+    try:  # O_NONBLOCK: a named pipe of that name is refused instead of waited for
         return os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     except OSError as error:
         raise ResourceError(f"{folder / NAME}: cannot be made: {error.strerror}") from error

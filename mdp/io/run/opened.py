@@ -44,7 +44,7 @@ class OpenedRun:
 
     @property
     def data(self) -> Data:
-        """What the method may know of its data; no image is one too many, so that whatever a bank holds is kept."""
+        """The facts of its data that a method may know; no image is one too many: whatever a bank holds is kept."""
         return Data(self.union, self.recipe.pretrain.batch_size, sys.maxsize)
 
 
@@ -108,7 +108,8 @@ def trained_network(opened: OpenedRun) -> nn.Module:
         network: nn.Module = new_segmentor(recipe, opened.union.size)
     else:
         method = find_method(recipe.method.name)
-        network = method.build(recipe.method.settings, recipe.model, opened.data, torch.Generator()).query
+        chance = torch.Generator()  # any: `restore_` replaces all that is drawn with it
+        network = method.build(recipe.method.settings, recipe.model, opened.data, chance).query
     restore_(network, section(opened.tensors, part), str(opened.path))
     return network
 

@@ -27,7 +27,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a run was when its checkpoint was written."""
+    """A run's kind, position, settings and labels when its checkpoint was written."""
 
     kind: str
     position: Position
@@ -110,12 +110,12 @@ def _value(
     try:
         return read(about[key])
     except TypeError as error:
-        found = printable(repr(about[key]))[:80]
-        raise CheckpointError(f"{path}: its {key} is {found}, expected {error}") from error
+        value = printable(repr(about[key]))[:80]
+        raise CheckpointError(f"{path}: its {key} is {value}, expected {error}") from error
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # a bool is an int in Python
         raise TypeError("a whole number")
     return value
 
@@ -157,27 +157,27 @@ def space_json(space: LabelSpace) -> dict[str, Any]:
     }
 
 
-def labels_of(path: Path, found: Any) -> tuple[LabelSpace, ...]:
+def labels_of(path: Path, entries: Any) -> tuple[LabelSpace, ...]:
     """The label spaces in the JSON of a checkpoint file.
 
     Raises CheckpointError where they are not as mdp writes them.
     """
     try:
-        return tuple(map(_space, found))
+        return tuple(map(_space, entries))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        text = printable(str(found))[:80]
+        text = printable(str(entries))[:80]
         raise CheckpointError(f"{path}: its label spaces are not as mdp writes them: {text}") from error
 
 
-def _space(found: Mapping[str, Any]) -> LabelSpace:
+def _space(entry: Mapping[str, Any]) -> LabelSpace:
     """`space_json` backwards.  Raises one of several errors where it is none."""
-    lookup, classes = found.get("lookup"), found["classes"]
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in (found["name"], *classes)):
+    lookup, classes = entry.get("lookup"), entry["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in (entry["name"], *classes)):
         raise TypeError(classes)
     return LabelSpace(
-        name=found["name"],
+        name=entry["name"],
         classes=tuple(classes),
-        ignore_index=found.get("ignore_index", 255),
+        ignore_index=entry.get("ignore_index", 255),
         lookup=None if lookup is None else {int(raw): target for raw, target in lookup.items()},
-        colors=tuple((red, green, blue) for red, green, blue in found.get("colors", [])),
+        colors=tuple((red, green, blue) for red, green, blue in entry.get("colors", [])),
     )
