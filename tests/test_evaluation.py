@@ -30,7 +30,7 @@ from mdp.io.evaluation.job import run_evaluation
 from mdp.io.evaluation.other_rules import category_groups, conventions
 from mdp.io.evaluation.saved import kinds_of, save, saved
 from mdp.io.evaluation.scores import interval, summary, table, write_report
-from mdp.io.evaluation.server_formats import cityscapes_format, imagenet_s_format, raw_values, relative_places
+from mdp.io.evaluation.server_formats import cityscapes_format, imagenet_s_format, raw_values, relative_paths
 from mdp.io.inference import predict as inference
 from mdp.io.pictures.confusion import confusion_picture
 from mdp.io.processes.world import ALONE
@@ -222,9 +222,9 @@ def test_photos_of_one_stem_in_different_folders_keep_their_folders() -> None:
 
 
 def test_paths_never_leave_the_folder() -> None:
-    places = relative_places(["/data/x/../../etc/1.jpg", "/data/y/1.jpg", "../z.png"])
+    places = relative_paths(["/data/x/../../etc/1.jpg", "/data/y/1.jpg", "../z.png"])
     assert all(".." not in place.parts and not place.is_absolute() for place in places)
-    assert relative_places(["00000", "00001"]) == [PurePath("00000"), PurePath("00001")]
+    assert relative_paths(["00000", "00001"]) == [PurePath("00000"), PurePath("00001")]
 
 
 def test_photos_that_would_share_a_file_are_refused_by_name() -> None:

@@ -42,7 +42,7 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An image of a split and the classes that were found in it."""
+    """An image of a split and the classes that were predicted in it."""
 
     index: int  # in the split
     image: Tensor  # (3, H, W) uint8
@@ -74,7 +74,7 @@ def group_count(images: int, classes: int) -> int:
     >>> group_count(500, 19), group_count(100_000, 171), group_count(12_419, 920)
     (500, 5000, 5000)
     """
-    return max(1, min(images, _GROUPS, _GROUP_BYTES // (24 * classes)))
+    return max(1, min(images, _GROUPS, _GROUP_BYTES // (24 * classes)))  # three int64 for each class
 
 
 def images_of(pool: Pool, settings: EvalSettings) -> int:
@@ -105,7 +105,7 @@ def tally(
     reading: Reading,
     observers: Sequence[Observer] = (),
 ) -> Tally:
-    """The counts of what `segment` says of the pool, over all processes; `observers` look at every image.
+    """The counts of `segment`'s predictions on the pool, over all processes; `observers` look at every image.
 
     Blocks and groups tell how much a score depends on the choice of images.
     """
@@ -114,15 +114,15 @@ def tally(
     confusions = torch.zeros(blocks, classes, classes, dtype=torch.int64)
     grouped = torch.zeros(groups, classes, 3, dtype=torch.int64)
     edges = torch.zeros(classes, 3, dtype=torch.int64)
-    with closing(predictions(segment, pool, count, reading)) as found:
-        for seen in found:
-            matrix = confusion_matrix(seen.guess, seen.labels, classes)
-            confusions[seen.index * blocks // count] += matrix
-            grouped[seen.index * groups // count] += block_counts(matrix)
+    with closing(predictions(segment, pool, count, reading)) as scored:
+        for prediction in scored:
+            matrix = confusion_matrix(prediction.guess, prediction.labels, classes)
+            confusions[prediction.index * blocks // count] += matrix
+            grouped[prediction.index * groups // count] += block_counts(matrix)
             if settings.boundary:
-                edges += boundary_counts(seen.guess, seen.labels, classes)
+                edges += boundary_counts(prediction.guess, prediction.labels, classes)
             for observer in observers:
-                name = pool.samples[seen.index].image
-                observer.observe_(seen.index, name, matrix, seen.image, seen.guess, seen.labels)
+                name = pool.samples[prediction.index].image
+                observer.observe_(prediction.index, name, matrix, prediction.image, prediction.guess, prediction.labels)
     totals = [reading.world.all_sum(counts) for counts in (confusions, grouped, edges)]
     return Tally(totals[0], totals[1], totals[2] if settings.boundary else None)

@@ -81,7 +81,7 @@ def _evaluate(
         write_report(folder, scores, json.dumps(scores) + "\n")
     if worst:
         _draw_gallery(worst, folder / "gallery", f"{dataset.name} {split}", count, world, progress)
-    if world.main and request.report and folder.parent == home / "eval":
+    if world.main and request.report and folder.parent == home / "eval":  # of which the page has the scores
         report_at_end(home, progress.say)
     return scores, folder
 

@@ -42,7 +42,7 @@ def conventions(confusion: Tensor, space: LabelSpace) -> list[dict[str, Any]]:
 
 
 def _of_dataset(confusion: Tensor, space: LabelSpace) -> list[tuple[str, str, float]]:
-    """What a benchmark reports besides."""
+    """The means that the benchmark of a dataset reports besides."""
     if space.classes == ade20k.LABELS.classes:
         rule = "ADE20K scene parsing: mean of pixel accuracy and mean IoU over all 150 classes, absent ones as 0"
         return [("ade20k score", rule, (pixel_accuracy(confusion) + mean_iou_of_all(confusion)) / 2)]
@@ -59,5 +59,5 @@ def _of_dataset(confusion: Tensor, space: LabelSpace) -> list[tuple[str, str, fl
 
 def category_groups() -> Tensor:
     """The category (C,) int64 of each of Cityscapes' classes."""
-    place = {name: group for group, names in enumerate(_CATEGORIES.values()) for name in names}
-    return torch.tensor([place[name] for name in cityscapes.CLASSES])
+    group_of = {name: group for group, names in enumerate(_CATEGORIES.values()) for name in names}
+    return torch.tensor([group_of[name] for name in cityscapes.CLASSES])

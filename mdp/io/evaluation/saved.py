@@ -19,7 +19,7 @@ from torch import Tensor
 from mdp.core.labels import LabelSpace
 from mdp.io.data.pool import Pool
 from mdp.io.errors import DatasetError, ResourceError
-from mdp.io.evaluation.server_formats import Format, format_of, relative_places
+from mdp.io.evaluation.server_formats import Format, format_of, relative_paths
 from mdp.io.files.images import overlay, write_labels, write_rgb
 from mdp.io.files.reading import printable
 from mdp.io.processes.world import World
@@ -32,17 +32,17 @@ class Saved(NamedTuple):
     """Where the predictions of a pool's photos go."""
 
     folder: Path  # while they are not all there
-    places: Mapping[str, Sequence[PurePath]]  # kind -> the file of each photo below the kind's folder
+    paths: Mapping[str, Sequence[PurePath]]  # kind -> the file of each photo below the kind's folder
     formats: Mapping[str, Encode]  # kinds for servers
     space: LabelSpace
 
     def observe_(self, index: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
-        """Saves what is said of an image."""
+        """Saves the prediction for an image."""
         save(self, index, image, guess, labels)
 
 
 def kinds_of(pictures: bool, names: Sequence[str], space: LabelSpace) -> list[Format]:
-    """What is to be saved, nothing yet written.  Raises RecipeError for formats that the classes do not fit."""
+    """The kinds of files to save, nothing yet written.  Raises RecipeError for formats that the classes do not fit."""
     own = [Format(kind, _png, Image.fromarray) for kind in ("predictions", "overlays") if pictures]
     return own + [format_of(name, space) for name in dict.fromkeys(names)]
 
@@ -60,33 +60,33 @@ def saved(folder: Path, pool: Pool, kinds: Sequence[Format], world: World) -> It
     if not kinds:
         yield None
         return
-    photos = relative_places([sample.image for sample in pool.samples])
-    places = {kind.name: _apart(kind.name, [kind.place(photo) for photo in photos], pool) for kind in kinds}
+    photos = relative_paths([sample.image for sample in pool.samples])
+    paths = {kind.name: _apart(kind.name, [kind.path(photo) for photo in photos], pool) for kind in kinds}
     unfinished = folder / _UNFINISHED
-    world.broadcast_main(lambda: _cleared(unfinished, places))  # one process, while the others wait
+    world.broadcast_main(lambda: _cleared(unfinished, paths))  # one process, while the others wait
     (space,) = pool.union.spaces
     formats = {kind.name: kind.encode for kind in kinds if kind.name not in ("predictions", "overlays")}
     try:
-        yield Saved(unfinished, places, formats, space)
+        yield Saved(unfinished, paths, formats, space)
         world.broadcast_main(lambda: _moved(unfinished, folder))
     finally:
         if world.main:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _apart(kind: str, places: list[PurePath], pool: Pool) -> list[PurePath]:
+def _apart(kind: str, paths: list[PurePath], pool: Pool) -> list[PurePath]:
     first: dict[PurePath, int] = {}
-    for index, place in enumerate(places):
-        if first.setdefault(place, index) != index:
-            pair = " and ".join(printable(pool.samples[i].image) for i in (first[place], index))
-            raise DatasetError(f"{pair} would share the file {kind}/{printable(place)}; rename one of them")
-    return places
+    for index, path in enumerate(paths):
+        if first.setdefault(path, index) != index:
+            pair = " and ".join(printable(pool.samples[i].image) for i in (first[path], index))
+            raise DatasetError(f"{pair} would share the file {kind}/{printable(path)}; rename one of them")
+    return paths
 
 
-def _cleared(unfinished: Path, places: Mapping[str, Sequence[PurePath]]) -> str:
+def _cleared(unfinished: Path, paths: Mapping[str, Sequence[PurePath]]) -> str:
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        for kind, files in places.items():
+        shutil.rmtree(unfinished, ignore_errors=True)  # of an evaluation that was killed
+        for kind, files in paths.items():
             for parent in {file.parent for file in files}:
                 (unfinished / kind / parent).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -108,9 +108,9 @@ def _moved(unfinished: Path, folder: Path) -> str:
     return ""
 
 
-def save(to: Saved, place: int, image: Tensor, guess: Tensor, labels: Tensor) -> None:
+def save(to: Saved, index: int, image: Tensor, guess: Tensor, labels: Tensor) -> None:
     """Writes what was asked for of one photo (3, H, W), its prediction (H, W) and its labels (H, W)."""
-    files = {kind: to.folder / kind / found[place] for kind, found in to.places.items()}
+    files = {kind: to.folder / kind / paths[index] for kind, paths in to.paths.items()}
     classes = guess.numpy()
     for kind, encode in to.formats.items():
         try:
@@ -120,5 +120,5 @@ def save(to: Saved, place: int, image: Tensor, guess: Tensor, labels: Tensor) ->
     if "predictions" in files:
         write_labels(files["predictions"], classes, to.space.colors)
         rgb = image.permute(1, 2, 0).numpy()
-        pair = [overlay(rgb, seen.numpy().astype(int), to.space.colors) for seen in (guess, labels)]
+        pair = [overlay(rgb, label_map.numpy().astype(int), to.space.colors) for label_map in (guess, labels)]
         write_rgb(files["overlays"], np.hstack(pair))

@@ -150,10 +150,10 @@ def _width(head: str) -> int:
 
 
 def _means(scores: dict[str, Any]) -> str:
-    counted, always, found = scores["classes_counted"], scores["majority"], scores["miou_interval"]
-    spread = f" [{percent(found['low'])}, {percent(found['high'])}]" if found else ""
+    counted, always, bounds = scores["classes_counted"], scores["majority"], scores["miou_interval"]
+    spread = f" [{percent(bounds['low'])}, {percent(bounds['high'])}]" if bounds else ""
     boundary = "" if scores["boundary_miou"] is None else f"   boundary mIoU {percent(scores['boundary_miou'])}"
-    drawn = f"95 % interval over {_drawn(found)}; " if found else ""
+    drawn = f"95 % interval over {_drawn(bounds)}; " if bounds else ""
     return (
         f"{drawn}{counted} of {len(scores['classes'])} classes counted; "
         f"always saying {always['class']!r}: mIoU {percent(always['miou'])}\n"
@@ -162,10 +162,10 @@ def _means(scores: dict[str, Any]) -> str:
     )
 
 
-def _drawn(found: dict[str, Any]) -> str:
-    if found["groups"] == found["images"]:
-        return f"{found['images']} images"
-    return f"{found['images']} images in {found['groups']} groups"
+def _drawn(bounds: dict[str, Any]) -> str:
+    if bounds["groups"] == bounds["images"]:
+        return f"{bounds['images']} images"
+    return f"{bounds['images']} images in {bounds['groups']} groups"
 
 
 def _other_rules(scores: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ class Format(NamedTuple):
     """How a server takes predictions."""
 
     name: str
-    place: Callable[[PurePath], PurePath]  # from a photo's path, relative to where all are, to the prediction's
+    path: Callable[[PurePath], PurePath]  # from a photo's path, relative to where all are, to the prediction's
     encode: Callable[[NDArray[np.integer]], Image.Image]  # classes (H, W)
 
 
@@ -43,7 +43,7 @@ def cityscapes_format(space: LabelSpace) -> Format:
         )
     table = np.array([ids[name] for name in space.classes], dtype=np.uint8)
 
-    def place(photo: PurePath) -> PurePath:
+    def path(photo: PurePath) -> PurePath:
         frame = _FRAME.match(photo.name)
         if frame is None:
             raise DatasetError(
@@ -52,7 +52,7 @@ def cityscapes_format(space: LabelSpace) -> Format:
             )
         return photo.with_name(f"{frame[0]}_pred_labelIds.png")
 
-    return Format("cityscapes", place, lambda classes: Image.fromarray(table[classes]))
+    return Format("cityscapes", path, lambda classes: Image.fromarray(table[classes]))
 
 
 def imagenet_s_format(space: LabelSpace) -> Format:
@@ -98,10 +98,10 @@ def format_of(name: str, space: LabelSpace) -> Format:
     return FORMATS[name](space)
 
 
-def relative_places(photos: list[str]) -> list[PurePath]:
+def relative_paths(photos: list[str]) -> list[PurePath]:
     """Paths of photos relative to the deepest folder that has all of them.
 
-    >>> [str(place) for place in relative_places(["val/ulm/a.png", "val/bonn/a.png"])]
+    >>> [str(path) for path in relative_paths(["val/ulm/a.png", "val/bonn/a.png"])]
     ['ulm/a.png', 'bonn/a.png']
     """
     paths = [Path(os.path.abspath(photo)) for photo in photos]  # not resolved: links are part of the structure

@@ -1,4 +1,4 @@
-"""What an exported file is, for people and programs: the facts of the run for the side-car and the file itself.
+"""The facts about an exported file, for people and programs: those of the run, for the side-car and the file itself.
 
 Everything comes from the run's checkpoint and folder; what is not known there says so.
 """
@@ -34,7 +34,7 @@ _INSIDE = ("mdp", "what", "backbone", "width", "output_stride", "head", "kind", 
 
 
 def facts(source: Source) -> dict[str, Any]:
-    """What is known of the run, as JSON; the same for the same run."""
+    """The facts of the run, as JSON; the same for the same run."""
     record, content, folder = source.record, source.content, home_of(source.path)
     pretrained = record.kind == PRETRAIN
     known: dict[str, Any] = {
@@ -60,8 +60,8 @@ def facts(source: Source) -> dict[str, Any]:
     if content.head:
         known["classes"] = [name for space in record.labels for name in space.classes]
         known["output"] = f"logits of {content.classes} classes"
-    found: dict[str, Any] = finite(known)
-    return found
+    result: dict[str, Any] = finite(known)
+    return result
 
 
 def stem_of(source: Source, target: str) -> str:
@@ -93,19 +93,20 @@ def _terms(source: Source) -> dict[str, str]:
     """The licence of each dataset as its makers state it, as far as mdp or its YAML file knows."""
     recipe = source.recipe
     texts = recipe.pretrain.datasets if source.record.kind == PRETRAIN else (recipe.finetune.target,)
-    found = {}
+    terms = {}
     for text in texts:
         try:
             dataset, _ = named(text)
         except MdpError:  # its YAML file may be gone, and what it said with it
             continue
-        found[dataset.name] = dataset.terms
-    return found
+        terms[dataset.name] = dataset.terms
+    return terms
 
 
 def _metrics(position: Position, folder: Path) -> dict[str, Any]:
     """The last validation up to the checkpoint's step, and the best score that the checkpoint knows of."""
     records = [record for record in _lines(folder / "metrics.jsonl") if record.get("kind") == "validate"]
+    # a record without a step counts as later
     passed = [record for record in records if record.get("step", position.step + 1) <= position.step]
     return {
         "last_validation": passed[-1] if passed else None,
@@ -122,7 +123,7 @@ def _steps(folder: Path) -> int | None:
 
 
 def _start(folder: Path) -> str | None:
-    """What the log says of the weights that the run started from."""
+    """The line of the log about the weights that the run started from."""
     lines = [line.partition(" ")[2].partition(" ")[2] for line in _text(folder / "log.txt").splitlines()]
     return next((line for line in lines if line.startswith(("loaded ", "starting from "))), None)
 
@@ -135,14 +136,14 @@ def _text(path: Path) -> str:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
+    records = []
     for line in _text(path).splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue  # the last line of a killed run may be cut short
-        found += [record] if isinstance(record, dict) else []
-    return found
+        records += [record] if isinstance(record, dict) else []
+    return records
 
 
 def _table(path: Path) -> list[dict[str, Any]]:

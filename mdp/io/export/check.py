@@ -27,7 +27,7 @@ _TIMM_SIZE = (2, 3, 224, 224)  # the size that all of timm's models take as they
 
 
 class Checked(NamedTuple):
-    """What an exported file was compared with."""
+    """The outcome of comparing an exported file with the network."""
 
     reader: str  # "timm 1.0.31", or our own network
     instead: str  # why our own network stood in for the library; "" when it did not
@@ -50,8 +50,8 @@ def check_export(target: Target, path: Path, source: Source) -> Checked:
     images = torch.randn(size, generator=torch.Generator().manual_seed(0))  # (2, 3, H, W)
     strides = target.strides(source.content)
     with torch.no_grad():
-        found = [_compare(load, path, source, stride, images, reader) for stride in strides]
-    return Checked(reader, instead, strides, size, max(found))
+        differences = [_compare(load, path, source, stride, images, reader) for stride in strides]
+    return Checked(reader, instead, strides, size, max(differences))
 
 
 def _compare(
@@ -64,18 +64,18 @@ def _compare(
 ) -> float:
     wanted = source.rebuilt(stride=stride)(images)
     try:
-        found = load(path, source, stride)(images)
+        output = load(path, source, stride)(images)
     except Exception as error:  # whatever a library raises, the file is not one it takes
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path.name}: {reader} does not load what was exported: {reason}; removed") from error
     what = "logits" if source.content.head else f"features at stride {stride}"
-    if found.shape != wanted.shape:
+    if output.shape != wanted.shape:
         raise CheckpointError(
-            f"{path.name}: {reader} gives {what} of another size, {list(found.shape)}, than the network, "
+            f"{path.name}: {reader} gives {what} of another size, {list(output.shape)}, than the network, "
             f"{list(wanted.shape)}; removed"
         )
-    apart = difference(found, wanted)
-    if not apart <= TOLERANCE:
+    apart = difference(output, wanted)
+    if not apart <= TOLERANCE:  # NaN is no smaller: it fails too
         raise CheckpointError(
             f"{path.name}: {reader} gives other {what} than the network: they differ by {apart:.3g} of the largest "
             f"value, where {TOLERANCE:g} is allowed; removed"
@@ -83,13 +83,13 @@ def _compare(
     return apart
 
 
-def difference(found: Tensor, wanted: Tensor) -> float:
+def difference(output: Tensor, wanted: Tensor) -> float:
     """The largest difference as a part of the largest value; NaN when nothing can be compared.
 
     >>> difference(torch.tensor([1.0, -3.5]), torch.tensor([1.0, -4.0])), difference(torch.zeros(2), torch.zeros(2))
     (0.125, nan)
     """
-    return float((found.double() - wanted.double()).abs().max() / wanted.double().abs().max())
+    return float((output.double() - wanted.double()).abs().max() / wanted.double().abs().max())
 
 
 # The libraries

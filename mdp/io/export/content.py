@@ -1,4 +1,4 @@
-"""What an exported file holds, in the terms in which libraries differ."""
+"""The content of an exported file, in the terms in which libraries differ."""
 
 from typing import NamedTuple
 

@@ -26,7 +26,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class Export(NamedTuple):
-    """What was exported, and where it is."""
+    """An exported file, and how it was checked."""
 
     path: Path  # of the file or folder
     sidecar: Path
@@ -162,36 +162,36 @@ def _put_text(path: Path, text: str, overwrite: bool) -> str:
 # In words
 
 
-def as_json(found: Export) -> dict[str, Any]:
+def as_json(export: Export) -> dict[str, Any]:
     """The result for programs."""
     return {
-        "path": str(found.path),
-        "sidecar": str(found.sidecar),
-        "state": found.state,
-        "note": found.note,
-        "bytes": found.bytes,
-        "sha256": found.sha256,
-        "tensors": found.tensors,
-        "parameters": found.parameters,
-        "checked": found.checked._asdict(),
-        "load": found.line,
+        "path": str(export.path),
+        "sidecar": str(export.sidecar),
+        "state": export.state,
+        "note": export.note,
+        "bytes": export.bytes,
+        "sha256": export.sha256,
+        "tensors": export.tensors,
+        "parameters": export.parameters,
+        "checked": export.checked._asdict(),
+        "load": export.line,
     }
 
 
-def report(found: Export) -> str:
+def report(export: Export) -> str:
     """The result for people; the last line loads what was exported."""
-    checked = found.checked
+    checked = export.checked
     size = "x".join(map(str, checked.size))
-    what = "logits" if found.content.head else f"features at stride {' and '.join(map(str, checked.strides))}"
+    what = "logits" if export.content.head else f"features at stride {' and '.join(map(str, checked.strides))}"
     instead = f" ({checked.instead})" if checked.instead else ""
     lines = [
-        f"file     {found.path} ({found.state})",
-        f"size     {found.bytes / 2**20:.2f} MiB, {found.tensors} tensors, {found.parameters:,} parameters",
-        f"sha256   {found.sha256}",
-        f"facts    {found.sidecar}",
+        f"file     {export.path} ({export.state})",
+        f"size     {export.bytes / 2**20:.2f} MiB, {export.tensors} tensors, {export.parameters:,} parameters",
+        f"sha256   {export.sha256}",
+        f"facts    {export.sidecar}",
         f"checked  with {checked.reader}{instead}: {what} of a {size} input, largest difference "
         f"{checked.difference:.1e} of the largest value",
-        *([f"note     {found.note}"] if found.note else []),
-        f"load     {found.line}",
+        *([f"note     {export.note}"] if export.note else []),
+        f"load     {export.line}",
     ]
     return "\n".join(lines)

@@ -45,7 +45,7 @@ def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str]) -> byt
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
-                (torch.zeros(3, 3, 64, 96),),
+                (torch.zeros(3, 3, 64, 96),),  # torch.export would take a size of 1 for a fixed one
                 input_names=[INPUT],
                 output_names=[output],
                 opset_version=OPSET,
@@ -63,12 +63,12 @@ def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str]) -> byt
     _forget_traces_(model)
     for key in sorted(texts):
         model.metadata_props.add(key=key, value=texts[key])
-    found: bytes = model.SerializeToString(deterministic=True)
-    return found
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What torch's converter gets wrong: it takes a copy into a larger tensor for one of the same shape."""
+    """A correction of torch's converter, which takes a copy into a larger tensor for one of the same shape."""
     opset: Any = importlib.import_module("onnxscript").opset18
 
     def copied(into: Any, source: Any, non_blocking: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""What is exported: the network of a run, rebuilt from its checkpoint, and its parameters as other libraries want them.
+"""The network of a run to export, rebuilt from its checkpoint, and its parameters as other libraries want them.
 
 Shape legend: B images, C classes, H x W image, h x w feature grid.
 """
@@ -59,7 +59,7 @@ class Source(NamedTuple):
     weights: dict[str, Tensor]  # by our names, in the network's order
 
     def rebuilt(self, weights: Mapping[str, Tensor] | None = None, stride: int | None = None) -> nn.Module:
-        """What is exported, in evaluation mode: features at that stride (None: the trained one), or a whole network.
+        """The network to export, in evaluation mode: features at that stride (None: the trained one), or a whole one.
 
         With the run's own weights, or with others of the same names.  Raises CheckpointError when they do not fit.
         """
@@ -68,7 +68,7 @@ class Source(NamedTuple):
             network: nn.Module = new_segmentor(self.recipe, self.content.classes)
             restore_(network, given, str(self.path))
             return Whole(network).eval()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced
             features = Features(self.recipe.model, stride or self.content.stride)
         restore_(features, given, str(self.path))
         return features.eval()
@@ -95,7 +95,7 @@ def read_source(run: Path, which: str, segmentor: bool) -> Source:
     if path.suffix != ".safetensors" or read_header(path).texts.get("format") != "mdp":
         raise CheckpointError(f"{path}: expected a checkpoint of an mdp run, found another file; nothing to export")
     opened = open_run(path)
-    trained_part(path, opened.record)  # an unknown kind is told before anything else
+    trained_part(path, opened.record)  # an unknown kind is refused before anything else
     if segmentor and opened.record.kind != FINETUNE:
         raise RecipeError(f"{path}: a pretraining run has no segmentor; leave --segmentor out, or fine-tune it first")
     network = trained_network(opened)
@@ -124,5 +124,5 @@ def _content(opened: OpenedRun, network: nn.Module, segmentor: bool) -> Content:
 def exported(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """The parameters by the library's names: contiguous, fractions in float32, each in memory of its own."""
     names = foreign_names(weights, layout)
-    found = {foreign: weights[own].detach().cpu() for own, foreign in names.items()}
-    return {name: (t.float() if t.is_floating_point() else t).contiguous().clone() for name, t in found.items()}
+    parameters = {foreign: weights[own].detach().cpu() for own, foreign in names.items()}
+    return {name: (t.float() if t.is_floating_point() else t).contiguous().clone() for name, t in parameters.items()}

@@ -23,11 +23,11 @@ if TYPE_CHECKING:  # the command line asks for the names, without torch
     from mdp.io.export.targets import hub, mmseg, onnx, safetensors, smp, timm, torchvision
     from mdp.io.export.targets._common import Library
 
-_ORDER = ("torchvision", "timm", "smp", "mmseg", "safetensors", "onnx", "hub")  # in which they are told; others follow
+_ORDER = ("torchvision", "timm", "smp", "mmseg", "safetensors", "onnx", "hub")  # of a listing; others follow
 
 
 class Target(Protocol):
-    """What a target's file offers; `_common.py` has what several do alike."""
+    """The functions of a target's file; `_common.py` has those that several share."""
 
     @property
     def SUFFIX(self) -> str:
@@ -35,7 +35,7 @@ class Target(Protocol):
 
     @property
     def LIBRARY(self) -> Library | None:
-        """What loads it; None where our own network stands in for it."""
+        """The library that loads it; None where our own network stands in for it."""
 
     def expect(self) -> None:
         """Raises RecipeError, naming the extra, unless what writes the file is installed."""
@@ -59,7 +59,7 @@ class Target(Protocol):
         """The tensors of what was written."""
 
     def sidecar(self, known: Mapping[str, Any]) -> dict[str, Any]:
-        """What the side-car says besides the facts, or in place of one of them."""
+        """Facts for the side-car besides those of the run, or in place of one of them."""
 
     def load_line(self, path: Path, content: Content) -> str:
         """One line of Python that loads the file or folder in the library."""
@@ -71,8 +71,8 @@ if TYPE_CHECKING:  # mypy holds every file against the Protocol
 
 def names() -> list[str]:
     """The targets by file name; nothing is imported."""
-    found = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-    return sorted(found, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+    modules = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(modules, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
 
 def find(name: str) -> Target:

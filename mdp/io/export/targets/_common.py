@@ -1,4 +1,4 @@
-"""What several targets do alike."""
+"""Functions that several targets share."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 class Library(NamedTuple):
-    """What reads the files of a target."""
+    """The library that reads the files of a target."""
 
     module: str
     package: str
@@ -86,7 +86,7 @@ def write_pickle(path: Path, source: Source, tensors: dict[str, Tensor], known: 
 
 
 def pickled(value: Any) -> bytes:
-    """What torch.save writes; in memory, because the file's name would become part of the bytes."""
+    """The bytes that torch.save writes; in memory, because the file's name would become part of them."""
     stream = io.BytesIO()
     torch.save(value, stream)
     return stream.getvalue()

@@ -70,13 +70,13 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def load_line(path: Path, content: Content) -> str:
-    """A line of a configuration, since that is how it is told of weights."""
-    place = repr(str(path))
+    """A line of a configuration, which is where it takes the path of weights from."""
+    quoted = repr(str(path))
     if content.head:
-        return f"load_from = {place}"
+        return f"load_from = {quoted}"
     return (
         f"model = dict(backbone=dict({backbone_of(content)}, "
-        f'init_cfg=dict(type="Pretrained", checkpoint={place}, prefix="backbone.")))'
+        f'init_cfg=dict(type="Pretrained", checkpoint={quoted}, prefix="backbone.")))'
     )
 
 

@@ -36,7 +36,7 @@ def strides(content: Content) -> tuple[int, ...]:
 
 
 def model_of(content: Content) -> tuple[str, dict[str, object]]:
-    """timm's name of the backbone, and what else `timm.create_model` has to be told.
+    """timm's name of the backbone, and further arguments of `timm.create_model`.
 
     >>> model_of(Content("resnet50_v1c", 64, 8)), model_of(Content("resnet18_v1c", 64, 8))
     (('resnet50c', {}), ('resnet18', {'stem_type': 'deep', 'stem_width': 32}))
@@ -75,11 +75,11 @@ LIBRARY = Library("timm", "timm", _load)
 def load_line(path: Path, content: Content) -> str:
     """A model without its classifier."""
     model, others = model_of(content)
-    place = repr(str(path))
+    quoted = repr(str(path))
     if content.backbone.startswith(TIMM):  # parts that give no features, such as a last norm, are not in the file
         return (
             f"import timm, safetensors.torch; network = timm.create_model({model!r}, num_classes=0); "
-            f"network.load_state_dict(safetensors.torch.load_file({place}), strict=False)"
+            f"network.load_state_dict(safetensors.torch.load_file({quoted}), strict=False)"
         )
     settings = "".join(f", {key}={value!r}" for key, value in others.items())
-    return f"import timm; network = timm.create_model({model!r}{settings}, num_classes=0, checkpoint_path={place})"
+    return f"import timm; network = timm.create_model({model!r}{settings}, num_classes=0, checkpoint_path={quoted})"

@@ -81,14 +81,14 @@ LIBRARY = Library("torchvision", "torchvision", _load)
 
 def load_line(path: Path, content: Content) -> str:
     """A whole network, or a ResNet without its classifier."""
-    place = repr(str(path))
+    quoted = repr(str(path))
     if content.head:
         return (
             f"import torch, torchvision; network = torchvision.models.segmentation.deeplabv3_{content.backbone}"
             f"(weights=None, weights_backbone=None, num_classes={content.classes}); "
-            f"network.load_state_dict(torch.load({place}, weights_only=True))"
+            f"network.load_state_dict(torch.load({quoted}, weights_only=True))"
         )
     return (
         f"import torch, torchvision; network = torchvision.models.{content.backbone}(weights=None); "
-        f"network.fc = torch.nn.Identity(); network.load_state_dict(torch.load({place}, weights_only=True))"
+        f"network.fc = torch.nn.Identity(); network.load_state_dict(torch.load({quoted}, weights_only=True))"
     )
