@@ -1,4 +1,4 @@
-"""What a comparison says: compare.json -> means, paired differences, sentences, curves.
+"""The results of a comparison: compare.json -> means, paired differences, sentences, curves.
 
 Everything here is computed from the raw file, so that a table can be made again without the runs.
 """
@@ -44,10 +44,10 @@ def comparisons(path: Path) -> list[Path]:
         return [path]
     if (path / "compare.json").is_file():
         return [path / "compare.json"]
-    found = sorted(path.glob("*.json"))
-    if not found:
+    files = sorted(path.glob("*.json"))
+    if not files:
         raise RecipeError(f"{path}: expected a compare.json, or other results of `mdp compare`, found no JSON file")
-    return found
+    return files
 
 
 def read_comparison(file: Path) -> dict[str, Any]:
@@ -101,20 +101,20 @@ def contrasts(whole: Mapping[str, Any]) -> Iterator[Contrast]:
                 if start == against or not seeds:
                     continue
                 ours, theirs = (torch.tensor([cells[seed]["blocks"] for seed in seeds]) for cells in (a, b))
-                found = difference(ours, theirs, generator(0, "bootstrap", start, against, str(share)))
+                delta = difference(ours, theirs, generator(0, "bootstrap", start, against, str(share)))
                 spread = max(_deviation([cells[seed]["miou"] for seed in seeds]) for cells in (a, b))
-                yield Contrast(start, against, share, len(seeds), found, spread, _order(found, spread, len(seeds)))
+                yield Contrast(start, against, share, len(seeds), delta, spread, _order(delta, spread, len(seeds)))
 
 
 def _deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _order(found: Difference, spread: float, seeds: int) -> int:
+def _order(delta: Difference, spread: float, seeds: int) -> int:
     """An order is claimed when the interval leaves out 0 and the difference exceeds the spread over the seeds."""
-    if seeds < SEEDS_TO_CLAIM or abs(found.mean) <= spread:
+    if seeds < SEEDS_TO_CLAIM or abs(delta.mean) <= spread:
         return 0
-    return 1 if found.low > 0 else -1 if found.high < 0 else 0
+    return 1 if delta.low > 0 else -1 if delta.high < 0 else 0
 
 
 def report(whole: Mapping[str, Any]) -> str:
@@ -131,17 +131,17 @@ def report(whole: Mapping[str, Any]) -> str:
         cells = [mean(list(scores_of(whole, start, share).values())) for share in there]
         lines.append(f"{start:<{width}}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append(f"{'always the same class':<{width}}{100 * first['majority_miou']:>22.2f}")
-    found = list(contrasts(whole))
+    compared = list(contrasts(whole))
     for against in whole["against"]:
         lines += [
             "",
             f"minus {against}, paired by seed [95 % bootstrap interval over seeds and blocks of test images]",
         ]
         for start in names:
-            own = {c.share: c for c in found if c.start == start and c.against == against}
+            own = {c.share: c for c in compared if c.start == start and c.against == against}
             if own:
                 lines.append(f"{start:<{width}}" + "".join(f"{gap(own.get(share)):>22}" for share in there))
-        lines += ["", *sentences([c for c in found if c.against == against], there)]
+        lines += ["", *sentences([c for c in compared if c.against == against], there)]
     return "\n".join(lines)
 
 
@@ -171,10 +171,10 @@ def gap(contrast: Contrast | None) -> str:
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def sentences(found: Sequence[Contrast], there: Sequence[Fraction]) -> Iterator[str]:
+def sentences(chosen: Sequence[Contrast], there: Sequence[Fraction]) -> Iterator[str]:
     """One sentence a share: which starts are above, which below, of which no order can be claimed."""
     for share in there:
-        own = [c for c in found if c.share == share]
+        own = [c for c in chosen if c.share == share]
         if not own:
             continue
         groups = {1: "above", -1: "below", 0: "not to be told from"}

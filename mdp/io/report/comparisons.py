@@ -17,8 +17,8 @@ _PAIRED = "paired by seed, with the 95 % bootstrap interval over seeds and block
 def comparisons_section(wholes: Sequence[Mapping[str, Any]]) -> str:
     """All comparisons (HTML); "" without one."""
     parts = []
-    for place, whole in enumerate(wholes):
-        drawn = "".join(figure(chart, f"comparison-{place}-{i}") for i, chart in enumerate(_charts(whole)))
+    for number, whole in enumerate(wholes):
+        drawn = "".join(figure(chart, f"comparison-{number}-{i}") for i, chart in enumerate(_charts(whole)))
         parts.append(f'<h3>{_title(whole)}</h3>{_tables(whole)}<div class="charts">{drawn}</div>')
     return "".join(parts)
 
@@ -32,14 +32,14 @@ def _title(whole: Mapping[str, Any]) -> str:
 
 
 def _tables(whole: Mapping[str, Any]) -> str:
-    there, found = comparison.shares(whole), list(comparison.contrasts(whole))
+    there, contrasts = comparison.shares(whole), list(comparison.contrasts(whole))
     heads = ("start", *(text(head) for head in comparison.share_heads(whole)))
     rows = [(text(start), *(_score(whole, start, share) for share in there)) for start in comparison.starts(whole)]
     always = whole["cells"][0]["majority_miou"]
     rows.append(("always the same class", *(bar(always, f"{100 * always:.2f}") for _ in there)))
     parts = [table(f"mIoU %, {_RULE}", heads, rows)]
     for against in whole["against"]:
-        own = [contrast for contrast in found if contrast.against == against]
+        own = [contrast for contrast in contrasts if contrast.against == against]
         by_start = {(contrast.start, contrast.share): contrast for contrast in own}
         rows = [
             (text(start), *(text(comparison.gap(by_start.get((start, share)))) for share in there))
@@ -63,15 +63,15 @@ def _charts(whole: Mapping[str, Any]) -> list[Chart]:
             f"{whole['target']}, {head}: validation mIoU while fine-tuning",
             "%, mean over seeds",
             [
-                _line(start, place, comparison.curve_of(whole, start, share))
-                for place, start in enumerate(comparison.starts(whole))
+                _line(start, style, comparison.curve_of(whole, start, share))
+                for style, start in enumerate(comparison.starts(whole))
             ],
         )
         for share, head in zip(comparison.shares(whole), comparison.share_heads(whole), strict=True)
     ]
 
 
-def _line(start: str, place: int, curve: Sequence[tuple[int, Sequence[float]]]) -> Line:
+def _line(start: str, style: int, curve: Sequence[tuple[int, Sequence[float]]]) -> Line:
     """The means over seeds."""
     steps, means = [step for step, _ in curve], [sum(seeds) / len(seeds) for _, seeds in curve]
-    return Line(start, place, np.array(steps, dtype=np.float64), np.array(means, dtype=np.float64))
+    return Line(start, style, np.array(steps, dtype=np.float64), np.array(means, dtype=np.float64))

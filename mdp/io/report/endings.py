@@ -45,8 +45,8 @@ def kind_of(facts: RunFacts) -> str:
 def last_step(facts: RunFacts) -> int:
     """The last step that is known to be done."""
     known = [int(record["step"]) for record in facts.history.last]
-    said = facts.status.get("step")
-    return max([*known, said if isinstance(said, int) else 0])
+    recorded = facts.status.get("step")
+    return max([*known, recorded if isinstance(recorded, int) else 0])
 
 
 def steps_done(facts: RunFacts) -> str:
@@ -100,7 +100,7 @@ def _ago(seconds: float) -> str:
 
 
 def _advice(facts: RunFacts, now: float) -> list[str]:
-    """What can be done, in a sentence each."""
+    """The next steps for the user, in a sentence each."""
     state, code = state_of(facts), facts.status.get("exit_code")
     again = f"<code>mdp {kind_of(facts) or '(pretrain or finetune)'} --resume {text(shlex.quote(facts.folder))}</code>"
     if state == "running" and facts.changed is not None and now - facts.changed > _QUIET:
@@ -117,7 +117,7 @@ def _advice(facts: RunFacts, now: float) -> list[str]:
 
 
 def _trouble(facts: RunFacts) -> str:
-    """What a run that failed lacked, as far as its exit code and message say; "" for anything else."""
+    """The lack that a run failed by, data or memory, as its exit code and message say; "" for anything else."""
     code, message = facts.status.get("exit_code"), str(facts.status.get("message"))
     if code == 3:
         return "data"
@@ -125,53 +125,53 @@ def _trouble(facts: RunFacts) -> str:
 
 
 def _remedies(facts: RunFacts) -> list[str]:
-    """What helps against numbers that are not finite, and is not set already."""
-    found, settings = [], facts.settings
+    """Remedies against numbers that are not finite, of those that are not set already."""
+    remedies, settings = [], facts.settings
     rate = next((record["lr"] for record in reversed(facts.history.last) if type(record.get("lr")) is float), None)
-    found.append("a smaller --lr" + (f" (it was {rate:.3g} at the last step)" if rate is not None else ""))
+    remedies.append("a smaller --lr" + (f" (it was {rate:.3g} at the last step)" if rate is not None else ""))
     kind = kind_of(facts) or "pretrain"
     if settings.get(f"{kind}.warmup_steps") in (None, "0"):
-        found.append(f"a warm-up, --set {kind}.warmup_steps=500")
+        remedies.append(f"a warm-up, --set {kind}.warmup_steps=500")
     if settings.get("run.clip_norm") in (None, "0", "0.0", "null"):
-        found.append("--set run.clip_norm=1")
+        remedies.append("--set run.clip_norm=1")
     if settings.get("run.precision") == "fp16":
-        found.append("--precision bf16 instead of fp16")
-    found.append("a look at the samples below, and mdp check on their dataset")
-    return found
+        remedies.append("--precision bf16 instead of fp16")
+    remedies.append("a look at the samples below, and mdp check on their dataset")
+    return remedies
 
 
 def _diverged(facts: RunFacts) -> str:
     """The record of the failed step: its samples, what the network was given of them, its numbers."""
     record = facts.diverged
     past = "" if facts.status.get("exit_code") == 4 else " The run has since been started again."
-    said = "" if record.get("message") == facts.status.get("message") else f"{text(record.get('message'), 2000)}."
-    head = f"<h4>The step that failed: {text(record.get('step'))}</h4><p>{said}{past}</p>"
+    message = "" if record.get("message") == facts.status.get("message") else f"{text(record.get('message'), 2000)}."
+    head = f"<h4>The step that failed: {text(record.get('step'))}</h4><p>{message}{past}</p>"
     samples = record.get("samples")
     if not isinstance(samples, list) or not samples:
         return head
     views = [view for view in _listed(record.get("views")) if isinstance(view, dict)]
-    heads = ("sample", *(f"view {place}: least, mean, greatest" for place in range(1, len(views) + 1)))
+    heads = ("sample", *(f"view {number}: least, mean, greatest" for number in range(1, len(views) + 1)))
     rows = [
-        (text(name), *(_range(view, place, len(samples)) for view in views))
-        for place, name in enumerate(samples[:_ROWS])
+        (text(name), *(_range(view, index, len(samples)) for view in views))
+        for index, name in enumerate(samples[:_ROWS])
     ]
     left = f'<p class="note">and {len(samples) - _ROWS:,} more samples.</p>' if len(samples) > _ROWS else ""
     broken = sum(view.get("finite") is False for view in views)
-    seen = f'<p class="bad">Images that are not finite in {broken} of {len(views)} views.</p>' if broken else ""
+    note = f'<p class="bad">Images that are not finite in {broken} of {len(views)} views.</p>' if broken else ""
     caption = f"Samples of step {text(record.get('step'))}, with the range of their normalised pixels"
-    return head + seen + table(caption, heads, rows) + left
+    return head + note + table(caption, heads, rows) + left
 
 
 def _listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _range(view: Mapping[str, Any], place: int, samples: int) -> str:
+def _range(view: Mapping[str, Any], index: int, samples: int) -> str:
     """Least, mean and greatest pixel of a sample; a dash where this process had only some of the samples."""
     columns = [_listed(view.get(key)) for key in ("least", "mean", "greatest")]
     if any(len(column) != samples for column in columns):
         return "-"
-    values = [column[place] for column in columns]
+    values = [column[index] for column in columns]
     return ", ".join(f"{value:.2f}" if _is_number(value) else "not finite" for value in values)
 
 

@@ -22,32 +22,32 @@ def run_report(places: Sequence[Path], out: Path | None) -> Path:
     Without `out` it is report.html in the first place's folder.  Raises RecipeError for what is neither, for too many
     runs, and when `out` holds something else than a report; ResourceError when something cannot be read or written.
     """
-    chosen = list({place.resolve(): place for place in places}.values())
-    folders = [place for place in chosen if _is_run(place)]
-    compared = [read_comparison(file) for place in chosen if place not in folders for file in _compared(place)]
+    chosen = list({path.resolve(): path for path in places}.values())
+    folders = [path for path in chosen if _is_run(path)]
+    compared = [read_comparison(file) for path in chosen if path not in folders for file in _compared(path)]
     if not chosen or len(folders) > MOST:
         raise RecipeError(f"expected 1 to {MOST} runs, got {len(folders)}: more lines cannot be told apart")
-    page_place = out or (chosen[0] if chosen[0].is_dir() else chosen[0].parent) / "report.html"
-    _expect_replaceable(page_place)
+    page_path = out or (chosen[0] if chosen[0].is_dir() else chosen[0].parent) / "report.html"
+    _expect_replaceable(page_path)
     facts = [read_run(folder, name) for folder, name in zip(folders, unique_names(folders), strict=True)]
-    make(page_place.parent)
-    write_text(page_place, page(facts, time.time(), compared))
-    return page_place
+    make(page_path.parent)
+    write_text(page_path, page(facts, time.time(), compared))
+    return page_path
 
 
-def _is_run(place: Path) -> bool:
-    return any((place / sign).is_file() for sign in _SIGNS)
+def _is_run(path: Path) -> bool:
+    return any((path / sign).is_file() for sign in _SIGNS)
 
 
-def _compared(place: Path) -> list[Path]:
-    """The files of comparisons at a place that is no run."""
-    if not place.exists():
-        raise RecipeError(f"{printable(place)}: expected a run folder, found nothing")
-    if place.is_file() and place.suffix != ".json":
-        raise RecipeError(f"{printable(place)}: expected a run folder, or a compare.json, found another file")
-    if place.is_dir() and not any(place.glob("*.json")):
-        raise RecipeError(f"{printable(place)}: not a run of mdp: it has none of {', '.join(_SIGNS)}")
-    return comparisons(place)
+def _compared(path: Path) -> list[Path]:
+    """The files of comparisons at a path that is no run."""
+    if not path.exists():
+        raise RecipeError(f"{printable(path)}: expected a run folder, found nothing")
+    if path.is_file() and path.suffix != ".json":
+        raise RecipeError(f"{printable(path)}: expected a run folder, or a compare.json, found another file")
+    if path.is_dir() and not any(path.glob("*.json")):
+        raise RecipeError(f"{printable(path)}: not a run of mdp: it has none of {', '.join(_SIGNS)}")
+    return comparisons(path)
 
 
 def report_at_end(folder: Path, say: Callable[[str], None]) -> None:
@@ -58,11 +58,11 @@ def report_at_end(folder: Path, say: Callable[[str], None]) -> None:
         say(f"no report: {error}")
 
 
-def _expect_replaceable(place: Path) -> None:
+def _expect_replaceable(path: Path) -> None:
     """A page is written over an older page only."""
-    if place.is_dir():
-        raise RecipeError(f"--out {printable(place)}: expected a file such as report.html, found a folder")
-    if not place.exists():
+    if path.is_dir():
+        raise RecipeError(f"--out {printable(path)}: expected a file such as report.html, found a folder")
+    if not path.exists():
         return
-    if MARK.encode() not in read_bytes(str(place), "report", _LARGE, RecipeError)[:1000]:
-        raise RecipeError(f"{printable(place)}: there is a file that is no report of mdp; choose another with --out")
+    if MARK.encode() not in read_bytes(str(path), "report", _LARGE, RecipeError)[:1000]:
+        raise RecipeError(f"{printable(path)}: there is a file that is no report of mdp; choose another with --out")

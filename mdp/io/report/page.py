@@ -42,8 +42,8 @@ _CLASS_SCORES = (
 
 def page(runs: Sequence[RunFacts], now: float, comparisons: Sequence[Mapping[str, Any]] = ()) -> str:
     """The page about the runs and comparisons, made at `now` (seconds since 1970)."""
-    pictures = [(_named(runs, place), run.pictures) for place, run in enumerate(runs)]
-    room = fitting([picture for _, found in pictures for picture in found])
+    pictures = [(_named(runs, index), run.pictures) for index, run in enumerate(runs)]
+    room = fitting([picture for _, own in pictures for picture in own])
     parts = {
         "comparisons": ("Comparisons", comparisons_section(comparisons)),
         "runs": ("Runs", _runs_section(runs) if runs else ""),
@@ -54,7 +54,7 @@ def page(runs: Sequence[RunFacts], now: float, comparisons: Sequence[Mapping[str
         "samples": ("Samples", pictures_section("samples", pictures, room)),
         "predictions": ("Predictions", pictures_section("predictions", pictures, room)),
         "gallery": ("Worst images", pictures_section("gallery", pictures, room)),
-        "data": ("Data", data_section([(_named(runs, place), run) for place, run in enumerate(runs)])),
+        "data": ("Data", data_section([(_named(runs, index), run) for index, run in enumerate(runs)])),
         "settings": ("Settings", _settings_section(runs) if runs else ""),
         "notes": ("What could not be read", _notes_section(runs)),
     }
@@ -71,8 +71,8 @@ def page(runs: Sequence[RunFacts], now: float, comparisons: Sequence[Mapping[str
     return document(f"{names}: mdp report", body, text_of(Path(__file__).parent / "report.js"), mark=MARK)
 
 
-def _named(runs: Sequence[RunFacts], place: int) -> str:
-    return f'<span class="run">{swatch(place)} {text(runs[place].name, 80)}</span>'
+def _named(runs: Sequence[RunFacts], index: int) -> str:
+    return f'<span class="run">{swatch(index)} {text(runs[index].name, 80)}</span>'
 
 
 # Runs
@@ -90,7 +90,7 @@ def _runs_section(runs: Sequence[RunFacts]) -> str:
     )
     rows = [
         (
-            _named(runs, place),
+            _named(runs, index),
             text(state_of(run)),
             steps_done(run),
             _last(run, ("train", "loss")),
@@ -98,9 +98,9 @@ def _runs_section(runs: Sequence[RunFacts]) -> str:
             _middle(run, "images_per_second", 1, ""),
             _middle(run, "data_wait", 100, " %"),
         )
-        for place, run in enumerate(runs)
+        for index, run in enumerate(runs)
     ]
-    commands = [(_named(runs, place), f"<code>{text(run.command, 2000)}</code>") for place, run in enumerate(runs)]
+    commands = [(_named(runs, index), f"<code>{text(run.command, 2000)}</code>") for index, run in enumerate(runs)]
     return table("Where each run stands", heads, rows) + table("Commands", ("run", "command"), commands)
 
 
@@ -110,10 +110,10 @@ def _last(run: RunFacts, name: Name) -> str:
 
 
 def _last_miou(run: RunFacts) -> str:
-    found = [(name, curve) for name, curve in _mious(run) if len(curve.values)]
-    if len(found) == 1:
-        return f"{100 * found[0][1].values[-1]:.1f}"
-    return ", ".join(f"{text(name, 40)} {100 * curve.values[-1]:.1f}" for name, curve in found) or "-"
+    curves = [(name, curve) for name, curve in _mious(run) if len(curve.values)]
+    if len(curves) == 1:
+        return f"{100 * curves[0][1].values[-1]:.1f}"
+    return ", ".join(f"{text(name, 40)} {100 * curve.values[-1]:.1f}" for name, curve in curves) or "-"
 
 
 def _mious(run: RunFacts) -> Iterator[tuple[str, Curve]]:
@@ -137,8 +137,8 @@ def _middle(run: RunFacts, name: str, factor: float, unit: str) -> str:
 
 
 def _endings_section(runs: Sequence[RunFacts], now: float) -> str:
-    """What ended well does not keep others, or the curves, from being seen."""
-    parts = [f"<h3>{_named(runs, place)}</h3>{ending(run, now)}" for place, run in enumerate(runs)]
+    """The endings of runs, those that went well folded up: they keep neither others nor the curves from being seen."""
+    parts = [f"<h3>{_named(runs, index)}</h3>{ending(run, now)}" for index, run in enumerate(runs)]
     well = [state_of(run) == "done" for run in runs]
     first = "".join(part for part, good in zip(parts, well, strict=True) if not good or len(runs) == 1)
     rest = "".join(part for part, good in zip(parts, well, strict=True) if good and len(runs) > 1)
@@ -172,10 +172,10 @@ def _known_charts(runs: Sequence[RunFacts]) -> Iterator[Chart]:
 
 def _lines(runs: Sequence[RunFacts], name: Name, factor: float) -> list[Line]:
     """The curve of that name of each run that has it."""
-    found = [(place, run.name, run.history.curves.get(name)) for place, run in enumerate(runs)]
+    curves = [(index, run.name, run.history.curves.get(name)) for index, run in enumerate(runs)]
     return [
-        Line(words, place, curve.steps, factor * curve.values, curve.missing)
-        for place, words, curve in found
+        Line(words, index, curve.steps, factor * curve.values, curve.missing)
+        for index, words, curve in curves
         if curve is not None and len(curve.steps)
     ]
 
@@ -184,35 +184,35 @@ def _miou_charts(runs: Sequence[RunFacts]) -> Iterator[Chart]:
     """A chart for each dataset; scores while pretraining and while fine-tuning are never in one."""
     own = list(dict.fromkeys(_target(run) for run in runs if ("validate", "miou") in run.history.curves))
     for dataset in own:
-        scored = [(place, run) for place, run in enumerate(runs) if _target(run) == dataset]
-        lines = [line for place, run in scored for line in _of(place, run, ("validate", "miou"))]
+        scored = [(index, run) for index, run in enumerate(runs) if _target(run) == dataset]
+        lines = [line for index, run in scored for line in _of(index, run, ("validate", "miou"))]
         yield Chart(f"{dataset}: validation mIoU", "%", lines)
     names = dict.fromkeys(name for run in runs for name in run.history.curves if name[:2] == ("validate", "miou"))
     for dataset in (name[2] for name in names if len(name) == 3):
-        scored = [(place, run) for place, run in enumerate(runs) if ("validate", "miou", dataset) in run.history.curves]
-        lines = [line for place, run in scored for line in _of(place, run, ("validate", "miou", dataset))]
+        scored = [(index, run) for index, run in enumerate(runs) if ("validate", "miou", dataset) in run.history.curves]
+        lines = [line for index, run in scored for line in _of(index, run, ("validate", "miou", dataset))]
         nearest = all(("validate", "prototype_cosine") in run.history.curves for _, run in scored)
         what = "nearest-prototype mIoU" if nearest else "mIoU of the class scores"
         yield Chart(f"{dataset}: {what}", "%", [*lines, *_majority([run for _, run in scored], dataset)],
                     note=_CLASS_SCORES)  # fmt: skip
 
 
-def _of(place: int, run: RunFacts, name: Name) -> list[Line]:
+def _of(style: int, run: RunFacts, name: Name) -> list[Line]:
     curve = run.history.curves.get(name)
     if curve is None or not len(curve.steps):
         return []
-    return [Line(run.name, place, curve.steps, 100 * curve.values, curve.missing)]
+    return [Line(run.name, style, curve.steps, 100 * curve.values, curve.missing)]
 
 
 def _majority(runs: Sequence[RunFacts], dataset: str) -> list[Line]:
-    """What always naming the most frequent class would score: once for all runs for which it is the same."""
-    found: dict[float, Line] = {}
+    """The score of always naming the most frequent class: once for all runs for which it is the same."""
+    by_value: dict[float, Line] = {}
     for run in runs:
         for line in _of(REFERENCE, run, ("validate", "majority_miou", dataset)):
             value = round(float(line.y[-1]), 6)
-            longest = max(found.get(value, line), line, key=lambda kept: len(kept.x))
-            found[value] = longest._replace(name="always the most frequent class")
-    return list(found.values())
+            longest = max(by_value.get(value, line), line, key=lambda kept: len(kept.x))
+            by_value[value] = longest._replace(name="always the most frequent class")
+    return list(by_value.values())
 
 
 def _other_charts(runs: Sequence[RunFacts]) -> Iterator[Chart]:
@@ -228,28 +228,28 @@ def _other_charts(runs: Sequence[RunFacts]) -> Iterator[Chart]:
 
 def _evaluations(runs: Sequence[RunFacts]) -> list[tuple[str, dict[str, object]]]:
     return [
-        (_named(runs, place), dict(scores)) for place, run in enumerate(runs) for scores in run.evaluations.values()
+        (_named(runs, index), dict(scores)) for index, run in enumerate(runs) for scores in run.evaluations.values()
     ]
 
 
 def _settings_section(runs: Sequence[RunFacts]) -> str:
-    heads = [_named(runs, place) for place in range(len(runs))]
+    heads = [_named(runs, index) for index in range(len(runs))]
     body = ""
     if len(runs) > 1:
         keys = dict.fromkeys(key for run in runs for key in run.settings)
         differing = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
         rows = [(text(key), *(text(run.settings.get(key, "-")) for run in runs)) for key in differing]
         body = table("Settings that differ", ("setting", *heads), rows) if rows else _SAME
-    places = dict.fromkeys(key for run in runs for key in run.environment)
-    rows = [(text(key), *(text(run.environment.get(key, "-")) for run in runs)) for key in places]
+    names = dict.fromkeys(key for run in runs for key in run.environment)
+    rows = [(text(key), *(text(run.environment.get(key, "-")) for run in runs)) for key in names]
     body += "".join(
-        folded(f"config.yaml of {_named(runs, place)}", f'<pre tabindex="0">{lines(run.config, 1000)}</pre>')
-        for place, run in enumerate(runs)
+        folded(f"config.yaml of {_named(runs, index)}", f'<pre tabindex="0">{lines(run.config, 1000)}</pre>')
+        for index, run in enumerate(runs)
         if run.config
     )
     return body + (folded("Environment", table("Where each run ran", ("", *heads), rows)) if rows else "")
 
 
 def _notes_section(runs: Sequence[RunFacts]) -> str:
-    rows = [f"<li>{_named(runs, place)}: {text(note)}</li>" for place, run in enumerate(runs) for note in run.notes]
+    rows = [f"<li>{_named(runs, index)}: {text(note)}</li>" for index, run in enumerate(runs) for note in run.notes]
     return f"<ul>{''.join(rows)}</ul>" if rows else ""

@@ -35,17 +35,17 @@ class Picture(NamedTuple):
 
 def read_pictures(folder: Path, notes: list[str]) -> list[Picture]:
     """All pictures of a run folder, what failed first.  A damaged one becomes a note."""
-    found = []
+    pictures = []
     for kind, caption, path in _expected(folder):
         try:
-            found.append(Picture(kind, caption, str(path), _encoded(path)))
+            pictures.append(Picture(kind, caption, str(path), _encoded(path)))
         except MdpError as error:
             notes.append(str(error))
-    return found
+    return pictures
 
 
 def _expected(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Kind, caption and place of the pictures that are there."""
+    """Kind, caption and path of the pictures that are there."""
     for name, caption in _SAMPLES.items():
         if (folder / "samples" / f"{name}.png").is_file():
             yield "samples", caption, folder / "samples" / f"{name}.png"
@@ -67,18 +67,18 @@ def _encoded(path: Path) -> str:
 def fitting(pictures: Sequence[Picture], most: int = _BYTES) -> set[str]:
     """The paths of the pictures that a page has room for; predictions go first, galleries last."""
     kinds = ("predictions", "samples", "confusion", "gallery")
-    found, left = set(), most
+    paths, left = set(), most
     for picture in sorted(pictures, key=lambda picture: kinds.index(picture.kind)):
         if len(picture.jpeg) <= left:
             left -= len(picture.jpeg)
-            found.add(picture.path)
-    return found
+            paths.add(picture.path)
+    return paths
 
 
 def pictures_section(kind: str, runs: Sequence[tuple[str, Sequence[Picture]]], room: set[str]) -> str:
     """The pictures of that kind of runs that have names (HTML); "" without one."""
     return "".join(
-        _shown(run, picture, picture.path in room) for run, found in runs for picture in found if picture.kind == kind
+        _shown(run, picture, picture.path in room) for run, own in runs for picture in own if picture.kind == kind
     )
 
 

@@ -1,4 +1,4 @@
-"""What the files of a run folder say, as plain facts.
+"""The facts in the files of a run folder.
 
 A run may be going on, broken or of an older version: what is missing or cannot be read becomes a note, and the rest is
 kept.
@@ -21,7 +21,7 @@ _SMALL, _LARGE = 2**24, 2**28  # bytes of files that are read: texts, scores
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What is known of a run."""
+    """The facts that are known of a run."""
 
     name: str  # short, and unlike that of any other run on the page
     folder: str
@@ -49,7 +49,7 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
     """
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(found[-count:]) for found in parts]
+        names = ["/".join(path[-count:]) for path in parts]
         if len(set(names)) == len(names):
             return names
     return [str(folder) for folder in folders]
@@ -58,15 +58,16 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
 def read_run(folder: Path, name: str) -> RunFacts:
     """All facts of a run."""
     notes: list[str] = []
-    found = read_history(folder / "metrics.jsonl")
-    if found.damaged:
-        notes.append(f"metrics.jsonl: lines that are no record, left out: {found.damaged:,} (a killed run leaves one)")
+    history = read_history(folder / "metrics.jsonl")
+    if history.damaged:
+        count = f"{history.damaged:,}"
+        notes.append(f"metrics.jsonl: lines that are no record, left out: {count} (a killed run leaves one)")
     config = _text(folder / "config.yaml", notes)
     labels = _json(folder / "labels.json", notes, list)
     return RunFacts(
         name=name,
         folder=str(folder),
-        history=found,
+        history=history,
         command=_text(folder / "command.txt", notes).strip(),
         config=config,
         settings=_settings(config, notes),
@@ -93,19 +94,19 @@ def _text(path: Path, notes: list[str], limit: int = _SMALL) -> str:
 
 
 def _json(path: Path, notes: list[str], kind: type, limit: int = _SMALL) -> Any:
-    """What a JSON file holds, if it is of that kind; an empty one and a note else."""
+    """The content of a JSON file, if it is of that kind; an empty one and a note else."""
     words = _text(path, notes, limit)
     if not words:
         return kind()
     try:
-        found = json.loads(words)
+        value = json.loads(words)
     except (ValueError, RecursionError):
         notes.append(f"{printable(path)}: not JSON, left out")
         return kind()
-    if not isinstance(found, kind):
+    if not isinstance(value, kind):
         notes.append(f"{printable(path)}: expected a JSON {kind.__name__}, left out")
         return kind()
-    return found
+    return value
 
 
 def _settings(config: str, notes: list[str]) -> dict[str, str]:
@@ -122,25 +123,25 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     >>> flat({"run": {"seed": 0}, "eval": {"split": None}})
     [('run.seed', '0'), ('eval.split', 'null')]
     """
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for key, value in values.items():
         if isinstance(value, dict):
-            found += flat(value, f"{prefix}{key}.")
+            pairs += flat(value, f"{prefix}{key}.")
         else:
-            found.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)))
-    return found
+            pairs.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, default=str)))
+    return pairs
 
 
 def _evaluations(folder: Path, notes: list[str]) -> dict[str, Any]:
     """The scores of each evaluation of the run that has what the page shows."""
-    found = {}
+    evaluations = {}
     for path in sorted((folder / "eval").glob("*/scores.json")):
         scores = _json(path, notes, dict, _LARGE)
         if scores and not _drawable(scores):
             notes.append(f"{printable(path)}: not the scores of an evaluation, left out")
         elif scores:
-            found[path.parent.name] = scores
-    return found
+            evaluations[path.parent.name] = scores
+    return evaluations
 
 
 def _drawable(scores: Mapping[str, Any]) -> bool:
@@ -156,9 +157,9 @@ def _drawable(scores: Mapping[str, Any]) -> bool:
 def _shares(folder: Path, notes: list[str]) -> dict[str, Any]:
     """The pixel counts of each dataset; older versions kept none."""
     path = folder / "class_shares.json"
-    found = _json(path, notes, list) if path.exists() else []
-    counted = {str(entry["name"]): entry for entry in found if isinstance(entry, dict) and _counted(entry)}
-    if len(counted) < len(found):
+    entries = _json(path, notes, list) if path.exists() else []
+    counted = {str(entry["name"]): entry for entry in entries if isinstance(entry, dict) and _counted(entry)}
+    if len(counted) < len(entries):
         notes.append(f"{printable(path)}: not the pixel counts of datasets, left out")
     return counted
 

@@ -35,7 +35,7 @@ def most_confused(confusion: Sequence[Sequence[int]], most: int = _PAIRS) -> lis
     counts = np.array(confusion, dtype=np.float64)  # (C, C)
     wrong = np.where(np.eye(len(counts), dtype=bool), 0.0, counts)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    rows, columns = (places.tolist() for places in np.unravel_index(order, counts.shape))
+    rows, columns = (indices.tolist() for indices in np.unravel_index(order, counts.shape))
     sums: NDArray[np.float64] = counts.sum(1)
     return [
         Pair(row, column, float(wrong[row, column]), float(wrong[row, column] / sums[row]))
@@ -44,15 +44,16 @@ def most_confused(confusion: Sequence[Sequence[int]], most: int = _PAIRS) -> lis
     ]
 
 
-def scores_section(found: Sequence[tuple[str, Scores]]) -> str:
+def scores_section(evaluations: Sequence[tuple[str, Scores]]) -> str:
     """All evaluations of all runs, each with its run's name (HTML); "" without one."""
-    if not found:
+    if not evaluations:
         return ""
     groups: dict[tuple[str, str, tuple[str, ...]], list[tuple[str, Scores]]] = {}
-    for run, scores in found:
+    for run, scores in evaluations:
         names = tuple(row["name"] for row in scores["classes"])
         groups.setdefault((str(scores.get("dataset")), str(scores.get("split")), names), []).append((run, scores))
-    return _means(found) + "".join(_group(f"{text(key[0])} {text(key[1])}", group) for key, group in groups.items())
+    parts = [_group(f"{text(key[0])} {text(key[1])}", group) for key, group in groups.items()]
+    return _means(evaluations) + "".join(parts)
 
 
 def percent(value: object) -> str:
@@ -64,11 +65,11 @@ def percent(value: object) -> str:
     return f"{100 * value:.1f}" if isinstance(value, int | float) and 0 <= value <= 1 else "-"
 
 
-def _means(found: Sequence[tuple[str, Scores]]) -> str:
+def _means(evaluations: Sequence[tuple[str, Scores]]) -> str:
     heads = ("run", "data", "images", "checkpoint's step", "how", "mIoU %", "95 % interval", "mAcc %", "aAcc %",
              "boundary mIoU %", "always the most frequent class %")  # fmt: skip
     rows = []
-    for run, scores in found:
+    for run, scores in evaluations:
         spread = scores.get("miou_interval")
         always = scores.get("majority")
         rows.append((
@@ -84,7 +85,7 @@ def _means(found: Sequence[tuple[str, Scores]]) -> str:
             percent(scores.get("boundary_miou")),
             percent(always.get("miou") if isinstance(always, dict) else None),
         ))  # fmt: skip
-    rules = dict.fromkeys(text(scores.get("rule"), 600) for _, scores in found if scores.get("rule"))
+    rules = dict.fromkeys(text(scores.get("rule"), 600) for _, scores in evaluations if scores.get("rule"))
     return table("Means of each evaluation", heads, rows) + "".join(f'<p class="note">{rule}</p>' for rule in rules)
 
 
@@ -106,18 +107,18 @@ def _group(title: str, group: Sequence[tuple[str, Scores]]) -> str:
 def _classes(title: str, group: Sequence[tuple[str, Scores]]) -> str:
     """A row for each class, highest IoU of the first run first, with a bar for each run."""
     first = group[0][1]["classes"]
-    order = sorted(range(len(first)), key=lambda place: (-_share(first[place].get("iou")), place))
+    order = sorted(range(len(first)), key=lambda label: (-_share(first[label].get("iou")), label))
     shown = order if len(order) <= _CLASSES else order[: _CLASSES // 2] + order[-_CLASSES // 2 :]
     pixels = [_count(row.get("labelled_pixels")) for row in first]
     total = max(1.0, sum(pixels))
     rows = [
         (
-            text(first[place]["name"], 60),
-            f"{100 * pixels[place] / total:.2f}",
-            *(_bar(scores["classes"][place].get("iou")) for _, scores in group),
-            *((percent(first[place].get("acc")), _taken_for(group[0][1], place)) if len(group) == 1 else ()),
+            text(first[label]["name"], 60),
+            f"{100 * pixels[label] / total:.2f}",
+            *(_bar(scores["classes"][label].get("iou")) for _, scores in group),
+            *((percent(first[label].get("acc")), _taken_for(group[0][1], label)) if len(group) == 1 else ()),
         )
-        for place in shown
+        for label in shown
     ]
     left = len(order) - len(shown)
     more = f'<p class="note">{left:,} classes between the two halves are left out.</p>' if left else ""
@@ -138,10 +139,10 @@ def _bar(value: object) -> str:
     return bar(max(0.0, _share(value)), percent(value))
 
 
-def _taken_for(scores: Scores, place: int) -> str:
+def _taken_for(scores: Scores, label: int) -> str:
     """The class that most of the wrong pixels of a class were given to."""
-    row = np.array(scores["confusion"][place], dtype=np.float64)  # (C,)
-    wrong = np.where(np.arange(len(row)) == place, 0.0, row)
+    row = np.array(scores["confusion"][label], dtype=np.float64)  # (C,)
+    wrong = np.where(np.arange(len(row)) == label, 0.0, row)
     other = int(wrong.argmax())
     if not wrong[other]:
         return "-"

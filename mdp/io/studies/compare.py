@@ -43,13 +43,13 @@ class Start(NamedTuple):
     text: str  # as it was asked for
 
     def init(self, seed: int) -> str:
-        """What `finetune --init` takes."""
+        """The value of `finetune --init`."""
         return "scratch" if self.kind == "scratch" else self.path.replace("{seed}", str(seed))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What `mdp compare` was asked for."""
+    """The request of `mdp compare`."""
 
     starts: tuple[Start, ...]
     shares: tuple[Fraction, ...]  # of the target's training images
@@ -62,7 +62,7 @@ class Comparison:
 def parse_comparison(
     starts: Sequence[str], shares: str, seeds: int, split: str | None, against: tuple[str, ...], keep: bool
 ) -> Comparison:
-    """What the words of a command line ask for.  Raises RecipeError for a start or a share that is none."""
+    """The request in the words of a command line.  Raises RecipeError for a start or a share that is none."""
     return Comparison(
         starts=tuple(parse_start(text) for text in starts),
         shares=parse_shares(shares),
@@ -138,7 +138,7 @@ def run_comparison(request: Request, asked: Comparison) -> Path:
     for name in asked.against:
         if name not in names:
             raise RecipeError(f"--against {name}: no such start; there are {', '.join(names)}")
-    probe = replace(request, init="scratch")
+    probe = replace(request, init="scratch")  # the plan of the data needs no weights
     plan = plan_finetuning(finetune_recipe(probe)[0])
     target = next(iter(plan.pool.datasets))
     folder = request.out or run_folder.BASE / "compare" / target
@@ -156,13 +156,13 @@ def run_comparison(request: Request, asked: Comparison) -> Path:
 
 
 def _look_at_starts(cells: Sequence[Cell]) -> Iterator[str]:
-    """What each start loads; one that does not fit stops the comparison before its first cell."""
-    seen: set[tuple[str, Path]] = set()
+    """Lines that say what each start loads; one that does not fit stops the comparison before its first cell."""
+    checked: set[tuple[str, Path]] = set()
     for cell in cells:
         recipe, weights = finetune_recipe(cell.request)
-        if weights is None or (cell.start.name, weights) in seen or _read(cell.record).get("result"):
+        if weights is None or (cell.start.name, weights) in checked or _read(cell.record).get("result"):
             continue
-        seen.add((cell.start.name, weights))
+        checked.add((cell.start.name, weights))
         for line in check_start(cell.start.kind, weights, recipe):
             yield f"{cell.start.name}: {line}"
 
@@ -198,20 +198,20 @@ def _cells(request: Request, asked: Comparison, images: int, folder: Path) -> It
                 own = merge(start.settings, nest("run.seed", seed), nest("eval.split", asked.split))
                 if count < images:
                     own = merge(own, nest("finetune.images", count))
-                place = folder / "cells" / start.name / f"{share.numerator}-{share.denominator}_seed{seed}"
+                cell_folder = folder / "cells" / start.name / f"{share.numerator}-{share.denominator}_seed{seed}"
                 layers = (*request.layers, own)
                 yield Cell(
                     start,
                     share,
                     count,
                     seed,
-                    place,
-                    replace(request, layers=layers, out=place, init=start.init(seed), quiet=True),
+                    cell_folder,
+                    replace(request, layers=layers, out=cell_folder, init=start.init(seed), quiet=True),
                 )
 
 
 def _identity(cell: Cell) -> dict[str, Any]:
-    """What decides the outcome of a cell: its settings and the weights it starts from."""
+    """All that decides the outcome of a cell: its settings and the weights it starts from."""
     recipe, weights = finetune_recipe(cell.request)
     digest = None
     if weights is not None:
@@ -266,10 +266,10 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON ({error}); delete it to run the cell again") from error
-    return found
+    return record
 
 
 def _run(cell: Cell, identity: dict[str, Any], asked: Comparison) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _INSTEAD = "use weights:FILE, or run:FOLDER for a run of mdp"
 
 
 def check_start(kind: str, path: Path, recipe: Recipe) -> list[str]:
-    """What a start loads, and what cannot be vouched for.
+    """Lines that say what a start loads, and what cannot be vouched for.
 
     Raises CheckpointError when it does not fit the network, RecipeError when `imagenet:` names something else.
     """

@@ -37,17 +37,17 @@ class Source(NamedTuple):
 
 
 def run_taxonomy(run: Path, out: Path | None, overwrite: bool) -> tuple[dict[str, Any], Path]:
-    """Relates the classes of a run and writes RUN/taxonomy/ (or `out`); returns what was found and the folder.
+    """Relates the classes of a run and writes RUN/taxonomy/ (or `out`); returns the relations and the folder.
 
     Raises RecipeError when the run has no prototypes or one dataset only, or when other files have these names,
     CheckpointError when it has no whole checkpoint.
     """
     source = read_source(run)
     settings = RelationSettings()
-    found = find_relations(source.known, dataset_numbers(source.union), source.crops, settings)
-    facts = as_facts(source, found, settings)
+    relations = find_relations(source.known, dataset_numbers(source.union), source.crops, settings)
+    facts = as_facts(source, relations, settings)
     folder = out or home_of(source.path) / "taxonomy"
-    _write(folder, texts(facts, found.similarity), overwrite)
+    _write(folder, texts(facts, relations.similarity), overwrite)
     return facts, folder
 
 
@@ -85,11 +85,11 @@ def dataset_numbers(union: LabelUnion) -> Tensor:
     return tensor([number for number, space in enumerate(union.spaces) for _ in space.classes])
 
 
-# What was found, as data
+# The relations as data
 
 
-def as_facts(source: Source, found: Relations, settings: RelationSettings) -> dict[str, Any]:
-    """What was found, by names; everything but the matrix of similarities."""
+def as_facts(source: Source, relations: Relations, settings: RelationSettings) -> dict[str, Any]:
+    """The relations by names; everything but the matrix of similarities."""
     names, crops = source.union.names, source.crops.tolist()
     return {
         "format": "mdp-taxonomy",
@@ -100,12 +100,12 @@ def as_facts(source: Source, found: Relations, settings: RelationSettings) -> di
         "datasets": {space.name: len(space.classes) for space in source.union.spaces},
         "settings": {"neighbours": settings.neighbours, "crops": settings.crops},
         "crops": dict(zip(names, crops, strict=True)),
-        "pairs": [_pair(pair, names, crops) for pair in found.pairs],
-        "groups": [_group(group, names, crops) for group in found.groups],
-        "alone": [names[label] for label in found.alone],
-        "too_few_crops": [names[label] for label in found.unsure],
-        "no_prototype": [names[label] for label in found.absent],
-        "order": [names[label] for label in found.order],
+        "pairs": [_pair(pair, names, crops) for pair in relations.pairs],
+        "groups": [_group(group, names, crops) for group in relations.groups],
+        "alone": [names[label] for label in relations.alone],
+        "too_few_crops": [names[label] for label in relations.unsure],
+        "no_prototype": [names[label] for label in relations.absent],
+        "order": [names[label] for label in relations.order],
     }
 
 
@@ -162,13 +162,13 @@ def table(facts: dict[str, Any]) -> str:
     """The best pairs as a table, and what else there is in counts."""
     pairs = facts["pairs"][:_SHOWN]
     sides = [(printable(pair["first"]), printable(pair["second"])) for pair in pairs]
-    wide = [max([len("class"), *(len(side[place]) for side in sides)]) for place in (0, 1)]
+    wide = [max([len("class"), *(len(side[column]) for side in sides)]) for column in (0, 1)]
     lines = [f"{'class':{wide[0]}}  {'its pair':{wide[1]}}  similarity  score  margin  crops"]
-    for (one, two), pair in zip(sides, pairs, strict=True):
+    for (first, second), pair in zip(sides, pairs, strict=True):
         margin = "     -" if pair["margin"] is None else f"{pair['margin']:6.2f}"
         crops = " ".join(map(str, pair["crops"]))
-        row = f"{one:{wide[0]}}  {two:{wide[1]}}  {pair['similarity']:10.2f}  {pair['score']:5.2f}  {margin}  {crops}"
-        lines.append(row)
+        numbers = f"{pair['similarity']:10.2f}  {pair['score']:5.2f}  {margin}  {crops}"
+        lines.append(f"{first:{wide[0]}}  {second:{wide[1]}}  {numbers}")
     left = len(facts["pairs"]) - len(pairs)
     lines += [f"... and {left} more in taxonomy.csv"] if left else []
     parts = sum(len(group["parts"]) for group in facts["groups"])

@@ -23,7 +23,7 @@ _HEAD = """\
 
 
 def texts(facts: Mapping[str, Any], similarity: Tensor) -> dict[str, str]:
-    """What each file holds, by its name."""
+    """The text of each file, by its name."""
     rows = [[None if math.isnan(value) else round(value, 4) for value in row] for row in similarity.tolist()]
     return {
         "taxonomy.csv": table_csv(facts),

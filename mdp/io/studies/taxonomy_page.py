@@ -23,8 +23,8 @@ _NONE = -128  # in the page's bytes: no similarity
 def page(facts: Mapping[str, Any], similarity: Tensor) -> str:
     """The page; `similarity` (C, C) is NaN where a class has no prototype."""
     names = list(facts["crops"])
-    place = {name: label for label, name in enumerate(names)}
-    order = torch.tensor([place[name] for name in facts["order"]], dtype=torch.int64)
+    label_of = {name: label for label, name in enumerate(names)}
+    order = torch.tensor([label_of[name] for name in facts["order"]], dtype=torch.int64)
     ordered = similarity[order][:, order] * 100  # (P, P) in the order of the clusters
     cells = torch.where(ordered.isnan(), _NONE, ordered.nan_to_num().round()).to(torch.int8)
     data = {
@@ -61,14 +61,14 @@ def _summary(facts: Mapping[str, Any]) -> str:
 
 def _pair_row(pair: Mapping[str, Any]) -> str:
     margin = "" if pair["margin"] is None else f"{pair['margin']:.2f}"
-    one, two = pair["crops"]
+    first, second = pair["crops"]
     numbers = {
         "similarity": f"{pair['similarity']:.2f}",
         "score": f"{pair['score']:.2f}",
         "margin": margin,
-        "crops": one,
+        "crops": first,
     }
-    cells = "".join(f'<td data-is="{name}">{number}</td>' for name, number in numbers.items()) + f"<td>{two}</td>"
+    cells = "".join(f'<td data-is="{name}">{number}</td>' for name, number in numbers.items()) + f"<td>{second}</td>"
     return f"<tr><th scope=row>{_text(pair['first'])}</th><th scope=row>{_text(pair['second'])}</th>{cells}</tr>"
 
 

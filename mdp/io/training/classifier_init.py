@@ -85,11 +85,11 @@ def _source(weights: Path, device: torch.device) -> tuple[EmbeddingNetwork, Prot
 
 def _report(names: tuple[str, ...], related: list[Related | None], sources: tuple[str, ...]) -> str:
     parts = []
-    for name, found in zip(names, related, strict=True):
+    for name, relation in zip(names, related, strict=True):
         label = name.rpartition("/")[2]
-        if found is None:
+        if relation is None:
             parts.append(f"{label} at random")
         else:
-            how = "same name" if found.same_name else f"nearest, {found.cosine:.2f}"
-            parts.append(f"{label} from {sources[found.source]} ({how})")
+            how = "same name" if relation.same_name else f"nearest, {relation.cosine:.2f}"
+            parts.append(f"{label} from {sources[relation.source]} ({how})")
     return f"classifier from prototypes: {'; '.join(parts)}"

@@ -51,7 +51,7 @@ class RunContext:
             self.journal.picture(self.journal.step, path)
 
     def skip(self, error: MdpError) -> None:
-        """Tells of a sample that could not be read, and counts it."""
+        """Reports a sample that could not be read, and counts it."""
         self.skipped += 1
         self.journal.warn(f"left out: {error}")
 
@@ -80,7 +80,7 @@ class RunContext:
         return to_device(load(items, keys, settings.workers, skipped, stack, pin), self.device)
 
     def advice(self, pool: Pool, workers: int) -> str:
-        """What may help a run that waits for data; "" where hints are not wanted."""
+        """The advice for a run that waits for data; "" where hints are not wanted."""
         if not self.hints:
             return ""
         words = "more --workers may help" if workers else "--workers 0 loads between the steps; raise it"

@@ -93,7 +93,7 @@ class Finetuning(TrainingRun):
 
     def validate(self, step: int, stop: Stop) -> float | None:
         if self.validation is None:
-            return -math.inf
+            return -math.inf  # so that the last checkpoint is the best
         context, run, images = self.context, self.recipe.run, ImageScores()
         settings = replace(inference_settings(self.recipe), boundary=False)
         skipped = context.skip if run.on_bad_sample == "skip" else None
@@ -176,8 +176,8 @@ def _start_(network: Segmentor, beginning: Beginning) -> list[str]:
     report = ["starting from random weights"]
     if weights:
         load, run = recipe.finetune.load, recipe.run
-        found, report = take(weights, network, load, run.init_from, run.init_partial)
-        network.load_state_dict(found, strict=False)
+        tensors, report = take(weights, network, load, run.init_from, run.init_partial)
+        network.load_state_dict(tensors, strict=False)  # what fits was decided, and reported, by `take`
     if recipe.finetune.head_init == "prototypes":
         if weights is None:
             raise RecipeError("--head-init prototypes: scratch has no prototypes; give --init RUN")
@@ -187,7 +187,7 @@ def _start_(network: Segmentor, beginning: Beginning) -> list[str]:
 
 FINETUNING = Phase(
     kind=FINETUNE,
-    least=2,
+    least=2,  # heads pool an image to one value a channel, and BatchNorm in training needs two
     recipe=finetune_recipe,
     plan=plan_finetuning,
     schedule=schedule_of,

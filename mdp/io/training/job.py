@@ -153,9 +153,11 @@ def run_phase(phase: Phase, request: Request) -> Path:
             Beginning(plan=plan, weights=weights, resumed=start.opened, device=device, world=world)
         )
         checked = _check(plan, world, stop, request.quiet)
+        # made last: a run that is refused leaves no folder
         folder = start.folder or Path(world.broadcast_main(lambda: str(fresh(phase.kind, plan, request, held))))
         journal = _journal(phase, folder, schedule.steps, plan, request, world)
         context = RunContext(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
+        # the report is made after status.json has the ending that it shows
         with _reported(context, request.report), _recorded(journal, phase.kind, world):
             _announce(journal, [*plan.lines, *checked], start, world)
             if world.main:

@@ -30,7 +30,7 @@ class Schedule(NamedTuple):
 
 
 class Run(Protocol):
-    """What a run does."""
+    """A run, as the loop sees it."""
 
     schedule: Schedule
     advice: str  # what may help when it waits for data; "" where nothing may
@@ -49,24 +49,24 @@ class Run(Protocol):
 
 
 class DataWait:
-    """The share of time that goes into waiting for data; it is told once, when it is above a fifth for a while.
+    """The share of time that goes into waiting for data; it is reported once, when it is above a fifth for a while.
 
-    `advice` says what may help; where nothing may, nothing is told.
+    `advice` says what may help; where nothing may, nothing is reported.
     """
 
     def __init__(self, journal: Journal, advice: str, least: float = 0.2, seconds: float = 60.0) -> None:
         self.journal, self.advice, self.least, self.seconds = journal, advice, least, seconds
         self.waited = self.took = 0.0
-        self.said = not advice
+        self.reported = not advice
 
     def note(self, waited: float, took: float) -> None:
         """A step took so many seconds, the first of which it waited."""
         self.waited, self.took = self.waited + waited, self.took + took
-        if self.said or self.took < self.seconds:
+        if self.reported or self.took < self.seconds:
             return
         share = self.waited / self.took
         if share > self.least:
-            self.said = True
+            self.reported = True
             self.journal.say(f"{share:.0%} of the last {self.took:.0f} s went into waiting for data: {self.advice}")
         self.waited = self.took = 0.0
 

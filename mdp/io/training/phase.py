@@ -44,7 +44,7 @@ class Beginning:
 
 
 class Prepared(NamedTuple):
-    """A run that is ready to be built, its weights found and what was said of them."""
+    """A run that is ready to be built, its weights read."""
 
     lines: list[str]  # for people, once there is a journal
     build: Callable[[RunContext], TrainingRun]

@@ -54,7 +54,7 @@ def schedule_of(recipe: Recipe, images: int) -> tuple[Schedule, int]:
 
 
 def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
-    """What the method may know of its data.  Raises RecipeError when its settings do not fit them."""
+    """The facts of its data that the method may know.  Raises RecipeError when its settings do not fit them."""
     batch = recipe.pretrain.batch_size
     data = Data(union, batch, images // batch)
     try:
@@ -113,15 +113,15 @@ class Pretraining(TrainingRun):
         epoch, lr = step // self.epoch_steps, settings.lr * cosine(step / self.schedule.steps)
         lr *= warm_up(step, settings.warmup_steps)
         views = view_batches(items, self.context.device)
-        seen: list[Batch | Blend] = [*views]
+        shown: list[Batch | Blend] = [*views]
         try:
-            with self.pictured(seen, step), unharmed(self.trainee, views):
+            with self.pictured(shown, step), unharmed(self.trainee, views):
                 seed_dropout(seed, step, self.context.world.rank, "keys")  # a key encoder may have stochastic depth
                 with self.trainee.autocast():
                     ready = self.method.prepare(
                         self.pair, self.state, views, self.chosen, generator(seed, "step", step), self.processes
                     )
-                seen[:] = [part for part in ready.parts if isinstance(part, Blend)] or views  # as they are mixed
+                shown[:] = [part for part in ready.parts if isinstance(part, Blend)] or views  # as they are mixed
                 losses = self.losses(ready.parts, images, step, partial(self._loss, ready.shared))
                 values = update_(self.trainee, losses, lr, f"step {step + 1}", ready.metrics)
         except Overflow as error:
@@ -166,7 +166,7 @@ def pretrain_yaml(request: Request) -> str:
 
 def _plan(recipe: Recipe) -> Plan:
     plan = plan_pretraining(recipe)
-    data_of(plan.recipe, plan.pool.union, len(plan.pool.samples))  # a misfit is told before there is a run folder
+    data_of(plan.recipe, plan.pool.union, len(plan.pool.samples))  # a misfit is reported before there is a run folder
     return plan
 
 
@@ -204,7 +204,7 @@ PRETRAINING = Phase(
 
 
 def describe_pretraining(request: Request) -> dict[str, Any]:
-    """What a pretraining run would need, without running it (`--dry-run`)."""
+    """The data, steps and memory that a pretraining run would take, without running it (`--dry-run`)."""
     expected = expect_pretraining(pretrain_recipe(request))
     recipe, images = expected.recipe, sum(expected.images.values())
     schedule, length = schedule_of(recipe, images)

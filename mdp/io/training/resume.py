@@ -31,7 +31,7 @@ MAY_CHANGE = (
 
 
 class Start(NamedTuple):
-    """What a run starts from."""
+    """The starting point of a run: the checkpoint of one that goes on, or nothing."""
 
     folder: Path | None  # of a run that goes on
     opened: OpenedRun | None
@@ -43,10 +43,10 @@ def begin(kind: str, request: Request, world: World, held: ExitStack) -> Start:
 
     Raises CheckpointError when a run is asked for that is not there or has no whole checkpoint.
     """
-    said = world.broadcast_main(lambda: _reopen(kind, request, held))
-    if not said:
+    answer = world.broadcast_main(lambda: _reopen(kind, request, held))
+    if not answer:
         return Start(None, None)
-    folder, path, notes = json.loads(said)
+    folder, path, notes = json.loads(answer)
     return Start(Path(folder), open_run(Path(path)), tuple(notes))
 
 
@@ -58,9 +58,9 @@ def _reopen(kind: str, request: Request, held: ExitStack) -> str:
     _hold(folder, held)
     remove_leftovers(folder)
     path, start, damaged = newest_whole(folder)
-    found = record_of(path, start.about).kind
-    if found != kind:
-        raise CheckpointError(f"{folder}: a {found} run; resume it with `mdp {found}`")
+    recorded = record_of(path, start.about).kind
+    if recorded != kind:
+        raise CheckpointError(f"{folder}: a {recorded} run; resume it with `mdp {recorded}`")
     notes = [f"warning: {reason}; put aside" for reason in damaged.values()]
     for bad in damaged:
         bad.replace(bad.with_name(f"damaged_{bad.name}"))  # or the next checkpoint would move it over a whole one
@@ -77,10 +77,10 @@ def _to_resume(kind: str, request: Request) -> Path | None:
         return run_folder.of_launch(kind, request.out, launch_id()) if restarted() else None
     if request.out is not None:
         return request.out if checkpoints_in(request.out) else None
-    found = run_folder.newest(kind)
-    if found is None:
+    folder = run_folder.newest(kind)
+    if folder is None:
         raise CheckpointError(f"--resume: no run with a checkpoint under {run_folder.BASE / kind}")
-    return found
+    return folder
 
 
 def _hold(folder: Path, held: ExitStack) -> None:
@@ -122,7 +122,7 @@ def resumed_recipe(request: Request, start: Start) -> Recipe:
 
 
 def differences(record: RunRecord, world: World) -> Iterator[str]:
-    """What else the last digits depend on and is not as it was; asked once threads are set as the recipe wants."""
+    """Notes of what else the last digits depend on and has changed; asked once threads are set as the recipe wants."""
     present = {
         "processes": (record.processes, world.size),
         "threads": (record.threads, torch.get_num_threads()),

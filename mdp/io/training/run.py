@@ -26,7 +26,7 @@ from mdp.io.training.update import Overflow, Trainee, part_key, seed_dropout
 
 
 class TrainingRun:
-    """What the kinds of runs have in common; each says which keys a step takes, what it is, and what to keep of it."""
+    """The part that all kinds of runs share; each says which keys a step takes, what it is, and what to keep of it."""
 
     kind: str
     trainee: Trainee
@@ -73,22 +73,22 @@ class TrainingRun:
         return [partial(make, *part) for part in enumerate(split(parts, images, self.recipe.run.accumulate))]
 
     @contextmanager
-    def pictured(self, seen: Sequence[Batch | Blend], step: int) -> Iterator[None]:
+    def pictured(self, views: Sequence[Batch | Blend], step: int) -> Iterator[None]:
         """Draws what the networks see in the first step, and in one that fails, the strangest samples first."""
         try:
             yield
         except Overflow:
             raise
         except Diverged:
-            self._picture("failed", seen, step, strangest(torch.cat([view.images for view in seen], 1)))
+            self._picture("failed", views, step, strangest(torch.cat([view.images for view in views], 1)))
             raise
         if step == 0:
-            self._picture("first", seen, step, None)
+            self._picture("first", views, step, None)
 
-    def _picture(self, name: str, seen: Sequence[Batch | Blend], step: int, rows: Any) -> None:
+    def _picture(self, name: str, views: Sequence[Batch | Blend], step: int, rows: Any) -> None:
         names = self.samples(step)[self.processes.own]  # this process's part of the batch
         title = f"step {step + 1}: samples as the network gets them"
-        self.context.picture(f"samples/{name}.png", lambda: sample_sheet(seen, names, self.pool.union, title, rows))
+        self.context.picture(f"samples/{name}.png", lambda: sample_sheet(views, names, self.pool.union, title, rows))
 
     def restore_optimizer_(self, resumed: OpenedRun) -> None:
         """Puts back momentum and the fp16 scale."""

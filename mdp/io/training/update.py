@@ -107,7 +107,7 @@ def unharmed(trainee: Trainee, views: Sequence[Batch]) -> Iterator[None]:
     """Takes back what a step that fails did to running statistics, and records what it was given."""
     buffers = _buffers(trainee)
     with torch.no_grad():
-        before = torch._foreach_mul(buffers, 1)
+        before = torch._foreach_mul(buffers, 1)  # copies of all, by a few kernels instead of one each
     try:
         yield
     except Diverged as error:
@@ -119,7 +119,7 @@ def unharmed(trainee: Trainee, views: Sequence[Batch]) -> Iterator[None]:
 
 
 def _statistics(view: Batch) -> dict[str, Any]:
-    """What this process's images and labels are like."""
+    """The ranges of this process's images, and how many pixels each label has."""
     classes, pixels = torch.unique(view.labels, return_counts=True)
     return {
         "finite": bool(view.images.isfinite().all()),
@@ -244,7 +244,7 @@ def _overflow_(trainee: Trainee, values: dict[str, float], what: str) -> None:
 
 
 def part_key(world: World, part: int) -> tuple[int, ...]:
-    """What tells a part of a batch from others; nothing for the first, which may be all there is."""
+    """The key of a part of a batch among all parts and processes; empty for the first, which may be all there is."""
     return (world.rank, part) if world.rank or part else ()
 
 

@@ -72,7 +72,7 @@ class Probe(NamedTuple):
 
 
 class Looker(NamedTuple):
-    """What it takes to see what class scores say of an image."""
+    """All that it takes to score the classes of an image."""
 
     classify: Classify
     pool: Pool
@@ -81,7 +81,7 @@ class Looker(NamedTuple):
     device: torch.device
 
     def look(self, index: int) -> tuple[Tensor, Tensor, Tensor] | None:
-        """A sample squeezed to the crop (3, s, s) uint8, what is said of it (h, w), and its labels (s, s).
+        """A sample squeezed to the crop (3, s, s) uint8, its predicted classes (h, w), and its labels (s, s).
 
         Classes are counted from the first of its dataset.  None when the method scores none of them.
         """
@@ -133,10 +133,10 @@ def _confusion(looker: Looker, name: str, stop: Stop, world: World) -> tuple[Ten
     for index in chosen[world.rank :: world.size]:
         if stop:
             break
-        found = looker.look(index)
-        if found is None:
+        look = looker.look(index)
+        if look is None:  # no class of this dataset is scored, in no image
             break
-        _, guess, labels = found
+        _, guess, labels = look
         counts = confusion_matrix(guess, downsample_labels(labels[None], looker.stride)[0], classes)
         scores.observe_(index, "", counts)
         confusion += counts
@@ -150,14 +150,14 @@ def draw_predictions(
     space = next(space for space in looker.pool.union.spaces if space.name == name)
 
     def guess(index: int) -> tuple[Tensor, Tensor, Tensor]:
-        found = looker.look(index)
-        assert found is not None  # it was scored a moment ago
-        image, said, labels = found
+        look = looker.look(index)
+        assert look is not None  # it was scored a moment ago
+        image, classes, labels = look
         cells = (
             torch.arange(len(labels)) + looker.stride // 2
         ) // looker.stride  # cell i is centred on pixel stride * i
-        cells = cells.clamp(max=len(said) - 1)
-        return image, said[cells][:, cells], labels
+        cells = cells.clamp(max=len(classes) - 1)
+        return image, classes[cells][:, cells], labels
 
     names = [sample.image for sample in looker.pool.samples]
     with _evaluating(network):
