@@ -97,7 +97,7 @@ def _cleared(unfinished: Path, paths: Mapping[str, Sequence[PurePath]]) -> str:
 def _moved(unfinished: Path, folder: Path) -> str:
     """Every file to its place, over one of that name."""
     try:
-        for path in sorted(unfinished.rglob("*")):
+        for path in sorted(unfinished.rglob("*")):  # a folder comes before what is in it
             target = folder / path.relative_to(unfinished)
             if path.is_dir():
                 target.mkdir(exist_ok=True)

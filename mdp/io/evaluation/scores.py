@@ -122,7 +122,7 @@ def write_report(folder: Path, scores: dict[str, Any], json_text: str) -> None:
     picture = io.BytesIO()
     Image.fromarray(confusion_picture(torch.tensor(scores["confusion"]), names)).save(picture, "PNG")
     write_atomically(folder / "confusion.png", [picture.getvalue()])
-    write_text(folder / "scores.json", json_text)
+    write_text(folder / "scores.json", json_text)  # reports look for it: the others are there then
 
 
 # For people

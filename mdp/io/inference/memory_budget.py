@@ -72,7 +72,7 @@ class Budget:
         largest = max(view.window[0] * view.window[1] for view in views) if slides else 0
         resized = canvas if any(view.canvas != size for view in views) or slides else 0
         copies = 4 if len(views) > 1 else 2 if views[0].flip else 1
-        each = 4 * (copies * pixels + resized + largest)
+        each = 4 * (copies * pixels + resized + largest)  # bytes of a class, in float32
         if self.limit is None:
             return max(LEAST_CLASSES, _CLASSES // each)
         held = _BASE + held_bytes(views) + (_PIXEL + 4 * len(views)) * pixels + 4 * canvas

@@ -47,6 +47,7 @@ def start_classifier_(network: Segmentor, weights: Path, recipe: Recipe, pool: P
             features.append(torch.cat([pixel_rows(feature.float()), pixel_rows(vectors)], 1))
             labels.append(label.flatten())
     assert sums is not None
+    # a bank of one batch: its prototypes are the means of these crops
     means = prototypes(push(empty_bank(pool.union.size, vectors.shape[1], 1, device), sums))
     related = related_classes(pool.union.names, means, names, known)
     rows = torch.cat(features)[torch.cat(labels) != IGNORE]  # (N, F + D)

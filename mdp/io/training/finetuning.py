@@ -78,7 +78,7 @@ class Finetuning(TrainingRun):
         lr = polynomial(step / settings.steps, settings.lr, settings.min_lr, settings.power)
         lr *= warm_up(step, settings.warmup_steps)
         count = (batch.labels != IGNORE).sum() if settings.avg_non_ignore else torch.tensor(batch.labels.numel())
-        pixels = self.context.world.all_sum(count).to(self.context.device)
+        pixels = self.context.world.all_sum(count).to(self.context.device)  # the mean is over the whole batch
         losses = self.losses(batch, len(batch.labels), step, partial(self._loss, pixels))
         try:
             with self.pictured([batch], step), unharmed(self.trainee, [batch]):

@@ -43,6 +43,7 @@ def begin(kind: str, request: Request, world: World, held: ExitStack) -> Start:
 
     Raises CheckpointError when a run is asked for that is not there or has no whole checkpoint.
     """
+    # one process holds the lock and puts damaged files aside; the others open what it has chosen
     answer = world.broadcast_main(lambda: _reopen(kind, request, held))
     if not answer:
         return Start(None, None)
