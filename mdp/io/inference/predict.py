@@ -33,6 +33,7 @@ class Turn(NamedTuple):
 
 def inference_settings(recipe: Recipe) -> EvalSettings:
     """The recipe's inference settings, with the fine-tuning crop as window unless another is given."""
+    # image pooling never saw more at once while fine-tuning: whole images gave 20.1 mIoU on CamVid, windows 27.2
     return replace(recipe.eval, window=recipe.eval.window or recipe.finetune.crop)
 
 
@@ -112,6 +113,7 @@ def _classes(looks: _Looks) -> Tensor:
         return first_maximum(_shares(looks))
     (view,) = looks.views
     if view.window == view.canvas == looks.size and not view.flip:
+        # the common case: to upsample every class was most of an evaluation's time and memory
         return upsampled_argmax(view.logits[0], looks.size, looks.parts)
     return first_maximum(assemble(view, part, looks.size) for part in looks.parts)
 

@@ -66,7 +66,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], pr
         "about": description,
         "crc32": json.dumps(checksums),
         "payload_sha256": payload.hexdigest(),
-        "config_sha256": config_hash(json.loads(description)),  # of the settings as they are read back
+        "config_sha256": config_hash(json.loads(description)),  # as read back: numbers as keys are texts
     }
     _write(path, parts, entries, {**texts, "header_sha256": digest_of(entries, texts)}, previous)
 

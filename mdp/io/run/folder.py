@@ -56,7 +56,7 @@ def _clear(out: Path, overwrite: bool) -> None:
         for path in out.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != lock.NAME:
+            elif path.name != lock.NAME:  # which is held here
                 path.unlink()
 
 

@@ -160,7 +160,7 @@ def header_of(file: BinaryIO) -> Header:
     _check_header(raw, entries, texts)
     tensors = {name: _tensor_entry(name, entry) for name, entry in entries.items()}
     tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)))
-    expected = 0
+    expected = 0  # every size is held against the file before memory is taken for it
     for name, tensor in tensors.items():
         if tensor.start != expected or tensor.end - tensor.start != math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]:
             raise ValueError(f"tensor {name} does not fit its place")

@@ -49,6 +49,7 @@ def _identity(folder: Path) -> tuple[int, int, int]:
         status = folder.stat()
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be locked: {error.strerror}") from error
+    # the process is part of it: a forked child has this set, and not the lock
     return os.getpid(), status.st_dev, status.st_ino
 
 
