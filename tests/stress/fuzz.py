@@ -271,7 +271,8 @@ def checkpoint_cases(folder: Path) -> Iterator[Case]:
         "network.b": torch.arange(9),
         "network.c": torch.ones(3) > 0,
     }
-    about = {"kind": "finetune", "step": 7, "recipe": {}, "labels": ["a", "b"]}
+    label_space = {"name": "site", "classes": ["a", "b"], "ignore_index": 255, "lookup": None, "colors": []}
+    about = {"kind": "finetune", "step": 7, "recipe": {}, "labels": [label_space]}
     save(folder / "seed.safetensors", tensors, about)
     data = (folder / "seed.safetensors").read_bytes()
     path = folder / "bent.safetensors"
