@@ -1,8 +1,10 @@
 """channels_last, and the networks that are kept out of it since torch corrupts memory there."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,10 @@ from torch import nn
 
 from mdp.core.networks import NetworkSettings, build_segmentor
 from mdp.core.networks.memory_layout import to_channels_last_, unsafe_in_channels_last
+from mdp.io.errors import RecipeError
+from mdp.io.training.job import run_pretraining
 from tests.conftest import ROOT
+from tests.small_runs import request
 from tests.tensors import rng_of
 
 # trains the layer of the report, alone and in a network, as often as killed the process without the rule
@@ -65,6 +70,15 @@ def test_other_devices_take_narrow_networks_too() -> None:
         network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 1, stride=2))
     assert to_channels_last_(network)
     assert is_channels_last(network)
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+def test_asking_for_it_where_it_is_unsafe_is_refused_and_not_asking_is_not() -> None:
+    narrow = [("model.width", 8), ("pretrain.steps", 1), ("run.channels_last", True)]
+    with pytest.raises(RecipeError, match=r"run.channels_last: true: .* take model.width=16"):
+        run_pretraining(request(*narrow, out=Path("asked")))
+    assert json.loads(Path("asked/status.json").read_text())["exit_code"] == 2
+    run_pretraining(request(*narrow[:2], out=Path("not_asked")))
 
 
 @pytest.mark.parametrize("instructions", ["AVX2", "ALL"])

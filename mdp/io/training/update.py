@@ -22,7 +22,7 @@ from mdp.core.methods import Loss
 from mdp.core.networks.backbones import convert_sync_batchnorm_
 from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.core.networks.pair import EncoderPair
-from mdp.io.errors import Diverged
+from mdp.io.errors import Diverged, RecipeError
 from mdp.io.processes.world import World, answered
 from mdp.io.recipe.settings import RunSettings
 
@@ -68,13 +68,17 @@ def new_trainee(
 ) -> tuple[Trainee, EncoderPair[Any]]:
     """The networks on their device, ready for training, and the pair that losses are computed with.
 
-    `sync`: whether BatchNorm looks at the images of all processes, where torch can (on CUDA).
+    `sync`: whether BatchNorm looks at the images of all processes, where torch can (on CUDA).  Raises RecipeError
+    where channels_last is asked for and unsafe.
     """
     networks = list(dict.fromkeys(pair))
     for network in networks:
         network.to(device).train()
-        if settings.channels_last is not False:
-            to_channels_last_(network)
+        if settings.channels_last is not False and not to_channels_last_(network) and settings.channels_last:
+            raise RecipeError(
+                "run.channels_last: true: on a CPU torch would write beyond its buffers in a strided 1x1 convolution "
+                "of fewer than 16 input channels, which this network has; leave the setting out, or take model.width=16"
+            )
         if sync and world.size > 1 and device.type == "cuda":
             convert_sync_batchnorm_(network)
         if settings.compile:
