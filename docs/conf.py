@@ -30,7 +30,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_static"]
 nitpicky = True
 # types of Python and other libraries have no pages here, and their sites are not asked
-nitpick_ignore_regex = [("py:class", r"(torch|numpy|pathlib|collections|fractions)\..*")]
+# (the short names are those of modules that import them for type checkers only, so as to start without torch)
+nitpick_ignore_regex = [("py:class", r"(torch|numpy|np|pathlib|collections|fractions)\..*|NDArray|Tensor")]
 # types of results and type variables that mdp.core does not export
 UNNAMED = ("networks.pair.Network", "networks.transfer.Match", "photometry.PhotometryDraw", "photometry.DistortionDraw")
 UNNAMED += ("photometry.Draw", "methods._pixel_encoder.PixelSettings", "taxonomy.Merge")
