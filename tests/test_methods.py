@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 SPACES = [LabelSpace(name="a", classes=("wall", "sky")), LabelSpace(name="b", classes=("wall", "car", "cat"))]
 DATA = Data(LabelUnion(SPACES), batch_size=4, epoch_batches=3)
 CLASSES = DATA.union.size
-SMALL = {"embedding": 8, "hidden": 8, "queue": 32, "groups": 2}
+SMALL = {"embedding": 8, "hidden": 16, "queue": 32, "groups": 2}  # all of 8 hidden numbers may be 0 at a pixel
 
 
 @pytest.fixture(autouse=True)
