@@ -37,13 +37,13 @@ from mdp.core import (
 )
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import labels_of, open_split
-from mdp.io.recipe.layers import merge
+from mdp.io.recipe.layers import config_layer, merge
 from mdp.io.recipe.request import Request
-from mdp.io.studies.demo import RECIPE
 from mdp.io.studies.taxonomy import read_source
 from mdp.io.training.job import run_pretraining
 
 HERE = Path(__file__).resolve().parent / "figures"
+RECIPE = config_layer(HERE.parents[1] / "examples" / "recipes" / "shapes.yaml")
 DATASETS = [load("shapes-coarse"), load("shapes-fine")]
 UNION = LabelUnion([dataset.labels for dataset in DATASETS])
 WIDTH = 640

@@ -54,7 +54,7 @@ def cli() -> None:
     """Pretrain semantic segmentation on several labelled datasets at once.
 
     \b
-      mdp demo                                          three minutes, no data needed
+      mdp demo                                          two minutes, no data needed
       mdp pretrain --datasets voc,ade20k --epochs 200   datasets under ./data
       mdp finetune --target cityscapes                  from the newest pretraining run
       mdp eval                                          the newest fine-tuning run
