@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))  # the others as they were
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Signals are as they were before the test.
+
+    A command that ends in this process ignores them from then on, which processes of later tests would inherit: a pool
+    whose worker ignores SIGTERM waits for it for ever.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    result = yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)
