@@ -208,7 +208,7 @@ job = together(
 
 
 def training(phase: str) -> Decorator:
-    """What pretrain and finetune have besides."""
+    """The options that pretrain and finetune have besides."""
     precisions = click.Choice(["fp32", "bf16", "fp16"])
     return together(
         processes,

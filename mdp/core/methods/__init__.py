@@ -101,7 +101,7 @@ class Method(Protocol):
         """How many images are behind each class's prototype, (C,) int64; each view counts.  None likewise."""
 
     def temperature(self, settings: Any) -> float | None:
-        """What similarities are divided by; None for methods that compare no embeddings."""
+        """The divisor of similarities; None for methods that compare no embeddings."""
 
     def class_scores(self, pair: EncoderPair[Any], state: Any, images: Tensor, settings: Any) -> Tensor | None:
         """How well each class of the union fits each cell, (B, C, h, w), for scoring while training; None without."""

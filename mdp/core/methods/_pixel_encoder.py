@@ -39,5 +39,5 @@ def key_momentum(settings: PixelSettings) -> float:
 
 
 def temperature(settings: PixelSettings) -> float:
-    """What the dot products of unit vectors are divided by."""
+    """The divisor of the dot products of unit vectors."""
     return settings.temperature
