@@ -17,7 +17,7 @@ from tests.documented import (
     reason_not_to_run,
     walk,
 )
-from tests.workshop import described_files, shell_in, workshop
+from tests.workshop import copied, described_files, shell_in, workshop
 
 FOUND = all_commands()
 
@@ -29,7 +29,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("document", FOUND)
 def test_the_commands_of_a_document_run_in_their_order(document: str, prepared: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(prepared, tmp_path / "here"))
+    folder = copied(prepared, tmp_path / "here")
     described_files((ROOT / document).read_text(encoding="utf-8"), folder)
     with shell_in(folder) as shell:
         for command in FOUND[document]:

@@ -136,13 +136,25 @@ def finished_runs(folder: Path) -> None:
     second = run_finetuning(Request(layers=layers, quiet=True, out=runs / "finetune" / "x", init=str(first)))
     for name in ("y", *(f"x-{seed}" for seed in range(5)),
                  *(f"pretrain/{name}" for name in ("x", "a", "b", "2026-11-20_1432_voc+ade20k"))):  # fmt: skip
-        shutil.copytree(first, runs / name)
+        copied(first, runs / name)
     for name in ("2026-11-20_1432_cityscapes", "2026-11-20_1832_cityscapes"):
-        shutil.copytree(second, runs / "finetune" / name)
+        copied(second, runs / "finetune" / name)
     for name in ("last", "best"):
         shutil.copy(first / "checkpoints" / "last.safetensors", folder / f"{name}.safetensors")
     (runs / "compare" / "cityscapes").mkdir(parents=True)
     shutil.copy(ROOT / "docs" / "study" / "camvid.json", runs / "compare" / "cityscapes" / "compare.json")
+
+
+def copied(source: Path, target: Path) -> Path:
+    """A copy of a folder that shares weights and checkpoints with it: mdp replaces such files, and changes none."""
+    return Path(shutil.copytree(source, target, copy_function=_linked))
+
+
+def _linked(source: str, target: str) -> None:
+    if source.endswith(".safetensors"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def described_files(text: str, folder: Path) -> None:
