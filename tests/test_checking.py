@@ -638,10 +638,10 @@ def test_the_command_prints_json_and_leaves_with_the_code_for_data(tmp_path: Pat
 def test_sigterm_ends_the_command_and_its_workers(tmp_path: Path) -> None:
     path = own(tmp_path, [labels_array([0, 1, 2], seed) for seed in range(18)])
     code = (
-        "import sys, time\nfrom mdp.io.datasets import _own\nread = _own._read\n"
+        "import sys, time\nfrom mdp.io.datasets.own import reading\nread = reading.read\n"
         "def slow(sample, **more):\n    time.sleep(0 if sample.image.endswith('00.png') else 9999)\n"
         "    return read(sample, **more)\n"
-        "_own._read = slow\nfrom mdp.cli import main\nmain()\n"
+        "reading.read = slow\nfrom mdp.cli import main\nmain()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "check", str(path), "--workers", "2"], stderr=subprocess.PIPE, text=True

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import mdp.io.datasets._own
+import mdp.io.datasets.own
 from mdp.core.labels import IGNORE, LabelUnion
 from mdp.io.data.selection import expect_pretraining, plan_finetuning, plan_pretraining
 from mdp.io.datasets import load
@@ -75,7 +75,7 @@ def test_a_dataset_of_ones_own_is_read_as_described(tmp_path: Path) -> None:
 
 
 def test_the_example_in_the_documentation_is_a_valid_description(tmp_path: Path) -> None:
-    text = (mdp.io.datasets._own.__doc__ or "").split("\n\n")[1]
+    text = (mdp.io.datasets.own.__doc__ or "").split("\n\n")[1]
     dataset = load(str(own_yaml(tmp_path, text)))
     assert dataset.labels.classes == ("road", "vehicle", "tree")
     assert dataset.splits == {"train": None, "val": None, "test": None, "all": 1200}

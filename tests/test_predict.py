@@ -22,7 +22,7 @@ from mdp.cli import cli
 from mdp.core.labels import LabelSpace
 from mdp.io.datasets import ade20k, camvid, load
 from mdp.io.datasets._dataset import open_split
-from mdp.io.datasets._own import load_own
+from mdp.io.datasets.own import load_own
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.evaluation.job import run_evaluation
 from mdp.io.files.images import read_rgb, voc_colormap

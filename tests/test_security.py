@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import mdp
-from mdp.io.datasets import _own, load
+from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Sample, open_split, open_training, read_pair
+from mdp.io.datasets.own import borders, description
 from mdp.io.errors import DatasetError, MdpError, RecipeError
 from mdp.io.files import images
 from mdp.io.files.images import read_labels, read_rgb
@@ -71,9 +72,9 @@ def test_bent_and_hostile_files_are_refused_or_read_as_they_were() -> None:
     ("module", "function", "kind", "column"),
     [
         (images, "_check_png", "labels", "wrong"),
-        (_own, "_refuse_strays", "splits", "outside"),
-        (_own, "_refuse_unknown", "yaml", "wrong"),
-        (_own, "_refuse_way_out", "splits", "outside"),
+        (borders, "refuse_strays", "splits", "outside"),
+        (description, "refuse_unknown", "yaml", "wrong"),
+        (borders, "refuse_way_out", "splits", "outside"),
     ],
 )
 def test_the_fuzzer_notices_when_a_check_is_missing(
@@ -81,8 +82,8 @@ def test_the_fuzzer_notices_when_a_check_is_missing(
     column: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(module, function, lambda *_: None)
-    if function == "_refuse_way_out":  # a path is checked twice, as written and as it is
-        monkeypatch.setattr(_own, "_refuse_strays", lambda *_: None)
+    if function == "refuse_way_out":  # a path is checked twice, as written and as it is
+        monkeypatch.setattr(borders, "refuse_strays", lambda *_: None)
     rows = fuzz.fuzz([kind], 120, 0, 20, None)
     assert sum(counts[column] for counts in rows.values()) > 0
     assert f"{column}: {kind}" in capsys.readouterr().err

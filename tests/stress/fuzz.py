@@ -42,8 +42,10 @@ from PIL import Image
 from torch import Tensor
 
 from mdp.core.labels import LabelUnion
-from mdp.io.datasets import _own
+from mdp.io.datasets import own
 from mdp.io.datasets._dataset import labels_of
+from mdp.io.datasets.own import description
+from mdp.io.datasets.own.label_space import CLASS_KEYS
 from mdp.io.errors import MdpError
 from mdp.io.files.images import read_rgb
 from mdp.io.files.reading import has_controls
@@ -93,7 +95,7 @@ def dataset_text(split: str, label_format: str = "{0: road, 1: car, 3: {name: sk
 
 def read_dataset(path: Path, base: Path, yaml: Path) -> Any:
     """All that a dataset says about its first training image; `path` is a part of it."""
-    dataset = _own.load_own(yaml)
+    dataset = own.load_own(yaml)
     split = dataset.train[0]
     samples = dataset.samples(base, split)
     for sample in samples:
@@ -233,7 +235,7 @@ def split_cases(folder: Path) -> Iterator[Case]:
                    read=lambda path: read_dataset(path, inside, yaml), hostile=True)  # fmt: skip
 
 
-DATASET_KEYS = frozenset((*_own._KEYS, *_own._SPLIT_KEYS, *_own._CLASS_KEYS))
+DATASET_KEYS = frozenset((*description.KEYS, *description.SPLIT_KEYS, *CLASS_KEYS))
 
 
 def yaml_cases(folder: Path) -> Iterator[Case]:

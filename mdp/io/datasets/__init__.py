@@ -1,4 +1,4 @@
-"""Datasets: one file each, found by its file name; or a YAML file of your own (`mdp.io.datasets._own`).
+"""Datasets: one file each, found by its file name; or a YAML file of your own (`mdp.io.datasets.own`).
 
 A module has `LABELS`, `SPLITS` (official counts), `TRAIN` and `VAL` (splits used by default), `HOME` (where to get
 it), `TERMS` (its licence in a sentence), `samples(root, split)` and `read(sample)`; where there is one, `SCHEDULE` (the
@@ -22,7 +22,8 @@ __all__ = ["Dataset", "Sample", "labels_of", "load", "names", "open_split"]
 
 def names() -> list[str]:
     """The built-in datasets, by file name; nothing is imported."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    modules = (name for name in found if not name.startswith("_"))
     return sorted(name.replace("_", "-") if name.startswith("shapes") else name for name in modules)
 
 
@@ -32,11 +33,11 @@ def load(name: str) -> Dataset:
     Raises RecipeError, with a suggestion, for an unknown name; DatasetError or RecipeError for a bad YAML file.
     """
     if name.endswith((".yaml", ".yml")):
-        from mdp.io.datasets._own import load_own  # noqa: PLC0415 - it builds on this module
+        from mdp.io.datasets.own import load_own  # noqa: PLC0415 - it builds on this module
 
         return load_own(Path(name))
     if name not in names() and is_dir(name):
-        from mdp.io.datasets._own import load_folder  # noqa: PLC0415
+        from mdp.io.datasets.own import load_folder  # noqa: PLC0415
 
         return load_folder(Path(name))
     if name not in names():

@@ -34,7 +34,7 @@ from mdp.io.recipe.layers import changed_keys
 KINDS = {"labels": ".png", "overlays": ".png", "probabilities": ".npy"}  # folder -> suffix
 _BAND = 2**20  # pixels of an overlay that are tinted at a time, in float32
 _INDEX_BYTES = 2**31  # a million photos, each in three files, take 400 MB
-_COLORED = 60000  # raw values from here on stand for the colours of a colour-coded dataset (datasets/_own)
+_COLORED = 60000  # raw values from here on stand for the colours of a colour-coded dataset (datasets/own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,18 @@
+"""Reading a photo and its label map as a dataset of one's own has them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mdp.io.datasets._dataset import Pair, Sample, same_size
+from mdp.io.files.images import read_labels, read_rgb
+from mdp.label_space import RGB
+
+
+def read(sample: Sample, *, colors: Mapping[RGB, int] | None) -> Pair:
+    return same_size(sample, read_rgb(sample.image), read_labels(sample.labels, colors))
+
+
+def read_unlabelled(sample: Sample) -> Pair:
+    rgb = read_rgb(sample.image)
+    return rgb, np.full(rgb.shape[:2], 255, dtype=np.uint8)
