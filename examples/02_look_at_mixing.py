@@ -13,7 +13,8 @@ from mdp.core import LabelUnion, MixSettings, draw_plan, generator, mix
 from mdp.core.batches import Batch
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import labels_of, open_split
-from mdp.io.files.images import voc_colormap, write_rgb
+from mdp.io.files.colormap import voc_colormap
+from mdp.io.files.images import write_rgb
 
 datasets = [load("shapes-coarse"), load("shapes-fine")]
 union = LabelUnion([dataset.labels for dataset in datasets])

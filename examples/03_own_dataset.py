@@ -10,7 +10,8 @@ import numpy as np
 
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split
-from mdp.io.files.images import voc_colormap, write_labels, write_rgb
+from mdp.io.files.colormap import voc_colormap
+from mdp.io.files.images import write_labels, write_rgb
 from mdp.io.recipe.layers import config_layer
 from mdp.io.recipe.request import Request
 from mdp.io.training.job import run_pretraining

@@ -16,7 +16,7 @@ from mdp.io.datasets.coco_stuff import NEVER
 from mdp.io.datasets.pascal_context import CLASSES as CONTEXT
 from mdp.io.datasets.pascal_context import NUMBERS, VOC_FIRST
 from mdp.io.errors import DatasetError, RecipeError
-from mdp.io.files.images import read_labels
+from mdp.io.files.label_maps import read_labels
 from tests.trees import (
     TREES,
     ade20k_tree,

@@ -15,7 +15,10 @@ from PIL import Image, ImageFile
 
 from mdp.core.labels import IGNORE
 from mdp.io.errors import DatasetError
-from mdp.io.files.images import overlay, read_labels, read_orientation, read_rgb, voc_colormap, write_labels, write_rgb
+from mdp.io.files.colormap import voc_colormap
+from mdp.io.files.images import overlay, write_labels, write_rgb
+from mdp.io.files.label_maps import read_labels
+from mdp.io.files.photos import read_orientation, read_rgb
 from tests.trees import grey, labels_array, palette, photo
 
 VALUES = np.array([[0, 1, 2, 3], [3, 2, 1, 0]], dtype=np.uint8)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mdp.io.errors import DatasetError
 from mdp.io.files import jpeg
-from mdp.io.files.images import read_rgb
+from mdp.io.files.photos import read_rgb
 
 SIZES = [(1, 1), (2, 1), (3, 5), (8, 8), (9, 17), (63, 95)]  # height, width
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdp.io.errors import DatasetError
-from mdp.io.files.images import read_labels
+from mdp.io.files.label_maps import read_labels
 from mdp.io.files.matlab import read_label_mat, read_mat
 from tests.trees import labels_array, sbd_mat
 

@@ -25,7 +25,8 @@ from mdp.io.datasets._dataset import open_split
 from mdp.io.datasets.own import load_own
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.evaluation.job import run_evaluation
-from mdp.io.files.images import read_rgb, voc_colormap
+from mdp.io.files.colormap import voc_colormap
+from mdp.io.files.photos import read_rgb
 from mdp.io.inference import folder as inference_folder
 from mdp.io.inference import job as inference_job
 from mdp.io.inference.folder import labels_png, raw_values, targets

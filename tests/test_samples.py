@@ -18,7 +18,7 @@ from mdp.io.data.selection import pool_of
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Sample, open_split
 from mdp.io.errors import DatasetError, Diverged
-from mdp.io.files.images import voc_colormap
+from mdp.io.files.colormap import voc_colormap
 from mdp.io.pictures import samples
 from mdp.io.pictures import sheet as layout
 from mdp.io.pictures.best_and_worst import ImageScores, Scored, best_median_worst

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mdp
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Sample, open_split, open_training, read_pair
 from mdp.io.datasets.own import borders, description
 from mdp.io.errors import DatasetError, MdpError, RecipeError
-from mdp.io.files import images
-from mdp.io.files.images import read_labels, read_rgb
+from mdp.io.files import decoding
+from mdp.io.files.label_maps import read_labels
 from mdp.io.files.matlab import read_mat
+from mdp.io.files.photos import read_rgb
 from mdp.io.files.reading import has_controls, printable, read_bytes, shown
 from tests import preloaded
 from tests.conftest import ROOT
@@ -71,7 +73,7 @@ def test_bent_and_hostile_files_are_refused_or_read_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("module", "function", "kind", "column"),
     [
-        (images, "_check_png", "labels", "wrong"),
+        (decoding, "check_png", "labels", "wrong"),
         (borders, "refuse_strays", "splits", "outside"),
         (description, "refuse_unknown", "yaml", "wrong"),
         (borders, "refuse_way_out", "splits", "outside"),
@@ -248,7 +250,8 @@ import resource, sys, time
 from pathlib import Path
 from tests.stress import fuzz
 from mdp.io.errors import DatasetError
-from mdp.io.files.images import read_labels, read_rgb
+from mdp.io.files.label_maps import read_labels
+from mdp.io.files.photos import read_rgb
 fuzz.limit_memory(700)
 files = {name: (suffix, data) for name, (suffix, data) in fuzz.image_bombs().items()}
 files |= {name: (".mat", data) for name, data in fuzz.mat_bombs().items()}
@@ -291,7 +294,7 @@ def test_a_bomb_is_recognised_by_its_header(tmp_path: Path, name: str) -> None:
 
 def test_a_progressive_jpeg_with_a_film_behind_it_is_no_bomb(tmp_path: Path) -> None:
     photo(tmp_path / "a.png", 0)
-    data = fuzz.encoded(images.Image.open(tmp_path / "a.png"), "JPEG", progressive=True)
+    data = fuzz.encoded(Image.open(tmp_path / "a.png"), "JPEG", progressive=True)
     (tmp_path / "a.jpg").write_bytes(data + b"\xff\xda\0\0" * 500)
     assert read_rgb(str(tmp_path / "a.jpg")).shape == (64, 96, 3)
 
@@ -392,7 +395,7 @@ def test_every_image_is_opened_with_a_list_of_formats() -> None:
 @pytest.mark.parametrize("suffix", [".gif", ".eps", ".jp2", ".ico", ".tga"])
 def test_formats_that_datasets_do_not_use_are_not_decoded(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    images.Image.new("RGB", (16, 16)).save(path)
+    Image.new("RGB", (16, 16)).save(path)
     for read in (read_rgb, read_labels):
         with pytest.raises(DatasetError, match="not an image"):
             read(str(path.rename(tmp_path / "a.png")) if path.exists() else str(tmp_path / "a.png"))

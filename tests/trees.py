@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mdp.io.files.images import voc_colormap
+from mdp.io.files.colormap import voc_colormap
 
 HEIGHT, WIDTH = 64, 96
 

@@ -47,7 +47,7 @@ from mdp.io.datasets._dataset import labels_of
 from mdp.io.datasets.own import description
 from mdp.io.datasets.own.label_space import CLASS_KEYS
 from mdp.io.errors import MdpError
-from mdp.io.files.images import read_rgb
+from mdp.io.files.photos import read_rgb
 from mdp.io.files.reading import has_controls
 from mdp.io.recipe.layers import as_yaml, config_layer, resolve
 from mdp.io.recipe.methods import method_names

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mdp.io.datasets._dataset import Dataset, Pair, Sample
 from mdp.io.errors import DatasetError, Preempted, ResourceError
-from mdp.io.files.images import read_orientation
+from mdp.io.files.photos import read_orientation
 from mdp.io.files.reading import is_file, read_bytes
 from mdp.io.processes.signals import STOPPING
 

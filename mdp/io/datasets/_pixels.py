@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 def read_rgb(path: str) -> NDArray[np.uint8]:
-    """A photo (H, W, 3); see `mdp.io.files.images.read_rgb`."""
-    from mdp.io.files import images  # noqa: PLC0415
+    """A photo (H, W, 3); see `mdp.io.files.photos.read_rgb`."""
+    from mdp.io.files import photos  # noqa: PLC0415
 
-    return images.read_rgb(path)
+    return photos.read_rgb(path)
 
 
 def read_labels(path: str) -> NDArray[np.integer]:
-    """The raw values (H, W) of a label map; see `mdp.io.files.images.read_labels`."""
-    from mdp.io.files import images  # noqa: PLC0415
+    """The raw values (H, W) of a label map; see `mdp.io.files.label_maps.read_labels`."""
+    from mdp.io.files import label_maps  # noqa: PLC0415
 
-    return images.read_labels(path)
+    return label_maps.read_labels(path)
 
 
 def read_packed_labels(path: str) -> NDArray[np.uint16]:
-    """Ids (H, W) of red + 256 * green; see `mdp.io.files.images.read_packed_labels`."""
-    from mdp.io.files import images  # noqa: PLC0415
+    """Ids (H, W) of red + 256 * green; see `mdp.io.files.label_maps.read_packed_labels`."""
+    from mdp.io.files import label_maps  # noqa: PLC0415
 
-    return images.read_packed_labels(path)
+    return label_maps.read_packed_labels(path)
 
 
 def read_label_mat(path: str, name: str) -> NDArray[np.integer]:

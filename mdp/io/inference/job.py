@@ -25,7 +25,7 @@ from mdp.core.networks import Segmentor
 from mdp.io.data.loader import load
 from mdp.io.data.pool import Key
 from mdp.io.errors import DatasetError, MdpError, Preempted, ResourceError
-from mdp.io.files.images import read_claims, read_rgb
+from mdp.io.files.photos import read_claims, read_rgb
 from mdp.io.files.reading import printable
 from mdp.io.files.writing import make
 from mdp.io.inference.folder import (

@@ -18,7 +18,8 @@ from mdp.core.photometry import denormalise
 from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import MdpError
 from mdp.io.files.colormap import voc_colormap
-from mdp.io.files.images import read_labels, read_rgb
+from mdp.io.files.label_maps import read_labels
+from mdp.io.files.photos import read_rgb
 from mdp.io.files.reading import printable
 from mdp.io.pictures.sheet import FAINT, GAP, INK, LINE, MARGIN, PAPER, cut, fitted, font, legend, resized, swatch
 

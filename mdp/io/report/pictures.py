@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from mdp.io.errors import MdpError
-from mdp.io.files.images import read_rgb
+from mdp.io.files.photos import read_rgb
 from mdp.io.pictures.html import text
 
 _QUALITY = 75  # of JPEG, at which twelve images of a gallery have about half a megabyte

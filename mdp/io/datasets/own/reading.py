@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mdp.io.datasets._dataset import Pair, Sample, same_size
-from mdp.io.files.images import read_labels, read_rgb
+from mdp.io.files.label_maps import read_labels
+from mdp.io.files.photos import read_rgb
 from mdp.label_space import RGB
 
 
