@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,6 +41,7 @@ def plain(embeddings: Tensor, known: Prototypes, targets: Targets, unit: bool) -
     return nce(logits.masked_fill(~known.present, -torch.inf), exact).total
 
 
+@example(229, "mixed", torch.contiguous_format, False, 64)  # one class: the loss is 0
 @given(st.integers(0, 2**31), st.sampled_from(FORMS), layouts, st.booleans(), st.sampled_from([64, 2**21]))
 def test_value_and_gradient_equal_the_plain_losss_in_every_form_layout_and_size_of_chunk(
     seed: int, form: str, layout: torch.memory_format, unit: bool, size: int
@@ -60,7 +61,9 @@ def test_value_and_gradient_equal_the_plain_losss_in_every_form_layout_and_size_
         patch.setattr(contrast_chunked, "_CPU_BYTES", size)
         total = prototype_nce(single, known, targets, TAU, unit).total
     expected = plain(double, known, targets, unit)
-    torch.testing.assert_close(total.detach().double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    # a sum over pixels, of differences of logits as large as 1 / TAU: a rounding each
+    rounding = torch.finfo(torch.float32).eps / TAU * count * height * width
+    torch.testing.assert_close(total.detach().double(), expected.detach(), rtol=1e-5, atol=max(1e-5, rounding))
     (0.5 * total).backward()
     (0.5 * expected).backward()
     assert single.grad is not None
