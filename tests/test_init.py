@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from mdp.io.errors import CheckpointError
 from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.io.weights.init import judge, take
 from mdp.io.weights.reading import WeightsFile, read_file
-from tests import preloaded
 from tests.laws import pure_call
 from tests.small_runs import request, tensors_of
 from tests.tensors import rng_of
@@ -451,19 +449,12 @@ def test_a_few_levels_of_dictionaries_are_looked_into(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [argparse.Namespace(arch="resnet50"), np.float64(0.3), torch.nn.Conv2d(1, 1, 1)])
-def test_objects_beside_the_tensors_are_refused_with_a_line_that_makes_a_plain_file(tmp_path: Path, extra: Any) -> None:
+def test_objects_beside_the_tensors_are_left_out_and_told(tmp_path: Path, extra: Any) -> None:
     torch.save({"teacher": under("backbone.", OURS), "args": extra, "epoch": 3}, tmp_path / "full.pth")
-    with pytest.raises(
-        CheckpointError, match=r"it asks for .*; if you trust its source \(this runs what is in it\)"
-    ) as error:
-        read_file(tmp_path / "full.pth")
-    line = shlex.split(str(error.value).partition("keep its tensors: ")[2])
-    assert preloaded.run(line[1:], tmp_path).code == 0
-    assert torch.equal(taken_from(tmp_path / "bare.pth")["backbone.conv1.weight"], OURS["conv1.weight"])
-
-
-def taken_from(path: Path) -> Weights:
-    return take(path, new_network(), PARTS)[0]
+    weights, lines = take(tmp_path / "full.pth", new_network(), PARTS)
+    assert torch.equal(weights["backbone.conv1.weight"], OURS["conv1.weight"])
+    told = [line for line in lines if "skipped, unread: " in line]
+    assert len(told) == (not isinstance(extra, torch.nn.Module))  # whose tensors count as tensors
 
 
 def test_no_line_is_offered_that_would_run_a_file_made_to_harm(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mdp.core.networks.identify import Recognised, backbone_for, recognise
 from mdp.core.networks.transfer import Location, Match, locations, match_at
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable, shown
-from mdp.io.weights.reading import WeightsFile, read_file
+from mdp.io.weights.reading import WeightsFile, read_file, skipped_line
 
 CLASSIFIER = "decode_head.conv_seg."
 _COUNTER = ".num_batches_tracked"  # BatchNorm's, which nothing here reads and old files lack: it counts for nothing
@@ -59,7 +59,8 @@ def take(
     judged = judge(file, own, parts, start, partial)
     if judged.problem:
         raise CheckpointError(f"{path}: {judged.problem} (`mdp inspect` lists all of it)")
-    warnings = [f"note: {printable(path)}: {note}" for note in judged.notes]
+    skipped = [skipped_line(file)] if file.skipped else []
+    warnings = [f"note: {printable(path)}: {note}" for note in (*judged.notes, *skipped)]
     return float32(judged.match.tensors), [_loaded(path, file, judged, own, parts), *warnings]
 
 

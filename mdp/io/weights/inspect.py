@@ -17,7 +17,7 @@ from mdp.io.files.reading import printable
 from mdp.io.recipe.layers import Layer, merge, resolve
 from mdp.io.run.folder import checkpoint_of
 from mdp.io.weights.init import Judged, dictionary_and_prefix, float32, in_words, judge, listed, part_of, unused_groups
-from mdp.io.weights.reading import WeightsFile, read_file
+from mdp.io.weights.reading import WeightsFile, read_file, skipped_line
 
 _MARKS = (  # what lies beside the backbone, and who names it so
     ("decode_head", "MMSegmentation's or mdp's network"),
@@ -53,6 +53,8 @@ def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
         "types": _types(file.tensors),
         "not_finite": [name for name, t in float32(file.tensors).items() if not torch.isfinite(t).all()],
         "others": list(file.others),
+        "skipped": dict(file.skipped),
+        "skipped_line": skipped_line(file),
         "holds": in_words(holds) if holds else None,
         "network": {"backbone": model.backbone, "width": model.width, "channels": model.channels, "source": source},
         "kind": file.run.kind if file.run else None,
@@ -126,6 +128,7 @@ def inspection(report: Mapping[str, Any]) -> str:
         f"{report['path']}: {report['container']}, {size}, SHA-256 begins with {report['sha256'][:8]}",
         f"tensors  {report['tensors']:,} with {report['numbers']:,} numbers ({types})",
         *([f"beside   {listed(others)}"] if others else []),
+        *([f"skipped  {report['skipped_line']}"] if report["skipped"] else []),
         f"holds    {report['holds'] or 'no ResNet with the usual names'}",
         *_location_lines(report),
         f"network  {network['backbone']} of width {network['width']}: {network['source']}",

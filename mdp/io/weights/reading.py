@@ -5,15 +5,12 @@ What other projects nest in dictionaries (`state_dict`, `teacher`, an optimizer'
 """
 
 import os
-import pickle
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from mdp.io.errors import CheckpointError
@@ -23,22 +20,16 @@ from mdp.io.run.header import HEADER_LIMIT, opened, read_about, read_header
 from mdp.io.run.opened import open_run, trained_part
 from mdp.io.run.record import RunRecord, record_of
 from mdp.io.run.restore import section
-from mdp.io.weights.pickles import check_pickled
+from mdp.io.weights.pickle_parts import Name, PickledTensor, Unknown
+from mdp.io.weights.pickled_file import read_pickled, tensors_of
 
-# what zipfile, torch and its reader of pickles raise for damaged files
+# what is raised for damaged files
 _UNREADABLE = (RuntimeError, AssertionError, EOFError, ValueError, LookupError, TypeError, AttributeError, MemoryError)
 _LIMIT = 4 * 2**30  # bytes; larger files are no segmentation network
 _PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".pkl")
-_DEPTH, _ENTRIES, _NAME = 6, 200_000, 1000  # of dictionaries in dictionaries: one that holds itself would never end
+_DEPTH, _ENTRIES, _NAME = 12, 200_000, 1000  # of dictionaries in dictionaries: one that holds itself would never end
 _TOO_DEEP = object()
-# whose objects checkpoints hold besides tensors: only for these is it worth while to open the file with its code
-_HONEST = re.compile(r"asks for (argparse|numpy|torch\.nn|torchvision|timm|omegaconf|mmengine|(pytorch_)?lightning)\.")
-_RESAVE = (
-    'if you trust its source (this runs what is in it), keep its tensors: python -c "import torch; c = torch.load('
-    "'{file}', map_location='cpu', weights_only=False); c = c.state_dict() if hasattr(c, 'state_dict') else c; "
-    "torch.save({{k: v for k, v in c.items() if torch.is_tensor(v) or isinstance(v, dict) and all(map(torch.is_tensor, "
-    "v.values()))}}, 'bare.pth')\""
-)
+_KINDS = 6  # of skipped objects in a line
 
 
 class WeightsFile(NamedTuple):
@@ -49,6 +40,7 @@ class WeightsFile(NamedTuple):
     container: str  # safetensors, or how torch.save wrote it
     tables: tuple[str, ...]  # the paths of dictionaries that hold tensors themselves, without the outermost
     others: dict[str, Any]  # by their path: what is no tensor
+    skipped: tuple[tuple[str, int], ...] = ()  # classes of the objects that were left out, and how many of each
 
 
 def read_file(path: Path) -> WeightsFile:
@@ -73,6 +65,21 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], RunRecord | None]:
     return file.tensors, file.run
 
 
+def skipped_line(file: WeightsFile) -> str:
+    """How many objects of a file were left out, and of which classes; "" when there were none.
+
+    >>> skipped_line(WeightsFile({}, None, "", (), {}, (("numpy.ndarray", 2), ("argparse.Namespace", 1))))
+    '3 objects that are no tensors were skipped, unread: 2 numpy.ndarray, 1 argparse.Namespace'
+    """
+    if not file.skipped:
+        return ""
+    count, kinds = sum(count for _, count in file.skipped), len(file.skipped)
+    listed = ", ".join(f"{number} {printable(name)}" for name, number in file.skipped[:_KINDS])
+    more = f" and {kinds - _KINDS} more kinds" if kinds > _KINDS else ""
+    objects = "1 object that is no tensor was" if count == 1 else f"{count} objects that are no tensors were"
+    return f"{objects} skipped, unread: {listed}{more}"
+
+
 def read_record(path: Path) -> RunRecord | None:
     """The record of the run that wrote a file, its weights unread; None for foreign files."""
     if _pickled(path) or read_header(path).texts.get("format") != "mdp":
@@ -91,42 +98,7 @@ def _pickled(path: Path) -> bool:
 
 
 def _foreign(path: Path) -> WeightsFile:
-    loaded, container = _unpickled(path)
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{path}: expected a state_dict, found {type(loaded).__name__}")
-    tensors: dict[str, Tensor] = {}
-    others: dict[str, Any] = {}
-    tables: dict[str, None] = {}
-    for count, (table, name, value) in enumerate(_entries(loaded, "", 1)):
-        if count >= _ENTRIES or len(name) > _NAME or value is _TOO_DEEP:
-            raise CheckpointError(f"{path}: its dictionaries are nested too deeply, or too large, for weights")
-        if name in tensors or name in others:
-            raise CheckpointError(f"{path}: two things in it are called {shown(name)}; save the bare state_dict")
-        if isinstance(value, Tensor):
-            tensors[name] = value
-            tables[table] = None
-        elif not isinstance(value, Mapping) or not value:
-            others[name] = value
-    if not tensors:
-        raise CheckpointError(f"{path}: no tensors in it{_keys(others)}")
-    return WeightsFile(tensors, None, container, tuple(table for table in tables if table), others)
-
-
-def _entries(table: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, str, Any]]:
-    """(path of the dictionary, path of the value, value) of everything in it, and in the dictionaries in it."""
-    for key, value in table.items():
-        name = f"{path}.{key}" if path else str(key)
-        inside = isinstance(value, Mapping) and len(value) > 0
-        yield path, name, _TOO_DEEP if inside and depth == _DEPTH else value
-        if inside and depth < _DEPTH:
-            yield from _entries(value, name, depth + 1)
-
-
-def _keys(others: Mapping[str, Any]) -> str:
-    return f" (it has {', '.join(shown(name) for name in list(others)[:5])})" if others else ""
-
-
-def _unpickled(path: Path) -> tuple[Any, str]:
+    """A file of torch.save.  Raises CheckpointError, saying why, where it is damaged, made to harm, or no weights."""
     try:
         with opened(path, "weights file") as file:
             size = os.fstat(file.fileno()).st_size
@@ -134,16 +106,63 @@ def _unpickled(path: Path) -> tuple[Any, str]:
                 raise CheckpointError(f"{path}: {size} bytes; weights files of up to {_LIMIT} are read")
             container = "torch.save" if file.read(2) == b"PK" else "torch.save, before version 1.6"
             file.seek(0)
-            check_pickled(file, size)
-            return torch.load(file, map_location="cpu", weights_only=True), container
-    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *_UNREADABLE) as error:
+            pickled = read_pickled(file, size)
+            found, others, tables = _sorted_out(path, pickled.value)
+            tensors = tensors_of(pickled, found)
+    except (zipfile.BadZipFile, zlib.error, *_UNREADABLE) as error:
         reason = printable(str(error).split("\n")[0])[:200] or type(error).__name__
         raise CheckpointError(
             f"{path}: cannot be read as plain weights ({reason}); files that run code when loaded are refused: "
-            f"save the bare state_dict{_resave(path) if _HONEST.search(reason) else ''}"
+            "save the bare state_dict"
         ) from error
+    return WeightsFile(tensors, None, container, tables, others, tuple(pickled.skipped.most_common()))
 
 
-def _resave(path: Path) -> str:
-    """The line that makes a plain file of one with other objects in it."""
-    return "; " + _RESAVE.format(file=path if re.fullmatch(r"[\w./+=-]+", str(path)) else "FILE")
+def _sorted_out(path: Path, value: Any) -> tuple[dict[str, PickledTensor], dict[str, Any], tuple[str, ...]]:
+    """The tensors of what was saved, what else there is, both by their paths, and the dictionaries with tensors."""
+    content = _table_of(value)
+    if content is None:
+        raise CheckpointError(f"{path}: expected a state_dict, found {_kind(value)}")
+    tensors: dict[str, PickledTensor] = {}
+    others: dict[str, Any] = {}
+    tables: dict[str, None] = {}
+    for count, (table, name, entry) in enumerate(_entries(content, "", 1)):
+        if count >= _ENTRIES or len(name) > _NAME or entry is _TOO_DEEP:
+            raise CheckpointError(f"{path}: its dictionaries are nested too deeply, or too large, for weights")
+        if name in tensors or name in others:
+            raise CheckpointError(f"{path}: two things in it are called {shown(name)}; save the bare state_dict")
+        if isinstance(entry, PickledTensor):
+            tensors[name] = entry
+            tables[table] = None
+        elif not _table_of(entry):
+            others[name] = entry
+    if not tensors:
+        raise CheckpointError(f"{path}: no tensors in it{_keys(others)}")
+    return tensors, others, tuple(table for table in tables if table)
+
+
+def _table_of(value: Any) -> dict[str, Any] | None:
+    """The dictionary that it is, or that an object of an unknown class holds; None where there is none."""
+    if isinstance(value, Unknown):
+        return value.parts() or None
+    return value if isinstance(value, dict) else None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Unknown | Name):
+        return f"an object of {printable(value.name.replace(' ', '.'))}"
+    return "Tensor" if isinstance(value, PickledTensor) else type(value).__name__
+
+
+def _entries(table: Mapping[str, Any], path: str, depth: int) -> Iterator[tuple[str, str, Any]]:
+    """(path of the dictionary, path of the value, value) of everything in it, and in the dictionaries in it."""
+    for key, value in table.items():
+        name = f"{path}.{key}" if path else key
+        inside = _table_of(value)
+        yield path, name, _TOO_DEEP if inside and depth == _DEPTH else value
+        if inside and depth < _DEPTH:
+            yield from _entries(inside, name, depth + 1)
+
+
+def _keys(others: Mapping[str, Any]) -> str:
+    return f" (it has {', '.join(shown(name) for name in list(others)[:5])})" if others else ""
