@@ -18,9 +18,10 @@ style: .venv/test
 types: .venv/test
 	$(BIN)/mypy
 
-# files in the order of tests/conftest.py: those that take longest begin first
+# Files in the order of tests/conftest.py: those that take longest begin first.  Tests start dozens of interpreters:
+# none but the first need compile the sources, whatever the environment says of that.
 suite: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 docs: .venv/test
 	$(BIN)/python -m sphinx -W --keep-going --nitpicky -q -E -a -d build/doctrees docs build/docs

@@ -18,6 +18,7 @@ from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.io.training.pretraining import describe_pretraining
 from tests.conftest import ROOT
 from tests.small_runs import TINY, assert_resumes_exactly, tensors_of
+from tests.trees import camvid_tree, voc_tree
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -60,9 +61,13 @@ def test_what_a_method_learns_starts_a_fine_tuning(method: str) -> None:
 
 @pytest.mark.parametrize("method", NAMES)
 def test_a_dry_run_says_what_a_method_needs(method: str) -> None:
-    large = merge(layer_of(method), {"pretrain": {"batch_size": 40}})  # few steps make an epoch
-    plan = describe_pretraining(request(large))
-    run = run_pretraining(request(merge(large, {"pretrain": {"steps": plan["steps_an_epoch"] + 1}})))
+    voc_tree(Path("data"))
+    camvid_tree(Path("data"))
+    # few images: few steps make an epoch
+    changes = {"pretrain": {"datasets": ["voc", "camvid"], "batch_size": 4}, "data": {"root": "data"}}
+    short = merge(layer_of(method), changes)
+    plan = describe_pretraining(request(short))
+    run = run_pretraining(request(merge(short, {"pretrain": {"steps": plan["steps_an_epoch"] + 1}})))
     state = [t for name, t in tensors_of(run).items() if name.startswith("state.")]
     held = sum(tensor.numel() * tensor.element_size() for tensor in state)
     assert held <= plan["state_bytes"]
