@@ -39,7 +39,8 @@ CORE_MAY_IMPORT = {
     "mdp",
 }
 FLOORS = (  # the folders of mdp/io from the ground: each knows those below it only
-    "errors", "files", "datasets", "journal", "recipe", "data", "processes", "run", "pictures", "check", "inference",
+    "errors", "files", "annotations", "datasets", "journal", "recipe", "data", "processes", "run", "pictures", "check",
+    "inference",
     "weights", "export", "report", "evaluation", "training", "studies",
 )  # fmt: skip
 OPTIONAL = {"timm_backbone.py": "timm"}  # the extras that core knows, each in one file, and imported in a function

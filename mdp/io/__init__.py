@@ -5,6 +5,7 @@ imports from those above it in this list only, which `tests/test_architecture.py
 
 errors       one class for each kind of fault that is the user's or the machine's to mend
 files        bytes in, bytes out, nothing trusted: whole files, zip archives, images, MATLAB files, YAML
+annotations  outlines and masks of annotation tools, and the label maps drawn from them
 datasets     one file each, with its labels, splits, terms, schedule and known mistakes
 journal      what a run tells while it goes: lines for people, records in files, event files
 recipe       settings, where their values come from, and what a command line asks for

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mdp import __version__
+from mdp.io.annotations.drawing import stamp_of
 from mdp.io.check.report import Report
 from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Dataset, Sample
-from mdp.io.files.reading import Stamp, is_file, read_bytes, stamp
+from mdp.io.files.reading import Stamp, is_file, read_bytes
 from mdp.io.run.record import space_json
 
 Part = tuple[Dataset, list[Sample], str]  # what is read, and as what: "train" or "val"
@@ -72,7 +73,7 @@ def stamps_of_samples(samples: Sequence[Sample]) -> list[Stamp]:
 
 
 def _stamps_of(paths: Sequence[str]) -> list[Stamp]:
-    return [stamp(path) for path in paths]
+    return [stamp_of(path) for path in paths]
 
 
 class Cache:

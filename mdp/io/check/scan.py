@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mdp.io.annotations.drawing import format_of
 from mdp.io.datasets._dataset import Dataset, Pair, Sample
 from mdp.io.errors import DatasetError, Preempted, ResourceError
 from mdp.io.files.photos import read_orientation
@@ -84,13 +85,14 @@ def look_at(read: Read, labelled: bool, sample: Sample) -> Observation:
         return Observation(error=str(error))
     on_disk = is_file(sample.image)  # generated pictures have names, but no files
     photo = read_bytes(sample.image, "photo") if on_disk else b""
-    labels = read_bytes(sample.labels, "label map") if on_disk and labelled else b""
+    drawn = format_of(sample.labels)  # not from a file of its own
+    labels = read_bytes(sample.labels, "label map") if on_disk and labelled and not drawn else b""
     counts = np.bincount(raw.ravel()) if labelled else _NO_VALUES
     values = np.flatnonzero(counts)
     return Observation(
         height=rgb.shape[0],
         width=rgb.shape[1],
-        kind=" + ".join(filter(None, (_kind(photo), _kind(labels)))),
+        kind=" + ".join(filter(None, (_kind(photo), drawn.NAME if drawn else _kind(labels)))),
         orientation=read_orientation(sample.image) if any(mark in photo for mark in _EXIF_MARKS) else 1,
         image_hash=hashlib.sha256(photo).hexdigest() if on_disk else "",
         labels_hash=hashlib.sha256(labels).hexdigest() if labels else "",

@@ -55,7 +55,9 @@ def load_own(path: Path) -> Dataset:
         home=described.home,
         source=str(described.path),
         samples=partial(_samples, described=described),
-        read=partial(reading.read, colors=described.colors) if described.labelled else reading.read_unlabelled,
+        read=partial(reading.read, colors=described.colors, drawing=described.drawing)
+        if described.labelled
+        else reading.read_unlabelled,
         terms=described.terms,
     )
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mdp.io.datasets.own import borders
+from mdp.io.annotations.class_tables import class_table
+from mdp.io.annotations.drawing import Drawing
+from mdp.io.datasets.own import borders, drawn_labels
 from mdp.io.datasets.own.label_space import label_space
 from mdp.io.datasets.own.place import Source
 from mdp.io.datasets.own.sources import SOURCES
@@ -18,7 +20,9 @@ from mdp.io.files.reading import printable, shown
 from mdp.io.files.strict_yaml import load_yaml
 from mdp.label_space import RGB, LabelSpace
 
-KEYS = ("name", "root", "splits", "ignore_index", "ignore", "classes", "home", "terms", "outside")
+KEYS = (
+    "name", "root", "splits", "ignore_index", "ignore", "classes", *drawn_labels.KEYS, "home", "terms", "outside",
+)  # fmt: skip
 SPLIT_KEYS = tuple(dict.fromkeys(("images", *(key for module in SOURCES for key in module.KEYS), "count")))
 _COUNT = 10**9  # images of a split
 _HOME = "see the paths in its YAML file"
@@ -40,6 +44,7 @@ class Description:
     labels: LabelSpace
     labelled: bool
     colors: Mapping[RGB, int] | None  # the raw values that stand for the colours of colour-coded label maps
+    drawing: Drawing | None  # how label maps are drawn, where they are
     splits: Mapping[str, Split]
     root: str | None  # the folder under --root; None: that of the YAML file
     outside: bool  # whether files may lie outside the dataset's folder
@@ -69,7 +74,7 @@ def describe(path: Path) -> Description:
         str(key): _split(value, f"splits.{key}", path, labelled)
         for key, value in as_mapping(values, "splits", path).items()
     }
-    labels, colors = label_space(name, values, path) if labelled else (LabelSpace(name=name, classes=()), None)
+    labels, colors, drawing = _labels(name, values, path)
     root = values.get("root")
     if root is not None and not isinstance(root, str):
         raise RecipeError(f"{path}: root: expected a folder name, got {shown(root)}")
@@ -85,9 +90,28 @@ def describe(path: Path) -> Description:
     if not isinstance(terms, str):
         raise RecipeError(f"{path}: terms: expected the licence in a sentence, got {shown(terms)}")
     return Description(
-        path=path, name=name, labels=labels, labelled=labelled, colors=colors, splits=splits, root=root,
-        outside=outside, home=" ".join(str(values.get("home", _HOME)).split()), terms=" ".join(terms.split()),
+        path=path, name=name, labels=labels, labelled=labelled, colors=colors, drawing=drawing, splits=splits,
+        root=root, outside=outside, home=" ".join(str(values.get("home", _HOME)).split()),
+        terms=" ".join(terms.split()),
     )  # fmt: skip
+
+
+def _labels(
+    name: str, values: Mapping[str, Any], path: Path
+) -> tuple[LabelSpace, dict[RGB, int] | None, Drawing | None]:
+    """The label space, the raw values of colours, and how label maps are drawn from annotations, where they are."""
+    if "classes" not in values:
+        return LabelSpace(name=name, classes=()), None, None
+    listed = isinstance(values["classes"], str)
+    if listed:
+        borders.refuse_ways_out({} if values.get("outside") else {"classes": values["classes"]}, path)
+        values = {**values, "classes": class_table(path.parent / values["classes"])}
+    if any("annotations" in split for split in values["splits"].values()):
+        return drawn_labels.drawn_labels(name, values, path, listed)
+    for key in drawn_labels.KEYS:
+        if key in values:
+            raise RecipeError(f"{path}: {key}: is for splits with `annotations`, and there are none")
+    return *label_space(name, values, path), None
 
 
 def _split(value: Any, where: str, path: Path, labelled: bool) -> Split:
@@ -107,7 +131,7 @@ def _split(value: Any, where: str, path: Path, labelled: bool) -> Split:
                 f"got {', '.join(value)}"
             )
         return Split(Unlabelled(value["images"]), count)
-    if "list" not in value and not {"images", "labels"} <= set(value):
-        raise RecipeError(f"{path}: {where}: expected images and labels (folders), or list (a file)")
+    if not {"list", "annotations"} & set(value) and not {"images", "labels"} <= set(value):
+        raise RecipeError(f"{path}: {where}: expected images and labels (folders), annotations, or list (a file)")
     module = next(module for module in SOURCES if module.KEYS[-1] in value)
     return Split(module.source(value, f"{path}: {where}"), count)

@@ -11,7 +11,7 @@ from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.reading import has_controls, shown
 from mdp.label_space import IGNORE, RGB, LabelSpace
 
-CLASS_KEYS = ("name", "values", "colors", "color")
+CLASS_KEYS = ("name", "values", "colors", "color", "labels")
 _COLORED = 60000  # class i of a colour-coded label map has raw value 60000 + i: no grey file has such ids by chance
 _IGNORED_COLOR = 65535  # the raw value that stands for ignored colours
 

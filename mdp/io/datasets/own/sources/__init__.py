@@ -5,6 +5,6 @@ is in the split is taken.
 """
 
 from mdp.io.datasets.own.place import SourceModule
-from mdp.io.datasets.own.sources import label_files, label_list
+from mdp.io.datasets.own.sources import annotations, label_files, label_list
 
-SOURCES: tuple[SourceModule, ...] = (label_list, label_files)
+SOURCES: tuple[SourceModule, ...] = (annotations, label_list, label_files)

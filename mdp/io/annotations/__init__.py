@@ -1,0 +1,6 @@
+"""Annotations of other tools as label maps: outlines and masks of single objects, drawn when a photo is read.
+
+`patches.py`, `coco_masks.py` and `labelme_shapes.py` are pure: numbers in, pixels out, bit for bit as the tools' own
+programs have them.  `coco.py`, `labelme.py` and `label_studio.py` read a tool's files (`marks.Format`), `drawing.py`
+makes label maps of what they hold and keeps them, `class_tables.py` reads lists of classes.
+"""

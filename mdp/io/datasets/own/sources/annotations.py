@@ -1,0 +1,134 @@
+"""Photos with the annotations of a tool: COCO's JSON, or a folder of LabelMe's JSON or Label Studio's masks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from mdp.io.annotations import label_studio
+from mdp.io.annotations.drawing import COCO, LABEL_STUDIO, LABELME
+from mdp.io.annotations.labelme import photo_name
+from mdp.io.annotations.marks import Annotated, Format
+from mdp.io.datasets._dataset import Absent, Sample
+from mdp.io.datasets._layouts import contents, names_of, refuse_controls
+from mdp.io.datasets.own import borders
+from mdp.io.datasets.own.endings import PHOTOS
+from mdp.io.datasets.own.place import Place
+from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.files.reading import is_dir, is_file, printable, shown
+
+KEYS = ("annotations",)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The photos that annotation files list."""
+
+    images: str
+    annotations: str
+
+    @property
+    def paths(self) -> Mapping[str, str | None]:
+        """The folder of photos, and the file or folder of annotations."""
+        return {"images": self.images, "annotations": self.annotations}
+
+    def samples(self, place: Place) -> list[Sample]:
+        """The photos in the order of the file, or of the files' names."""
+        path, where = place.folder / self.annotations, f"{place.where}.annotations: "
+        if not (is_file(path) or is_dir(path)):
+            raise Absent(f"{place.dataset}: {printable(path)} is missing ({contents(path.parent)}); {place.home}")
+        found = format_at(path)
+        annotated = found.annotated(path)
+        photos = Photos(place.folder / self.images)
+        images = [_photo(entry, photos, path, found) for entry in annotated]
+        _refuse_twins(annotated, images)
+        files = [path] if found is COCO else [Path(file) for entry in annotated for file in found.files(entry.labels)]
+        borders.refuse_strays([(file, where) for file in files] + [(image, "") for image in images], place.border)
+        pairs = zip(images, annotated, strict=True)
+        return [Sample(str(image), entry.labels, place.dataset) for image, entry in pairs]
+
+
+def source(split: Mapping[str, str], where: str) -> Annotations:
+    """The files that a split names."""
+    others = sorted(set(split) - {"images", "annotations", "count"})
+    if others:
+        raise RecipeError(f"{where}: annotations stand in place of {', '.join(others)}; take one of them")
+    return Annotations(split.get("images", "."), split["annotations"])
+
+
+def format_at(path: Path) -> Format:
+    """The format of a file or folder of annotations.  Raises DatasetError for a folder that holds none."""
+    if is_file(path):
+        return COCO
+    names = names_of(path)
+    if any(map(label_studio.mask_name, names)):
+        return LABEL_STUDIO
+    if any(name.lower().endswith(".json") for name in names):
+        return LABELME
+    raise DatasetError(
+        f"{printable(path)}: no annotations in this folder: neither JSON files of LabelMe nor masks of Label Studio "
+        f"(task-1-annotation-...png); {contents(path)}"
+    )
+
+
+class Photos:
+    """The photos below a folder, by name; folders are listed once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._names: dict[Path, set[str]] = {}
+        self._stems: dict[str, list[Path]] | None = None
+
+    def named(self, name: str) -> Path | None:
+        """The photo of that name, which may lead into folders below but not out of this one."""
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            return None
+        file = self.folder / path
+        if file.parent not in self._names:
+            self._names[file.parent] = set(names_of(file.parent))
+        return file if file.name in self._names[file.parent] else None
+
+    def of_stem(self, stem: str) -> list[Path]:
+        """The photos in the folder itself with that stem."""
+        if self._stems is None:
+            self._stems = {}
+            for name in names_of(self.folder):
+                if PurePosixPath(name).suffix.lower() in PHOTOS:
+                    self._stems.setdefault(PurePosixPath(name).stem, []).append(self.folder / name)
+        return self._stems.get(stem, [])
+
+
+def _photo(entry: Annotated, photos: Photos, path: Path, found: Format) -> Path:
+    """The photo of an entry.  Raises DatasetError, naming file and key, where it is missing or there are several."""
+    names = (
+        [*entry.names, photo_name(entry.labels)] if found is LABELME and not _by_stem(entry, photos) else entry.names
+    )
+    for name in names:
+        image = photos.named(name) if PurePosixPath(name).suffix else None
+        matches = [image] if image else photos.of_stem(name)
+        if len(matches) > 1:
+            raise DatasetError(
+                f"{printable(matches[0])} and {printable(matches[1].name)} share a stem, and {printable(path)} means "
+                "one of them; remove the other"
+            )
+        if matches:
+            refuse_controls(matches[0])
+            return matches[0]
+    where = f"{printable(entry.labels if found is LABELME else path)}: {entry.where}"
+    raise DatasetError(f"{where}: the photo {shown(names[-1])} is not in {contents(photos.folder)}")
+
+
+def _by_stem(entry: Annotated, photos: Photos) -> bool:
+    return any(photos.of_stem(name) for name in entry.names)
+
+
+def _refuse_twins(annotated: Sequence[Annotated], images: Sequence[Path]) -> None:
+    """Raises DatasetError, naming both, for two annotations of one photo."""
+    seen: dict[Path, Annotated] = {}
+    for entry, image in zip(annotated, images, strict=True):
+        if image in seen:
+            raise DatasetError(
+                f"{printable(image)}: annotated twice, by {printable(seen[image].labels)} and "
+                f"{printable(entry.labels)}; keep one of them"
+            )
+        seen[image] = entry
