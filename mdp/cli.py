@@ -5,6 +5,7 @@ stdout is data, stderr is progress.  torch is imported inside the commands, so t
 
 import difflib
 import inspect as source
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -186,7 +187,7 @@ silent = setting("-q --quiet", "quiet", "No progress on stderr.", **FLAG)
 head = setting("--head", "model.head", "Segmentation head [default: deeplabv3].", type=click.Choice(HEADS))
 device = setting("--device", "run.device", "auto, cpu, cuda or cuda:N.")
 workers = setting("--workers", "run.workers", "Loader processes; 0 loads in the main process.", type=int)
-processes = option("--processes", "Processes that share the work, one for each GPU.", type=click.IntRange(1))
+processes = option("--processes", "Processes that share the work, one for each GPU.", type=click.IntRange(1, 1024))
 
 
 def config(about: str, example: str) -> Decorator:
@@ -416,7 +417,7 @@ def export(
 @option("--start starts", "scratch, run:FOLDER, weights:FILE or imagenet:FILE (its backbone only); repeat it.",
         multiple=True, metavar="[NAME=]KIND:PATH")  # fmt: skip
 @option("--fractions", "Shares of the training images.", default="1/8,1/4,1", show_default=True)
-@option("--seeds", "Seeds 0, 1, ... of each cell.", type=click.IntRange(1), default=3, show_default=True)
+@option("--seeds", "Seeds 0, 1, ... of each cell.", type=click.IntRange(1, 1000), default=3, show_default=True)
 @option("--split", "Split to score [default: the dataset's validation split].")
 @option("--against", "Compare with this start [default: the first].", multiple=True, metavar="NAME")
 @option("--keep", "Keep the checkpoints of cells that are scored.", **FLAG)
@@ -486,7 +487,7 @@ def datasets(root: str, as_json: bool) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME|FILE.yaml[:SPLIT]]...", shell_complete=_complete_datasets)
 @option("--datasets", "The same, comma-separated or repeated.", **DATASETS)
 @root
-@option("--workers", "Processes that read [default: one a core, 16 at most].", type=click.IntRange(0))
+@option("--workers", "Processes that read [default: one a core, 16 at most].", type=click.IntRange(0, 1024))
 @option("--images", "Look at so many images of a split only, evenly spaced.", type=click.IntRange(1))
 @option("--strict", "Take warnings for errors.", **FLAG)
 @result
@@ -624,6 +625,8 @@ def checkpoint_diff(first: Path, second: Path, as_json: bool) -> None:
 def main() -> None:
     """The entry point: an `MdpError` becomes one clean line and its exit code; anything else is our bug."""
     sleep_soon()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed byte by byte as it is
     code, words, say = 0, "", partial(click.echo, err=True)
     try:
         code = cli.main(prog_name="mdp", standalone_mode=False)

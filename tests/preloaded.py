@@ -105,7 +105,7 @@ def run(words: list[str], folder: Path, **variables: str) -> Done:
 
 def _text(stream: IO[bytes]) -> str:
     stream.seek(0)
-    return stream.read().decode()
+    return stream.read().decode(errors="surrogateescape")
 
 
 def begin() -> None:

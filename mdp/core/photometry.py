@@ -12,12 +12,13 @@ that of a single image stays in a CPU's cache, which saves a quarter of the time
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.bounds import Bounds, Share, check_bounds
 from mdp.core.chance import coin, uniforms
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as MoCo, torchvision and MMSegmentation use them
@@ -243,25 +244,25 @@ def as_float(images: Tensor) -> Tensor:
 # MoCo-v2
 
 
+Sigma = Annotated[float, Bounds(0, 100, "pixels")]  # 301 taps on each side at the most
+Factor = Annotated[float, Bounds(0, 100)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhotometrySettings:
     """MoCo-v2's augmentation (stated: "the same augmentations as MoCo-v2"; numbers from its code)."""
 
-    jitter: float = 0.8  # probability of colour jitter
-    brightness: float = 0.4  # factors from U(1 - x, 1 + x)
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.1  # turns, from U(-x, x)
-    grey: float = 0.2  # probability
-    blur: float = 0.5  # probability
-    sigma: tuple[float, float] = (0.1, 2.0)  # pixels, of the blur
+    jitter: Share = 0.8  # probability of colour jitter
+    brightness: Share = 0.4  # factors from U(1 - x, 1 + x)
+    contrast: Share = 0.4
+    saturation: Share = 0.4
+    hue: Annotated[float, Bounds(0, 0.5, "turns")] = 0.1  # turns, from U(-x, x)
+    grey: Share = 0.2  # probability
+    blur: Share = 0.5  # probability
+    sigma: tuple[Sigma, Sigma] = (0.1, 2.0)  # pixels, of the blur
 
     def __post_init__(self) -> None:
-        for name in ("jitter", "grey", "blur", "brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue: expected a number of turns in [0, 0.5], got {self.hue}")
+        check_bounds(self)
         if not 0 <= self.sigma[0] <= self.sigma[1]:
             raise ValueError(f"sigma: expected 0 <= low <= high, got {list(self.sigma)}")
 
@@ -314,17 +315,14 @@ def apply_photometry(images: Tensor, draws: PhotometryDraw) -> Tensor:
 class DistortionSettings:
     """MMSegmentation's photometric distortion; its numbers, each operation with its own coin."""
 
-    probability: float = 0.5
-    brightness: float = 32.0  # of 255, added from U(-x, x)
-    contrast: tuple[float, float] = (0.5, 1.5)
-    saturation: tuple[float, float] = (0.5, 1.5)
-    hue: int = 18  # OpenCV half-degrees, a whole number from -x to x - 1
+    probability: Share = 0.5
+    brightness: Annotated[float, Bounds(0, 255)] = 32.0  # of 255, added from U(-x, x)
+    contrast: tuple[Factor, Factor] = (0.5, 1.5)
+    saturation: tuple[Factor, Factor] = (0.5, 1.5)
+    hue: Annotated[int, Bounds(0, 180)] = 18  # OpenCV half-degrees, a whole number from -x to x - 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability: expected a number in [0, 1], got {self.probability}")
-        if min(*self.contrast, *self.saturation, self.brightness, self.hue) < 0:
-            raise ValueError("brightness, contrast, saturation and hue: expected numbers of 0 or more")
+        check_bounds(self)
         for name in ("contrast", "saturation"):
             low, high = getattr(self, name)
             if low > high:

@@ -6,7 +6,7 @@ Shape legend: C classes of the union, D embedding channels, S datasets.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.bounds import Bounds, Positive, check_bounds
 from mdp.core.prototypes import Prototypes
 
 
@@ -21,16 +22,14 @@ from mdp.core.prototypes import Prototypes
 class RelationSettings:
     """Bounds on what counts as a relation; all of them are chosen."""
 
-    neighbours: int = 10  # in the other dataset, whose mean is the usual: 3, 10 and all were measured
-    crops: int = 20  # fewer are not relied on: halves of a bank agree by 0.8 from 10 crops each, by 0.45 below
+    # the nearest alone is never unusual
+    neighbours: Annotated[int, Bounds(2, 10**6)] = (
+        10  # in the other dataset, whose mean is the usual: 3, 10 and all were measured
+    )
+    crops: Positive = 20  # fewer are not relied on: halves of a bank agree by 0.8 from 10 crops each, by 0.45 below
 
     def __post_init__(self) -> None:
-        if self.neighbours < 2:
-            raise ValueError(
-                f"neighbours: expected 2 or more, got {self.neighbours}: the nearest alone is never unusual"
-            )
-        if self.crops < 1:
-            raise ValueError(f"crops: expected 1 or more, got {self.crops}")
+        check_bounds(self)
 
 
 class ClassPair(NamedTuple):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mdp.core.batches import Batch
+from mdp.core.bounds import Channels, Positive, Share, Temperature, check_bounds
 from mdp.core.contrast import instance_nce
 from mdp.core.methods import Data, Loss, Prepared
 from mdp.core.networks import InstanceNetwork, NetworkSettings, build_instance_network
@@ -29,19 +30,14 @@ SYNC_BATCH_NORM = False  # statistics over all images would give away which key 
 class Settings:
     """The method's settings, MoCo-v2's values as defaults."""
 
-    temperature: float = 0.2  # v1: 0.07
-    key_momentum: float = 0.999
-    embedding: int = 128
-    queue: int = 65536  # rows
-    groups: int = 8  # BatchNorm groups of a batch, standing for MoCo's 8 GPUs; keys are shuffled among them
+    temperature: Temperature = 0.2  # v1: 0.07
+    key_momentum: Share = 0.999
+    embedding: Channels = 128
+    queue: Positive = 65536  # rows
+    groups: Positive = 8  # BatchNorm groups of a batch, standing for MoCo's 8 GPUs; keys are shuffled among them
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
-        if not 0 <= self.key_momentum <= 1:
-            raise ValueError(f"key_momentum: expected a number in [0, 1], got {self.key_momentum}")
-        if self.embedding < 1 or self.queue < 1 or self.groups < 1:
-            raise ValueError("embedding, queue and groups: expected 1 or more")
+        check_bounds(self)
 
 
 def build(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.batches import Batch, Blend
+from mdp.core.bounds import Positive, Weight, check_bounds
 from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
@@ -60,34 +61,32 @@ class SparseSettings:
     """Cross-class sparse coding (eq. 8).  Off by default: it helps unseen domains only (Table 4)."""
 
     variant: str = "off"  # off | csc2 (the paper's: similar classes are pulled) | csc1 (merely not pushed away)
-    k: int = 3  # chosen: a VOC class has one to three twins in the other taxonomies
-    weight: float = 0.1  # authors: "low"; the number is chosen
+    k: Positive = 3  # chosen: a VOC class has one to three twins in the other taxonomies
+    weight: Weight = 0.1  # authors: "low"; the number is chosen
     source: str = "pixel"  # chosen: top-K by similarity to the pixel; "prototype": to its class's prototype
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if self.variant not in ("off", "csc1", "csc2"):
             raise ValueError(f"variant: expected off, csc1 or csc2, got {self.variant!r}")
         if self.source not in ("pixel", "prototype"):
             raise ValueError(f"source: expected pixel or prototype, got {self.source!r}")
-        if self.k < 1 or self.weight < 0:
-            raise ValueError(f"k: expected 1 or more, got {self.k}; weight: expected 0 or more, got {self.weight}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(PixelSettings):
     """The method's settings; "stated", "inferred" and "chosen" say where each default comes from."""
 
-    bank_batches: int | None = None  # stated: about the batches of one epoch; None means just that
-    bank_images: int | None = None  # the same counted in images, as Table 2 does, both views of each; whole batches
+    bank_batches: Positive | None = None  # stated: about the batches of one epoch; None means just that
+    bank_images: Positive | None = (
+        None  # the same counted in images, as Table 2 does, both views of each; whole batches
+    )
     normalise_prototypes: bool = True  # chosen: without it loose classes get a smaller logit scale
     mix: MixSettings = field(default_factory=MixSettings)
     sparse: SparseSettings = field(default_factory=SparseSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, length in (("bank_batches", self.bank_batches), ("bank_images", self.bank_images)):
-            if length is not None and length < 1:
-                raise ValueError(f"{name}: expected 1 or more, got {length}")
         if self.bank_batches is not None and self.bank_images is not None:
             raise ValueError("bank_batches and bank_images say the same thing: give one of them")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.batches import Batch
+from mdp.core.bounds import Positive
 from mdp.core.contrast import mean_over, region_anchors, region_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
@@ -38,13 +39,11 @@ SYNC_BATCH_NORM = True
 class Settings(PixelSettings):
     """The method's settings; "stated" and "chosen" say where each default comes from."""
 
-    queue: int = 4096  # stated: rows a class (Table 2's "region 4096")
+    queue: Positive = 4096  # stated: rows a class (Table 2's "region 4096")
     denominator: str = "all"  # chosen: all rows compete (multi-positive); "negatives": Wang et al., 2101.11939
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.queue < 1:
-            raise ValueError(f"queue: expected 1 row or more a class, got {self.queue}")
         if self.denominator not in ("all", "negatives"):
             raise ValueError(f"denominator: expected all or negatives, got {self.denominator!r}")
 

@@ -6,11 +6,13 @@ Shape legend: B images, D embedding channels, C classes, F channels of the head,
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdp.core.bounds import Bounds, Channels, Side, check_bounds
 from mdp.core.contrast_chunked import EPS
 from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, randomly
 from mdp.core.networks.decode_heads import HEADS, LOW_STRIDE
@@ -23,23 +25,22 @@ class NetworkSettings:
     """Backbone and segmentation head; "stated" and "chosen" say where each default comes from."""
 
     backbone: str = "resnet50"  # stated, with the 7x7 stem; NAME_v1c has MMSegmentation's, timm:NAME is timm's
-    width: int = 64  # channels of the first stage of our backbones; the published networks have 64
-    output_stride: int = 8  # chosen: MMSegmentation's D8; 16 is the alternative
+    width: Annotated[int, Bounds(1, 4096)] = (
+        64  # channels of the first stage of our backbones; the published networks have 64
+    )
+    output_stride: Side = 8  # chosen: MMSegmentation's D8; 16 is the alternative
     head: str = "deeplabv3"  # stated; deeplabv3plus | fcn | deeplabv3_torchvision
-    channels: int | None = None  # of the head; None: the head's own, see HEADS
-    dilations: tuple[int, ...] | None = None  # of the head's branches, 1: a 1x1 convolution; None: the head's own
+    channels: Channels | None = None  # of the head; None: the head's own, see HEADS
+    dilations: tuple[Side, ...] | None = None  # of the head's branches, 1: a 1x1 convolution; None: the head's own
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if self.head not in HEADS:
             raise ValueError(f"head: expected one of {', '.join(HEADS)}, got {self.head!r}")
         if self.dilations is not None and not HEADS[self.head].dilations:
             raise ValueError(f"dilations: the head {self.head} has none; leave them out (null), or take another head")
-        if (
-            self.width < 1
-            or self.head_channels < 1
-            or (self.dilations is not None and min(self.dilations, default=0) < 1)
-        ):
-            raise ValueError("width, channels and dilations: expected numbers of 1 or more")
+        if self.dilations == ():
+            raise ValueError("dilations: expected numbers of 1 or more, got none")
         if self.backbone.startswith(PREFIX) and self.width != 64:
             raise ValueError(f"width: {self.backbone} has a width of its own; leave it out (64)")
         check_backbone(self.backbone, self.output_stride, HEADS[self.head].low)

@@ -100,8 +100,8 @@ def make(folder: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small text file whole or not at all."""
-    write_atomically(path, [text.encode()])
+    """Writes a small text file whole or not at all, as UTF-8; names of files that are none are written as they are."""
+    write_atomically(path, [text.encode(errors="surrogateescape")])
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

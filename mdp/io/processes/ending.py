@@ -36,7 +36,9 @@ def leave(ending: Ending) -> bool:
     folder = Path(os.environ.get(ENDINGS, ""))
     if folder.name != str(os.getppid()) or not folder.is_dir():  # a launcher that was killed reads nothing any more
         return False
-    (folder / os.environ["RANK"]).write_text(f"{ending.code}\n{ending.words}", encoding="utf-8")
+    (folder / os.environ["RANK"]).write_text(
+        f"{ending.code}\n{ending.words}", encoding="utf-8", errors="surrogateescape"
+    )
     return True
 
 

@@ -64,7 +64,7 @@ def launch(processes: int, arguments: list[str]) -> int:
 
 
 def _read(path: Path) -> Ending:
-    code, _, words = path.read_text(encoding="utf-8").partition("\n")
+    code, _, words = path.read_text(encoding="utf-8", errors="surrogateescape").partition("\n")
     return Ending(int(code), words)
 
 

@@ -5,20 +5,25 @@ win: defaults, the target's published fine-tuning schedule, the recipe of the ru
 flags (or their MDP_* environment variables), `--set`.  Unknown keys are errors.
 """
 
+import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 from mdp.core.methods.multi_dataset import Settings as MultiDatasetSettings
 from mdp.core.networks import NetworkSettings
 from mdp.io.errors import RecipeError
+from mdp.io.files.reading import has_controls, printable, shown
 from mdp.io.files.strict_yaml import dump_yaml, load_yaml, parse_yaml
-from mdp.io.recipe.methods import find_method, suggestion
+from mdp.io.recipe.methods import find_method, method_names, suggestion, unknown_method
 from mdp.io.recipe.settings import DataSettings, EvalSettings, FinetuneSettings, PretrainSettings, RunSettings
 
 Layer = dict[str, Any]
+
+_LONGEST = 4096  # characters of a text, as of a path; values of a list
+_WORDS = 500  # characters of a refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,42 @@ class Recipe:
 # Layers
 
 
+class FileLayer(Layer):
+    """A layer that knows the file it was read from, so that a refusal can name it."""
+
+    def __init__(self, values: Mapping[str, Any], file: Path) -> None:
+        super().__init__(values)
+        self.file = printable(file)
+
+
+class _Origin(NamedTuple):
+    """The layers of a recipe, to say where a value comes from."""
+
+    layers: tuple[Mapping[str, Any], ...]
+    otherwise: str  # what is named where it is no file
+
+    def refusal(self, key: str, words: str) -> RecipeError:
+        """The error for a full key, or for a section: names the file of the last layer that has it."""
+        words, parts = words if len(words) <= _WORDS else f"{words[:_WORDS]}...", key.split(".")
+        for length in range(len(parts), 0, -1):
+            for layer in reversed(self.layers):
+                if _has(layer, parts[:length]):
+                    return RecipeError(f"{layer.file if isinstance(layer, FileLayer) else self.otherwise}: {words}")
+        return RecipeError(f"{self.otherwise}: {words}")
+
+    def expected(self, key: str, wanted: str, value: object) -> RecipeError:
+        """The error for a value that is not what its key asks for."""
+        return self.refusal(key, f"{key}: expected {wanted}, got {shown(value)}")
+
+
+def _has(layer: Any, parts: list[str]) -> bool:
+    for part in parts:
+        if not isinstance(layer, Mapping) or part not in layer:
+            return False
+        layer = layer[part]
+    return True
+
+
 def merge(*layers: Mapping[str, Any]) -> Layer:
     """The layers on top of each other, later ones winning, section by section."""
     merged: Layer = {}
@@ -57,7 +98,7 @@ def merge(*layers: Mapping[str, Any]) -> Layer:
 
 def config_layer(path: Path | None) -> Layer:
     """The layer of a YAML file; empty without one."""
-    return load_yaml(path) if path else {}
+    return FileLayer(load_yaml(path), path) if path else {}
 
 
 def set_layer(assignments: tuple[str, ...]) -> Layer:
@@ -82,78 +123,90 @@ def nest(key: str, value: Any) -> Layer:
 def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
     """The recipe that the layers make.
 
-    Raises RecipeError, naming the full key, for unknown keys, wrong types and values out of range.
+    Raises RecipeError, naming the full key and the file it comes from, or `source` where that is none, for unknown
+    keys, wrong types and values out of range.
     """
-    merged = merge(*layers)
-    method = dict(_section(merged.pop("method", {}), "method", source))
+    merged, origin = merge(*layers), _Origin(layers, source)
+    method = dict(_section(merged.pop("method", {}), "method", origin))
     name = method.pop("name", "multi_dataset")
     known = [f.name for f in fields(Recipe)]
-    _refuse_unknown(merged, known, "", source)
-    kind = find_method(str(name)).Settings
-    _refuse_unknown(method, list(get_type_hints(kind)), "method.", source, f" (method {name})")
-    settings = _build(kind, method, "method", source)
+    _refuse_unknown(merged, known, "", origin)
+    if name not in method_names():
+        raise origin.refusal("method.name", unknown_method(name))
+    kind = find_method(name).Settings
+    _refuse_unknown(method, list(get_type_hints(kind)), "method.", origin, f" (method {name})")
+    settings = _build(kind, method, "method", origin)
     sections = {
-        key: _build(get_type_hints(Recipe)[key], _section(value, key, source), key, source)
+        key: _build(get_type_hints(Recipe)[key], _section(value, key, origin), key, origin)
         for key, value in merged.items()
     }
-    return Recipe(method=MethodRecipe(name=str(name), settings=settings), **sections)
+    return Recipe(method=MethodRecipe(name=name, settings=settings), **sections)
 
 
-def _section(value: Any, key: str, source: str) -> Mapping[str, Any]:
+def _section(value: Any, key: str, origin: _Origin) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{source}: {key}: expected a section of settings, got {value!r}")
+        raise origin.expected(key, "a section of settings", value)
     return value
 
 
-def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str, source: str, whose: str = "") -> None:
+def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str, origin: _Origin, whose: str = "") -> None:
     for key in values:
         if key not in known:
-            raise RecipeError(f"{source}: unknown setting {prefix}{key}{suggestion(str(key), known)}{whose}")
+            full = f"{prefix}{key}"
+            raise origin.refusal(full, f"unknown setting {full}{suggestion(str(key), known)}{whose}")
 
 
-def _build(kind: type, values: Mapping[str, Any], where: str, source: str) -> Any:
+def _build(kind: type, values: Mapping[str, Any], where: str, origin: _Origin) -> Any:
     """A settings dataclass from a mapping, every value checked against its field's type."""
     hints = get_type_hints(kind)
-    _refuse_unknown(values, list(hints), f"{where}.", source)
-    arguments = {key: coerce(hints[key], value, f"{where}.{key}", source) for key, value in values.items()}
+    _refuse_unknown(values, list(hints), f"{where}.", origin)
+    arguments = {key: coerce(hints[key], value, f"{where}.{key}", origin) for key, value in values.items()}
     try:
         return kind(**arguments)
     except ValueError as error:
-        raise RecipeError(f"{source}: {where}.{error}") from error
+        words = f"{where}.{error}"
+        raise origin.refusal(words.partition(":")[0], words) from error
 
 
-def coerce(kind: Any, value: Any, where: str, source: str) -> Any:
+def coerce(kind: Any, value: Any, where: str, origin: _Origin) -> Any:
     """`value` as the type that a field asks for.  Raises RecipeError naming the key, the wanted type, what came."""
     if is_dataclass(kind):
-        return _build(cast(type, kind), _section(value, where, source), where, source)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
+        return _build(cast(type, kind), _section(value, where, origin), where, origin)
+    generic, arguments = get_origin(kind), get_args(kind)
+    if generic in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return coerce(next(a for a in arguments if a is not type(None)), value, where, source)
-    if origin is tuple:
-        return _coerce_tuple(arguments, value, where, source)
+        return coerce(next(a for a in arguments if a is not type(None)), value, where, origin)
+    if generic is tuple:
+        return _coerce_tuple(arguments, value, where, origin)
     # true and false are whole numbers to Python, and never meant as such
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # beyond all bounds
+            return math.inf if value > 0 else -math.inf
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if kind is str and isinstance(value, str) and (len(value) > _LONGEST or has_controls(value)):
+        raise origin.expected(where, f"text of up to {_LONGEST} characters on one line", value)
     if kind in (bool, str) and isinstance(value, kind):
         return value
     wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
-    raise RecipeError(f"{source}: {where}: expected {wanted}, got {value!r}")
+    raise origin.expected(where, wanted, value)
 
 
-def _coerce_tuple(kinds: tuple[Any, ...], value: Any, where: str, source: str) -> tuple[Any, ...]:
+def _coerce_tuple(kinds: tuple[Any, ...], value: Any, where: str, origin: _Origin) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise RecipeError(f"{source}: {where}: expected a list, got {value!r}")
+        raise origin.expected(where, "a list", value)
+    if len(value) > _LONGEST:
+        raise origin.expected(where, f"a list of up to {_LONGEST} values", value)
     if kinds[-1] is Ellipsis:
-        return tuple(coerce(kinds[0], item, where, source) for item in value)
+        return tuple(coerce(kinds[0], item, where, origin) for item in value)
     if len(value) != len(kinds):
-        raise RecipeError(f"{source}: {where}: expected {len(kinds)} values, got {list(value)}")
-    return tuple(coerce(kind, item, where, source) for kind, item in zip(kinds, value, strict=True))
+        raise origin.expected(where, f"{len(kinds)} values", list(value))
+    return tuple(coerce(kind, item, where, origin) for kind, item in zip(kinds, value, strict=True))
 
 
 # Back to YAML

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import mdp
 from mdp.io.errors import RecipeError
+from mdp.io.files.reading import shown
 
 if TYPE_CHECKING:
     from mdp.core.methods import Method
@@ -22,8 +23,13 @@ def method_names() -> list[str]:
 def find_method(name: str) -> "Method":
     """The method of that name.  Raises RecipeError, with a suggestion, when there is none."""
     if name not in method_names():
-        raise RecipeError(f"method.name: unknown method {name!r}{suggestion(name, method_names())}")
+        raise RecipeError(unknown_method(name))
     return cast("Method", importlib.import_module(f"mdp.core.methods.{name}"))  # checked in methods/__init__.py
+
+
+def unknown_method(name: object) -> str:
+    """The words that refuse a method."""
+    return f"method.name: unknown method {shown(name)}{suggestion(str(name), method_names())}"
 
 
 def suggestion(word: str, known: list[str]) -> str:

@@ -2,42 +2,43 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from mdp.core.bounds import Bounds, Count, Positive, Share, Side, Weight, check_bounds
 from mdp.core.photometry import DistortionSettings, PhotometrySettings
+
+Threads = Annotated[int, Bounds(1, 1024)]
+Batch = Annotated[int, Bounds(1, 10**6)]  # images
+Span = Annotated[float, Bounds(0, 10**9)]  # of time; a billion for never
+Ratio = Annotated[float, Bounds(0.01, 100)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """How and where it runs.  What is learnt depends on the seed, and in its last digits on precision and threads."""
 
-    seed: int = 0
+    seed: Annotated[int, Bounds(0, 2**63 - 1)] = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:N
-    workers: int = 2  # loader processes; 0 loads in the main process
-    threads: int | None = None  # CPU threads of torch; part of exact reproduction on a CPU; None: torch's choice
+    workers: Annotated[int, Bounds(0, 1024)] = 2  # loader processes; 0 loads in the main process
+    threads: Threads | None = None  # CPU threads of torch; part of exact reproduction on a CPU; None: torch's choice
     precision: str = "fp32"  # fp32 | bf16 | fp16: of the networks in training; losses, bank and scores stay fp32
     compile: bool = False  # torch.compile the networks
     channels_last: bool | None = None  # None: yes, 1.03 to 1.2 times as fast a step on a CPU; narrow ones never there
-    accumulate: int = 1  # parts that each process takes its images in: less memory, BatchNorm sees one part at a time
-    clip_norm: float = 0.0  # the gradient is scaled down to this norm; 0: never
+    accumulate: Positive = 1  # parts that a process takes its images in: less memory, BatchNorm sees one at a time
+    clip_norm: Weight = 0.0  # the gradient is scaled down to this norm; 0: never
     gradients: str = "auto"  # over processes: flat (exact resume) | overlapped (faster on CUDA) | auto: by device
     deterministic: bool = False  # torch's deterministic algorithms, and flat gradients
-    keep_steps: int = 0  # a checkpoint is kept every so many steps, besides last, previous and best; 0: none
+    keep_steps: Count = 0  # a checkpoint is kept every so many steps, besides last, previous and best; 0: none
     on_bad_sample: str = "stop"  # stop | skip: what an image that cannot be read does to training
     init_from: str = ""  # --init: where in the file the backbone's names begin; "": the place that fits best
     init_partial: bool = False  # --init: take what fits, also where less than nine tenths of the backbone do
     check: bool = True  # look at every file before training; done once, as long as the files do not change
     tensorboard: bool = False  # event files for TensorBoard in the run folder
-    log_seconds: float = 10.0  # a log line every so often when stderr is not a terminal
-    checkpoint_minutes: float = 10.0  # time between checkpoints, besides those after each validation
+    log_seconds: Span = 10.0  # a log line every so often when stderr is not a terminal
+    checkpoint_minutes: Span = 10.0  # time between checkpoints, besides those after each validation
 
     def __post_init__(self) -> None:
-        at_least("workers", self.workers, 0)
-        at_least("seed", self.seed, 0)
-        if self.threads is not None:
-            at_least("threads", self.threads, 1)
-        at_least("accumulate", self.accumulate, 1)
-        at_least("clip_norm", self.clip_norm, 0)
-        at_least("keep_steps", self.keep_steps, 0)
+        check_bounds(self)
         one_of("precision", self.precision, "fp32", "bf16", "fp16")
         one_of("gradients", self.gradients, "auto", "flat", "overlapped")
         one_of("on_bad_sample", self.on_bad_sample, "stop", "skip")
@@ -57,27 +58,22 @@ class PretrainSettings:
     """The pretraining schedule; see mdp.core.methods for what the method itself sets."""
 
     datasets: tuple[str, ...] = ()
-    epochs: int = 100  # stated; 200 in the longer runs
-    steps: int | None = None  # instead of epochs
-    batch_size: int = 64  # inferred: the only larger power of two that explains the paper's bank sizes
-    crop: int = 224  # inferred: MoCo-v2's
-    crop_area: tuple[float, float] = (0.2, 1.0)  # stated: MoCo-v2's augmentation
+    epochs: Positive = 100  # stated; 200 in the longer runs
+    steps: Positive | None = None  # instead of epochs
+    batch_size: Batch = 64  # inferred: the only larger power of two that explains the paper's bank sizes
+    crop: Side = 224  # inferred: MoCo-v2's
+    crop_area: tuple[Share, Share] = (0.2, 1.0)  # stated: MoCo-v2's augmentation
     balance: bool = False  # stated: uniform over the union; true gives every dataset an equal share
-    lr: float = 0.03  # chosen; sweep 0.01, 0.03, 0.1
-    momentum: float = 0.9  # chosen: MoCo-v2's
-    weight_decay: float = 1e-4  # chosen: MoCo-v2's; on all parameters
-    warmup_steps: int = 0  # raise it when the loss diverges in the first epochs; measured in docs/log.md
+    lr: Weight = 0.03  # chosen; sweep 0.01, 0.03, 0.1
+    momentum: Share = 0.9  # chosen: MoCo-v2's
+    weight_decay: Weight = 1e-4  # chosen: MoCo-v2's; on all parameters
+    warmup_steps: Count = 0  # raise it when the loss diverges in the first epochs; measured in docs/log.md
     photometry: PhotometrySettings = field(default_factory=PhotometrySettings)
-    validate_epochs: int = 5  # epochs between nearest-prototype scores; 0: only at the end
-    validate_images: int = 64  # validation images of each dataset that are scored
+    validate_epochs: Count = 5  # epochs between nearest-prototype scores; 0: only at the end
+    validate_images: Count = 64  # validation images of each dataset that are scored
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "crop"):
-            at_least(name, getattr(self, name), 1)
-        for name in ("lr", "momentum", "weight_decay", "warmup_steps", "validate_epochs", "validate_images"):
-            at_least(name, getattr(self, name), 0)
-        if self.steps is not None:
-            at_least("steps", self.steps, 1)
+        check_bounds(self)
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area: expected 0 < low <= high <= 1, got {list(self.crop_area)}")
 
@@ -88,39 +84,31 @@ class FinetuneSettings:
 
     target: str = ""
     split: str | None = None  # training split; None: the dataset's own choice
-    images: int | None = None  # train on this many images only, drawn by the seed; None: all
-    steps: int = 20000
-    batch_size: int = 16
-    crop: tuple[int, int] = (512, 512)  # height, width
-    scale: tuple[int, int] | None = None  # (long, short) side that images are fitted to first; None: as they are
-    ratio: tuple[float, float] = (0.5, 2.0)  # random factor on the scale
-    largest_share: float = 0.75  # crops are redrawn while one class covers more of them
-    flip: float = 0.5
+    images: Positive | None = None  # train on this many images only, drawn by the seed; None: all
+    steps: Positive = 20000
+    batch_size: Batch = 16
+    crop: tuple[Side, Side] = (512, 512)  # height, width
+    scale: tuple[Side, Side] | None = None  # (long, short) side that images are fitted to first; None: as they are
+    ratio: tuple[Ratio, Ratio] = (0.5, 2.0)  # random factor on the scale
+    largest_share: Share = 0.75  # crops are redrawn while one class covers more of them
+    flip: Share = 0.5
     distortion: DistortionSettings = field(default_factory=DistortionSettings)
-    lr: float = 0.01
-    min_lr: float = 1e-4
-    power: float = 0.9
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warmup_steps: int = 0
+    lr: Weight = 0.01
+    min_lr: Weight = 1e-4
+    power: Annotated[float, Bounds(0, 100)] = 0.9
+    momentum: Share = 0.9
+    weight_decay: Weight = 5e-4
+    warmup_steps: Count = 0
     avg_non_ignore: bool = False  # false: the loss is averaged over ignored pixels too (MMSegmentation before 0.23)
     load: tuple[str, ...] = ("backbone", "decode_head")  # inferred: the paper transfers backbone and ASPP
-    validate_steps: int = 2000  # steps between validations; 0: only at the end
-    validate_images: int | None = None  # validate on so many images only, evenly spaced; None: all
+    validate_steps: Count = 2000  # steps between validations; 0: only at the end
+    validate_images: Positive | None = None  # validate on so many images only, evenly spaced; None: all
     head_init: str = "random"  # random | prototypes: the classifier of the source classes' prototypes, as far as known
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            at_least(name, getattr(self, name), 1)
-        for name in ("lr", "min_lr", "momentum", "weight_decay", "warmup_steps", "validate_steps"):
-            at_least(name, getattr(self, name), 0)
-        for name in ("crop", "scale"):
-            at_least_each(name, getattr(self, name), 1)
+        check_bounds(self)
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio: expected 0 < low <= high, got {list(self.ratio)}")
-        for name in ("images", "validate_images"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
         if self.head_init not in ("random", "prototypes"):
             raise ValueError(f"head_init: expected random or prototypes, got {self.head_init!r}")
         unknown = sorted(set(self.load) - {"backbone", "decode_head"})
@@ -134,26 +122,25 @@ class EvalSettings:
 
     split: str | None = None  # None: the dataset's validation split
     mode: str = "whole"  # whole | slide
-    window: tuple[int, int] | None = None  # slide: window height and width; None: the fine-tuning crop
-    stride: tuple[int, int] | None = None  # slide: step between windows; None: two thirds of the window
-    scale: tuple[int, int] | None = None  # (long, short) side images are fitted to; None: as they are
-    images: int | None = None  # score the first so many only
-    scales: tuple[float, ...] = (1.0,)  # ratios on the scale; the softmax scores of several are averaged
+    window: tuple[Side, Side] | None = None  # slide: window height and width; None: the fine-tuning crop
+    stride: tuple[Side, Side] | None = None  # slide: step between windows; None: two thirds of the window
+    scale: tuple[Side, Side] | None = None  # (long, short) side images are fitted to; None: as they are
+    images: Positive | None = None  # score the first so many only
+    scales: tuple[Annotated[float, Bounds(0.05, 20)], ...] = (
+        1.0,
+    )  # ratios on the scale; the softmax scores of several are averaged
     flip: bool = False  # average with the mirrored image's scores
     boundary: bool = True  # boundary IoU besides; a sixth of a second for an image of 2048 x 1024
     max_memory: str | None = None  # beyond network and image, such as 2GB; None: as much as it takes
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if self.mode not in ("whole", "slide"):
             raise ValueError(f"mode: expected whole or slide, got {self.mode!r}")
-        for name in ("window", "stride", "scale"):
-            at_least_each(name, getattr(self, name), 1)
-        if self.images is not None:
-            at_least("images", self.images, 1)
         if not self.scales:
             raise ValueError("scales: expected one ratio or more, such as [0.5, 1.0], got none")
-        if not all(0.05 <= ratio <= 20 for ratio in self.scales) or len(set(self.scales)) < len(self.scales):
-            raise ValueError(f"scales: expected different ratios from 0.05 to 20, got {list(self.scales)}")
+        if len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales: expected different ratios, got {list(self.scales)}")
         if self.max_memory is not None:
             bytes_of(self.max_memory)
 
@@ -179,12 +166,6 @@ def bytes_of(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*", text, re.IGNORECASE)
     if match is None or (match[3] and not match[2]):
         raise ValueError(f"max_memory: expected a number and a unit, such as 2GB, 500MB or 1.5GiB, got {text!r}")
-    count = int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
+    count = float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " ")
     at_least("max_memory", count, 1)
-    return count
-
-
-def at_least_each(name: str, values: tuple[int, ...] | None, least: int) -> None:
-    """The same for each of several values; None passes."""
-    if values is not None and min(values) < least:
-        raise ValueError(f"{name}: expected numbers of {least} or more, got {list(values)}")
+    return int(count)

@@ -138,7 +138,7 @@ def evaluation_recipe(request: Request, record: RunRecord) -> Recipe:
 
     The network is the run's: of what is asked for, only the sections run, data and eval, and a target, count.
     """
-    resolve(request.asked)  # a mistake in a section that is not read here is still a mistake
+    resolve(*request.layers)  # a mistake in a section that is not read here is still a mistake
     asked = {key: value for key, value in request.asked.items() if key in ("run", "data", "eval")}
     target = {"finetune": {"target": request.target}} if request.target else {}
     return with_paths(resolve(record.recipe, asked, target))

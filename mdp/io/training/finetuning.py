@@ -1,7 +1,7 @@
 """Fine-tuning: ordinary supervised training of a segmentor on the target, from any starting weights."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -143,8 +143,8 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
 
     The model's settings are those of the run that the weights come from.  Raises CheckpointError without any weights.
     """
-    asked = request.asked
-    target = str((asked.get("finetune") or {}).get("target", ""))
+    section = request.asked.get("finetune")
+    target = str(section.get("target", "")) if isinstance(section, Mapping) else ""  # anything else is refused below
     weights = None
     if request.init != "scratch":
         source = Path(request.init) if request.init else run_folder.newest(PRETRAIN)
@@ -158,7 +158,7 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
     if weights:
         record = read_record(weights)
         model = {"model": record.recipe["model"]} if record else {}
-    return with_paths(resolve(schedule_layer(target.partition(":")[0]), model, asked)), weights
+    return with_paths(resolve(schedule_layer(target.partition(":")[0]), model, *request.layers)), weights
 
 
 def _prepare(beginning: Beginning) -> Prepared:

@@ -149,9 +149,9 @@ def run_phase(phase: Phase, request: Request) -> Path:
         agree(world, plan.recipe, plan.pool.samples, plan.validation.samples if plan.validation else [])
         if start.opened and start.folder:
             same_labels(start.opened.record, plan.pool.union, start.folder)
-        prepared = phase.prepare(
-            Beginning(plan=plan, weights=weights, resumed=start.opened, device=device, world=world)
-        )
+        beginning = Beginning(plan=plan, weights=weights, resumed=start.opened, device=device, world=world)
+        with memory_in_one_line():
+            prepared = phase.prepare(beginning)
         checked = _check(plan, world, stop, request.quiet)
         # made last: a run that is refused leaves no folder
         folder = start.folder or Path(world.broadcast_main(lambda: str(fresh(phase.kind, plan, request, held))))

@@ -156,7 +156,7 @@ class Pretraining(TrainingRun):
 
 def pretrain_recipe(request: Request) -> Recipe:
     """The recipe that a `pretrain` command line resolves to."""
-    return with_paths(resolve(request.asked))
+    return with_paths(resolve(*request.layers))
 
 
 def pretrain_yaml(request: Request) -> str:

@@ -111,7 +111,7 @@ def resumed_recipe(request: Request, start: Start) -> Recipe:
     """
     assert start.opened
     own = start.opened.record.recipe
-    recipe = with_paths(resolve(own, request.asked))
+    recipe = with_paths(resolve(own, *request.layers))
     own = as_layer(resolve(own))  # settings that are newer than the run have their defaults
     changed = [key for key in changed_keys(own, as_layer(recipe)) if key not in MAY_CHANGE]
     if changed:
