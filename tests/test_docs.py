@@ -283,7 +283,7 @@ def test_fields_are_shown_with_the_comments_beside_them_those_of_a_base_first() 
     block = reference().fields_block(find_method("region_bank").Settings)
     assert block[1] == ".. code-block:: python"
     assert block[3].strip() == "temperature: Temperature = 0.07  # stated: 0.07 beats 0.3 and 0.5 (Table 2)"
-    assert any(line.strip().startswith("queue: int = 4096  # stated") for line in block)
+    assert any(line.strip().startswith("queue: Positive = 4096  # stated") for line in block)
     assert reference().fields_block(mdp.core.Segmentor) == []
 
 
