@@ -17,7 +17,7 @@ from mdp.core.networks.identify import Recognised, backbone_for, recognise
 from mdp.core.networks.transfer import Location, Match, locations, match_at
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable, shown
-from mdp.io.weights.reading import WeightsFile, read_file, skipped_line
+from mdp.io.weights.reading import WeightsFile, read_file, skipped_line, translated_line
 
 CLASSIFIER = "decode_head.conv_seg."
 _COUNTER = ".num_batches_tracked"  # BatchNorm's, which nothing here reads and old files lack: it counts for nothing
@@ -59,8 +59,8 @@ def take(
     judged = judge(file, own, parts, start, partial)
     if judged.problem:
         raise CheckpointError(f"{path}: {judged.problem} (`mdp inspect` lists all of it)")
-    skipped = [skipped_line(file)] if file.skipped else []
-    warnings = [f"note: {printable(path)}: {note}" for note in (*judged.notes, *skipped)]
+    beside = [line for line in (translated_line(file), skipped_line(file)) if line]
+    warnings = [f"note: {printable(path)}: {note}" for note in (*judged.notes, *beside)]
     return float32(judged.match.tensors), [_loaded(path, file, judged, own, parts), *warnings]
 
 
@@ -126,7 +126,9 @@ def _nowhere(file: WeightsFile, candidates: Sequence[Location], start: str) -> s
         where = ", ".join(_path(location.backbone) or "." for location in good[:3])
         return f"--init-from {printable(start)}: no backbone begins there; the best places are {where}"
     names = ", ".join(shown(name) for name in list(file.tensors)[:3])
-    return f"none of its tensors has a name of the network's backbone; it has {names}, ..."
+    named = f"; it is {file.translated}" if file.translated else ""
+    named += f": set model.backbone={file.backbone}" if file.backbone else ""
+    return f"none of its tensors has a name of the network's backbone; it has {names}, ...{named}"
 
 
 def _tie(file: WeightsFile, candidates: Sequence[Location], own: Mapping[str, Tensor]) -> str:
@@ -199,7 +201,9 @@ def _absent(names: Sequence[str]) -> str:
 
 
 def _other_network(file: WeightsFile, own: Mapping[str, Tensor]) -> str:
-    """The settings to change, where the file is a ResNet that is not the network's."""
+    """The settings to change, where the file is a network that is known and not this one."""
+    if file.backbone:
+        return f"; the file has {file.translated}: set model.backbone={file.backbone}"
     theirs, ours = recognise(file.tensors), recognise(own)
     if theirs is None or ours is None or theirs == ours:
         return ""

@@ -17,7 +17,7 @@ from mdp.io.files.reading import printable
 from mdp.io.recipe.layers import Layer, merge, resolve
 from mdp.io.run.folder import checkpoint_of
 from mdp.io.weights.init import Judged, dictionary_and_prefix, float32, in_words, judge, listed, part_of, unused_groups
-from mdp.io.weights.reading import WeightsFile, read_file, skipped_line
+from mdp.io.weights.reading import WeightsFile, read_file, skipped_line, translated_line
 
 _MARKS = (  # what lies beside the backbone, and who names it so
     ("decode_head", "MMSegmentation's or mdp's network"),
@@ -55,7 +55,8 @@ def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
         "others": list(file.others),
         "skipped": dict(file.skipped),
         "skipped_line": skipped_line(file),
-        "holds": in_words(holds) if holds else None,
+        "holds": in_words(holds) if holds else file.translated or None,
+        "translated": translated_line(file),
         "network": {"backbone": model.backbone, "width": model.width, "channels": model.channels, "source": source},
         "kind": file.run.kind if file.run else None,
         **_taken(file, judged),
@@ -77,7 +78,8 @@ def _model(file: WeightsFile, holds: Recognised | None, asked: Layer) -> tuple[N
     if "backbone" in (asked.get("model") or {}):
         return named, "as asked for"
     if holds is None:
-        return named, "the default: the file holds no ResNet; --backbone NAME chooses"
+        advice = f"--backbone {file.backbone} is like it" if file.backbone else "--backbone NAME chooses"
+        return named, f"the default: the file holds no ResNet; {advice}"
     name = backbone_for(holds)
     if not name:
         return named, "the default: no network here is like the file's; --backbone NAME chooses"
@@ -133,7 +135,12 @@ def inspection(report: Mapping[str, Any]) -> str:
         *_location_lines(report),
         f"network  {network['backbone']} of width {network['width']}: {network['source']}",
     ]
-    end = [*(f"note: {note}" for note in report["notes"]), *_not_finite(report["not_finite"]), _verdict(report)]
+    translated = [report["translated"]] if report["translated"] else []
+    end = [
+        *(f"note: {note}" for note in (*report["notes"], *translated)),
+        *_not_finite(report["not_finite"]),
+        _verdict(report),
+    ]
     if report["kind"]:
         end.append(f"its run, step and classes: mdp checkpoint show {report['path']}")
     return "\n".join([*about, "", *_table(report["parts"]), *_name_lines(report), "", *end])

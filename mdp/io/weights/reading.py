@@ -22,6 +22,7 @@ from mdp.io.run.record import RunRecord, record_of
 from mdp.io.run.restore import section
 from mdp.io.weights.pickle_parts import Name, PickledTensor, Unknown
 from mdp.io.weights.pickled_file import read_pickled, tensors_of
+from mdp.io.weights.transformers_names import from_transformers
 
 # what is raised for damaged files
 _UNREADABLE = (RuntimeError, AssertionError, EOFError, ValueError, LookupError, TypeError, AttributeError, MemoryError)
@@ -41,6 +42,8 @@ class WeightsFile(NamedTuple):
     tables: tuple[str, ...]  # the paths of dictionaries that hold tensors themselves, without the outermost
     others: dict[str, Any]  # by their path: what is no tensor
     skipped: tuple[tuple[str, int], ...] = ()  # classes of the objects that were left out, and how many of each
+    translated: str = ""  # what the network is where its names were another library's, in words
+    backbone: str = ""  # and which `model.backbone` has its shapes; "" where none is known
 
 
 def read_file(path: Path) -> WeightsFile:
@@ -50,19 +53,33 @@ def read_file(path: Path) -> WeightsFile:
     Raises CheckpointError naming the file.
     """
     if _pickled(path):
-        return _foreign(path)
+        return _renamed(_foreign(path))
     if read_header(path).texts.get("format") != "mdp":
         tensors, texts = read_tensors(path)
-        return WeightsFile(tensors, None, "safetensors", (), dict(texts))
+        return _renamed(WeightsFile(tensors, None, "safetensors", (), dict(texts)))
     whole = open_run(path)
     part = trained_part(path, whole.record)
     return WeightsFile(section(whole.tensors, part), whole.record, f"{whole.record.kind} checkpoint of mdp", (), {})
+
+
+def _renamed(file: WeightsFile) -> WeightsFile:
+    """The file with the names that backbones here have, where it has those of Hugging Face's transformers."""
+    found = from_transformers(file.tensors)
+    if found is None:
+        return file
+    return file._replace(tensors=found.weights, translated=found.words, backbone=found.backbone)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], RunRecord | None]:
     """The tensors of a file by their paths, and the record of the run that wrote it (None for foreign files)."""
     file = read_file(path)
     return file.tensors, file.run
+
+
+def translated_line(file: WeightsFile) -> str:
+    """Whose names were read as whose; "" where they were taken as they are."""
+    whose = "torchvision's" if file.translated.endswith("ResNet") else "timm's"
+    return f"its names are those of {file.translated}; they are read as {whose}" if file.translated else ""
 
 
 def skipped_line(file: WeightsFile) -> str:
