@@ -78,7 +78,7 @@ def test_the_example_in_the_documentation_is_a_valid_description(tmp_path: Path)
     text = (mdp.io.datasets.own.__doc__ or "").split("\n\n")[1]
     dataset = load(str(own_yaml(tmp_path, text)))
     assert dataset.labels.classes == ("road", "vehicle", "tree")
-    assert dataset.splits == {"train": None, "val": None, "test": None, "all": 1200}
+    assert dataset.splits == {"train": None, "val": None, "test": None, "night": None, "all": 1200}
 
 
 def test_values_colours_and_ignored_classes_may_stand_side_by_side(tmp_path: Path) -> None:
@@ -145,13 +145,17 @@ def test_with_root_the_files_lie_under_the_root_and_without_beside_the_yaml(tmp_
         ["a.jpg", "b.v2.jpg"],
         ["images/a.jpg", "images/b.v2.jpg"],
         ["images/a.jpg labels/a.png", "images/b.v2.jpg\tlabels/b.v2.png"],
-        ["/somewhere/else/a.jpg", "b.v2"],
+        ["/somewhere/else/site/images/a.jpg", "./images/b.v2"],  # of another machine, down from the dataset's folder
+        ["site/images/a", "b.v2"],
     ],
 )
 def test_a_list_may_hold_ids_names_paths_or_pairs(tmp_path: Path, entries: list[str]) -> None:
-    flat_tree(tmp_path, ["a", "b.v2", "c"])
-    lines(tmp_path / "some.txt", entries)
-    assert opened(tmp_path, MINIMAL.replace("labels: labels", "labels: labels, list: some.txt")) == ["a", "b.v2"]
+    flat_tree(tmp_path / "site", ["a", "b.v2", "c"])
+    lines(tmp_path / "site" / "some.txt", entries)
+    assert opened(tmp_path / "site", MINIMAL.replace("labels: labels", "labels: labels, list: some.txt")) == [
+        "a",
+        "b.v2",
+    ]
 
 
 def test_a_list_from_windows_is_read(tmp_path: Path) -> None:
@@ -201,7 +205,7 @@ def test_the_terms_of_a_dataset_are_those_its_file_states(tmp_path: Path) -> Non
     ("text", "says"),
     [
         (MINIMAL + "ignore_indx: 3\n", "unknown key ignore_indx; did you mean 'ignore_index'"),
-        (MINIMAL.replace("images: images", "image: images"), "splits.train.image; did you mean 'images'"),
+        (MINIMAL.replace("images: images", "imags: images"), "splits.train.imags; did you mean 'images'"),
         (MINIMAL.replace("0: road", "0: {name: road, value: [3]}"), "classes.0.value; did you mean 'values'"),
         (MINIMAL.replace("name: site\n", "name: two words\n"), "name: expected a word"),
         (MINIMAL.replace("name: site\n", "name: ../up\n"), "name: expected a word"),
@@ -233,7 +237,7 @@ def test_the_terms_of_a_dataset_are_those_its_file_states(tmp_path: Path) -> Non
         ),
         (UNLABELLED.replace("images: photos", "list: some.txt"), "a split is {images: FOLDER}; got list"),
         (UNLABELLED.replace("images: photos", "count: 3"), "a split is {images: FOLDER}; got count"),
-        (UNLABELLED.replace("photos", "photos, image: photos"), "splits.train.image; did you mean 'images'"),
+        (UNLABELLED.replace("photos", "photos, imags: photos"), "splits.train.imags; did you mean 'images'"),
         (UNLABELLED.replace("photos", "3"), "splits.train.images: expected text, got 3"),
         (MINIMAL + "terms: 4\n", "terms: expected the licence in a sentence"),
         ("name: site\n", "splits: expected"),

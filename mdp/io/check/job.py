@@ -19,9 +19,11 @@ from mdp.io.check.scan import check_samples
 from mdp.io.data.selection import named
 from mdp.io.datasets._dataset import Absent, Dataset, open_split
 from mdp.io.errors import DatasetError, MdpError, RecipeError
-from mdp.io.files.reading import Stamp
+from mdp.io.files.reading import Stamp, printable
 from mdp.io.journal.counter import Counter
 from mdp.io.processes.signals import stop_on_signals
+
+_LISTED = 10  # files named for what is left out
 
 # Before training
 
@@ -128,6 +130,7 @@ def run_check(names: Sequence[str], root: Path, workers: int | None, images: int
             report = judge(dataset, chosen, observations, role, role == "train")
             if every and not generated(samples):
                 remember(cache, key_of((dataset, samples, role), stamps), report, samples, stamps, observations)
+            report = _with_left_out(report, dataset, root, split)
             reports.append(_in_full(report, dataset, split, count, every))
             prints.append(prints_of(chosen, observations))
     return with_leaks(reports, prints, roles)
@@ -163,6 +166,18 @@ def _not_opened(dataset: Dataset, root: Path, split: str, role: str, error: Data
     text = "; ".join(filter(None, (str(error), edition)))
     wrong = role == "train" or not isinstance(error, Absent)
     return Report(dataset=dataset.name, split=split, images=0, problems=(Problem("missing", wrong, text),))
+
+
+def _with_left_out(report: Report, dataset: Dataset, root: Path, split: str) -> Report:
+    """The report with a warning for each kind of file in the split's folders that is in no sample."""
+    kinds = dataset.left_out(root, split) if dataset.left_out else []
+    problems = [
+        Problem(
+            "left_out", False, f"left out: {len(files):,} {kind}", len(files), tuple(map(printable, files[:_LISTED]))
+        )
+        for kind, files in kinds
+    ]
+    return replace(report, problems=(*report.problems, *problems))
 
 
 def _in_full(report: Report, dataset: Dataset, split: str, count: int, every: bool) -> Report:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # facts about datasets need neither NumPy nor torch
 
     from mdp.core.labels import LabelUnion
 
+LeftOut: TypeAlias = tuple[str, list[str]]  # files of one kind that are in no sample: the kind in words, their paths
 Pair: TypeAlias = "tuple[NDArray[np.uint8], NDArray[np.integer]]"  # photo (H, W, 3), raw label values (H, W)
 
 
@@ -50,6 +51,7 @@ class Dataset:
     read: Callable[[Sample], Pair]
     terms: str = ""  # licence of photos and labels as their makers state it; "" where nothing is known
     detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
+    left_out: Callable[[Path, str], list[LeftOut]] | None = None  # files of a split's folders that are in no sample
     schedule: Mapping[str, Any] = field(default_factory=dict)  # published, for fine-tuning: settings by section
     mistakes: Mistakes = field(default_factory=Mistakes)
 
@@ -111,7 +113,8 @@ def open_split(dataset: Dataset, root: Path, split: str) -> tuple[list[Sample], 
         raise DatasetError(f"{dataset.name}: split {split} is empty under {root}; {dataset.home}")
     official = dataset.splits[split]
     count = f"{len(samples):,} images" if official is None else f"{len(samples):,} of {official:,} images"
-    detail = f" ({dataset.detail(samples)})" if dataset.detail else ""
+    remark = dataset.detail(samples) if dataset.detail else ""
+    detail = f" ({remark})" if remark else ""
     return samples, f"{dataset.name} {split}: {count}{detail}"
 
 

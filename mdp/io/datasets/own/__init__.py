@@ -5,7 +5,8 @@ root: site_a                 # optional: under --root; without it paths are rela
 splits:
   train: {images: images/train, labels: labels/train}
   val:   {images: images/val, labels: labels/val, label: "{stem}_gt.png"}
-  test:  {images: images, labels: labels, list: test.txt}   # a line each: id, image path, or "image labels"
+  test:  {images: images, labels: labels, list: test.csv}   # a line each: id, image, or image,label
+  night: {images: rgb, labels: gt, image: "{id}_rgb.png", label: "{id}_gt.png"}   # templates on both sides
   all:   {images: photos, labels: masks, count: 1200}       # optional: how many images there should be
 ignore_index: 255
 ignore: [0, "#000000"]       # raw values, or colours, that are never a class, even if named below
@@ -20,6 +21,9 @@ Without `classes` and `labels` it is unlabelled photos, all those below the fold
 labels.  A plain folder is the same: `--datasets photos/`.  Every folder may be a zip archive, or lie in one:
 `images: photos.zip/train`.
 
+A label map lies in the same folder below `labels` as its photo below `images`, at any depth, and has its stem or what
+the templates make of it (`templates.py`; lists: `list_lines.py`).
+
 Every path, in the YAML file and in lists, stays inside the dataset's folder, and so does every symbolic link on the
 way; a dataset whose files lie elsewhere says `outside: true`.  Paths are written with `/`.
 """
@@ -29,11 +33,12 @@ import re
 from functools import partial
 from pathlib import Path
 
-from mdp.io.datasets._dataset import Absent, Dataset, Sample
+from mdp.io.datasets._dataset import Absent, Dataset, LeftOut, Sample
 from mdp.io.datasets.own import reading
 from mdp.io.datasets.own.description import Description, describe
 from mdp.io.datasets.own.place import Place
-from mdp.io.datasets.own.sources.unlabelled import photos_below
+from mdp.io.datasets.own.sources.unlabelled import label_maps_among, label_maps_left, photos_below
+from mdp.io.errors import MdpError
 from mdp.io.files.reading import is_dir
 from mdp.label_space import LabelSpace
 
@@ -55,22 +60,42 @@ def load_own(path: Path) -> Dataset:
         home=described.home,
         source=str(described.path),
         samples=partial(_samples, described=described),
+        left_out=partial(_left_out, described=described),
         read=partial(reading.read, colors=described.colors, drawing=described.drawing)
         if described.labelled
         else reading.read_unlabelled,
         terms=described.terms,
+        detail=None if described.labelled else label_maps_left,
     )
 
 
 def _samples(root: Path, split: str, *, described: Description) -> list[Sample]:
+    return described.splits[split].source.samples(_place(root, split, described))
+
+
+def _left_out(root: Path, split: str, *, described: Description) -> list[LeftOut]:
+    """What lies in a split's folders and is in no split's samples."""
+    used: set[str] = set()
+    for other in described.splits:
+        try:
+            samples = _samples(root, other, described=described)
+        except MdpError:
+            continue  # whoever opens that split is told
+        used |= {path for sample in samples for path in (sample.image, sample.labels)}
+    return described.splits[split].source.left_out(_place(root, split, described), used)
+
+
+def _place(root: Path, split: str, described: Description) -> Place:
+    """Where the files of a split lie.  Raises Absent where the dataset's folder is missing."""
     name, yaml, home = described.name, described.path, described.home
     folder = yaml.parent if described.root is None else root / described.root
     if not is_dir(folder):
         hint = "" if described.root is None else f" ({yaml.name} says root: {described.root}, under --root {root})"
         raise Absent(f"{name}: the folder {folder} is missing{hint}; {home}")
     border = os.sep if described.outside else os.path.realpath(folder)
-    place = Place(name, folder, border, described.outside, f"{yaml}: splits.{split}", home)
-    return described.splits[split].source.samples(place)
+    paths = [other.source.paths for key, other in described.splits.items() if key != split]
+    others = frozenset(folder / text for made in paths for key in ("images", "labels") if (text := made.get(key)))
+    return Place(name, folder, border, described.outside, f"{yaml}: splits.{split}", home, others)
 
 
 def load_folder(folder: Path) -> Dataset:
@@ -88,5 +113,7 @@ def load_folder(folder: Path) -> Dataset:
         source=str(folder),
         # whoever names a folder means what it shows: links are followed wherever they lead
         samples=lambda root, split: photos_below(name, folder, os.sep),
+        left_out=lambda root, split: label_maps_among(folder, os.sep),
         read=reading.read_unlabelled,
+        detail=label_maps_left,
     )

@@ -14,6 +14,13 @@ def refuse_ways_out(texts: Mapping[str, str | None], path: Path) -> None:
             refuse_way_out(text, f"{path}: {where}")
 
 
+def leads_out(text: str) -> bool:
+    """Whether a path, as it is written, leads out of the folder it starts from, or is one of Windows."""
+    return (
+        "\\" in text or bool(PureWindowsPath(text).drive) or text.startswith("/") or ".." in PurePosixPath(text).parts
+    )
+
+
 def refuse_way_out(text: str, where: str) -> None:
     if "\\" in text or PureWindowsPath(text).drive:
         raise DatasetError(

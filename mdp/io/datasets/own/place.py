@@ -1,10 +1,10 @@
 """Where a split's files lie, and what finds them: the Protocol of the files in `sources`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from mdp.io.datasets._dataset import Sample
+from mdp.io.datasets._dataset import LeftOut, Sample
 
 
 class Place(NamedTuple):
@@ -16,6 +16,7 @@ class Place(NamedTuple):
     outside: bool  # whether paths may lead out of the folder
     where: str  # FILE.yaml: splits.KEY
     home: str  # where to get the data
+    others: frozenset[Path] = frozenset()  # folders of other splits, which are not looked into from above
 
 
 class Source(Protocol):
@@ -27,6 +28,9 @@ class Source(Protocol):
 
     def samples(self, place: Place) -> list[Sample]:
         """The split's images.  Raises DatasetError naming what is missing, with file and line where there is one."""
+
+    def left_out(self, place: Place, used: Collection[str]) -> list[LeftOut]:
+        """What lies in its folders and is in no sample, of whatever split: each kind in words, and the files."""
 
 
 class SourceModule(Protocol):

@@ -1,6 +1,6 @@
 """Photos with the annotations of a tool: COCO's JSON, or a folder of LabelMe's JSON or Label Studio's masks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -8,10 +8,11 @@ from mdp.io.annotations import label_studio
 from mdp.io.annotations.drawing import COCO, LABEL_STUDIO, LABELME
 from mdp.io.annotations.labelme import photo_name
 from mdp.io.annotations.marks import Annotated, Format
-from mdp.io.datasets._dataset import Absent, Sample
+from mdp.io.datasets._dataset import Absent, LeftOut, Sample
 from mdp.io.datasets._layouts import contents, names_of, refuse_controls
 from mdp.io.datasets.own import borders
 from mdp.io.datasets.own.endings import PHOTOS
+from mdp.io.datasets.own.folders import Files
 from mdp.io.datasets.own.place import Place
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import is_dir, is_file, printable, shown
@@ -45,6 +46,13 @@ class Annotations:
         borders.refuse_strays([(file, where) for file in files] + [(image, "") for image in images], place.border)
         pairs = zip(images, annotated, strict=True)
         return [Sample(str(image), entry.labels, place.dataset) for image, entry in pairs]
+
+    def left_out(self, place: Place, used: Collection[str]) -> list[LeftOut]:
+        """Photos that the annotations do not name."""
+        folder = place.folder / self.images
+        files = [str(folder / path) for path in Files(place.border).below(folder, PHOTOS, place.others)]
+        rest = [path for path in files if path not in used]
+        return [("photos that the annotations do not name", rest)] if rest else []
 
 
 def source(split: Mapping[str, str], where: str) -> Annotations:

@@ -1,82 +1,65 @@
-"""A folder of photos and a folder of label maps, matched by their stems or by a template."""
+"""A folder of photos and a folder of label maps, at any depth, matched by their names or by templates."""
 
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from mdp.io.datasets._dataset import Sample
-from mdp.io.datasets._layouts import files_in, paired
+from mdp.io.datasets._dataset import LeftOut, Sample
+from mdp.io.datasets._layouts import paired
 from mdp.io.datasets.own import borders
-from mdp.io.datasets.own.endings import LABELS, PHOTOS
+from mdp.io.datasets.own.folders import Files
+from mdp.io.datasets.own.matching import Folders, find, hint
 from mdp.io.datasets.own.place import Place
-from mdp.io.errors import DatasetError, RecipeError
-from mdp.io.files.reading import printable, shown
+from mdp.io.datasets.own.templates import template
+from mdp.io.errors import RecipeError
 
-KEYS = ("label", "labels")
+KEYS = ("image", "label", "labels")
 
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """Every photo of a folder with the label map of its name."""
+    """Every photo below a folder with the label map of its name."""
 
-    images: str
-    labels: str
-    label: str | None  # template of a label file's name, with {stem}; None: the image's stem, any suffix
+    folders: Folders
 
     @property
     def paths(self) -> Mapping[str, str | None]:
-        """Both folders and the template."""
-        return {"images": self.images, "labels": self.labels, "label": self.label}
+        """Both folders and the templates."""
+        templates = {"image": self.folders.image, "label": self.folders.label}
+        texts = {key: made.text for key, made in templates.items() if made}
+        return {"images": self.folders.images, "labels": self.folders.labels, **texts}
 
     def samples(self, place: Place) -> list[Sample]:
-        """The photos and their label maps, sorted."""
-        photos, labels = photos_of(place.folder, self), label_maps_of(place.folder, self)
-        pairs = [(photo, label_map_of(photo, place.folder, self, labels)) for photo in photos.values()]
+        """The photos and their label maps, sorted.  Raises DatasetError where photos have none."""
+        found = find(self.folders, place, Files(place.border))
+        pairs = [(place.folder / self.folders.images / photo, label) for photo, label in found.pairs.items()]
         borders.refuse_strays([(path, "") for pair in pairs for path in pair], place.border)
-        return paired(place.dataset, pairs, place.home)
+        return paired(place.dataset, pairs, hint(self.folders, found) + place.home)
+
+    def left_out(self, place: Place, used: Collection[str]) -> list[LeftOut]:
+        """Label maps without photo, and photos that the template does not fit."""
+        found = find(self.folders, place, Files(place.border))
+        rest = [str(path) for path in found.labels if str(path) not in used]
+        unfit = [path for path in found.unfit if path not in used]
+        kinds = [("label maps without photo", rest), ("photos that do not fit the template `image`", unfit)]
+        return [(kind, files) for kind, files in kinds if files]
 
 
 def source(split: Mapping[str, str], where: str) -> LabelFiles:
-    """The folders that a split names."""
-    label = split.get("label")
-    if label is not None and "{stem}" not in label:
-        raise RecipeError(f'{where}.label: expected a template such as "{{stem}}_gt.png", got {shown(label)}')
-    return LabelFiles(split.get("images", "."), split.get("labels", "."), label)
+    """The folders and templates that a split names."""
+    return LabelFiles(folders_of(split, where))
 
 
-def photos_of(base: Path, entry: LabelFiles) -> dict[str, Path]:
-    """The photos of a split by stem.  Raises DatasetError when two share one."""
-    photos = by_stem(files_in(base / entry.images, *PHOTOS))
-    if entry.label is None or base / entry.images != base / entry.labels:
-        return photos
-    # photos and label maps lie in one folder: what is the label map of another is no photo
-    labels = {entry.label.replace("{stem}", stem) for stem in photos}
-    return {stem: path for stem, path in photos.items() if path.name not in labels}
+def folders_of(split: Mapping[str, str], where: str) -> Folders:
+    """The folders and templates that a split names.
 
-
-def label_maps_of(base: Path, entry: LabelFiles) -> dict[str, Path]:
-    """Label files by stem, where no template names them."""
-    return {} if entry.label is not None else by_stem(files_in(base / entry.labels, *LABELS))
-
-
-def label_map_of(photo: Path, base: Path, entry: LabelFiles, labels: Mapping[str, Path]) -> Path:
-    if entry.label is not None:
-        return base / entry.labels / entry.label.replace("{stem}", photo.stem)
-    return labels.get(plain(photo.stem), base / entry.labels / f"{photo.stem}.png")
-
-
-def by_stem(paths: Sequence[Path]) -> dict[str, Path]:
-    """Raises DatasetError when two files share a stem: there is no telling which one is meant."""
-    stems: dict[str, Path] = {}
-    for path in paths:
-        stem = plain(path.stem)
-        if stem in stems:
-            raise DatasetError(f"{printable(path)} and {printable(stems[stem].name)} share a stem; remove one of them")
-        stems[stem] = path
-    return stems
-
-
-def plain(stem: str) -> str:
-    """One spelling of accented letters: macOS writes them decomposed, lists have them composed."""
-    return unicodedata.normalize("NFC", stem)
+    Raises RecipeError, `where` before it, for a template that names no label map.
+    """
+    image, label = (template(split[key], f"{where}.{key}") if key in split else None for key in ("image", "label"))
+    known = sorted(image.fields) if image else ["id", "stem"]
+    unknown = sorted(label.fields - set(known)) if label else []
+    if unknown:
+        source_of = "is not in the template `image`" if image else "stands for nothing without a template `image`"
+        raise RecipeError(f"{where}.label: {{{unknown[0]}}} {source_of}; there is {{{'}, {'.join(known)}}}")
+    if image and not label and len(known) > 1:
+        raise RecipeError(f"{where}.label: expected a template beside `image`, which has {{{'}, {'.join(known)}}}")
+    return Folders(split.get("images", "."), split.get("labels", "."), image, label)
