@@ -4,7 +4,9 @@ import contextlib
 import os
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from mdp.core.labels import IGNORE
 from mdp.io.errors import DatasetError
 from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.images import overlay, write_labels, write_rgb
-from mdp.io.files.label_maps import read_labels
-from mdp.io.files.photos import read_orientation, read_rgb
+from mdp.io.files.label_maps import LabelRule, UnknownColors, read_labels
+from mdp.io.files.photos import PhotoRule, read_orientation, read_rgb
+from tests.tiffs import tiff
 from tests.trees import grey, labels_array, palette, photo
 
 VALUES = np.array([[0, 1, 2, 3], [3, 2, 1, 0]], dtype=np.uint8)
@@ -122,17 +125,125 @@ def test_a_jpeg_label_map_is_refused_as_lossy_whatever_its_name(tmp_path: Path) 
     assert "lossy" in refusal(renamed)
 
 
-@pytest.mark.parametrize("tag", [(262, 0), (274, 6)])
-def test_a_tiff_whose_numbers_would_be_changed_on_reading_is_refused(tmp_path: Path, tag: tuple[int, int]) -> None:
-    path = tmp_path / "labels.tif"
-    Image.fromarray(VALUES).save(path, tiffinfo={tag[0]: tag[1]})
-    if tag[0] == 274:
-        refusal(path)
-    else:
-        data = path.read_bytes()
-        entry = data.index(struct.pack("<HHI", 262, 3, 1))
-        path.write_bytes(data[: entry + 8] + struct.pack("<I", 0) + data[entry + 12 :])
-        assert "black as 0" in refusal(path)
+def test_a_turned_tiff_is_refused(tmp_path: Path) -> None:
+    for values in (VALUES, VALUES.astype(np.int32)):
+        assert "orientation" in refusal(tiff(tmp_path / "labels.tif", values, tags={274: (6,)}))
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"])
+@pytest.mark.parametrize(
+    "way",
+    [{}, {"big": True}, {"order": ">"}, {"tile": 16}, {"deflate": True, "predictor": 2}, {"photometric": 0}],
+    ids=str,
+)
+def test_a_tiff_of_whole_numbers_gives_those_that_were_stored(tmp_path: Path, kind: str, way: dict[str, Any]) -> None:
+    values = labels_array([0, 1, 2, 100], 0)
+    assert np.array_equal(read_labels(str(tiff(tmp_path / "labels.tif", values.astype(kind), **way))), values)
+
+
+def test_numbers_that_are_no_raw_values_are_read_where_something_stands_for_them(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "labels.tif", np.array([[-1, 0, 70000], [7, -1, 9]], dtype=np.int32))
+    message = refusal(path)
+    assert "-1 (2 pixels), 70000 (1 pixels)" in message
+    assert "ignore: [-1, 70000]" in message
+    rule = LabelRule(others={-1: 500, 70000: 501})
+    assert read_labels(str(path), rule=rule).tolist() == [[500, 0, 501], [7, 500, 9]]
+    assert "ignore: [-1]" in refusal(path, partial(read_labels, rule=LabelRule(others={70000: 501})))
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan"), float("inf")])
+def test_floats_that_are_no_whole_numbers_are_refused_with_how_many_there_are(tmp_path: Path, value: float) -> None:
+    path = tiff(tmp_path / "labels.tif", np.array([[0, value, 1], [2, 2, value]], dtype=np.float32))
+    assert f"2 of 6 pixels are no whole number, such as {value:g};" in refusal(path)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "u1", "i2", ">u4", "f8"])
+def test_a_numpy_array_is_read_in_either_order_and_what_is_no_label_map_is_refused(tmp_path: Path, dtype: str) -> None:
+    values = (labels_array([0, 1], 0) > 0).astype(dtype)
+    for name, array in (("c", values), ("f", np.asfortranarray(values)), ("one", values[None])):
+        np.save(tmp_path / f"{name}.npy", array)
+        assert np.array_equal(read_labels(str(tmp_path / f"{name}.npy")), values)
+    np.save(tmp_path / "cube.npy", np.stack([values, values]))
+    assert "(2, 64, 96)" in refusal(tmp_path / "cube.npy")
+    np.save(tmp_path / "pickle.npy", np.array([[print]], dtype=object), allow_pickle=True)
+    assert "object" in refusal(tmp_path / "pickle.npy")
+    data = (tmp_path / "c.npy").read_bytes()
+    for cut in (4, 40, 200, len(data) - 1):
+        (tmp_path / "cut.npy").write_bytes(data[:cut])
+        refusal(tmp_path / "cut.npy")
+
+
+def test_a_gif_means_the_grey_of_its_palette_and_one_in_colour_needs_a_table(tmp_path: Path) -> None:
+    values = np.where(labels_array([0, 1], 0) > 0, np.uint8(255), np.uint8(0))
+    Image.fromarray(values).save(tmp_path / "grey.gif")
+    assert np.array_equal(read_labels(str(tmp_path / "grey.gif")), values)
+    colored = np.zeros((*values.shape, 3), dtype=np.uint8)
+    colored[values > 0] = (200, 10, 0)
+    Image.fromarray(colored).quantize(2).save(tmp_path / "colored.gif")
+    assert 'colors: ["#c80a00"]' in refusal(tmp_path / "colored.gif")
+    read = read_labels(str(tmp_path / "colored.gif"), {(200, 10, 0): 7, (0, 0, 0): 3})
+    assert np.array_equal(read, np.where(values > 0, 7, 3))
+
+
+def test_the_colours_of_a_palette_count_where_colours_are_declared_whatever_their_numbers(tmp_path: Path) -> None:
+    table, colors = {(0, 0, 0): 60000, (0, 128, 0): 60001, (128, 0, 0): 60002}, [(0, 0, 0), (0, 128, 0), (128, 0, 0)]
+    truth = labels_array([0, 1, 2], 0)
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        image = Image.fromarray(np.argsort(order).astype(np.uint8)[truth])
+        image.putpalette([channel for number in order for channel in colors[number]])
+        image.save(tmp_path / "labels.png")
+        assert np.array_equal(read_labels(str(tmp_path / "labels.png"), table), truth.astype(np.uint16) + 60000)
+        values_too = LabelRule(colors={(9, 9, 9): 60000}, indices=True)  # other classes are named by value
+        assert np.array_equal(read_labels(str(tmp_path / "labels.png"), rule=values_too), np.argsort(order)[truth])
+        assert "3 colours are in no class" in refusal(
+            tmp_path / "labels.png", partial(read_labels, rule=values_too._replace(indices=False))
+        )
+
+
+def test_a_jpeg_is_read_where_classes_are_ranges_of_values(tmp_path: Path) -> None:
+    values = np.where(labels_array([0, 1], 0) > 0, np.uint8(255), np.uint8(0))
+    path = grey(tmp_path / "labels.jpg", values)
+    assert "values: 128-255" in refusal(path)
+    read = partial(read_labels, rule=LabelRule(lossy=True))
+    assert np.array_equal(read(str(path)) >= 128, values >= 128)
+    Image.fromarray(values).convert("RGB").save(path)
+    assert np.array_equal(read(str(path)) >= 128, values >= 128)
+    photo(path, 0)
+    assert "in colour" in refusal(path, read)
+
+
+# Edges
+
+
+def soft(width: int = 60) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Three fields of colour drawn smooth (40, 60, 3), and the class of each pixel before that."""
+    colors = np.array([(127, 0, 0), (255, 255, 0), (0, 0, 255)], dtype=np.uint8)
+    y, x = np.mgrid[: 40 * 4, : width * 4]
+    truth = np.where((y - 80) ** 2 + (x - 2 * width) ** 2 < 60**2, 1, np.where(x > 2.6 * width, 2, 0))
+    fine = Image.fromarray(colors[truth])
+    return np.array(fine.resize((width, 40), Image.Resampling.BOX)), truth[2::4, 2::4].astype(np.uint8)
+
+
+def test_colours_between_those_of_classes_are_named_as_edges_and_no_class_is_advised(tmp_path: Path) -> None:
+    rgb, truth = soft()
+    table = {(127, 0, 0): 0, (255, 255, 0): 1, (0, 0, 255): 2}
+    path = grey(tmp_path / "labels.png", rgb)
+    declared = (rgb[:, :, None] == np.array(list(table))).all(-1).any(-1)
+    with pytest.raises(UnknownColors, match="edges: nearest") as caught:
+        read_labels(str(path), table)
+    assert "class_" not in str(caught.value)
+    assert caught.value.edges[1] == np.count_nonzero(~declared)
+    assert f"{np.count_nonzero(~declared) / declared.size:.2%} of the pixels" in str(caught.value)
+    ignore = read_labels(str(path), table, LabelRule(edges="ignore", ignored=9))
+    assert np.array_equal(ignore, np.where(declared, truth, 9))
+    nearest = read_labels(str(path), table, LabelRule(edges="nearest", ignored=9))
+    assert np.array_equal(nearest[declared], truth[declared])
+    assert np.mean(nearest == truth) > 0.99
+    rgb[5:15, 5:15] = (1, 2, 3)  # an area of a colour of its own is a class that was forgotten
+    with pytest.raises(UnknownColors) as caught:
+        read_labels(str(grey(path, rgb)), table)
+    assert str(caught.value).count("class_") == 1
+    assert "#010203" in str(caught.value)
 
 
 # Damage
@@ -253,7 +364,65 @@ def test_a_transparent_palette_gives_its_colours_without_a_warning(tmp_path: Pat
 
 def test_a_16_bit_grey_photo_is_refused_since_its_white_is_unknown(tmp_path: Path) -> None:
     path = grey(tmp_path / "photo.png", np.array([[0, 4095]], dtype=np.uint16))
-    assert "8 bits" in refusal(path, read_rgb)
+    assert "values 0..4095" in refusal(path, read_rgb)
+
+
+@pytest.mark.parametrize("kind", ["u2", "i2", "u4", "f4", "f8"])
+@pytest.mark.parametrize("way", [{}, {"order": ">"}, {"planes": True}, {"tile": 16, "deflate": True}], ids=str)
+def test_many_bands_of_many_bits_are_refused_with_their_range_and_read_by_a_rule(
+    tmp_path: Path, kind: str, way: dict[str, Any]
+) -> None:
+    values = np.random.default_rng(0).integers(12, 2988, (20, 30, 5)).astype(kind)
+    values[0, 0], values[0, 1] = 12, 2987
+    path = tiff(tmp_path / "photo.tif", values, **way)
+    message = refusal(path, read_rgb)
+    assert "5 bands" in message
+    assert "image: {range: [12, 2987], bands: [3, 2, 1]}" in message
+    rgb = read_rgb(str(path), PhotoRule((0, 2000), (4, 2, 1)))
+    wanted = np.rint(np.clip(values[..., [3, 1, 0]].astype(float), 0, 2000) / 2000 * 255)
+    assert np.array_equal(rgb, wanted)
+    assert rgb.dtype == np.uint8
+    assert "5 bands, where image.bands names [7, 2, 1]" in refusal(
+        path, partial(read_rgb, rule=PhotoRule((0, 2000), (7, 2, 1)))
+    )
+
+
+def test_bands_of_8_bits_need_no_range_and_rgb_of_16_bits_no_bands(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 8), dtype=np.uint8)
+    path = tiff(tmp_path / "bands.tif", values)
+    assert "`image: {bands: [3, 2, 1]}`" in refusal(path, read_rgb)
+    assert np.array_equal(read_rgb(str(path), PhotoRule(bands=(8, 1, 2))), values[..., [7, 0, 1]])
+    assert np.array_equal(read_rgb(str(path), PhotoRule(bands=(5,))), values[..., [4, 4, 4]])
+    deep = (values[..., :3].astype(np.uint16) * 10).copy()
+    for planes in (False, True):
+        path = tiff(tmp_path / "deep.tif", deep, planes=planes)
+        assert f"`image: {{range: [{deep.min()}, {deep.max()}]}}`" in refusal(path, read_rgb)
+        assert np.array_equal(read_rgb(str(path), PhotoRule((0, 2550))), values[..., :3])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_png_of_16_bits_keeps_all_of_them_until_its_range_is_applied(tmp_path: Path, channels: int) -> None:
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    values = np.random.default_rng(0).integers(0, 3001, (6, 7, channels))
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(values, 16, kind))
+    if channels == 2:
+        assert "without transparency" in refusal(path, read_rgb)
+        return
+    own = values[..., : 1 if channels == 1 else 3]
+    assert f"values {values.min()}..{values.max()}" in refusal(path, read_rgb)
+    wanted = np.broadcast_to(np.rint(own / 3000 * 255), (6, 7, 3))
+    assert np.array_equal(read_rgb(str(path), PhotoRule((0, 3000))), wanted)
+
+
+def test_what_is_no_number_is_black_and_a_range_for_8_bits_lies_within_them(tmp_path: Path) -> None:
+    values = np.array([[[0.0, 0.5, np.nan], [1.0, -1.0, np.inf]]], dtype=np.float32)
+    path = tiff(tmp_path / "photo.tif", values)
+    assert "range: [-1, 1]" in refusal(path, read_rgb)
+    assert read_rgb(str(path), PhotoRule((0, 1))).tolist() == [[[0, 128, 0], [255, 0, 255]]]
+    plain = grey(tmp_path / "photo.png", np.array([[0, 50, 100]], dtype=np.uint8))
+    assert read_rgb(str(plain), PhotoRule((0, 100)))[0, :, 0].tolist() == [0, 128, 255]
+    assert "8 bits" in refusal(plain, partial(read_rgb, rule=PhotoRule((0, 3000))))
 
 
 def test_exif_orientation_is_reported_and_never_applied(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import mdp.io.datasets.own
 from mdp.core.labels import IGNORE, LabelUnion
@@ -22,6 +23,7 @@ from mdp.io.recipe.request import Request
 from mdp.io.training.job import run_pretraining
 from tests.conftest import ROOT
 from tests.test_datasets import class_names
+from tests.tiffs import tiff
 from tests.trees import grey, labels_array, lines, own_tree, own_yaml, photo
 
 EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples" / "datasets").glob("*.yaml"))}
@@ -47,6 +49,12 @@ def opened(root: Path, text: str) -> list[str]:
     """Stems of the training images of the dataset that the YAML text describes."""
     samples, _ = open_training(load(str(own_yaml(root, text))), root)
     return [Path(sample.image).stem for sample in samples]
+
+
+def read_first(root: Path, text: str) -> NDArray[np.int16]:
+    """The classes of the first training image."""
+    dataset = load(str(own_yaml(root, text)))
+    return dataset.labels.to_classes(dataset.read(open_training(dataset, root)[0][0])[1])
 
 
 def refusal(root: Path, text: str) -> str:
@@ -112,6 +120,62 @@ def test_an_ignored_colour_is_no_class_and_another_colour_is_refused(tmp_path: P
     grey(tmp_path / "labels" / "a.png", pixels)
     with pytest.raises(DatasetError, match=r"a\.png: 1 colours.*\n.*\n.*#4d4d4d.*96 pixels"):
         dataset.read(sample)
+
+
+@pytest.mark.parametrize("edges", ["nearest", "ignore"])
+def test_smooth_edges_are_read_by_the_line_that_the_refusal_offers(tmp_path: Path, edges: str) -> None:
+    colors = '{0: {name: road, colors: ["#000000"]}, 1: {name: car, colors: ["#ff8000"]}}'
+    text = MINIMAL.replace("{0: road, 1: car}", colors)
+    truth = labels_array([0, 1], 0) == 1
+    pixels = np.where(truth[..., None], np.array([255, 128, 0], dtype=np.uint8), np.uint8(0))
+    edge = np.zeros_like(truth)
+    edge[:, 1:] = truth[:, 1:] != truth[:, :-1]
+    pixels[edge] = (120, 60, 0)  # a little nearer to road
+    photo(tmp_path / "images" / "a.jpg", 0)
+    grey(tmp_path / "labels" / "a.png", pixels)
+    with pytest.raises(DatasetError, match=f"edges: {edges}"):
+        read_first(tmp_path, text)
+    classes = read_first(tmp_path, f"{text}edges: {edges}\n")
+    assert np.array_equal(classes[~edge], truth[~edge])
+    assert set(classes[edge].tolist()) == {0 if edges == "nearest" else -1}
+
+
+def test_photos_of_many_bands_are_read_as_declared_with_and_without_labels(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 3001, (64, 96, 4), dtype=np.uint16)
+    tiff(tmp_path / "images" / "a.tif", values)
+    grey(tmp_path / "labels" / "a.png", labels_array([0, 1], 0))
+    wanted = np.rint(values[..., [2, 1, 0]] / 3000 * 255)
+    rule = "image: {range: [0, 3000], bands: [3, 2, 1]}\n"
+    unlabelled = "splits: {train: {images: images}}\n"
+    for text in (MINIMAL, unlabelled):
+        dataset = load(str(own_yaml(tmp_path, text + rule)))
+        (sample,), _ = open_training(dataset, tmp_path)
+        assert np.array_equal(dataset.read(sample)[0], wanted)
+        dataset = load(str(own_yaml(tmp_path, text)))
+        with pytest.raises(DatasetError, match=r"4 bands of 16 bits, values 0\.\.3000"):
+            dataset.read(sample)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("image: 3", "image: expected such as"),
+        ("image: {gamma: 2}", r"unknown key image\.gamma"),
+        ("image: {range: [3, 3]}", r"image\.range: expected the values"),
+        ("image: {range: [0, .nan]}", r"image\.range"),
+        ("image: {range: [0, .inf]}", r"image\.range"),
+        ("image: {range: [-.inf, 3]}", r"image\.range"),
+        ("image: {range: 255}", r"image\.range"),
+        ("image: {bands: [0, 1, 2]}", r"image\.bands: expected which bands"),
+        ("image: {bands: [1, 2]}", r"image\.bands"),
+        ("image: {bands: [true, 1, 2]}", r"image\.bands"),
+        ("edges: soft", "edges: expected ignore or nearest"),
+        ("edges: nearest", "no class names its `colors:`"),
+    ],
+)
+def test_a_rule_for_pixels_that_makes_no_sense_is_refused_with_its_key(tmp_path: Path, line: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        load(str(own_yaml(tmp_path, f"{MINIMAL}{line}\n")))
 
 
 def test_the_proposal_for_colours_can_be_pasted(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from mdp.io.files.formats import MOST_PIXELS, ORIENTATION, check_png, refuse_cla
 from mdp.io.files.reading import printable
 
 _METADATA = 2**25  # bytes of a file beyond what its pixels can take: EXIF, thumbnails, a phone's short film
+TURNED_TIFF = "a TIFF with an orientation tag; save it upright, without the tag"
 # what Pillow's decoders were seen to raise on damaged files
 DAMAGE = (
     OSError,
@@ -71,15 +72,20 @@ def open_header(path: str, data: bytes, formats: tuple[str, ...], what: str) -> 
     with warnings.catch_warnings():  # above what Pillow finds suspicious, ours is the limit
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(data), formats=formats)
+    refuse_size(path, image.width, image.height)
     pixels = image.width * image.height
-    if pixels > MOST_PIXELS:
-        raise DatasetError(f"{path}: {image.width} x {image.height} pixels; at most {MOST_PIXELS} are read")
     if len(data) > _METADATA + 8 * pixels:
         raise DatasetError(f"{path}: {len(data)} bytes are too many for {image.width} x {image.height} pixels")
     if image.format == "TIFF" and image.tag_v2.get(ORIENTATION, 1) != 1:  # type: ignore[attr-defined]
         # Pillow would turn it, and so away from its partner
-        raise DatasetError(f"{path}: a TIFF with an orientation tag; save it upright, without the tag")
+        raise DatasetError(f"{path}: {TURNED_TIFF}")
     return image
+
+
+def refuse_size(path: str, width: int, height: int) -> None:
+    """Raises DatasetError for more pixels than are read."""
+    if width * height > MOST_PIXELS:
+        raise DatasetError(f"{path}: {width} x {height} pixels; at most {MOST_PIXELS} are read")
 
 
 def one_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""What an image file claims about itself, before Pillow allocates for it or works on it.
+"""Formats by the first bytes of a file: what stands in for an image, and what an image claims about itself.
 
-A file that stands in for another after a download or copy went wrong is named as what it is.
+Claims are looked at before Pillow allocates for them or works on them.
 """
 
 import re
@@ -8,17 +8,31 @@ import struct
 import zlib
 
 from mdp.io.errors import DatasetError
+from mdp.io.files import tiff
 from mdp.io.files.reading import printable
 
 MOST_PIXELS = 2**26  # an 8k x 8k photo; larger claims are refused before anything is allocated
 ORIENTATION = 274  # of EXIF and TIFF
-_BYTE_KINDS = (1, 2, 6, 7)  # types of TIFF tags that stay bytes
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of JPEG; the others stand inside a scan
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
-_TAG_VALUES = 2**18  # in a TIFF tag; 8192 rows of 3 planes, a strip each, are 24,576
 _SCANS = 100  # of a progressive JPEG; encoders write about 10, and each costs a pass over all coefficients
 _SLOW = 2**24  # bytes of the two formats that Pillow decodes in Python, at 4 MB a second
+_OTHERS = (
+    (b"PK\3\4", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"%PDF", "a PDF"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"MATLAB 5.0", "a MATLAB file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"<svg", "an SVG drawing"),
+    (b"<?xml", "an XML file"),
+    (b"<annotation", "an XML file"),
+    (b"gimp xcf", "a GIMP picture"),
+    (b"8BPS", "a Photoshop picture"),
+)
+
+
+# What stands in for an image
 
 
 def refuse_stand_ins(path: str, data: bytes, what: str) -> None:
@@ -29,9 +43,37 @@ def refuse_stand_ins(path: str, data: bytes, what: str) -> None:
         raise DatasetError(f"{path}: a Git LFS pointer, not the {what} itself; run `git lfs pull`")
     if data[:64].lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise DatasetError(f"{path}: a web page, not a {what}: the download failed; fetch it again")
+    if data.startswith(b"\x89PNG") and not data.startswith(_PNG) and b"IHDR" in data[:32]:
+        raise DatasetError(
+            f"{path}: damaged: its line ends were converted, as Git does where .gitattributes says that it is text, "
+            f"and FTP in text mode; take the original {what}, with `*.png binary` in .gitattributes"
+        )
+    other = content(data) or ("a GIF" if what == "photo" and data.startswith(b"GIF8") else "")
+    if other:
+        raise DatasetError(f"{path}: {other}, not a {what}; replace it, or save it as PNG")
     if data.endswith(bytes(16)) and data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         # libjpeg paints the missing rows grey without an error
         raise DatasetError(f"{path}: damaged: the end of the {what} is zeros; copy it again")
+
+
+def content(data: bytes) -> str:
+    """What a file is that is no image, as far as its first bytes tell; "" where they do not.
+
+    >>> content(b'{"error": "not found"}'), content(b"P6 2 2")
+    ('a JSON file', '')
+    """
+    head = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    for start, name in _OTHERS:
+        if head.startswith(start):
+            return name
+    if data[4:8] == b"ftyp":
+        return "a HEIC or AVIF photo" if data[8:12] in (b"heic", b"heix", b"mif1", b"avif") else "a film"
+    if re.match(rb'[{\[]\s*["{\[\d\]}-]', head):
+        return "a JSON file"
+    return ""
+
+
+# Claims
 
 
 def refuse_claims(data: bytes) -> None:
@@ -43,26 +85,18 @@ def refuse_claims(data: bytes) -> None:
     run_length = data[:2] == b"BM" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
     if (run_length or data[:2] in (b"P1", b"P2", b"P3")) and len(data) > _SLOW:
         raise ValueError(f"{len(data)} bytes; of run-length BMP and text PPM at most {_SLOW} are read")
-    if data[:2] in (b"II", b"MM"):
-        _refuse_tiff_claims(data, "<" if data[:2] == b"II" else ">")
+    if tiff.is_tiff(data):
+        _refuse_tiff_claims(data)
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > _SCANS and _jpeg_scans(data) > _SCANS:
         raise ValueError(f"more than {_SCANS} scans")
 
 
-def _refuse_tiff_claims(data: bytes, order: str) -> None:
+def _refuse_tiff_claims(data: bytes) -> None:
     """Raises ValueError for a tag with absurdly many values, each of which becomes a Python object, or a giant tile."""
-    if struct.unpack_from(order + "H", data, 2)[0] == 43:
-        raise ValueError("a BigTIFF; save it as a TIFF")
-    start = struct.unpack_from(order + "I", data, 4)[0]
-    sides = {}
-    for i in range(struct.unpack_from(order + "H", data, start)[0]):
-        tag, kind, count = struct.unpack_from(order + "HHI", data, start + 2 + 12 * i)
-        if count > _TAG_VALUES and kind not in _BYTE_KINDS:
-            raise ValueError(f"tag {tag} has {count} values")
-        if tag in (_TILE_WIDTH, _TILE_LENGTH):
-            sides[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, start + 10 + 12 * i)[0]
-    if sides.get(_TILE_WIDTH, 0) * sides.get(_TILE_LENGTH, 0) > MOST_PIXELS // 4:
-        raise ValueError(f"tiles of {sides[_TILE_WIDTH]} x {sides[_TILE_LENGTH]} pixels")
+    tags, _ = tiff.directory(data)
+    sides = [tiff.values(data, tags, tag, (0,))[0] for tag in (322, 323)]
+    if sides[0] * sides[1] > MOST_PIXELS // 4:
+        raise ValueError(f"tiles of {sides[0]} x {sides[1]} pixels")
 
 
 def _jpeg_scans(data: bytes) -> int:
@@ -101,3 +135,31 @@ def check_png(path: str, data: bytes) -> None:
             return
         start = end + 4
     raise DatasetError(f"{path}: damaged: the file ends before its IEND chunk; replace the file")
+
+
+# What is in a file besides one picture of plain numbers
+
+
+def pages(data: bytes) -> int:
+    """The pictures in a file: pages of a TIFF, images of a film; 1 where there is one, or the file is damaged."""
+    try:
+        if tiff.is_tiff(data):
+            return tiff.read_tiff(data).pages
+        if data.startswith(_PNG):
+            place = data.find(b"acTL", 0, data.find(b"IDAT"))
+            return int.from_bytes(data[place + 4 : place + 8]) if place > 0 else 1
+        if data[:4] == b"RIFF" and data[12:16] == b"VP8X":
+            return max(1, data.count(b"ANMF"))
+        if data[:4] == b"GIF8":
+            return max(1, data.count(b"\0\x21\xf9\x04"))
+    except (ValueError, struct.error, IndexError):
+        pass
+    return 1
+
+
+def palette_of(data: bytes) -> bytes:
+    """The palette of a PNG, three bytes an entry; b"" where the file has none."""
+    if not data.startswith(_PNG) or data[25] != 3:
+        return b""
+    place = data.find(b"PLTE", 0, data.find(b"IDAT"))
+    return data[place + 4 :][: int.from_bytes(data[place - 4 : place])] if place > 0 else b""

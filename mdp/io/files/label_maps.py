@@ -1,42 +1,79 @@
 """Label maps as the numbers they mean.
 
-A label map is never converted by luminance, resampled, or guessed at: palette files are read as indices, grey files as
-ids, colour files through a table or not at all.
+A label map is never converted by luminance, resampled, or guessed at: palette files are read as indices, or as colours
+where the colours are what is declared; grey files as ids, colour files through a table or not at all.
 """
 
-from collections import Counter
+import io
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
+from mdp.core.label_colors import between, color_codes, flat, nearest_of_neighbours, table_index
 from mdp.core.labels import RGB
 from mdp.io.errors import DatasetError, ResourceError
-from mdp.io.files.decoding import open_image
+from mdp.io.files import tiff
+from mdp.io.files.decoding import TURNED_TIFF, open_image, refuse_size, refused
+from mdp.io.files.formats import refuse_claims
 from mdp.io.files.matlab import read_label_mat
 from mdp.io.files.reading import printable, read_bytes
 
-_FORMATS = ("PNG", "BMP", "TIFF", "PPM")  # no GIF: whoever writes one may renumber its palette
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262  # of TIFF
+_FORMATS = ("PNG", "BMP", "TIFF", "PPM", "GIF")
 _COLORS = 2**16  # strange colours that are counted before a file is given up
+_MOST_NAMED = 64  # of them that a check sums up
 _BAND = 2**22  # pixels of a colour-coded label map that are looked up at a time
+_LARGEST = 65535
+_GREY_JPEG = 16  # what rounding makes of three equal channels
 
 
-def read_labels(path: str, colors: Mapping[RGB, int] | None = None) -> NDArray[np.integer]:
-    """A label map as (H, W) raw values: palette indices, grey ids (8 or 16 bit), or colours through `colors`.
+class LabelRule(NamedTuple):
+    """How the files of a dataset's label maps are to be read."""
 
+    colors: Mapping[RGB, int] | None = None  # the raw values that colours stand for
+    indices: bool = True  # palette files may be read by index: classes are named by value (too)
+    edges: str = ""  # pixels of no declared colour: "" refused, "ignore", or "nearest" of the neighbours'
+    ignored: int = 0  # the raw value for ignored edges
+    lossy: bool = False  # JPEG is read: classes are ranges of values
+    others: Mapping[int, int] | None = None  # the raw values that stand for numbers outside 0..65535
+
+
+PLAIN = LabelRule()
+
+
+class UnknownColors(DatasetError):
+    """A colour label map has colours of no class."""
+
+    colors: Mapping[int, int] = {}  # those that may be classes, and their pixels
+    edges: tuple[int, int] = (0, 0)  # colours, and pixels, that lie between those of classes
+    pixels: int = 0  # of the label map
+
+
+def read_labels(path: str, colors: Mapping[RGB, int] | None = None, rule: LabelRule = PLAIN) -> NDArray[np.integer]:
+    """A label map as (H, W) raw values: palette indices, grey ids, whole numbers, or colours through `colors`.
+
+    Files are PNG, BMP, TIFF (whole numbers and floats that are whole), PPM, GIF, NumPy's `.npy`, and MATLAB's `.mat`.
     Raises DatasetError naming the file, and for colours the YAML lines that would read it.
     """
     if path.lower().endswith(".mat"):
         return read_label_mat(path)
     data = read_bytes(path, "label map")
     path = printable(path)
+    if colors is not None:
+        rule = rule._replace(colors=colors)
+    if data.startswith(b"\x93NUMPY"):
+        return _whole(path, _numpy(path, data), rule)
     if data.startswith(b"\xff\xd8\xff"):
-        raise DatasetError(f"{path}: a JPEG file: lossy, so its values are not labels; use the original PNG")
+        return _lossy(path, data, rule)
+    stored = _tiff_values(path, data)
+    if stored is not None:
+        return _whole(path, stored, rule)
     image = open_image(path, data, _FORMATS, "label map")
     try:
-        return _raw_values(path, image, data, colors)
+        return _raw_values(path, image, data, rule)
     except MemoryError as error:
         raise ResourceError(f"{path}: memory is short for its {image.width} x {image.height} pixels") from error
 
@@ -49,7 +86,7 @@ def read_packed_labels(path: str) -> NDArray[np.uint16]:
     data = read_bytes(path, "label map")
     path = printable(path)
     image = open_image(path, data, _FORMATS, "label map")
-    if image.mode != "RGB" or _stored(path, image, data)[0] != 8:
+    if image.mode != "RGB" or _depth(path, image, data) != 8:
         raise DatasetError(f"{path}: a label map of mode {image.mode}; expected RGB with ids of red + 256 * green")
     pixels = np.array(image).astype(np.uint16)  # (H, W, 3); 256 * green does not fit into its own 8 bits
     if pixels[..., 2].any():
@@ -57,81 +94,236 @@ def read_packed_labels(path: str) -> NDArray[np.uint16]:
     return pixels[..., 0] + 256 * pixels[..., 1]
 
 
-def _raw_values(path: str, image: Image.Image, data: bytes, colors: Mapping[RGB, int] | None) -> NDArray[np.integer]:
+# Numbers
+
+
+def _numpy(path: str, data: bytes) -> NDArray[np.generic]:
+    """The array (H, W) of an .npy file; nothing in it is executed."""
+    with refused(path, data, ("NumPy",), "label map"):
+        file = io.BytesIO(data)
+        version = npy.read_magic(file)
+        head = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, by_columns, dtype = head(file)
+        sides = [side for side in shape if side != 1] if len(shape) > 2 else list(shape)
+        if len(sides) != 2 or dtype.kind not in "buif" or min(sides) < 1:
+            raise DatasetError(f"{path}: an array {shape} of {dtype}; expected whole numbers (height, width)")
+        refuse_size(path, sides[1], sides[0])
+        values = np.frombuffer(data, dtype, sides[0] * sides[1], file.tell())
+        return values.reshape(sides, order="F" if by_columns else "C")
+
+
+def _tiff_values(path: str, data: bytes) -> NDArray[np.generic] | None:
+    """The numbers (H, W) of a TIFF that Pillow would change or refuse; None for any other file."""
+    if not tiff.is_tiff(data):
+        return None
+    with refused(path, data, _FORMATS, "label map"):
+        refuse_claims(data)
+        kind = tiff.read_tiff(data)
+        if kind.samples != 1 or kind.photometric > 1:
+            return None
+        if kind.photometric == 1 and kind.format == "u" and kind.bits in (8, 16) and kind.compression not in (6, 7):
+            return None
+        refuse_size(path, kind.width, kind.height)
+        if kind.turned:
+            raise DatasetError(f"{path}: {TURNED_TIFF}")
+        return tiff.pixels(data, kind)[..., 0]
+
+
+def _whole(path: str, values: NDArray[np.generic], rule: LabelRule) -> NDArray[np.integer]:
+    """Numbers of any type as raw values 0..65535.  Raises DatasetError for the first thing that is wrong with them."""
+    if values.dtype.kind == "f":
+        broken = ~np.isfinite(values) | (values != np.rint(values))
+        if broken.any():
+            raise DatasetError(
+                f"{path}: {np.count_nonzero(broken)} of {broken.size} pixels are no whole number, such as "
+                f"{values[broken][0]:.6g}; label maps hold one number a class"
+            )
+    low, high = values.min().item(), values.max().item()
+    if low >= 0 and high <= _LARGEST:
+        return values.astype(np.uint8 if values.dtype.kind == "b" or values.dtype == np.uint8 else np.uint16)
+    outside = np.less(values, 0) | np.greater(values, _LARGEST)
+    raw = np.where(outside, 0, values).astype(np.uint16)
+    for number, stand_in in (rule.others or {}).items():
+        here = outside & (values == number)
+        raw[here] = stand_in
+        outside &= ~here
+    if outside.any():
+        numbers, counts = np.unique(values[outside], return_counts=True)
+        listed = ", ".join(
+            f"{number:.15g} ({count} pixels)" for number, count in zip(numbers[:4], counts, strict=False)
+        )
+        raise DatasetError(
+            f"{path}: label values outside 0..{_LARGEST}: {listed}; if they are never a class, add to the dataset's "
+            f"YAML: ignore: [{', '.join(f'{number:.15g}' for number in numbers)}]"
+        )
+    return raw
+
+
+def _lossy(path: str, data: bytes, rule: LabelRule) -> NDArray[np.integer]:
+    """The grey values of a JPEG, where classes are ranges of values."""
+    if not rule.lossy:
+        raise DatasetError(
+            f"{path}: a JPEG file: lossy, so its values are not labels; use the original PNG, or, where each class is "
+            "a range of values, write the ranges, such as `values: 128-255`"
+        )
+    pixels = np.array(open_image(path, data, ("JPEG",), "label map"))
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] == 3 and np.ptp(pixels, axis=2).max() <= _GREY_JPEG:
+        return pixels[..., 1]  # of three channels that are one but for rounding; green keeps the most
+    raise DatasetError(f"{path}: a JPEG file in colour; ranges of values are of grey ones")
+
+
+def _raw_values(path: str, image: Image.Image, data: bytes, rule: LabelRule) -> NDArray[np.integer]:
     """The numbers that a label map means, by how it is stored.  Raises DatasetError where they are not certain."""
-    depth, grey = _stored(path, image, data)
-    if image.mode == "L" and grey and depth < 8:
+    depth = _depth(path, image, data)
+    if image.format == "PNG" and image.mode == "L" and data[25] in (0, 4) and depth < 8:
         # Pillow stretches 2 and 4 bit grey to 0..255: undo it, the ids are what was stored
         return np.array(image) // np.uint8(255 // (2**depth - 1))
-    if image.mode in ("P", "L"):
+    if image.mode == "P" or (image.mode == "PA" and depth == 8):
+        return _by_palette(path, image, rule)
+    if image.mode == "L":
         return np.array(image)
-    if image.mode in ("PA", "LA") and depth == 8:
+    if image.mode == "LA" and depth == 8:
         return np.array(image)[..., 0]
     if image.mode == "1":
         return np.array(image).astype(np.uint8)
     if image.mode.startswith("I"):
-        values = np.array(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise DatasetError(f"{path}: label values {values.min()}..{values.max()}; expected 0..65535")
-        return values.astype(np.uint16)
+        return _whole(path, np.array(image), rule)
     if image.mode in ("RGB", "RGBA"):  # of 16 bits a channel Pillow keeps the upper 8: the same colour
-        return _from_colors(path, np.array(image)[..., :3], colors)
+        return _from_colors(path, np.array(image)[..., :3], rule)
     raise DatasetError(f"{path}: label map of mode {image.mode}, {depth} bits; expected palette, grey or RGB")
 
 
-def _stored(path: str, image: Image.Image, data: bytes) -> tuple[int, bool]:
-    """Bits a channel in the file, and whether the file is grey: Pillow's modes no longer tell.
-
-    Raises DatasetError for kinds of TIFF whose numbers Pillow does not give as they are stored.
-    """
+def _depth(path: str, image: Image.Image, data: bytes) -> int:
+    """Bits a channel in the file.  Raises DatasetError for a TIFF whose numbers Pillow does not give as stored."""
     if image.format == "PNG":
-        return data[24], data[25] in (0, 4)  # IHDR, which comes first
+        return data[24]  # IHDR, which comes first
     if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        bits = tags.get(_BITS_PER_SAMPLE, 1)
-        depth = max(bits) if isinstance(bits, tuple) else bits
-        # grey below 8 bits is stretched, white-is-zero inverted
-        if depth not in (8, 16) or tags.get(_PHOTOMETRIC) == 0 or tags.get(_COMPRESSION) in (6, 7):
-            raise DatasetError(f"{path}: a TIFF label map must have 8 or 16 bits, black as 0 and no JPEG inside")
-        return depth, image.mode == "L"
-    return 8, False
+        kind = tiff.read_tiff(data)
+        if kind.compression in (6, 7):
+            raise DatasetError(f"{path}: a TIFF with JPEG inside: lossy, so its values are not labels")
+        if kind.bits not in (8, 16):
+            raise DatasetError(f"{path}: a TIFF label map in colour with {kind.bits} bits; expected 8 or 16")
+        return kind.bits
+    return 8
 
 
-def _from_colors(path: str, pixels: NDArray[np.uint8], table: Mapping[RGB, int] | None) -> NDArray[np.uint16]:
-    """Raw values of a colour-coded label map.  Raises DatasetError for colours outside the table, or without one."""
-    known = {(r << 16) + (g << 8) + b: value for (r, g, b), value in (table or {}).items()}
+# Colours
+
+
+def _by_palette(path: str, image: Image.Image, rule: LabelRule) -> NDArray[np.integer]:
+    """A palette file: by its colours where these are declared, by the numbers in it otherwise.
+
+    A GIF has no grey but by its palette, and its writer numbers the colours as it likes.
+    """
+    indices = np.array(image if image.mode == "P" else image.getchannel(0))
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    entries = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)[:256]
+    palette[: len(entries)] = entries
+    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
+    if rule.colors:
+        keys, values = _table(rule.colors)
+        found = table_index(color_codes(palette), keys)
+        if (found[used] >= 0).all():
+            return np.take(values[found], indices)
+        if not rule.indices or rule.edges:
+            return _from_colors(path, palette[indices], rule)
+    elif image.format == "GIF":
+        if (palette[used] == palette[used, :1]).all():
+            return np.take(palette[:, 0], indices)
+        return _from_colors(path, palette[indices], rule)
+    return indices
+
+
+def _table(colors: Mapping[RGB, int]) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+    """The codes of declared colours, sorted, and their raw values."""
+    known = {(r << 16) + (g << 8) + b: value for (r, g, b), value in colors.items()}
     keys = np.array(sorted(known), dtype=np.int32)
-    values = np.array([known[key] for key in keys.tolist()], dtype=np.uint16)
-    raw = np.empty(pixels.shape[:2], dtype=np.uint16)
-    strange: Counter[int] = Counter()
+    return keys, np.array([known[key] for key in keys.tolist()], dtype=np.uint16)
+
+
+def _from_colors(path: str, pixels: NDArray[np.uint8], rule: LabelRule) -> NDArray[np.uint16]:
+    """Raw values of a colour-coded label map (H, W, 3).
+
+    Raises UnknownColors for colours outside the table, or without one.
+    """
+    keys, values = _table(rule.colors or {})
+    index = np.empty(pixels.shape[:2], dtype=np.intp if rule.edges == "nearest" else np.int16)
     rows = max(1, _BAND // pixels.shape[1])
     for start in range(0, len(pixels), rows):  # in bands: the numbers on the way take ten times the memory of labels
-        code = pixels[start : start + rows].astype(np.int32) @ np.array([65536, 256, 1], dtype=np.int32)
-        # a search in the short table: sorting all pixels takes ten times as long
-        nearest = np.searchsorted(keys, code).clip(max=max(len(keys) - 1, 0))
-        outside = keys[nearest] != code if len(keys) else np.ones(code.shape, dtype=bool)
-        if outside.any():
-            codes, counts = np.unique(code[outside], return_counts=True)
-            strange.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
-        elif not strange:
-            raw[start : start + rows] = values[nearest]
-        if len(strange) > _COLORS:
-            break
-    if strange:
-        _refuse_colors(path, strange, bool(table))
-    return raw
+        index[start : start + rows] = table_index(color_codes(pixels[start : start + rows]), keys)
+    if index.min() >= 0:
+        return values[index]
+    if not rule.edges or not len(keys):
+        raise _unknown_colors(path, pixels, keys)
+    if rule.edges == "nearest":
+        table = np.stack([keys >> 16, keys >> 8 & 255, keys & 255], axis=-1).astype(np.uint8)
+        index = nearest_of_neighbours(pixels, index, table)
+    return np.where(index >= 0, values[index], np.uint16(rule.ignored))
 
 
-def _refuse_colors(path: str, strange: Counter[int], has_table: bool) -> None:
-    count = f"{len(strange)}" if len(strange) <= _COLORS else f"more than {_COLORS}"
-    entries = [
-        f'\n  {i}: {{name: class_{i}, colors: ["#{color:06x}"]}}  # {pixels} pixels'
-        for i, (color, pixels) in enumerate(sorted(strange.items(), key=lambda item: (-item[1], item[0]))[:12])
-    ]
+def _unknown_colors(path: str, pixels: NDArray[np.uint8], keys: NDArray[np.int32]) -> UnknownColors:
+    """What the colours of no class may be: classes, or mixtures along edges."""
+    codes = color_codes(pixels)
+    strange = table_index(codes, keys) < 0
+    colors, counts = _counted(codes[strange])
+    if len(colors) > _COLORS:
+        return _refusal(path, colors, counts, np.zeros(len(colors), dtype=bool), codes.size, bool(len(keys)))
+    areas = np.isin(colors, np.unique(codes[strange & flat(codes)]))
+    mixed = ~areas & between(colors, counts, np.union1d(keys, colors[areas]))
+    left = ~areas & ~mixed
+    # where three classes meet a mixture lies on no line; few such pixels beside many on lines are no class
+    rare = left & (counts < 0.01 * counts[mixed].sum()) & (counts[left].sum() < 0.1 * counts[mixed].sum())
+    soft = mixed | rare
+    return _refusal(path, colors, counts, soft, codes.size, bool(len(keys)))
+
+
+def _counted(codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The different colours, and how many pixels have each."""
+    if codes.size < _BAND:
+        return np.unique(codes, return_counts=True)
+    counts = np.bincount(codes)  # sorting very many pixels takes seconds
+    colors = np.flatnonzero(counts)
+    return colors.astype(np.int32), counts[colors]
+
+
+def _refusal(
+    path: str,
+    colors: NDArray[np.int32],
+    counts: NDArray[np.int64],
+    soft: NDArray[np.bool_],
+    pixels: int,
+    has_table: bool,
+) -> UnknownColors:
+    count = f"{len(colors)}" if len(colors) <= _COLORS else f"more than {_COLORS}"
     what = f"{count} colours are in no class" if has_table else "an RGB label map needs a colour table"
-    rest = len(strange) - 12
-    more = f"\n  # and {rest} colours more: was it resized or saved as JPEG?" if rest > 0 else ""
-    raise DatasetError(
-        f"{path}: {what}; add to the dataset's YAML, with your names (or to its `ignore:` list):"
-        f"\nclasses:{''.join(entries)}{more}"
+    pairs = sorted(
+        zip(colors[~soft].tolist(), counts[~soft].tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])
+    )
+    edges = (int(np.count_nonzero(soft)), int(counts[soft].sum()))
+    if pairs:
+        entries = [
+            f'\n  {i}: {{name: class_{i}, colors: ["#{color:06x}"]}}  # {pixels} pixels'
+            for i, (color, pixels) in enumerate(pairs[:12])
+        ]
+        rest = len(pairs) - 12
+        more = f"\n  # and {rest} colours more: was it resized or saved as JPEG?" if rest > 0 else ""
+        more += f"\n{edge_advice(*edges, pixels)}" if edges[0] else ""
+        text = (
+            f"{what}; add to the dataset's YAML, with your names (or to its `ignore:` list):"
+            f"\nclasses:{''.join(entries)}{more}"
+        )
+    else:
+        text = f"{what}; {edge_advice(*edges, pixels)}"
+    error = UnknownColors(f"{path}: {text}")
+    error.colors, error.edges, error.pixels = dict(pairs[:_MOST_NAMED]), edges, pixels
+    return error
+
+
+def edge_advice(colors: int, pixels: int, of: int) -> str:
+    """The line for colours that lie between those of classes."""
+    return (
+        f"{colors} colours on {pixels / of:.2%} of the pixels lie between those of classes, as where edges were drawn "
+        "smooth: write `edges: nearest` (each takes the nearest colour among its neighbours') or `edges: ignore`"
     )

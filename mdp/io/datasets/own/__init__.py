@@ -14,6 +14,12 @@ classes:
   1: road                                      # raw value 1
   2: {name: vehicle, values: [2, 7]}           # several raw values
   3: {name: tree, colors: ["#008000"]}         # a colour-coded label map
+edges: nearest               # optional: colour maps were drawn with smooth edges; nearest or ignore
+image: {range: [0, 3000], bands: [3, 2, 1]}    # optional: photos of more than 8 bits, or more bands than RGB
+
+`edges` is what becomes of pixels whose colour is no class's: `nearest` gives each the class among its neighbours whose
+colour is nearest, `ignore` none.  `image.range` are the values that become black and white (clipped outside, linear
+between), `image.bands` the bands that are red, green and blue, counted from 1.
 
 Optional besides: `home`, where to get the data, and `terms`, the licence of photos and labels in a sentence.
 
@@ -39,6 +45,7 @@ from mdp.io.datasets.own.description import Description, describe
 from mdp.io.datasets.own.place import Place
 from mdp.io.datasets.own.sources.unlabelled import label_maps_among, label_maps_left, photos_below
 from mdp.io.errors import MdpError
+from mdp.io.files.photos import PhotoRule
 from mdp.io.files.reading import is_dir
 from mdp.label_space import LabelSpace
 
@@ -61,9 +68,9 @@ def load_own(path: Path) -> Dataset:
         source=str(described.path),
         samples=partial(_samples, described=described),
         left_out=partial(_left_out, described=described),
-        read=partial(reading.read, colors=described.colors, drawing=described.drawing)
+        read=partial(reading.read, photos=described.photos, labels=described.label_files, drawing=described.drawing)
         if described.labelled
-        else reading.read_unlabelled,
+        else partial(reading.read_unlabelled, photos=described.photos),
         terms=described.terms,
         detail=None if described.labelled else label_maps_left,
     )
@@ -114,6 +121,6 @@ def load_folder(folder: Path) -> Dataset:
         # whoever names a folder means what it shows: links are followed wherever they lead
         samples=lambda root, split: photos_below(name, folder, os.sep),
         left_out=lambda root, split: label_maps_among(folder, os.sep),
-        read=reading.read_unlabelled,
+        read=partial(reading.read_unlabelled, photos=PhotoRule()),
         detail=label_maps_left,
     )

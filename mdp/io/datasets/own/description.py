@@ -9,19 +9,22 @@ from typing import Any, NamedTuple
 
 from mdp.io.annotations.class_tables import class_table
 from mdp.io.annotations.drawing import Drawing
-from mdp.io.datasets.own import borders, drawn_labels
+from mdp.io.datasets.own import borders, drawn_labels, pixels
 from mdp.io.datasets.own.label_space import label_space
 from mdp.io.datasets.own.place import Source
 from mdp.io.datasets.own.sources import SOURCES
 from mdp.io.datasets.own.sources.unlabelled import Unlabelled
 from mdp.io.datasets.own.yaml_values import as_mapping, refuse_unknown
 from mdp.io.errors import RecipeError
+from mdp.io.files.label_maps import LabelRule
+from mdp.io.files.photos import PhotoRule
 from mdp.io.files.reading import printable, shown
 from mdp.io.files.strict_yaml import load_yaml
 from mdp.label_space import RGB, LabelSpace
 
 KEYS = (
-    "name", "root", "splits", "ignore_index", "ignore", "classes", *drawn_labels.KEYS, "home", "terms", "outside",
+    "name", "root", "splits", "ignore_index", "ignore", "classes", *drawn_labels.KEYS, *pixels.KEYS, "home", "terms",
+    "outside",
 )  # fmt: skip
 SPLIT_KEYS = tuple(dict.fromkeys(("images", *(key for module in SOURCES for key in module.KEYS), "count")))
 _COUNT = 10**9  # images of a split
@@ -43,7 +46,8 @@ class Description:
     name: str
     labels: LabelSpace
     labelled: bool
-    colors: Mapping[RGB, int] | None  # the raw values that stand for the colours of colour-coded label maps
+    photos: PhotoRule  # how photos become 8-bit RGB
+    label_files: LabelRule  # how the files of label maps are read
     drawing: Drawing | None  # how label maps are drawn, where they are
     splits: Mapping[str, Split]
     root: str | None  # the folder under --root; None: that of the YAML file
@@ -68,8 +72,10 @@ def describe(path: Path) -> Description:
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", name)):
         raise RecipeError(f"{path}: name: expected a word of letters, digits, - and _, got {shown(name)}")
     labelled = "classes" in values
-    if not labelled and {"ignore", "ignore_index"} & set(values):
-        raise RecipeError(f"{path}: classes: expected `key: value` lines beside ignore and ignore_index, found none")
+    if not labelled and {"ignore", "ignore_index", "edges"} & set(values):
+        raise RecipeError(
+            f"{path}: classes: expected `key: value` lines beside ignore, ignore_index and edges, found none"
+        )
     splits = {
         str(key): _split(value, f"splits.{key}", path, labelled)
         for key, value in as_mapping(values, "splits", path).items()
@@ -90,7 +96,8 @@ def describe(path: Path) -> Description:
     if not isinstance(terms, str):
         raise RecipeError(f"{path}: terms: expected the licence in a sentence, got {shown(terms)}")
     return Description(
-        path=path, name=name, labels=labels, labelled=labelled, colors=colors, drawing=drawing, splits=splits,
+        path=path, name=name, labels=labels, labelled=labelled, photos=pixels.photo_rule(values, path),
+        label_files=pixels.label_rule(values, labels, colors, path), drawing=drawing, splits=splits,
         root=root, outside=outside, home=" ".join(str(values.get("home", _HOME)).split()),
         terms=" ".join(terms.split()),
     )  # fmt: skip

@@ -12,8 +12,8 @@ from mdp.io.files.reading import has_controls, shown
 from mdp.label_space import IGNORE, RGB, LabelSpace
 
 CLASS_KEYS = ("name", "values", "colors", "color", "labels")
-_COLORED = 60000  # class i of a colour-coded label map has raw value 60000 + i: no grey file has such ids by chance
-_IGNORED_COLOR = 65535  # the raw value that stands for ignored colours
+COLORED = 60000  # class i of a colour-coded label map has raw value 60000 + i: no grey file has such ids by chance
+IGNORED_COLOR = 65535  # the raw value that stands for ignored colours
 
 
 class Class(NamedTuple):
@@ -34,17 +34,17 @@ def label_space(name: str, values: Mapping[str, Any], path: Path) -> tuple[Label
     described = [_class(key, value, path) for key, value in as_mapping(values, "classes", path).items()]
     kept = [entry for entry in described if set(entry.values) - never or set(entry.colors) - never_colors]
     lookup = dict.fromkeys(never, IGNORE)
-    colors = dict.fromkeys(never_colors, _IGNORED_COLOR)
-    if never_colors:
-        lookup[_IGNORED_COLOR] = IGNORE
+    colors = dict.fromkeys(never_colors, IGNORED_COLOR)
+    if never_colors or "edges" in values:
+        lookup[IGNORED_COLOR] = IGNORE
     for label, entry in enumerate(kept):
         where = f"classes.{entry.key}"
         for raw in [raw for raw in entry.values if raw not in never]:
             _put(lookup, raw, label, where, path)
         for color in [color for color in entry.colors if color not in never_colors]:
-            _put(colors, color, _COLORED + label, where, path)
+            _put(colors, color, COLORED + label, where, path)
         if entry.colors:
-            _put(lookup, _COLORED + label, label, where, path)
+            _put(lookup, COLORED + label, label, where, path)
     if not kept:
         raise RecipeError(f"{path}: classes: every class is also under ignore")
     palette = voc_colormap(len(kept) + 1)[1:]
@@ -103,7 +103,7 @@ def _put(table: dict[Any, int], key: Any, label: int, where: str, path: Path) ->
 
 
 def _raw(value: Any, where: str, path: Path) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _IGNORED_COLOR:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= IGNORED_COLOR:
         raise RecipeError(f"{path}: {where}: expected a whole number 0..65535, got {shown(value)}")
     return value
 

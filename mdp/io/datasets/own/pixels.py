@@ -1,0 +1,66 @@
+"""From what a dataset's YAML file says of its pixels to the rules by which photos and label maps are read."""
+
+import math
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from mdp.io.datasets.own.label_space import COLORED, IGNORED_COLOR
+from mdp.io.datasets.own.yaml_values import refuse_unknown
+from mdp.io.errors import RecipeError
+from mdp.io.files.label_maps import LabelRule
+from mdp.io.files.photos import PhotoRule
+from mdp.io.files.reading import shown
+from mdp.label_space import RGB, LabelSpace
+
+KEYS = ("image", "edges")
+_IMAGE_KEYS = ("range", "bands")
+_RANGE = 8  # values of a range, on average: JPEG changes a value by a few
+_EDGES = ("ignore", "nearest")
+
+
+def photo_rule(values: Mapping[str, Any], path: Path) -> PhotoRule:
+    """What `image:` says.  Raises RecipeError naming file and key."""
+    image = values.get("image", {})
+    if not isinstance(image, Mapping):
+        raise RecipeError(f"{path}: image: expected such as {{range: [0, 3000], bands: [3, 2, 1]}}, got {shown(image)}")
+    refuse_unknown(image, _IMAGE_KEYS, "image.", path)
+    bands, limits = image.get("bands"), image.get("range")
+    if bands is not None and not (_all(bands, int, (1, 3)) and min(bands) >= 1):
+        raise RecipeError(
+            f"{path}: image.bands: expected which bands are red, green and blue, counted from 1, such as [3, 2, 1], or "
+            f"one of them, got {shown(bands)}"
+        )
+    if limits is not None and not (_all(limits, int | float, (2,)) and -math.inf < limits[0] < limits[1] < math.inf):
+        raise RecipeError(
+            f"{path}: image.range: expected the values that are black and white, such as [0, 3000], got {shown(limits)}"
+        )
+    return PhotoRule((float(limits[0]), float(limits[1])) if limits else None, tuple(bands) if bands else None)
+
+
+def label_rule(
+    values: Mapping[str, Any], labels: LabelSpace, colors: Mapping[RGB, int] | None, path: Path
+) -> LabelRule:
+    """How the files of label maps are read.  Raises RecipeError naming file and key."""
+    edges = values.get("edges", "")
+    if edges and edges not in _EDGES:
+        raise RecipeError(f"{path}: edges: expected {' or '.join(_EDGES)}, got {shown(edges)}")
+    if edges and not colors:
+        raise RecipeError(f"{path}: edges: {edges} is for label maps in colour, and no class names its `colors:`")
+    numbers = sorted(raw for raw in labels.lookup or {} if raw < COLORED)
+    return LabelRule(
+        colors=colors, indices=bool(numbers), edges=str(edges), ignored=IGNORED_COLOR, lossy=_by_ranges(labels)
+    )
+
+
+def _by_ranges(labels: LabelSpace) -> bool:
+    """Whether classes are ranges of values, so that a value that is a little off is still of the same class."""
+    table = [(labels.lookup or {}).get(raw) for raw in range(256)]
+    runs = [len(list(run)) for label, run in groupby(table) if label is not None]
+    return bool(runs) and sum(runs) / len(runs) >= _RANGE
+
+
+def _all(value: Any, kind: Any, lengths: tuple[int, ...]) -> bool:
+    plain = isinstance(value, list) and len(value) in lengths
+    return plain and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
