@@ -1,5 +1,6 @@
 """What a run does when numbers, files, disks and signals fail it."""
 
+import errno
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from mdp.io.data.crops import crop_batch
 from mdp.io.data.loader import Forgiving
 from mdp.io.data.pool import Pool
 from mdp.io.data.views import view_batches
-from mdp.io.errors import DatasetError, Diverged, MdpError, Preempted, RecipeError, ResourceError
+from mdp.io.errors import CheckpointError, DatasetError, Diverged, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.evaluation.job import run_evaluation
 from mdp.io.journal.journal import Journal
 from mdp.io.recipe.request import Request
@@ -31,6 +32,7 @@ from mdp.io.training import job as training_job
 from mdp.io.training.finetuning import Finetuning
 from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
+from tests.stress.disturbed import IN_PLACE, KILLED, Event, watched
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -258,6 +260,75 @@ def test_a_full_disk_stops_before_the_first_step_and_later_leaves_the_last_check
             run_pretraining(request(("run.checkpoint_minutes", 0.0), out=Path("later")))
     assert json.loads(Path("later/status.json").read_text())["exit_code"] == 6
     assert load(Path("later/checkpoints/last.safetensors")).about["step"] == 2
+
+
+def killed_at(name: str, nth: int, *changes: tuple[str, Any], **others: Any) -> None:
+    """Pretraining in a forked process that is gone before it puts a file of that name in its place for the nth time."""
+    process = os.fork()
+    if process == 0:
+        seen: list[str] = []
+
+        def hook(number: int, event: Event, do_it: Callable[[], Any], arguments: tuple[Any, ...]) -> Any:
+            if event.name == "replace":
+                seen.append(event.target.split()[-1])
+                if seen[-1] == name and seen.count(name) == nth:
+                    os._exit(KILLED)
+            return do_it()
+
+        with watched(hook):
+            run_pretraining(request(*changes, **others))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == KILLED
+
+
+def test_a_run_killed_anywhere_after_its_last_validation_is_not_taken_for_done_and_resume_ends_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with watched(lambda number, event, do_it, arguments: do_it()) as events:
+        run_pretraining(request(("pretrain.steps", 3), out=Path("whole")))
+    names = [event.target.split()[-1] for event in events if event.name == "replace"]
+    validated = names.index("best.safetensors")
+    assert names[validated:] == [
+        "best.safetensors", "previous.safetensors", "last.safetensors", "status.json", "report.html",
+    ]  # fmt: skip
+    there = {"best": {"last": 0}, "previous": {"last": 0, "best": 3}, "last": {"previous": 0, "best": 3}}
+    for place, name in list(enumerate(names))[validated:]:
+        out = Path(name.partition(".")[0])
+        killed_at(name, names[: place + 1].count(name), ("pretrain.steps", 3), out=out)
+        state = json.loads((out / "status.json").read_text())["state"]
+        assert state == ("done" if name == "report.html" else "running")
+        if out.name in there:
+            assert {path.stem: load(path).about["step"] for path in checkpoints_in(out)} == there[out.name]
+        if out.name == "previous":
+            with pytest.raises(CheckpointError, match=r"of step 0, older than best\.safetensors of step 3"):
+                run_finetuning(request(init=str(out), out=Path("later")))
+        elif out.name == "best":
+            run_finetuning(request(("finetune.steps", 1), init=str(out), out=Path("later"), quiet=False))
+            warning = "warning: best: this run is not finished (running); its weights are those of step 0 of 3"
+            assert warning in capsys.readouterr().err
+        run_pretraining(request(("pretrain.steps", 3), resume=str(out)))
+        assert json.loads((out / "status.json").read_text())["state"] == "done"
+        for checkpoint in ("last", "best"):
+            assert_same(tensors_of(out, checkpoint), tensors_of(Path("whole"), checkpoint))
+        assert losses(out) == losses(Path("whole"))
+        assert not list(out.rglob(".*.tmp"))
+
+
+def test_a_full_disk_is_told_by_the_file_that_found_it_and_status_says_so() -> None:
+    saves: list[str] = []
+
+    def full_from_the_last_save_on(number: int, event: Event, do_it: Callable[[], Any], arguments: Any) -> Any:
+        if event.name == "open" and event.target.startswith(".last.safetensors"):
+            saves.append(event.target)
+        if len(saves) < 2 or event.name.endswith(IN_PLACE) or event.name == "unlink":
+            return do_it()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with watched(full_from_the_last_save_on), pytest.raises(ResourceError) as error:
+        run_pretraining(request(("pretrain.steps", 2), out=Path("run")))
+    assert str(error.value).startswith("run/checkpoints/last.safetensors: cannot be written")
+    status = json.loads(Path("run/status.json").read_text())
+    assert (status["state"], status["exit_code"], status["message"]) == ("failed", 6, str(error.value))
 
 
 def test_two_runs_never_share_a_folder() -> None:

@@ -7,13 +7,11 @@ Killing a process never loses what the system has in memory, so the order of the
 """
 
 import argparse
-import errno
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,19 +21,12 @@ from torch import Tensor
 from mdp.io.errors import CheckpointError, ResourceError
 from mdp.io.run.checkpoint import save
 from mdp.io.run.checkpoints import newest_whole, remove_leftovers
+from tests.stress.disturbed import KILLED, Event, Hook, failing, watched
 
-OPERATIONS = ("open", "write", "fsync", "replace", "unlink")
 KILLS = ("killed before", "killed after", "killed half-way")
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EDQUOT")
 SCENES = ("first save", "over the old one", "keeping the old one")
-KILLED, ERROR, BUG = 9, 6, 1
-
-
-class Event(NamedTuple):
-    """One operation on a file."""
-
-    name: str
-    target: str  # the file's name; of a replace, both
+ERROR, BUG = 6, 1
 
 
 class Row(NamedTuple):
@@ -63,54 +54,7 @@ def save_step(folder: Path, step: int, scene: str) -> None:
 # Failing at will
 
 
-@contextmanager
-def watched(hook: Callable[[int, Event, Callable[[], Any], tuple[Any, ...]], Any]) -> Iterator[list[Event]]:
-    """Sends the operations on files through hook(number, event, do it, arguments), and gives the list of them."""
-    events: list[Event] = []
-    names: dict[int, str] = {}  # descriptor -> file
-    real = {name: getattr(os, name) for name in OPERATIONS}
-
-    def wrapper(name: str) -> Callable[..., Any]:
-        def operation(*arguments: Any, **options: Any) -> Any:
-            places = arguments[: 2 if name == "replace" else 1]
-            target = " ".join(names.get(p, str(p)) if isinstance(p, int) else Path(p).name for p in places)
-            events.append(Event(name, target))
-            result = hook(len(events), events[-1], lambda: real[name](*arguments, **options), arguments)
-            if name == "open":
-                names[result] = target
-            return result
-
-        return operation
-
-    for name in OPERATIONS:
-        setattr(os, name, wrapper(name))
-    try:
-        yield events
-    finally:
-        for name, function in real.items():
-            setattr(os, name, function)
-
-
-def failing(point: int, fault: str) -> Callable[[int, Event, Callable[[], Any], tuple[Any, ...]], Any]:
-    """A hook that lets operation `point` fail; with "X for good" the later ones too."""
-
-    def hook(number: int, event: Event, do_it: Callable[[], Any], arguments: tuple[Any, ...]) -> Any:
-        word, lasting = fault.split(maxsplit=1)[0], fault.endswith("for good")
-        if number != point and not (lasting and number > point):
-            return do_it()
-        if word != "killed":
-            code = getattr(errno, word)
-            raise OSError(code, os.strerror(code), event.target)
-        if fault == "killed after":
-            do_it()
-        if fault == "killed half-way" and event.name == "write":
-            os.pwrite(arguments[0], bytes(arguments[1][: len(arguments[1]) // 2]), 0)
-        os._exit(KILLED)
-
-    return hook
-
-
-def killed_at_byte(place: int) -> Callable[[int, Event, Callable[[], Any], tuple[Any, ...]], Any]:
+def killed_at_byte(place: int) -> Hook:
     """A hook that ends the process when so many bytes are written."""
     left = place
 
@@ -126,7 +70,7 @@ def killed_at_byte(place: int) -> Callable[[int, Event, Callable[[], Any], tuple
     return hook
 
 
-def child(folder: Path, scene: str, hook: Callable[[int, Event, Callable[[], Any], tuple[Any, ...]], Any]) -> int:
+def child(folder: Path, scene: str, hook: Hook) -> int:
     """Saves step 2 in a forked process and returns its exit code: 0, KILLED, ERROR, or BUG after a traceback."""
     process = os.fork()
     if process:

@@ -3,16 +3,22 @@
 An item that cannot be read travels as its error, or in company of the one that stands in for it.
 """
 
-import signal
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
+from mdp.io.data.handing_over import Sender, Sent, memory_files
 from mdp.io.data.pool import Key
+from mdp.io.data.workers import NOBODY, POLL, Watch, Workers, quiet
 from mdp.io.errors import DatasetError, MdpError, ResourceError
+
+_AHEAD = 2  # batches that each worker makes ahead
+
 
 # What cannot be read
 
@@ -26,6 +32,10 @@ class Replaced(NamedTuple):
 
 class TooMany(DatasetError):
     """So many samples in a row cannot be read that the trouble is not with them."""
+
+
+class NoRoom(ResourceError):
+    """A worker that could not hand over what it made."""
 
 
 class Forgiving:
@@ -63,14 +73,21 @@ class Made(NamedTuple):
 class Maker:
     """List of items -> what a worker hands over; the main process raises the errors, for a worker would wrap them."""
 
-    def __init__(self, stack: Callable[[list[Any]], Any]) -> None:
-        self.stack = stack
+    def __init__(self, stack: Callable[[list[Any]], Any], sender: Sender | None) -> None:
+        self.stack, self.sender = stack, sender
 
-    def __call__(self, items: list[Any]) -> Made:
+    def __call__(self, items: list[Any]) -> Made | Sent:
         errors = [item.error if isinstance(item, Replaced) else item for item in items]
         errors = [error for error in errors if isinstance(error, MdpError)]
         good = [item.item if isinstance(item, Replaced) else item for item in items if not isinstance(item, MdpError)]
-        return Made(errors, self.stack(good) if good else good)
+        made = Made(errors, self.stack(good) if good else good)
+        if self.sender is None:
+            return made
+        try:
+            return self.sender.send(made)
+        except OSError as error:
+            reason = f"a loader process has no room to hand over a batch ({error.strerror}); try fewer --workers"
+            return Made([NoRoom(reason)], [])
 
 
 def load(
@@ -80,45 +97,64 @@ def load(
     skipped: Callable[[MdpError], None] | None = None,
     stack: Callable[[list[Any]], Any] = list,
     pin: bool = False,
+    watch: Watch = NOBODY,
 ) -> Generator[Any, None, None]:
     """For each list of keys what `stack` makes of its items, made ahead by `workers` processes.
 
     `skipped` hears of samples that could not be read, which were replaced or are left out of their list; without it
     the first of them is raised.  With `pin` tensors lie in page-locked memory, from which a GPU copies by itself.
-    Raises ResourceError when a worker died.  Close the iterator when leaving early: workers that ignore signals would
-    otherwise hold up the exit.
+    `watch` hears of a worker that is silent; Preempted is raised when its stop is up and no batch comes.
+    Raises ResourceError when a worker died.  Close the iterator when leaving early.
     """
     keep_freed_memory()
+    sender = Sender(kept=_AHEAD + 1) if workers and memory_files() else None
+    crew, asked = Workers(watch), _Batches(batches)
     loader: DataLoader[Made] = DataLoader(
         dataset,
-        batch_sampler=_Batches(batches),
+        batch_sampler=asked,
         num_workers=workers,
-        collate_fn=Maker(stack),
+        collate_fn=Maker(stack, sender),
         pin_memory=pin,
+        timeout=POLL if workers else 0,
+        prefetch_factor=_AHEAD if workers else None,
         worker_init_fn=_quiet_worker if workers else None,
         generator=torch.Generator(),  # an iterator without one would draw from the global generator
     )
-    iterator = iter(loader)
+    with crew.born() if workers else nullcontext():
+        iterator = iter(loader)
     try:
-        while True:
-            try:
-                made = next(iterator)
-            except StopIteration:
+        for number in count():
+            made = _next(iterator, crew, number, asked)
+            if made is None:
                 return
-            except RuntimeError as error:
-                if "worker" not in str(error):
-                    raise
-                raise ResourceError(
-                    f"a loader process died ({str(error).splitlines()[0]}); the machine may be out of memory or "
-                    "shared memory: try --workers 0 or a smaller --batch-size"
-                ) from error
             for problem in made.errors:
-                if skipped is None or isinstance(problem, TooMany):
+                if skipped is None or isinstance(problem, TooMany | NoRoom):
                     raise problem
                 skipped(problem)
             yield made.batch
     finally:
-        del iterator  # ends the workers now, not whenever it is collected
+        crew.end(iterator)
+        del iterator  # now, not whenever it is collected
+
+
+def _next(iterator: Iterator[Made | Sent], crew: Workers, number: int, asked: "_Batches") -> Made | None:
+    """The batch of that number; None after the last."""
+    while True:
+        try:
+            made = next(iterator)
+            opened = made.opened() if isinstance(made, Sent) else made
+        except StopIteration:
+            return None
+        except (RuntimeError, OSError) as error:
+            if str(error).startswith("DataLoader timed out"):
+                crew.look(number, asked.under_way[0] if asked.under_way else [])
+                continue
+            if crew.dead():
+                raise crew.failure() from error
+            raise
+        crew.answered()
+        asked.under_way.popleft()
+        return opened
 
 
 class _Batches:
@@ -126,16 +162,16 @@ class _Batches:
 
     def __init__(self, batches: Iterator[list[Key]]) -> None:
         self.batches = batches
+        self.under_way: deque[list[Key]] = deque()  # whose items are not there yet
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return self.batches
+        for batch in self.batches:
+            self.under_way.append(batch)
+            yield batch
 
 
 def _quiet_worker(_: int) -> None:
-    """Workers leave signals to the main process, which closes them after its checkpoint, and use one thread."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(name, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    quiet()
     keep_freed_memory()
 
 

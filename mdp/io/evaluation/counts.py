@@ -17,7 +17,8 @@ from mdp.core.metrics import confusion_matrix
 from mdp.io.data.crops import WholeItems
 from mdp.io.data.loader import load
 from mdp.io.data.pool import Pool
-from mdp.io.errors import MdpError
+from mdp.io.data.workers import Watch
+from mdp.io.errors import MdpError, Preempted
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import ALONE, World
 from mdp.io.recipe.settings import EvalSettings
@@ -88,14 +89,19 @@ def predictions(
     """The first `count` images of the pool that are this process's, segmented one after the other."""
     world = reading.world
     keys = iter([[(0, index)] for index in range(world.rank, count, world.size)])
-    with closing(load(WholeItems(pool), keys, reading.workers, reading.skipped)) as loaded:
-        for done, items in enumerate(loaded, 1):
-            for item in items:
-                yield Prediction(item.sample, item.image, segment(item.image), item.labels)
-            if reading.tell:
-                reading.tell(min(done * world.size, count), count)
-            if reading.stop:
-                return
+    watch = Watch(name=lambda key: pool.name(key[1]), stop=lambda: reading.stop)
+    try:
+        with closing(load(WholeItems(pool), keys, reading.workers, reading.skipped, watch=watch)) as loaded:
+            for done, items in enumerate(loaded, 1):
+                for item in items:
+                    yield Prediction(item.sample, item.image, segment(item.image), item.labels)
+                if reading.tell:
+                    reading.tell(min(done * world.size, count), count)
+                if reading.stop:
+                    return
+    except Preempted:
+        if not reading.stop:  # what leaves the rest is this stop only
+            raise
 
 
 def tally(

@@ -116,7 +116,7 @@ class Journal:
             if state != "running":
                 self._close()
         finally:  # launchers look here, whatever becomes of event files
-            write_text(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
+            _write_status(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
 
     def warn(self, text: str) -> None:
         """One line for people from any process."""
@@ -166,6 +166,24 @@ class Journal:
                 file.write(line + "\n")
         except OSError as error:
             raise ResourceError(f"{self.folder / name}: cannot be written: {error.strerror}") from error
+
+
+def _write_status(path: Path, text: str) -> None:
+    """Writes it whole or not at all; where the disk has no room for a second file, into the one that is there."""
+    try:
+        write_text(path, text)
+    except ResourceError:
+        if not _overwritten(path, text.encode()):
+            raise
+
+
+def _overwritten(path: Path, data: bytes) -> bool:
+    """Whether a file that is there could be given other content in its place, which takes no room."""
+    try:
+        with path.open("r+b", buffering=0) as file:
+            return file.write(data) == file.truncate()
+    except OSError:
+        return False
 
 
 def rewind(folder: Path, step: int, validated: int, hear: Callable[[Mapping[str, Any]], None]) -> None:

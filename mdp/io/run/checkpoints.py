@@ -65,7 +65,7 @@ def remove_leftovers(folder: Path) -> list[Path]:
     Call it while holding the folder's lock: then no process, on this machine or another, is writing there.
     """
     removed = []
-    for path in sorted([*folder.glob(".*.tmp"), *(folder / "checkpoints").glob(".*.tmp")]):
+    for path in sorted(folder.rglob(".*.tmp")):  # of pictures too
         match = _LEFTOVER.fullmatch(path.name)
         if match and path.is_file() and not _runs(int(match[1])):
             with suppress(OSError):

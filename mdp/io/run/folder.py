@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mdp.io.errors import CheckpointError, RecipeError, ResourceError
+from mdp.io.files.reading import printable
 from mdp.io.run import lock
 from mdp.io.run.checkpoints import checkpoints_in
+from mdp.io.run.header import read_about
 
 BASE = Path("runs")
 
@@ -93,16 +95,56 @@ def checkpoint_of(path: Path, which: str = "last") -> Path:
     """The checkpoint file that a run folder, or a path to the file itself, stands for.
 
     Without the one asked for it is the last one, then what a run that was killed may have left instead.
-    Raises CheckpointError naming what was looked for.
+    Raises CheckpointError naming what was looked for, or when `last` is older than `best`: no run that is left alone
+    leaves it so, and its weights would be taken for the final ones.
     """
     if path.is_dir():
+        home = path / "checkpoints"
         for name in (which, "last", "previous", "best"):
-            if (path / "checkpoints" / f"{name}.safetensors").is_file():
-                return path / "checkpoints" / f"{name}.safetensors"
+            file = home / f"{name}.safetensors"
+            if file.is_file():
+                if file.stem == "last":
+                    _expect_newest(file, home / "best.safetensors")
+                return file
         raise CheckpointError(f"{path}: no checkpoints/{which}.safetensors in it; is it a run folder of mdp?")
     if not path.exists():
         raise CheckpointError(f"{path}: expected a run folder or a weights file, found nothing")
     return path
+
+
+def _expect_newest(last: Path, best: Path) -> None:
+    if not best.is_file():
+        return
+    try:
+        ours, theirs = read_about(last).get("step"), read_about(best).get("step")
+    except CheckpointError:  # whoever opens it says what is wrong with it
+        return
+    if isinstance(ours, int) and isinstance(theirs, int) and ours < theirs:
+        raise CheckpointError(
+            f"{last}: of step {ours}, older than best.safetensors of step {theirs}: the run was stopped between the "
+            "two; go on with it by --resume, or name the file to take"
+        )
+
+
+def unfinished(checkpoint: Path) -> str:
+    """A warning where a run's last checkpoint is not that of its end; "" for a run that is done, and for other files.
+
+    A checkpoint that was named by its step, or as the best, was chosen.
+    """
+    if checkpoint.stem not in ("last", "previous"):
+        return ""
+    folder = home_of(checkpoint)
+    try:
+        ending = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        state, steps, step = ending["state"], ending["steps"], read_about(checkpoint)["step"]
+        if state == "done" and step >= steps:
+            return ""
+    except (OSError, ValueError, KeyError, TypeError, CheckpointError):
+        return ""
+    return (
+        f"warning: {printable(folder)}: this run is not finished ({printable(str(state))}); its weights are those of "
+        f"step {step} of {steps}"
+    )
 
 
 def of_launch(kind: str, out: Path | None, launch: str | None) -> Path | None:

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mdp.io.data.handing_over import shared_memory
 from mdp.io.data.loader import Forgiving, load, to_device
 from mdp.io.data.pool import Key, Pool
+from mdp.io.data.workers import Watch
 from mdp.io.errors import MdpError
 from mdp.io.files import jpeg
 from mdp.io.files.images import png_bytes
@@ -67,6 +69,7 @@ class RunContext:
         keys: Iterator[list[Key]],
         settings: RunSettings,
         stack: Callable[[list[Any]], Any],
+        stop: Callable[[], object],
     ) -> Generator[Any, None, None]:
         """The stacked items of the keys, on the device if it is a GPU.
 
@@ -77,7 +80,11 @@ class RunContext:
         skipped, pin = None, self.device.type == "cuda"
         if settings.on_bad_sample == "skip":
             items, skipped = Forgiving(items, len(pool.samples)), self.skip
-        return to_device(load(items, keys, settings.workers, skipped, stack, pin), self.device)
+        small = shared_memory() if settings.workers else ""
+        if small:
+            self.journal.say(small)
+        watch = Watch(lambda key: pool.name(key[1]), self.journal.warn, stop)
+        return to_device(load(items, keys, settings.workers, skipped, stack, pin, watch), self.device)
 
     def advice(self, pool: Pool, workers: int) -> str:
         """The advice for a run that waits for data; "" where hints are not wanted."""

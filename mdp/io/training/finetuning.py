@@ -177,6 +177,7 @@ def _start_(network: Segmentor, beginning: Beginning) -> list[str]:
     if weights:
         load, run = recipe.finetune.load, recipe.run
         tensors, report = take(weights, network, load, run.init_from, run.init_partial)
+        report += filter(None, [run_folder.unfinished(weights)])
         network.load_state_dict(tensors, strict=False)  # what fits was decided, and reported, by `take`
     if recipe.finetune.head_init == "prototypes":
         if weights is None:

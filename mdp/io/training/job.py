@@ -43,24 +43,29 @@ from mdp.io.training.run import TrainingRun
 def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
     """Writes status.json whatever happens, and turns a shortage of memory into one line."""
     journal.status("running")
+
+    def ended(state: str, message: str, exit_code: int) -> None:
+        with suppress(ResourceError):  # where it cannot be written, the error that ends the run is still what is told
+            journal.status(state, message, exit_code)
+
     try:
         with memory_in_one_line():
             yield
     except Preempted as error:
-        journal.status("preempted", str(error), error.exit_code)
+        ended("preempted", str(error), error.exit_code)
         if not checkpoints_in(journal.folder):
             raise
         again = f"mdp {kind} --resume {shlex.quote(str(journal.folder))}"
         again += f" --processes {world.size}" if world.size > 1 else ""
         raise Preempted(f"{error}; go on with: {again}") from error
     except MdpError as error:
-        journal.status("failed", str(error), error.exit_code)
+        ended("failed", str(error), error.exit_code)
         raise
     except KeyboardInterrupt:
-        journal.status("interrupted", "second Ctrl-C", 130)
+        ended("interrupted", "second Ctrl-C", 130)
         raise
     except BaseException as error:
-        journal.status("failed", repr(error), 1)
+        ended("failed", repr(error), 1)
         raise
     journal.status("done", "", 0)
 
@@ -175,9 +180,10 @@ def _train(run: TrainingRun, context: RunContext, stop: Stop, resumed: OpenedRun
     Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
     """
     start = resumed.record.position if resumed else Position()
+    saved = resumed is not None and resumed.path.stem == "last"
     keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
-    with closing(context.load(run.items, run.pool, keys, run.recipe.run, run.stack)) as items:
-        loop(run, items, start, context, stop)
+    with closing(context.load(run.items, run.pool, keys, run.recipe.run, run.stack, lambda: stop)) as items:
+        loop(run, items, start, context, stop, saved)
 
 
 def _ended(context: RunContext) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
-from mdp.io.errors import Diverged, Preempted
+from mdp.io.errors import Diverged, Preempted, ResourceError
 from mdp.io.files.writing import write_text
 from mdp.io.journal.journal import Journal, finite
 from mdp.io.processes.signals import Stop
@@ -88,14 +88,15 @@ class SaveTime:
         self.saved_at = time.monotonic()
 
 
-def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, stop: Stop) -> None:
+def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, stop: Stop, saved: bool = False) -> None:
     """Runs from `start` to the end of the schedule; `items` gives what was loaded for one step after the other.
 
-    A fresh run writes its first checkpoint before its first step: a full disk shows now, not after hours.
+    Unless `last` is `saved` at `start` already, it is written before anything else: a full disk shows now, not after
+    hours, and a run that goes on from `best` at its last step does not end while `last` is an older one.
     Raises Preempted, after the checkpoint, when a signal asked to stop, and Diverged, likewise, with a record.
     """
     position, schedule = start, run.schedule
-    save_time = SaveTime(schedule.checkpoint_seconds, at_once=start.step == 0)
+    save_time = SaveTime(schedule.checkpoint_seconds, at_once=not saved)
     data_wait = DataWait(context.journal, run.advice)
     stop.patient = True
     while True:
@@ -111,7 +112,7 @@ def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, s
         if position.step == schedule.steps:
             return
         began = time.perf_counter()
-        batch = next(items)
+        batch = _loaded(run, items, position, stop)
         waited = time.perf_counter() - began
         metrics = _advance(run, batch, position, context.journal)
         took = time.perf_counter() - began + agreed
@@ -120,6 +121,19 @@ def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, s
         data_wait.note(waited, took)
         if schedule.keep_every and position.step % schedule.keep_every == 0:
             run.checkpoint(keep_name(position.step), position)
+
+
+def _loaded(run: Run, items: Iterator[Any], position: Position, stop: Stop) -> Any:
+    """What was loaded for the next step; where it does not come, what was learnt so far is saved."""
+    try:
+        return next(items)
+    except Preempted as error:
+        run.checkpoint("last", position)
+        after = f"after step {position.step} of {run.schedule.steps}, while it waited for data"
+        raise Preempted(f"stopped by {stop.name} {after}") from error
+    except ResourceError:
+        run.checkpoint("last", position)
+        raise
 
 
 def _due(step: int, every: int, last: int) -> bool:

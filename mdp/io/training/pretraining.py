@@ -189,7 +189,8 @@ def _weights(beginning: Beginning) -> tuple[Weights, list[str]]:
     data = data_of(recipe, plan.pool.union, len(plan.pool.samples))
     pair = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, data, torch.Generator())
     parts = ("backbone", "decode_head", "projection_head")
-    return take(path, pair.query, parts, recipe.run.init_from, recipe.run.init_partial)
+    tensors, report = take(path, pair.query, parts, recipe.run.init_from, recipe.run.init_partial)
+    return tensors, [*report, *filter(None, [run_folder.unfinished(path)])]
 
 
 PRETRAINING = Phase(

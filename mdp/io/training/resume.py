@@ -99,6 +99,7 @@ def fresh(kind: str, plan: Plan, request: Request, held: ExitStack) -> Path:
     again = request.resume is not None or ours  # a run that was stopped before its first checkpoint
     folder = run_folder.create(kind, "+".join(plan.pool.datasets), request.out, request.overwrite or again)
     _hold(folder, held)
+    remove_leftovers(folder)  # of a run that was killed before its first checkpoint
     write_text(folder / "status.json", json.dumps({"state": "starting"}) + "\n")  # from now on it is a run
     describe(folder, plan.recipe, plan.pool.union.spaces, plan.pool.sizes(), launch_id())
     return folder
