@@ -111,9 +111,13 @@ def _request(**more: Any) -> "Request":
     return requested(_given() | more)
 
 
-def _launch(processes: int | None) -> None:
-    """Becomes the launcher, and does not return, when several processes are asked for and this is not one of them."""
+def _launch(processes: int | None, refuse: Callable[[int], None]) -> None:
+    """Becomes the launcher, and does not return, when several processes are asked for and this is not one of them.
+
+    `refuse` raises beforehand what all of them would: a mistake is told once, and soon.
+    """
     if processes is not None and processes > 1 and not launched():
+        refuse(processes)
         from mdp.io.processes.launcher import launch
 
         raise click.exceptions.Exit(launch(processes, sys.argv[1:]))
@@ -237,13 +241,14 @@ def training(phase: str) -> Decorator:
 
 def _train(phase: str, processes: int | None, print_config: bool, as_json: bool, dry_run: bool = False) -> None:
     request = _request()
-    if not (print_config or dry_run):
-        _launch(processes)
     from mdp.io.run.folder import ending_of
     from mdp.io.training import finetuning, pretraining
     from mdp.io.training import job as training_job
 
     pretrains = phase == "pretrain"
+    if not (print_config or dry_run):
+        kind = pretraining.PRETRAINING if pretrains else finetuning.FINETUNING
+        _launch(processes, partial(training_job.refuse_early, kind, request))
     if print_config:
         click.echo((pretraining.pretrain_yaml if pretrains else finetuning.finetune_yaml)(request), nl=False)
     elif dry_run:
@@ -332,10 +337,10 @@ def evaluate(run: str | None, which: str, save: bool, gallery: int | None, save_
     network is the run's.
     """
     request = _request(init=run)
-    _launch(processes)
-    from mdp.io.evaluation.job import run_evaluation
+    from mdp.io.evaluation.job import refuse_early, run_evaluation
     from mdp.io.evaluation.scores import table
 
+    _launch(processes, lambda _: refuse_early(request, which))
     scores, folder = run_evaluation(request, which, save, save_as, gallery)
     if speaks():
         _show(scores, as_json, partial(table, verbose=verbose), indent=None)

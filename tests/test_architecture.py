@@ -176,9 +176,9 @@ def test_a_setting_that_does_not_exist_is_refused_before_anything_is_opened(tmp_
     (tmp_path / "bad.yaml").write_text("pretrain: {epoch: 3, datasets: [voc]}\n")
     code = (
         "import contextlib, sys\nfrom mdp.cli import main\n"
-        "sys.argv = ['mdp', 'pretrain', '--config', 'bad.yaml']\n"
+        "sys.argv = ['mdp', 'pretrain', '--config', 'bad.yaml', '--processes', '2']\n"
         "with contextlib.suppress(SystemExit):\n    main()\n"
-        "late = ('mdp.io.datasets.voc', 'torch._dynamo', 'torch._inductor')\n"
+        "late = ('mdp.io.datasets.voc', 'torch._dynamo', 'torch._inductor', 'mdp.io.processes.launcher')\n"
         "print([name for name in late if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

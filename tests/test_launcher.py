@@ -3,14 +3,17 @@
 import logging
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from torch.distributed.elastic.multiprocessing.api import SignalException
 
-from mdp.io.errors import ProcessError
+from mdp.cli import cli
+from mdp.io.errors import MdpError, ProcessError
 from mdp.io.processes import launcher
 from mdp.io.processes.ending import Ending, leave
 from mdp.io.processes.launcher import launch, verdict
@@ -85,6 +88,42 @@ def played(monkeypatch: pytest.MonkeyPatch, run: Callable[[], None]) -> None:
         return start
 
     monkeypatch.setattr(launcher, "elastic_launch", elastic_launch)
+
+
+MISTAKES = [  # what is asked for, the exit code, what is said
+    (["--config", "unknown.yaml"], 2, "unknown.yaml: unknown setting pretrain.lrr; did you mean 'lr'?"),
+    (["--config", "value.yaml"], 2, "value.yaml: pretrain.lr: expected a number, got 'fast'"),
+    (["--config", "missing.yaml"], 2, "missing.yaml: the YAML file is missing"),
+    (["--method", "mocko"], 2, "recipe: method.name: unknown method 'mocko'; did you mean 'moco'?"),
+    (["--datasets", "vok"], 2, "unknown dataset 'vok'; did you mean 'voc'?"),
+    (["--datasets", "voc", "--root", "nowhere"], 3, "voc: not found; looked for nowhere/VOCdevkit"),
+    (["--batch-size", "2", "--accumulate", "2"], 2, "leaves fewer than 1 image(s) a part"),
+    (["--resume", "nowhere"], 5, "nowhere: expected a run folder, found nothing"),
+    (["--init-partial", "--lr", "nan"], 2, "recipe: pretrain.lr: expected 0 or more, got nan"),
+]
+
+
+@pytest.mark.parametrize(("asked", "code", "words"), MISTAKES, ids=lambda value: "" if value in (2, 3, 5) else None)
+def test_a_mistake_is_refused_before_a_process_is_started(
+    asked: list[str], code: int, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def started(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", started)
+    Path("unknown.yaml").write_text("pretrain: {lrr: 1}")
+    Path("value.yaml").write_text("pretrain: {lr: fast}")
+    before = sorted(tmp_path.iterdir())
+    done = CliRunner().invoke(cli, ["pretrain", "--datasets", "shapes-coarse", *asked, "--processes", "2"])
+    assert isinstance(done.exception, MdpError)
+    assert words in str(done.exception)
+    assert done.exception.exit_code == code
+    assert sorted(tmp_path.iterdir()) == before
+    for command in (["finetune", "--target", "vok", "--init", "scratch"], ["eval", "nowhere"]):
+        refused = CliRunner().invoke(cli, [*command, "--processes", "2"]).exception
+        assert isinstance(refused, MdpError)
+        assert "vok" in str(refused) or "nowhere" in str(refused)
 
 
 def test_sigusr1_to_the_launcher_is_a_sigterm_to_its_processes(

@@ -24,7 +24,7 @@ Side = Annotated[int, Bounds(1, 10**5)]  # pixels
 Channels = Annotated[int, Bounds(1, 2**16)]
 Share = Annotated[float, Bounds(0, 1)]
 Temperature = Annotated[float, Bounds(1e-4, 1e4)]
-Weight = Annotated[float, Bounds(0, 10**6)]  # rates, weights and norms
+Weight = Annotated[float, Bounds(0, 1e30)]  # rates, weights and norms: what float32 can hold; runs say if they diverge
 
 
 def check_bounds(settings: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mdp.io.data.selection import named, pool_of
-from mdp.io.datasets._dataset import open_split
+from mdp.io.datasets._dataset import Dataset, Sample, open_split
 from mdp.io.errors import RecipeError
 from mdp.io.evaluation.counts import Observer, Reading, images_of, tally
 from mdp.io.evaluation.saved import kinds_of, saved
@@ -18,11 +18,14 @@ from mdp.io.pictures.gallery import Worst, write_gallery
 from mdp.io.processes.device import agree, memory_in_one_line, set_up
 from mdp.io.processes.signals import stop_on_signals
 from mdp.io.processes.world import World, joined
+from mdp.io.recipe.layers import Recipe
 from mdp.io.recipe.request import Request
 from mdp.io.recipe.settings import EvalSettings
 from mdp.io.report.job import report_at_end
 from mdp.io.run.folder import home_of
-from mdp.io.run.opened import evaluation_recipe, open_segmentor, same_labels, trained_segmentor
+from mdp.io.run.header import read_about
+from mdp.io.run.opened import evaluation_recipe, open_segmentor, same_labels, segmentor_file, trained_segmentor
+from mdp.io.run.record import record_of
 
 
 def run_evaluation(
@@ -38,6 +41,21 @@ def run_evaluation(
         return _evaluate(request, which, keep, save_as, gallery, world)
 
 
+def refuse_early(request: Request, which: str) -> None:
+    """Raises what each of several processes would raise at its start; of the checkpoint it reads the header only."""
+    path = segmentor_file(request.init, which)
+    _scored(evaluation_recipe(request, record_of(path, read_about(path))))
+
+
+def _scored(recipe: Recipe) -> tuple[Dataset, str, list[Sample], str]:
+    """Dataset, split and samples to score, and a line about them.  Raises RecipeError or DatasetError without any."""
+    dataset, _ = named(recipe.finetune.target)
+    split = recipe.eval.split or dataset.val
+    if split is None:
+        raise RecipeError(f"{dataset.name} has no split `val`; give --split, one of {', '.join(dataset.splits)}")
+    return dataset, split, *open_split(dataset, Path(recipe.data.root), split)
+
+
 def _evaluate(
     request: Request, which: str, keep: bool, save_as: Sequence[str], gallery: int | None, world: World
 ) -> tuple[dict[str, Any], Path]:
@@ -45,11 +63,7 @@ def _evaluate(
     path, step = opened.path, opened.record.position.step
     recipe = evaluation_recipe(request, opened.record)
     device = set_up(recipe, world)
-    dataset, _ = named(recipe.finetune.target)
-    split = recipe.eval.split or dataset.val
-    if split is None:
-        raise RecipeError(f"{dataset.name} has no split `val`; give --split, one of {', '.join(dataset.splits)}")
-    samples, line = open_split(dataset, Path(recipe.data.root), split)
+    dataset, split, samples, line = _scored(recipe)
     pool = pool_of([(dataset, samples)])
     same_labels(opened.record, pool.union, path)
     kinds = kinds_of(keep, save_as, dataset.labels)

@@ -57,8 +57,8 @@ def open_run(path: Path) -> OpenedRun:
     return OpenedRun(path=path, record=record_of(path, about), tensors=tensors)
 
 
-def open_segmentor(run: str | None, which: str, otherwise: str = "") -> OpenedRun:
-    """The checkpoint of a fine-tuning run, of the newest without one.
+def segmentor_file(run: str | None, which: str, otherwise: str = "") -> Path:
+    """The checkpoint file of a fine-tuning run, of the newest without one.
 
     Raises CheckpointError when there is none; `otherwise` says what else may help then.
     """
@@ -67,7 +67,12 @@ def open_segmentor(run: str | None, which: str, otherwise: str = "") -> OpenedRu
         raise CheckpointError(
             f"no fine-tuning run under {run_folder.BASE / FINETUNE}; run `mdp finetune` first{otherwise}"
         )
-    opened = open_run(run_folder.checkpoint_of(source, which))
+    return run_folder.checkpoint_of(source, which)
+
+
+def open_segmentor(run: str | None, which: str, otherwise: str = "") -> OpenedRun:
+    """The checkpoint of a fine-tuning run, of the newest without one.  Raises what `segmentor_file` raises."""
+    opened = open_run(segmentor_file(run, which, otherwise))
     if opened.record.kind != FINETUNE:
         raise CheckpointError(f"{opened.path}: a {opened.record.kind} checkpoint has no classifier; fine-tune it first")
     return opened

@@ -17,6 +17,7 @@ from mdp.io.data.class_shares import write_class_shares
 from mdp.io.data.loader import own_parts
 from mdp.io.data.selection import Plan
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError
+from mdp.io.files.strict_yaml import load_yaml
 from mdp.io.journal.counter import Counter
 from mdp.io.journal.journal import Journal
 from mdp.io.journal.tensorboard import expect_tensorboard
@@ -24,8 +25,8 @@ from mdp.io.pictures.samples import unusable_sheet
 from mdp.io.processes.device import agree, memory_in_one_line, set_up
 from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import World, joined
-from mdp.io.recipe.layers import Recipe
-from mdp.io.recipe.request import Request
+from mdp.io.recipe.layers import Recipe, resolve
+from mdp.io.recipe.request import Request, with_paths
 from mdp.io.report.job import report_at_end
 from mdp.io.run.checkpoints import checkpoints_in
 from mdp.io.run.opened import OpenedRun, same_labels
@@ -35,7 +36,7 @@ from mdp.io.training.finetuning import FINETUNING
 from mdp.io.training.loop import loop
 from mdp.io.training.phase import Beginning, Phase
 from mdp.io.training.pretraining import PRETRAINING
-from mdp.io.training.resume import Start, begin, differences, fresh, resumed_recipe
+from mdp.io.training.resume import Start, begin, differences, fresh, resumed_recipe, to_resume
 from mdp.io.training.run import TrainingRun
 
 
@@ -91,12 +92,12 @@ def _report(context: RunContext, wanted: bool, error: MdpError | None = None) ->
             report_at_end(context.folder, context.journal.say)
 
 
-def _enough(images: int, world: World, recipe: Recipe, least: int) -> None:
+def _enough(images: int, processes: int, recipe: Recipe, least: int) -> None:
     """Raises RecipeError when a part of a batch would hold too few images for BatchNorm."""
-    parts = world.size * recipe.run.accumulate
+    parts = processes * recipe.run.accumulate
     if images < parts * least:
         raise RecipeError(
-            f"a batch of {images} images in {parts} parts (--processes {world.size}, "
+            f"a batch of {images} images in {parts} parts (--processes {processes}, "
             f"--accumulate {recipe.run.accumulate}) leaves fewer than {least} image(s) a part; raise --batch-size or "
             "lower the others"
         )
@@ -126,6 +127,21 @@ def _check(plan: Plan, world: World, stop: Stop, quiet: bool) -> list[str]:
     return world.broadcast_main(check).splitlines() if settings.check else []
 
 
+def refuse_early(phase: Phase, request: Request, processes: int) -> None:
+    """Raises what each of so many processes would raise at its start: for wrong settings, and data that are not there.
+
+    It reads no checkpoint and holds no lock.
+    """
+    folder = to_resume(phase.kind, request)
+    if folder is None:
+        recipe, _ = phase.recipe(request)
+    else:
+        described = folder / "config.yaml"
+        recipe = with_paths(resolve(load_yaml(described) if described.is_file() else {}, *request.layers))
+    plan = phase.plan(recipe)
+    _enough(phase.schedule(plan).batch, processes, plan.recipe, phase.least)
+
+
 def run_pretraining(request: Request) -> Path:
     """Runs, or resumes, pretraining; see `run_phase`."""
     return run_phase(PRETRAINING, request)
@@ -150,7 +166,7 @@ def run_phase(phase: Phase, request: Request) -> Path:
             expect_tensorboard()
         plan = phase.plan(recipe)
         schedule = phase.schedule(plan)
-        _enough(schedule.batch, world, plan.recipe, phase.least)
+        _enough(schedule.batch, world.size, plan.recipe, phase.least)
         agree(world, plan.recipe, plan.pool.samples, plan.validation.samples if plan.validation else [])
         if start.opened and start.folder:
             same_labels(start.opened.record, plan.pool.union, start.folder)

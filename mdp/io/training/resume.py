@@ -53,7 +53,7 @@ def begin(kind: str, request: Request, world: World, held: ExitStack) -> Start:
 
 def _reopen(kind: str, request: Request, held: ExitStack) -> str:
     """Run folder, checkpoint and notes as JSON; empty for a fresh run."""
-    folder = _to_resume(kind, request)
+    folder = to_resume(kind, request)
     if folder is None:
         return ""
     _hold(folder, held)
@@ -70,10 +70,13 @@ def _reopen(kind: str, request: Request, held: ExitStack) -> str:
     return json.dumps([str(folder), str(path), notes])
 
 
-def _to_resume(kind: str, request: Request) -> Path | None:
-    """The run folder to go on with, if one is asked for; with --out and --resume a run may be there or not."""
+def to_resume(kind: str, request: Request) -> Path | None:
+    """The run folder to go on with, if one is asked for; with --out and --resume a run may be there or not.
+
+    Raises CheckpointError when it is not there.
+    """
     if request.resume:
-        return Path(request.resume)
+        return _expect_folder(Path(request.resume))
     if request.resume is None:
         return run_folder.of_launch(kind, request.out, launch_id()) if restarted() else None
     if request.out is not None:
@@ -84,10 +87,14 @@ def _to_resume(kind: str, request: Request) -> Path | None:
     return folder
 
 
-def _hold(folder: Path, held: ExitStack) -> None:
-    """Locks the folder until the job ends."""
+def _expect_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: expected a run folder, found {'a file' if folder.exists() else 'nothing'}")
+    return folder
+
+
+def _hold(folder: Path, held: ExitStack) -> None:
+    """Locks the folder until the job ends."""
     warning = held.enter_context(locked(folder))
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
