@@ -1,0 +1,33 @@
+"""The focal loss: pixels that are right already weigh less (Lin et al. 2017, arXiv 1708.02002, eq. 4 and 5).
+
+With a softmax over the classes; of two classes it is the paper's own form, of a sigmoid.
+Shape legend: B images, C classes, H x W image.
+"""
+
+import torch
+from torch import Tensor
+
+from mdp.core.contrast import mean_over
+from mdp.core.labels import IGNORE
+
+
+def focal(logits: Tensor, labels: Tensor, total: Tensor, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
+    """-(1 - p)^gamma log p of the probability p of each pixel's own class, in float32, summed and divided by `total`.
+
+    Of logits (B, C, H, W) and labels (B, H, W); `weights` (C,) multiply a class's pixels (the paper's alpha; None: 1).
+    With gamma 0 it is cross-entropy.  `total` is a number of pixels.  Raises ValueError for a gamma below 0.
+
+    >>> focal(torch.zeros(1, 2, 1, 1), torch.tensor([[[1]]]), torch.tensor(1))  # (1 / 2)^2 log 2
+    tensor(0.1733)
+    """
+    if not gamma >= 0:
+        raise ValueError(f"gamma: expected a number of 0 or more, got {gamma}")
+    valid = labels != IGNORE
+    own = labels.clamp(min=0)  # (B, H, W)
+    log_p = logits.float().log_softmax(1).gather(1, own.unsqueeze(1)).squeeze(1)  # (B, H, W)
+    # 1 - p as -expm1(log p), exact near p = 1; kept off 0, where a gamma below 1 has no finite gradient
+    unsure = (-torch.expm1(log_p)).clamp(min=torch.finfo(torch.float32).tiny)
+    losses = -(unsure**gamma) * log_p
+    if weights is not None:
+        losses = losses * weights.to(logits.device, torch.float32)[own]
+    return mean_over(losses.masked_fill(~valid, 0).sum(), total.float())

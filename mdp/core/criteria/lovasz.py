@@ -1,0 +1,47 @@
+"""The Lovasz-softmax loss, a convex stand-in for 1 - IoU (Berman et al. 2018, arXiv 1705.08790, eq. 8 to 12).
+
+Shape legend: B images, C classes, H x W image, N valid pixels of the batch.
+"""
+
+import torch
+from torch import Tensor
+
+from mdp.core.labels import IGNORE
+
+
+def jaccard_steps(marked: Tensor) -> Tensor:
+    """By how much the Jaccard loss of a class grows with each further wrong pixel, (N,) float32 (eq. 9).
+
+    `marked` (N,) bool: whether the pixel is of the class; pixels are in the order in which they become wrong.  The
+    steps are at least 0 and add up to 1 where a pixel is of the class, or there is any at all.
+
+    >>> jaccard_steps(torch.tensor([True, False, True]))
+    tensor([0.5000, 0.1667, 0.3333])
+    """
+    if len(marked) == 0:
+        return torch.zeros(0, device=marked.device)
+    ones = marked.double()
+    left = ones.sum() - ones.cumsum(0)  # pixels of the class that are still right
+    union = ones.sum() + (1 - ones).cumsum(0)
+    losses = 1 - left / union
+    return torch.cat([losses[:1], losses.diff()]).float()
+
+
+def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    """The Lovasz extension of 1 - IoU of logits (B, C, H, W) and labels (B, H, W), the mean over the classes present.
+
+    A class's errors are 1 - p at its own pixels and p elsewhere, sorted from large to small, each times its step; the
+    pixels of the batch are one set.  0, with gradient 0, without any valid pixel.
+
+    >>> lovasz_softmax(torch.zeros(1, 2, 1, 1), torch.tensor([[[0]]]))
+    tensor(0.5000)
+    """
+    valid = labels != IGNORE
+    probability = logits.float().softmax(1).movedim(1, -1)[valid]  # (N, C)
+    own = labels[valid]  # (N,)
+    losses = [0 * logits.float().sum()] if len(own) == 0 else []
+    for index in torch.unique(own).tolist():
+        marked = own == index
+        errors, order = torch.where(marked, 1 - probability[:, index], probability[:, index]).sort(descending=True)
+        losses.append((errors * jaccard_steps(marked[order])).sum())
+    return torch.stack(losses).mean()

@@ -1,0 +1,41 @@
+"""Online hard example mining: only pixels that the network is unsure of are trained on (Shrivastava et al. 2016).
+
+arXiv 1604.03540 is about boxes; the rule for pixels, with its numbers, is MMSegmentation's `OHEMPixelSampler`.
+Shape legend: B images, C classes, H x W image.
+"""
+
+import torch
+from torch import Tensor
+
+from mdp.core.labels import IGNORE
+
+THRESHOLD = 0.7  # MMSegmentation's examples
+LEAST = 100_000  # pixels an image
+
+
+def hard_pixels(logits: Tensor, labels: Tensor, threshold: float = THRESHOLD, least: int = LEAST) -> Tensor:
+    """Which pixels of labels (B, H, W) are trained on, (B, H, W) bool: those whose own class has too low a probability.
+
+    Too low is below `threshold`, or among the `least` * B lowest of the batch where those would be fewer; ties of the
+    last one are left out.  Ignored pixels never count.  Raises ValueError for a threshold outside 0 to 1.
+
+    >>> logits = torch.tensor([[[[2.0, -2.0, 0.0]], [[0.0, 0.0, 0.0]]]])
+    >>> hard_pixels(logits, torch.zeros(1, 1, 3, dtype=torch.long), threshold=0.6, least=1)
+    tensor([[[False,  True,  True]]])
+    """
+    if not 0 <= threshold <= 1 or least < 0:
+        raise ValueError(f"threshold, least: expected a share of 0 to 1 and a number, got {threshold} and {least}")
+    valid = labels != IGNORE
+    with torch.no_grad():
+        probability = logits.float().softmax(1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)  # (B, H, W)
+        found = probability[valid]
+        if len(found) == 0:
+            return valid
+        place = min(least * len(labels), len(found) - 1)
+        limit = found.kthvalue(place + 1).values.clamp(min=threshold)
+        return valid & (probability < limit)
+
+
+def hard_labels(logits: Tensor, labels: Tensor, threshold: float = THRESHOLD, least: int = LEAST) -> Tensor:
+    """The labels (B, H, W), those of all but the hard pixels ignored: for any criterion."""
+    return torch.where(hard_pixels(logits, labels, threshold, least), labels, IGNORE)
