@@ -426,11 +426,12 @@ def export(
 @option("--split", "Split to score [default: the dataset's validation split].")
 @option("--against", "Compare with this start [default: the first].", multiple=True, metavar="NAME")
 @option("--keep", "Keep the checkpoints of cells that are scored.", **FLAG)
+@option("--redo", "Run cells again that were made with other settings or data; the old ones are kept aside.", **FLAG)
 @setting("--steps", "finetune.steps", "Fine-tuning steps, the same for all.", type=int)
 @option("--show", "Print the tables of this compare.json, or of a folder of them, and run nothing.", **FILE)
 @job
 def compare(starts: tuple[str, ...], fractions: str, seeds: int, split: str | None, against: tuple[str, ...],
-            keep: bool, show: Path | None, as_json: bool) -> None:  # fmt: skip
+            keep: bool, redo: bool, show: Path | None, as_json: bool) -> None:  # fmt: skip
     """Fine-tune one target from several starting points, with the same budget, and say what can be claimed.
 
     What was done before is kept and what was interrupted goes on.  {seed} in a path is the cell's seed;
@@ -443,7 +444,7 @@ def compare(starts: tuple[str, ...], fractions: str, seeds: int, split: str | No
 
         if not starts:
             raise click.UsageError("give --start at least once, such as --start scratch --start run:FOLDER")
-        asked = parse_comparison(starts, fractions, seeds, split, against, keep)
+        asked = parse_comparison(starts, fractions, seeds, split, against, keep, redo)
         show = run_comparison(_request(), asked)
         click.echo(f"written to {show}", err=True)
     found = [read_comparison(file) for file in comparisons(show)]

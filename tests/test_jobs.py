@@ -150,6 +150,7 @@ def test_a_run_folder_says_what_the_run_was() -> None:
     assert names == {
         "config.yaml",
         "command.txt",
+        "files.npz",
         "env.json",
         "labels.json",
         "metrics.jsonl",

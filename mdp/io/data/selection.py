@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from mdp.core.labels import LabelUnion
+from mdp.io.data.manifest import DataPart
 from mdp.io.data.pool import Pool
 from mdp.io.datasets import load as load_dataset
 from mdp.io.datasets._dataset import Absent, Dataset, Sample, open_split, open_training
@@ -23,6 +24,7 @@ class Plan:
     pool: Pool
     validation: Pool | None
     lines: list[str] = field(default_factory=list)  # what was found, for people
+    data: tuple[DataPart, ...] = ()  # the files, once they were looked at
 
 
 class Named(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mdp.io.data.manifest import look_at_pool, read_manifest
 from mdp.io.data.selection import named, pool_of
 from mdp.io.datasets._dataset import Dataset, Sample, open_split
 from mdp.io.errors import RecipeError
@@ -15,7 +16,8 @@ from mdp.io.files.writing import make
 from mdp.io.inference.predict import inference_settings, segmenter
 from mdp.io.journal.counter import Counter, number_of
 from mdp.io.pictures.gallery import Worst, write_gallery
-from mdp.io.processes.device import agree, memory_in_one_line, set_up
+from mdp.io.processes.agreement import agree
+from mdp.io.processes.device import memory_in_one_line, set_up
 from mdp.io.processes.signals import stop_on_signals
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Recipe
@@ -26,6 +28,7 @@ from mdp.io.run.folder import home_of
 from mdp.io.run.header import read_about
 from mdp.io.run.opened import evaluation_recipe, open_segmentor, same_labels, segmentor_file, trained_segmentor
 from mdp.io.run.record import record_of
+from mdp.io.run.same_data import since_training
 
 
 def run_evaluation(
@@ -70,11 +73,15 @@ def _evaluate(
     home = home_of(path)
     folder = make(request.out or home / "eval" / f"{dataset.name}-{split}")
     settings = inference_settings(recipe)
-    agree(world, recipe, pool.samples)
+    data = look_at_pool(pool, "val", recipe.data.root, read_manifest(home)) if world.size > 1 else []
+    agree(world, recipe, [samples], data, {"the checkpoint": path})
     count = images_of(pool, settings)
     progress = Counter(request.quiet or not world.main)
     progress.say(f"scoring {path} (step {step})")
     progress.say(line)
+    changed = since_training(recipe, opened.record, home) if world.main and not request.target else []
+    for change in changed:
+        progress.say(f"warning: {change}")
     network = trained_segmentor(opened, recipe, device)
     worst = Worst(gallery, dataset.labels) if gallery else None
     reading = Reading(workers=recipe.run.workers, world=world, tell=progress.tell)
@@ -88,6 +95,7 @@ def _evaluate(
         "images": count,
         "checkpoint": str(path),
         "step": step,
+        **({"changed": changed} if changed else {}),
         **_manner(settings),
         **summary(counts, dataset.labels, count),
     }

@@ -1,16 +1,14 @@
-"""The start of every job: the device and torch's switches, and that all processes agree."""
+"""The start of every job: the device and torch's switches."""
 
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-import mdp
 from mdp.io.errors import ResourceError
 from mdp.io.processes.world import World, local_device
-from mdp.io.recipe.layers import Recipe, as_layer
+from mdp.io.recipe.layers import Recipe
 
 
 def set_up(recipe: Recipe, world: World) -> torch.device:
@@ -22,13 +20,6 @@ def set_up(recipe: Recipe, world: World) -> torch.device:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False  # which may choose another algorithm each time
     return local_device(pick_device(recipe.run.device), world)
-
-
-def agree(world: World, recipe: Recipe, *samples: Sequence[object]) -> None:
-    """Raises ProcessError unless all processes run the same program on the same samples with the same settings."""
-    # threads too: sums by another number of them differ in the last digits
-    versions = f"mdp {mdp.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    world.require_equal(settings=json.dumps(as_layer(recipe)), files=repr(samples), versions=versions)
 
 
 @contextmanager

@@ -113,12 +113,22 @@ class World(NamedTuple):
         return values
 
     def require_equal(self, **texts: str) -> None:
-        """Raises ProcessError, naming what differs, unless all processes have the same texts."""
+        """Raises ProcessError, naming what differs and on which process, unless all have the same texts."""
         for name, text in texts.items():
-            digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])  # 48 bits: the sums below are exact
-            first = self.all_sum(torch.tensor(digest if self.main else 0))
-            if any(self.any_true(int(first) != digest)):
-                raise ProcessError(f"{name} is not the same on all processes; start them with the same files")
+            others = self.others(text)
+            if others:
+                where = f"process{'es' * (len(others) > 1)} {', '.join(map(str, others[:8]))}"
+                raise ProcessError(
+                    f"{name} is not the same on all processes: {where} of {self.size} differ"
+                    f"{'s' * (len(others) == 1)} from process 0; start them with the same files"
+                )
+
+    def others(self, text: str) -> list[int]:
+        """The processes whose text is not that of process 0, the same answer on each."""
+        told = torch.zeros(self.size, dtype=torch.int64)
+        told[self.rank] = int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:6])
+        first, *rest = self.all_sum(told).tolist()
+        return [rank for rank, digest in enumerate(rest, 1) if digest != first]
 
 
 ALONE = World()

@@ -15,6 +15,7 @@ from mdp.core.methods import Data
 from mdp.core.networks import Segmentor, build_segmentor
 from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.io.errors import CheckpointError
+from mdp.io.files.reading import printable
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.request import Request, with_paths
@@ -134,8 +135,21 @@ def same_labels(record: RunRecord, union: LabelUnion, where: Path) -> None:
     ours = {space.name: space.classes for space in union.spaces}
     if theirs != ours:
         differ = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-        counts = ", ".join(f"{n}: {len(theirs.get(n, []))} there, {len(ours.get(n, []))} here" for n in differ)
-        raise CheckpointError(f"{where}: trained on other classes than the data has ({counts})")
+        told = "; ".join(f"{name}: {_difference(theirs.get(name), ours.get(name))}" for name in differ)
+        raise CheckpointError(f"{where}: trained on other classes than the data has ({told})")
+
+
+def _difference(theirs: tuple[str, ...] | None, ours: tuple[str, ...] | None) -> str:
+    """The first class that differs between a checkpoint's dataset and the one here, in words."""
+    if theirs is None or ours is None:
+        return "not there" if theirs is None else "not here"
+    first = next((i for i, names in enumerate(zip(theirs, ours, strict=False)) if len(set(names)) > 1), None)
+    counts = f"{len(theirs)} there, {len(ours)} here"
+    if first is None:
+        first, more = min(len(theirs), len(ours)), max(theirs, ours, key=len)
+        where = "there" if len(theirs) > len(ours) else "here"
+        return f"{counts}; class {first}, {printable(repr(more[first]))}, is only {where}"
+    return f"{counts}; class {first} is {printable(repr(theirs[first]))} there, {printable(repr(ours[first]))} here"
 
 
 def evaluation_recipe(request: Request, record: RunRecord) -> Recipe:

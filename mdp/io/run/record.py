@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from mdp.io.data.identity import DataDigest
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable
 from mdp.label_space import LabelSpace
@@ -38,6 +39,7 @@ class RunRecord:
     torch: str | None = None  # its version
     scaler: Mapping[str, Any] = field(default_factory=dict)  # of fp16 gradients; empty for other precisions
     last: float | None = None  # the last validation mIoU of fine-tuning
+    data: tuple[DataDigest, ...] = ()  # older versions of mdp did not write it
 
     def as_json(self) -> dict[str, Any]:
         """The record as checkpoints keep it."""
@@ -54,6 +56,7 @@ class RunRecord:
             "torch": self.torch,
             "scaler": dict(self.scaler),
             **({"last": self.last} if self.kind == FINETUNE else {}),
+            **({"data": [digest._asdict() for digest in self.data]} if self.data else {}),
         }
 
 
@@ -94,6 +97,7 @@ def _record(path: Path, kind: str, about: Mapping[str, Any]) -> RunRecord:
         torch=_value(path, about, "torch", _optional(_text), None),
         scaler=_value(path, about, "scaler", _table, {}),
         last=_value(path, about, "last", _optional(_number), None),
+        data=_value(path, about, "data", _digests, ()),
     )
 
 
@@ -136,6 +140,14 @@ def _table(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError("a table")
     return value
+
+
+def _digests(value: Any) -> tuple[DataDigest, ...]:
+    if not isinstance(value, list) or not all(isinstance(row, Mapping) for row in value):
+        raise TypeError("a list of digests of data")
+    if not all(set(row) == set(DataDigest._fields) and type(row["images"]) is int for row in value):
+        raise TypeError("a list of digests of data")
+    return tuple(DataDigest(**row) for row in value)
 
 
 def _optional(read: Callable[[Any], _Value]) -> Callable[[Any], _Value | None]:

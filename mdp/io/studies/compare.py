@@ -1,30 +1,42 @@
 """`mdp compare`: one target, one budget, several starting points; every cell of the table is a fine-tuning run.
 
-A cell is (start, share of the labels, seed).  Cells that are done are kept, a cell that was interrupted goes on from
-its checkpoint, and what was asked for is written beside each cell, so that results of different settings never mix.
+Cells (`cells.py`) that are done are kept, and one that was interrupted goes on from its checkpoint.
 """
 
-import hashlib
 import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from mdp.io.data.selection import plan_finetuning
-from mdp.io.errors import CheckpointError, Preempted, RecipeError
+from mdp.io.data.identity import DataDigest, changes_by_digest
+from mdp.io.data.manifest import FILE as MANIFEST
+from mdp.io.data.manifest import packed, read_manifest
+from mdp.io.data.selection import Plan, named
+from mdp.io.errors import DatasetError, Preempted, RecipeError
 from mdp.io.evaluation.job import run_evaluation
-from mdp.io.files.writing import make, write_text
-from mdp.io.journal.counter import Counter
-from mdp.io.recipe.layers import Layer, as_layer, changed_keys, merge, nest, set_layer
+from mdp.io.files.writing import make, write_atomically, write_text
+from mdp.io.journal.counter import Counter, number_of
+from mdp.io.recipe.layers import merge, set_layer
 from mdp.io.recipe.request import Request
 from mdp.io.report.compared import share_label, write_report
 from mdp.io.run import folder as run_folder
 from mdp.io.run.lock import locked
+from mdp.io.studies.cells import (
+    Cell,
+    CellData,
+    Comparison,
+    Start,
+    cells_of,
+    identity,
+    outdated,
+    put_aside,
+    read_record,
+    target_data,
+)
 from mdp.io.studies.starts import check_start
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.job import run_finetuning
@@ -33,34 +45,14 @@ KINDS = ("scratch", "run", "weights", "imagenet")
 _FORMS = "scratch, run:FOLDER, weights:FILE or imagenet:FILE"
 
 
-class Start(NamedTuple):
-    """A starting point by name."""
-
-    name: str
-    kind: str
-    path: str  # may hold {seed}; empty for scratch
-    settings: Layer  # what this start sets besides
-    text: str  # as it was asked for
-
-    def init(self, seed: int) -> str:
-        """The value of `finetune --init`."""
-        return "scratch" if self.kind == "scratch" else self.path.replace("{seed}", str(seed))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The request of `mdp compare`."""
-
-    starts: tuple[Start, ...]
-    shares: tuple[Fraction, ...]  # of the target's training images
-    seeds: int
-    split: str | None  # that is scored; None: the target's validation split
-    against: tuple[str, ...]  # starts that the others are compared with; empty: the first
-    keep: bool  # checkpoints of scored cells
-
-
 def parse_comparison(
-    starts: Sequence[str], shares: str, seeds: int, split: str | None, against: tuple[str, ...], keep: bool
+    starts: Sequence[str],
+    shares: str,
+    seeds: int,
+    split: str | None,
+    against: tuple[str, ...],
+    keep: bool,
+    redo: bool = False,
 ) -> Comparison:
     """The request in the words of a command line.  Raises RecipeError for a start or a share that is none."""
     return Comparison(
@@ -70,6 +62,7 @@ def parse_comparison(
         split=split,
         against=against,
         keep=keep,
+        redo=redo,
     )
 
 
@@ -110,22 +103,6 @@ def parse_shares(text: str) -> tuple[Fraction, ...]:
     return shares
 
 
-class Cell(NamedTuple):
-    """One fine-tuning run of the table."""
-
-    start: Start
-    share: Fraction
-    images: int
-    seed: int
-    folder: Path
-    request: Request
-
-    @property
-    def record(self) -> Path:
-        """The file beside the run that says what it is and, once done, what came out."""
-        return self.folder.with_suffix(".json")
-
-
 def run_comparison(request: Request, asked: Comparison) -> Path:
     """Runs what is missing and returns the folder with compare.json, compare.txt and curves.svg.
 
@@ -138,29 +115,33 @@ def run_comparison(request: Request, asked: Comparison) -> Path:
     for name in asked.against:
         if name not in names:
             raise RecipeError(f"--against {name}: no such start; there are {', '.join(names)}")
-    probe = replace(request, init="scratch")  # the plan of the data needs no weights
-    plan = plan_finetuning(finetune_recipe(probe)[0])
-    target = next(iter(plan.pool.datasets))
+    recipe = finetune_recipe(replace(request, init="scratch"))[0]  # the plan of the data needs no weights
+    target = named(recipe.finetune.target).dataset.name if recipe.finetune.target else ""
     folder = request.out or run_folder.BASE / "compare" / target
-    cells = list(_cells(request, asked, len(plan.pool.samples), folder))
-    wanted = {cell.record: _identity(cell) for cell in cells}
+    plan = target_data(recipe, asked.split, read_manifest(folder))
+    cells = list(cells_of(request, asked, len(plan.pool.samples), folder))
+    data = CellData(asked.split, plan.data)
+    wanted = {cell.record: identity(cell, data.of(cell)) for cell in cells}
     _same_networks(cells, wanted)
-    for cell in cells:
-        _refuse_other_settings(cell, wanted[cell.record])
+    old, lines = outdated(cells, wanted, plan, folder, asked.redo)
     counter = Counter(request.quiet)
-    for line in _look_at_starts(cells):
+    for line in (*lines, *_look_at_starts(cells, old)):
         counter.say(line)
     with locked(make(folder)):
-        _run_missing(cells, wanted, folder, target, asked, counter)
+        if old:
+            counter.say(f"{number_of(len(old), 'cell')} moved to {put_aside(old, folder)}, to be run again")
+        write_atomically(folder / MANIFEST, [packed(plan.data)])
+        _run_missing(cells, wanted, plan, folder, asked, counter)
     return folder
 
 
-def _look_at_starts(cells: Sequence[Cell]) -> Iterator[str]:
+def _look_at_starts(cells: Sequence[Cell], again: Sequence[Cell]) -> Iterator[str]:
     """Lines that say what each start loads; one that does not fit stops the comparison before its first cell."""
     checked: set[tuple[str, Path]] = set()
     for cell in cells:
         recipe, weights = finetune_recipe(cell.request)
-        if weights is None or (cell.start.name, weights) in checked or _read(cell.record).get("result"):
+        done = read_record(cell.record).get("result") and cell not in again
+        if weights is None or (cell.start.name, weights) in checked or done:
             continue
         checked.add((cell.start.name, weights))
         for line in check_start(cell.start.kind, weights, recipe):
@@ -170,17 +151,19 @@ def _look_at_starts(cells: Sequence[Cell]) -> Iterator[str]:
 def _run_missing(
     cells: Sequence[Cell],
     wanted: Mapping[Path, dict[str, Any]],
+    plan: Plan,
     folder: Path,
-    target: str,
     asked: Comparison,
     counter: Counter,
 ) -> None:
     """Runs the cells that are not there yet, and writes down all that are after each."""
+    (target,) = plan.pool.datasets
     for number, cell in enumerate(cells, 1):
-        if not _read(cell.record).get("result"):
+        if not read_record(cell.record).get("result"):
             name = f"{cell.start.name}, {share_label(cell.share)} of the labels, seed {cell.seed}"
             counter.say(f"{number}/{len(cells)}: {name}")
             try:
+                _same_data(cell, wanted[cell.record], asked, plan)
                 result = _run(cell, wanted[cell.record], asked)
             except Preempted as error:
                 raise Preempted(f"stopped in {cell.folder}; the same command goes on from there") from error
@@ -189,53 +172,13 @@ def _run_missing(
     _collect(folder, target, asked, cells)
 
 
-def _cells(request: Request, asked: Comparison, images: int, folder: Path) -> Iterator[Cell]:
-    """All cells, so ordered that every prefix of them compares all starts."""
-    for share in asked.shares:
-        count = max(1, round(images * share))
-        for seed in range(asked.seeds):
-            for start in asked.starts:
-                own = merge(start.settings, nest("run.seed", seed), nest("eval.split", asked.split))
-                if count < images:
-                    own = merge(own, nest("finetune.images", count))
-                cell_folder = folder / "cells" / start.name / f"{share.numerator}-{share.denominator}_seed{seed}"
-                layers = (*request.layers, own)
-                yield Cell(
-                    start,
-                    share,
-                    count,
-                    seed,
-                    cell_folder,
-                    replace(request, layers=layers, out=cell_folder, init=start.init(seed), quiet=True),
-                )
-
-
-def _identity(cell: Cell) -> dict[str, Any]:
-    """All that decides the outcome of a cell: its settings and the weights it starts from."""
-    recipe, weights = finetune_recipe(cell.request)
-    digest = None
-    if weights is not None:
-        digest = _digest(weights, weights.stat().st_mtime_ns)
-    layer = as_layer(recipe)
-    decisive = ("seed", "threads", "precision", "accumulate", "clip_norm", "deterministic")
-    run = {key: layer["run"][key] for key in decisive}
-    run |= {key: layer["run"][key] for key in ("init_from", "init_partial") if layer["run"][key]}
-    return {
-        "start": cell.start.name,
-        "init": cell.start.init(cell.seed),
-        "sha256": digest,
-        "share": str(cell.share),
-        "train_images": cell.images,
-        "seed": cell.seed,
-        "recipe": {"run": run, **{key: layer[key] for key in ("model", "finetune", "eval")}},
-    }
-
-
-@cache
-def _digest(path: Path, _: int) -> str:
-    """The sha256 of a file, computed once for each time of change."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _same_data(cell: Cell, wanted: Mapping[str, Any], asked: Comparison, plan: Plan) -> None:
+    """Raises DatasetError when files have changed since the comparison was begun, hours ago perhaps."""
+    now = CellData(asked.split, plan.data).of(cell)
+    if [digest._asdict() for digest in now] != wanted["data"]:
+        before = [DataDigest(**row) for row in wanted["data"]]
+        told = "; ".join(map(str, changes_by_digest(before, now)))
+        raise DatasetError(f"the data changed while they were compared: {told}. The same command says what to do")
 
 
 def _same_networks(cells: Sequence[Cell], wanted: Mapping[Path, dict[str, Any]]) -> None:
@@ -249,27 +192,6 @@ def _same_networks(cells: Sequence[Cell], wanted: Mapping[Path, dict[str, Any]])
                 f"{cell.start.name} and {first.start.name} differ in {keys}; give the model in --config so that all "
                 "starts share it"
             )
-
-
-def _refuse_other_settings(cell: Cell, wanted: dict[str, Any]) -> None:
-    there = {key: value for key, value in _read(cell.record).items() if key != "result"}
-    if there and there != wanted:
-        keys = ", ".join(changed_keys(there, wanted))
-        raise RecipeError(
-            f"{cell.record}: this cell was made with other settings ({keys}); use another --out, or delete "
-            f"{cell.record} and {cell.folder}"
-        )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The record of a cell; empty where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); delete it to run the cell again") from error
-    return record
 
 
 def _run(cell: Cell, identity: dict[str, Any], asked: Comparison) -> dict[str, Any]:
@@ -300,7 +222,7 @@ def _curve(folder: Path) -> list[list[float]]:
 
 def _collect(folder: Path, target: str, asked: Comparison, cells: Sequence[Cell]) -> None:
     """Writes compare.json, compare.txt and curves.svg of the cells that are done."""
-    records = [record for cell in cells if (record := _read(cell.record)).get("result")]
+    records = [record for cell in cells if (record := read_record(cell.record)).get("result")]
     recipe = records[0]["recipe"]
     whole = {
         "target": target,
@@ -317,6 +239,7 @@ def _collect(folder: Path, target: str, asked: Comparison, cells: Sequence[Cell]
         "cells": [
             {
                 **{key: record[key] for key in ("start", "sha256", "share", "train_images", "seed")},
+                "data": record.get("data"),  # None: an older mdp made the cell
                 **{key: value for key, value in record["result"].items() if key not in ("rule", "dataset", "split")},
             }
             for record in records

@@ -15,22 +15,28 @@ import torch
 from mdp.io.check.job import check_before_training
 from mdp.io.data.class_shares import write_class_shares
 from mdp.io.data.loader import own_parts
+from mdp.io.data.manifest import FILE as MANIFEST
+from mdp.io.data.manifest import packed
 from mdp.io.data.selection import Plan
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError
 from mdp.io.files.strict_yaml import load_yaml
+from mdp.io.files.writing import write_atomically
 from mdp.io.journal.counter import Counter
 from mdp.io.journal.journal import Journal
 from mdp.io.journal.tensorboard import expect_tensorboard
 from mdp.io.pictures.samples import unusable_sheet
-from mdp.io.processes.device import agree, memory_in_one_line, set_up
+from mdp.io.processes.agreement import agree
+from mdp.io.processes.device import memory_in_one_line, set_up
 from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.report.job import report_at_end
+from mdp.io.run import folder as run_folder
 from mdp.io.run.checkpoints import checkpoints_in
 from mdp.io.run.opened import OpenedRun, same_labels
 from mdp.io.run.record import Position
+from mdp.io.run.same_data import data_of_run, since_it_began
 from mdp.io.training.context import RunContext
 from mdp.io.training.finetuning import FINETUNING
 from mdp.io.training.loop import loop
@@ -164,18 +170,22 @@ def run_phase(phase: Phase, request: Request) -> Path:
         device = set_up(recipe, world)
         if recipe.run.tensorboard:
             expect_tensorboard()
-        plan = phase.plan(recipe)
+        plan = data_of_run(phase.plan, recipe, start.folder)
         schedule = phase.schedule(plan)
         _enough(schedule.batch, world.size, plan.recipe, phase.least)
-        agree(world, plan.recipe, plan.pool.samples, plan.validation.samples if plan.validation else [])
+        samples = [pool.samples for pool in (plan.pool, plan.validation) if pool]
+        agree(world, plan.recipe, samples, plan.data, _weights(start, weights))
         if start.opened and start.folder:
             same_labels(start.opened.record, plan.pool.union, start.folder)
+            plan.lines.extend(since_it_began(plan, start.opened.record, start.folder, schedule.steps))
         beginning = Beginning(plan=plan, weights=weights, resumed=start.opened, device=device, world=world)
         with memory_in_one_line():
             prepared = phase.prepare(beginning)
         checked = _check(plan, world, stop, request.quiet)
         # made last: a run that is refused leaves no folder
         folder = start.folder or Path(world.broadcast_main(lambda: str(fresh(phase.kind, plan, request, held))))
+        if world.main:
+            write_atomically(folder / MANIFEST, [packed(plan.data)])
         journal = _journal(phase, folder, schedule.steps, plan, request, world)
         context = RunContext(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
         # the report is made after status.json has the ending that it shows
@@ -188,6 +198,13 @@ def run_phase(phase: Phase, request: Request) -> Path:
             _train(prepared.build(context), context, stop, start.opened)
             _ended(context)
     return folder
+
+
+def _weights(start: Start, weights: Path | None) -> dict[str, Path]:
+    """The file that a run starts from, by what it is called."""
+    if start.opened:
+        return {"the checkpoint": start.opened.path}
+    return {"the --init file": run_folder.checkpoint_of(weights)} if weights else {}
 
 
 def _train(run: TrainingRun, context: RunContext, stop: Stop, resumed: OpenedRun | None) -> None:

@@ -37,6 +37,7 @@ class TrainingRun:
     def __init__(self, plan: Plan, schedule: Schedule, context: RunContext) -> None:
         self.recipe, self.pool, self.validation = plan.recipe, plan.pool, plan.validation
         self.schedule, self.context = schedule, context
+        self.data = tuple(part.digest() for part in plan.data)
         self.processes = context.world.share(schedule.batch)
         self.advice = context.advice(plan.pool, plan.recipe.run.workers)
 
@@ -107,5 +108,6 @@ class TrainingRun:
             torch=torch.__version__,
             scaler=self.trainee.scaler.state_dict(),
             last=self.last,
+            data=self.data,
         )
         self.context.save(name, {**self.tensors(), **momentum}, record)
