@@ -14,7 +14,6 @@ from mdp.core.chance import generator
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.mixing import PIXEL, REGION, MixPlan, draw_plan
-from mdp.io.training.optimizers import sgd
 
 TAU = 0.07
 
@@ -24,7 +23,7 @@ def naive(recipe: StepRecipe) -> Run:
     views, pair, classes = made_views(recipe), new_pair(recipe), recipe.classes
     for network in pair:
         placed_(network, recipe)
-    optimizer = sgd(pair.query, RATE, 0.9, 1e-4)
+    optimizer = torch.optim.SGD(pair.query.parameters(), RATE, 0.9, weight_decay=1e-4)
     stride, step = pair.query.output_stride, 0
     ring = torch.zeros(recipe.bank, classes, recipe.embedding)  # (T, C, D)
     counts = torch.zeros(recipe.bank, classes)  # (T, C)

@@ -24,14 +24,15 @@ from mdp.core.networks import EmbeddingNetwork, EncoderPair, NetworkSettings, fo
 from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.core.processes import alone
 from mdp.io.processes.world import ALONE
-from mdp.io.recipe.settings import RunSettings
-from mdp.io.training.optimizers import sgd
+from mdp.io.recipe.settings import OptimizationSettings, RunSettings
+from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.update import new_trainee, unharmed, update_
 
 Network = TypeVar("Network", bound=nn.Module)
 Run = Callable[[], Tensor]  # a step; returns its loss
 
 RATE = 0.01
+OPTIMIZATION = OptimizationSettings(lr=RATE)
 MIX = MixSettings(region=True, pixel=True)
 
 
@@ -105,7 +106,7 @@ def pretraining(recipe: StepRecipe, key_forward: bool = True) -> Run:
     Networks, bank and momentum go on from call to call.
     """
     views, device = made_views(recipe), recipe.device
-    make = partial(sgd, lr=RATE, momentum=0.9, weight_decay=1e-4)
+    make = partial(build_optimizer, settings=OPTIMIZATION)
     pair = new_pair(recipe)
     trainee, forward = new_trainee(pair, make, recipe.run, device, ALONE, sync=False)
     keyed = forward if key_forward else EncoderPair(forward.query, Given(_keys(pair, views)))
@@ -138,7 +139,7 @@ def supervised(recipe: StepRecipe) -> Run:
     embed = new_pair(recipe).query
     network = placed_(nn.Sequential(Raw(embed), nn.Conv2d(recipe.embedding, recipe.classes, 1)), recipe)
     labels = downsample_labels(labels, embed.output_stride)  # (V B, h, w)
-    optimizer = sgd(network, RATE, 0.9, 1e-4)
+    optimizer = build_optimizer(network, OPTIMIZATION)
 
     def run() -> Tensor:
         optimizer.zero_grad(set_to_none=True)

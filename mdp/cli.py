@@ -131,9 +131,9 @@ def _show(found: Found, as_json: bool, text: Callable[[Found], str], indent: int
 # Values
 
 
-def _heads(*first: str) -> list[str]:
-    """The heads by file name, these first; nothing is imported."""
-    names = {path.stem for path in (Path(__file__).parent / "core" / "networks" / "heads").glob("[a-z]*.py")}
+def _files(folder: str, *first: str) -> list[str]:
+    """What a folder of this package has a file for, these first; nothing is imported."""
+    names = {path.stem for path in (Path(__file__).parent / folder).glob("[a-z]*.py")}
     return [*first, *sorted(names - set(first))]
 
 
@@ -178,7 +178,8 @@ ROOT: Kind = {"envvar": ["MDP_ROOT", "MDP_DATA"]}
 WHICH: Kind = {"type": click.Choice(["last", "best"]), "default": "last", "show_default": True}
 MODE: Kind = {"type": click.Choice(["whole", "slide"])}
 BAD_SAMPLE: Kind = {"type": click.Choice(["stop", "skip"])}
-HEADS = _heads("deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision")
+HEADS = _files("core/networks/heads", "deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision")
+OPTIMIZERS = _files("io/training/optimizers", "sgd")
 GALLERY = 24  # images
 
 # Options of several commands
@@ -217,9 +218,12 @@ def training(phase: str) -> Decorator:
     precisions = click.Choice(["fp32", "bf16", "fp16"])
     return together(
         processes,
+        setting("--epochs", f"{phase}.epochs", "Passes over the training images.", type=int),
         setting("--steps", f"{phase}.steps", "Steps in all.", type=int),
         setting("--batch-size", f"{phase}.batch_size", "Images a step.", type=int),
         setting("--lr", f"{phase}.lr", "Learning rate at the start.", type=float),
+        setting("--optimizer", f"{phase}.optimizer", "What makes updates of gradients [default: sgd].",
+                type=click.Choice(OPTIMIZERS)),
         setting("--seed", "run.seed", "Seed of weights, order and augmentation.", type=int),
         setting("--overwrite", "overwrite", "Replace the run in --out.", **FLAG),
         setting("--resume", "resume", "Go on with an interrupted run (the newest; with --out, the one there, if any).",
@@ -266,7 +270,6 @@ def _train(phase: str, processes: int | None, print_config: bool, as_json: bool,
          "--resume", "--datasets shapes-coarse,shapes-fine --config examples/recipes/tiny.yaml")  # fmt: skip
 @setting("--datasets", "pretrain.datasets",
          "Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a split.", _words, **DATASETS)  # fmt: skip
-@setting("--epochs", "pretrain.epochs", "Passes over the union of all images.", type=int)
 @setting("--method", "method.name", "Pretraining method; see `mdp methods`.")
 @setting("--backbone", "model.backbone", "resnet18, 34, 50 or 101, with _v1c for MMSegmentation's stem, or timm:NAME.")
 @head

@@ -25,9 +25,9 @@ from mdp.io.inference.predict import segmenter
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import resolve
 from mdp.io.recipe.methods import find_method
-from mdp.io.recipe.settings import EvalSettings, PretrainSettings, RunSettings
+from mdp.io.recipe.settings import EvalSettings, OptimizationSettings, PretrainSettings, RunSettings
 from mdp.io.run.opened import new_segmentor
-from mdp.io.training.optimizers import sgd
+from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.update import new_trainee, update_
 
 BATCH = 8
@@ -52,7 +52,12 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     pair = method.build(settings, NetworkSettings(**{**MODEL, "dilations": (1, 2)}), data, generator(0))
     run = RunSettings(gradients=gradients, accumulate=accumulate)
     trainee, forward = new_trainee(
-        pair, partial(sgd, lr=0.1, momentum=0.9, weight_decay=0.0), run, CPU, world, sync=True
+        pair,
+        partial(build_optimizer, settings=OptimizationSettings(lr=0.1, weight_decay=0.0)),
+        run,
+        CPU,
+        world,
+        sync=True,
     )
     for network in (*pair, forward.query):
         network.eval()

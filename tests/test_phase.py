@@ -18,6 +18,7 @@ from mdp.io.data.pool import Key
 from mdp.io.data.selection import Plan, plan_finetuning
 from mdp.io.errors import CheckpointError, Preempted
 from mdp.io.processes.signals import Stop
+from mdp.io.recipe.settings import OptimizationSettings
 from mdp.io.run.checkpoint import load
 from mdp.io.run.opened import OpenedRun
 from mdp.io.run.restore import prefixed, restore_, section
@@ -25,7 +26,7 @@ from mdp.io.training.context import RunContext
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.job import run_phase
 from mdp.io.training.loop import Schedule
-from mdp.io.training.optimizers import sgd
+from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.phase import Beginning, Phase, Prepared
 from mdp.io.training.run import TrainingRun
 from mdp.io.training.update import new_trainee, unharmed, update_
@@ -47,7 +48,7 @@ class Fading(TrainingRun):
         self.items = FinetuneItems(plan.pool, plan.recipe.finetune, plan.recipe.run.seed, finish=context.finish)
         self.network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1, bias=False))
         nn.init.constant_(self.network[1].weight, 0.5)
-        make = partial(sgd, lr=0.1, momentum=0.9, weight_decay=0.0)
+        make = partial(build_optimizer, settings=OptimizationSettings(lr=0.1, weight_decay=0.0))
         pair = EncoderPair(self.network, self.network)
         self.trainee, _ = new_trainee(pair, make, plan.recipe.run, context.device, context.world, sync=False)
         if resumed:

@@ -29,14 +29,14 @@ from mdp.io.journal.journal import Journal
 from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import ALONE, World, answered
 from mdp.io.recipe.layers import merge, nest, resolve
-from mdp.io.recipe.settings import PretrainSettings, RunSettings
+from mdp.io.recipe.settings import OptimizationSettings, PretrainSettings, RunSettings
 from mdp.io.run.opened import new_segmentor
 from mdp.io.run.record import Position
 from mdp.io.training.context import RunContext
 from mdp.io.training.finetuning import Finetuning
 from mdp.io.training.job import _ended
 from mdp.io.training.loop import Schedule, loop
-from mdp.io.training.optimizers import sgd
+from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.update import Trainee, new_trainee, part_key, seed_dropout, update_
 from mdp.io.training.validation import Looker, probe
 from tests.small_runs import TINY
@@ -54,7 +54,7 @@ def learner(world: World, **settings: Any) -> Trainee:
         for number, parameter in enumerate(network.parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=rng_of(number)))
     run = RunSettings(**{"gradients": "flat", **settings})
-    make = partial(sgd, lr=0.1, momentum=0.9, weight_decay=0.01)
+    make = partial(build_optimizer, settings=OptimizationSettings(lr=0.1, weight_decay=0.01))
     return new_trainee(EncoderPair(network, network), make, run, CPU, world, sync=False)[0]
 
 

@@ -100,6 +100,18 @@ def maps(description: Description, model: nn.Module, images: Tensor) -> FeatureM
     return FeatureMaps(found[-1], None if description.low is None else found[0])
 
 
+def layers(model: nn.Module) -> dict[str, int]:
+    """The layer of every parameter by its name, 0 nearest to the input: timm's own finest grouping.
+
+    Raises ValueError for a model that has none.
+    """
+    matcher = getattr(model, "group_matcher", None)
+    if matcher is None:
+        raise ValueError(f"layer_decay: {type(model).__name__} of timm does not say which layers it has; leave it at 1")
+    grouped: dict[str, int] = _timm().models.group_parameters(model, matcher(coarse=False), reverse=True)
+    return grouped
+
+
 def convert_sync_batchnorm_(model: nn.Module) -> None:
     """Every BatchNorm in a model of timm's becomes SyncBatchNorm; timm's own kind, which has an activation, keeps it.
 

@@ -120,13 +120,22 @@ def nest(key: str, value: Any) -> Layer:
     return cast(Layer, value)
 
 
+def _one_length(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The layer, which takes back the steps or epochs of those below it where it has the other one only."""
+    for phase, always, instead in (("pretrain", "epochs", "steps"), ("finetune", "steps", "epochs")):
+        section = layer.get(phase)
+        if isinstance(section, Mapping) and always in section and instead not in section:
+            layer = {**layer, phase: {**section, instead: None}}
+    return layer
+
+
 def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
     """The recipe that the layers make.
 
     Raises RecipeError, naming the full key and the file it comes from, or `source` where that is none, for unknown
     keys, wrong types and values out of range.
     """
-    merged, origin = merge(*layers), _Origin(layers, source)
+    merged, origin = merge(*map(_one_length, layers)), _Origin(layers, source)
     method = dict(_section(merged.pop("method", {}), "method", origin))
     name = method.pop("name", "multi_dataset")
     known = [f.name for f in fields(Recipe)]

@@ -11,6 +11,7 @@ Threads = Annotated[int, Bounds(1, 1024)]
 Batch = Annotated[int, Bounds(1, 10**6)]  # images
 Span = Annotated[float, Bounds(0, 10**9)]  # of time; a billion for never
 Ratio = Annotated[float, Bounds(0.01, 100)]
+Average = Annotated[float, Bounds(0, 0.999999)]  # the share of what was before in a running average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,49 @@ class DataSettings:
     root: str = "data"
 
 
+OPTIMIZERS = ("sgd", "adam", "adamw", "lars")  # files of mdp.io.training.optimizers
+
+
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings:
+class OptimizationSettings:
+    """How gradients become weights; the same keys in both phases."""
+
+    optimizer: str = "sgd"  # sgd | adam | adamw | lars
+    lr: Weight = 0.01
+    momentum: Share = 0.9  # sgd, lars
+    betas: tuple[Average, Average] = (0.9, 0.999)  # adam, adamw: torch's
+    weight_decay: Weight = 1e-4
+    decay_1d: bool | None = None  # weight decay of biases and norms too; None: yes, but not with adamw
+    layer_decay: Annotated[float, Bounds(0.01, 1)] = (
+        1.0  # a layer's rate over that of the next one towards the output; 1: one rate for all
+    )
+    lars_decay: str = "scaled"  # scaled (LARC) | added (BYOL, MoCo v3: biases and norms are left alone)
+    lars_trust: Weight = 0.001  # of both forms' released codes
+    schedule: str = "cosine"  # cosine | polynomial | steps
+    schedule_by: str = "step"  # step | epoch: where the rate changes, and what milestones count
+    min_lr: Weight = 0.0  # the rate at the end
+    power: Annotated[float, Bounds(0, 100)] = 0.9  # polynomial
+    milestones: tuple[Positive, ...] = ()  # steps: the rate is multiplied by `factor` at each
+    factor: Share = 0.1  # steps
+    warmup_steps: Count = 0  # the rate rises linearly; raise it when the loss diverges in the first epochs: docs/log.md
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        one_of("optimizer", self.optimizer, *OPTIMIZERS)
+        one_of("lars_decay", self.lars_decay, "scaled", "added")
+        one_of("schedule", self.schedule, "cosine", "polynomial", "steps")
+        one_of("schedule_by", self.schedule_by, "step", "epoch")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones: expected rising numbers, got {list(self.milestones)}")
+        if (self.schedule == "steps") != bool(self.milestones):
+            raise ValueError(
+                f"milestones: schedule: steps needs them and no other has any, got {self.schedule} "
+                f"with {list(self.milestones)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(OptimizationSettings):
     """The pretraining schedule; see mdp.core.methods for what the method itself sets."""
 
     datasets: tuple[str, ...] = ()
@@ -64,28 +106,26 @@ class PretrainSettings:
     crop: Side = 224  # inferred: MoCo-v2's
     crop_area: tuple[Share, Share] = (0.2, 1.0)  # stated: MoCo-v2's augmentation
     balance: bool = False  # stated: uniform over the union; true gives every dataset an equal share
-    lr: Weight = 0.03  # chosen; sweep 0.01, 0.03, 0.1
-    momentum: Share = 0.9  # chosen: MoCo-v2's
-    weight_decay: Weight = 1e-4  # chosen: MoCo-v2's; on all parameters
-    warmup_steps: Count = 0  # raise it when the loss diverges in the first epochs; measured in docs/log.md
+    lr: Weight = 0.03  # chosen; sweep 0.01, 0.03, 0.1; momentum, weight_decay and schedule are MoCo-v2's
     photometry: PhotometrySettings = field(default_factory=PhotometrySettings)
     validate_epochs: Count = 5  # epochs between nearest-prototype scores; 0: only at the end
     validate_images: Count = 64  # validation images of each dataset that are scored
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area: expected 0 < low <= high <= 1, got {list(self.crop_area)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings:
+class FinetuneSettings(OptimizationSettings):
     """Supervised fine-tuning; the defaults are MMSegmentation's general ones, `SCHEDULE` of a dataset has its own."""
 
     target: str = ""
     split: str | None = None  # training split; None: the dataset's own choice
     images: Positive | None = None  # train on this many images only, drawn by the seed; None: all
     steps: Positive = 20000
+    epochs: Positive | None = None  # instead of steps: passes over the training images
     batch_size: Batch = 16
     crop: tuple[Side, Side] = (512, 512)  # height, width
     scale: tuple[Side, Side] | None = None  # (long, short) side that images are fitted to first; None: as they are
@@ -93,12 +133,9 @@ class FinetuneSettings:
     largest_share: Share = 0.75  # crops are redrawn while one class covers more of them
     flip: Share = 0.5
     distortion: DistortionSettings = field(default_factory=DistortionSettings)
-    lr: Weight = 0.01
     min_lr: Weight = 1e-4
-    power: Annotated[float, Bounds(0, 100)] = 0.9
-    momentum: Share = 0.9
     weight_decay: Weight = 5e-4
-    warmup_steps: Count = 0
+    schedule: str = "polynomial"
     avg_non_ignore: bool = False  # false: the loss is averaged over ignored pixels too (MMSegmentation before 0.23)
     load: tuple[str, ...] = ("backbone", "decode_head")  # inferred: the paper transfers backbone and ASPP
     validate_steps: Count = 2000  # steps between validations; 0: only at the end
@@ -106,7 +143,7 @@ class FinetuneSettings:
     head_init: str = "random"  # random | prototypes: the classifier of the source classes' prototypes, as far as known
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio: expected 0 < low <= high, got {list(self.ratio)}")
         if self.head_init not in ("random", "prototypes"):

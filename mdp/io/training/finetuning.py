@@ -16,7 +16,6 @@ from mdp.core.methods import Loss
 from mdp.core.metrics import mean_iou, pixel_accuracy
 from mdp.core.networks import Segmentor, upsample
 from mdp.core.networks.pair import EncoderPair
-from mdp.core.schedules import polynomial, warm_up
 from mdp.io.data.crops import Crops, FinetuneItems, crop_batch, stack_crops
 from mdp.io.data.order import stream_batches
 from mdp.io.data.pool import Key, Pool
@@ -37,8 +36,9 @@ from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.classifier_init import start_classifier_
 from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Schedule
-from mdp.io.training.optimizers import sgd
+from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.phase import Beginning, Phase, Prepared
+from mdp.io.training.rates import learning_rate
 from mdp.io.training.run import TrainingRun
 from mdp.io.training.update import Overflow, new_trainee, unharmed, update_
 from mdp.io.weights.init import take
@@ -56,7 +56,7 @@ class Finetuning(TrainingRun):
         super().__init__(plan, schedule_of(plan), context)
         self.items = FinetuneItems(plan.pool, settings, recipe.run.seed, finish=context.finish)
         self.network = network
-        make = partial(sgd, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        make = partial(build_optimizer, settings=settings)
         pair = EncoderPair(network, network)
         self.trainee, forward = new_trainee(pair, make, recipe.run, context.device, context.world, sync=True)
         self.forward = forward.query
@@ -75,8 +75,7 @@ class Finetuning(TrainingRun):
     def advance(self, items: Crops, step: int) -> dict[str, float]:
         settings = self.recipe.finetune
         batch = crop_batch(items, self.context.device)
-        lr = polynomial(step / settings.steps, settings.lr, settings.min_lr, settings.power)
-        lr *= warm_up(step, settings.warmup_steps)
+        lr = learning_rate(settings, step, self.schedule.steps, len(self.pool.samples) / settings.batch_size)
         count = (batch.labels != IGNORE).sum() if settings.avg_non_ignore else torch.tensor(batch.labels.numel())
         pixels = self.context.world.all_sum(count).to(self.context.device)  # the mean is over the whole batch
         losses = self.losses(batch, len(batch.labels), step, partial(self._loss, pixels))
@@ -101,7 +100,7 @@ class Finetuning(TrainingRun):
         segment = segmenter(self.network, settings, context.device)
         confusion = tally(segment, self.validation, settings, reading, [images]).confusion
         stopped = stop.agree(context.world)
-        if step == self.recipe.finetune.steps and not stopped:
+        if step == self.schedule.steps and not stopped:
             self._show_predictions(self.validation, images, step)
         self.network.train()
         if stopped:
@@ -135,7 +134,10 @@ def schedule_of(plan: Plan) -> Schedule:
     """The schedule of fine-tuning."""
     settings, run = plan.recipe.finetune, plan.recipe.run
     seconds = 60 * run.checkpoint_minutes
-    return Schedule(settings.steps, settings.batch_size, settings.validate_steps, seconds, run.keep_steps)
+    steps = settings.steps
+    if settings.epochs is not None:
+        steps = max(1, round(settings.epochs * len(plan.pool.samples) / settings.batch_size))
+    return Schedule(steps, settings.batch_size, settings.validate_steps, seconds, run.keep_steps)
 
 
 def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
@@ -165,7 +167,7 @@ def _prepare(beginning: Beginning) -> Prepared:
     plan, recipe = beginning.plan, beginning.plan.recipe
     network = new_segmentor(recipe, plan.pool.union.size)
     report = [] if beginning.resumed else _start_(network, beginning)
-    steps, batch = recipe.finetune.steps, recipe.finetune.batch_size
+    steps, batch = schedule_of(plan).steps, recipe.finetune.batch_size
     line = f"{steps:,} steps of {batch} crops on {beginning.where(batch)}"
     return Prepared([*report, line], lambda context: Finetuning(plan, network, context, beginning.resumed))
 

@@ -17,7 +17,6 @@ from mdp.core.labels import LabelUnion
 from mdp.core.methods import Data, Loss
 from mdp.core.networks import EncoderPair
 from mdp.core.networks.pair import follow_
-from mdp.core.schedules import cosine, warm_up
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, expect_pretraining, plan_pretraining
@@ -34,8 +33,9 @@ from mdp.io.run.record import PRETRAIN
 from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Schedule
-from mdp.io.training.optimizers import sgd
+from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.phase import Beginning, Phase, Prepared
+from mdp.io.training.rates import learning_rate
 from mdp.io.training.run import TrainingRun
 from mdp.io.training.update import Overflow, new_trainee, seed_dropout, unharmed, update_
 from mdp.io.training.validation import Looker, draw_predictions, probe
@@ -83,7 +83,7 @@ class Pretraining(TrainingRun):
         self.pair = self.method.build(self.chosen, recipe.model, data, generator(seed, "weights"))
         for network in self.pair:
             network.load_state_dict(weights, strict=False)  # what fits was decided, and reported, before
-        make = partial(sgd, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        make = partial(build_optimizer, settings=settings)
         sync = self.method.SYNC_BATCH_NORM
         self.trainee, self.forward = new_trainee(self.pair, make, recipe.run, context.device, context.world, sync)
         self.state = self.method.initial_state(self.chosen, data, generator(seed, "state"), context.device)
@@ -110,8 +110,7 @@ class Pretraining(TrainingRun):
 
     def advance(self, items: Views, step: int) -> dict[str, float]:
         settings, seed, images = self.recipe.pretrain, self.recipe.run.seed, items.labels.shape[1]
-        epoch, lr = step // self.epoch_steps, settings.lr * cosine(step / self.schedule.steps)
-        lr *= warm_up(step, settings.warmup_steps)
+        epoch, lr = step // self.epoch_steps, learning_rate(settings, step, self.schedule.steps, self.epoch_steps)
         views = view_batches(items, self.context.device)
         shown: list[Batch | Blend] = [*views]
         try:

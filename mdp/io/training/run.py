@@ -18,10 +18,9 @@ from mdp.io.processes.signals import Stop
 from mdp.io.recipe.layers import as_layer
 from mdp.io.run.opened import OpenedRun
 from mdp.io.run.record import Position, RunRecord
-from mdp.io.run.restore import prefixed, section
 from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Schedule
-from mdp.io.training.optimizers import momentum_of, restore_momentum_
+from mdp.io.training.optimizers import moments_of, restore_moments_
 from mdp.io.training.update import Overflow, Trainee, part_key, seed_dropout
 
 
@@ -56,7 +55,7 @@ class TrainingRun:
         raise NotImplementedError
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that was learnt, for a checkpoint; the optimizer's momentum comes to it."""
+        """Everything that was learnt, for a checkpoint; the optimizer's moments come to it."""
         raise NotImplementedError
 
     # What is the same for all
@@ -92,12 +91,12 @@ class TrainingRun:
         self.context.picture(f"samples/{name}.png", lambda: sample_sheet(views, names, self.pool.union, title, rows))
 
     def restore_optimizer_(self, resumed: OpenedRun) -> None:
-        """Puts back momentum and the fp16 scale."""
-        restore_momentum_(self.trainee.optimizer, self.trainee.network, section(resumed.tensors, "momentum"))
+        """Puts back the optimizer's moments and the fp16 scale."""
+        restore_moments_(self.trainee.optimizer, self.trainee.network, resumed.tensors)
         self.trainee.scaler.load_state_dict(dict(resumed.record.scaler))
 
     def checkpoint(self, name: str, position: Position) -> None:
-        momentum = prefixed("momentum", momentum_of(self.trainee.optimizer, self.trainee.network))
+        moments = moments_of(self.trainee.optimizer, self.trainee.network)
         record = RunRecord(
             kind=self.kind,
             position=position,
@@ -110,4 +109,4 @@ class TrainingRun:
             last=self.last,
             data=self.data,
         )
-        self.context.save(name, {**self.tensors(), **momentum}, record)
+        self.context.save(name, {**self.tensors(), **moments}, record)

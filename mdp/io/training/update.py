@@ -25,6 +25,7 @@ from mdp.core.networks.pair import EncoderPair
 from mdp.io.errors import Diverged, RecipeError
 from mdp.io.processes.world import World, answered
 from mdp.io.recipe.settings import RunSettings
+from mdp.io.training.optimizers import set_rate_
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SMALLEST_SCALE = 2.0**-14  # fp16 gradients that overflow at this scale are not a matter of the scale
@@ -46,7 +47,7 @@ class Trainee:
     network: nn.Module  # whose weights are learnt
     forward: nn.Module  # the same network, or a wrapper around it that the losses call
     others: tuple[nn.Module, ...]  # networks whose running statistics change besides: the key encoder
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: torch.device
     settings: RunSettings
@@ -60,7 +61,7 @@ class Trainee:
 
 def new_trainee(
     pair: EncoderPair[Any],
-    optimizer: Callable[[nn.Module], torch.optim.SGD],
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     settings: RunSettings,
     device: torch.device,
     world: World,
@@ -175,8 +176,7 @@ def update_(
     clip = trainee.settings.clip_norm
     if clip and norm > clip:
         torch._foreach_mul_(_gradients(trainee), clip / norm)
-    for group in trainee.optimizer.param_groups:
-        group["lr"] = lr
+    set_rate_(trainee.optimizer, lr)
     trainee.scaler.step(trainee.optimizer)
     trainee.scaler.update()
     return values
