@@ -1,0 +1,70 @@
+"""COCO's JSON, one file a split."""
+
+from pathlib import PurePosixPath
+
+from mdp.io.annotations import coco
+from mdp.io.annotations.class_tables import coco_table
+from mdp.io.annotations.json_file import parsed
+from mdp.io.datasets.draft.readings.class_lines import drawn_classes
+from mdp.io.datasets.draft.text import Draft
+from mdp.io.datasets.draft.tree import Tree, ordered, parent, split_of, stem
+from mdp.io.datasets.own.endings import PHOTOS
+from mdp.io.errors import DatasetError
+
+_HEAD = 4096  # bytes in which a file of COCO names one of its parts
+_FIRST = 20  # photos that are looked for
+
+
+def drafts(tree: Tree) -> list[Draft]:
+    """A split for each file; of several for one split the first is taken, and the others are named."""
+    found = [file for file in tree.ending(".json") if _is_coco(tree, file)]
+    if not found:
+        return []
+    splits: dict[str, dict[str, str]] = {}
+    notes, names = [], list[str]()
+    for file in found:
+        read = coco.read(tree.path(file))
+        images = _images(tree, file, list(read.photos))
+        split = split_of(f"{parent(file)}/{stem(file)}") or ("train" if len(found) == 1 else stem(file).strip("._"))
+        if images is None or not any(photo.annotations for photo in read.photos.values()):
+            notes.append(f"{file} is left out: {'its photos are not here' if images is None else 'no annotations'}.")
+        elif split in splits:
+            notes.append(f"{file} is for the split {split} too; annotations: {file} takes it instead.")
+        else:
+            splits[split] = {"images": images, "annotations": file}
+            table = coco_table(read, file)
+            names += [entry if isinstance(entry, str) else entry["name"] for entry in table.values()]
+    if not splits:
+        return []
+    classes, more = drawn_classes(list(dict.fromkeys(names)))
+    splits = {split: splits[split] for split in ordered(splits)}
+    return [Draft("annotations in COCO's JSON", splits, classes, more, notes)]
+
+
+def _is_coco(tree: Tree, file: str) -> bool:
+    """Whether a JSON file is COCO's; only one that begins like it is read."""
+    with open(tree.path(file), "rb") as opened:
+        head = opened.read(_HEAD)
+    if not any(f'"{part}"'.encode() in head for part in ("images", "annotations", "categories", "info", "licenses")):
+        return False
+    try:
+        return coco.is_coco(parsed(tree.path(file)))
+    except DatasetError:
+        return False
+
+
+def _images(tree: Tree, file: str, photos: list[str]) -> str | None:
+    """The folder that the photos of a file lie in: its own, one beside or below it, or one of the same split."""
+    names = [name.replace("\\", "/").removeprefix("./") for name in photos[:_FIRST]]
+    there = set(tree.files)
+    folders = {parent(other) for other in tree.ending(*PHOTOS)}
+    folders |= {str(above) for folder in folders for above in PurePosixPath(folder).parents if str(above) != "."} | {""}
+    split = split_of(f"{parent(file)}/{stem(file)}")
+    near = sorted(folders, key=lambda folder: (folder != parent(file), split_of(folder) != split, len(folder), folder))
+    for tried in (names, [PurePosixPath(name).name for name in names]):
+        for folder in near:
+            if tried and all((f"{folder}/{name}" if folder else name) in there for name in tried):
+                return folder or "."
+    return None
+
+
