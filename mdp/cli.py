@@ -482,14 +482,36 @@ def demo(seed: int, out: Path | None, as_json: bool) -> None:
     _show(run_demo(seed, out), as_json, sentence, indent=None)
 
 
-@command("datasets", "", "--root data --json")
+@cli.group(cls=Group, invoke_without_command=True)
 @root
 @facts
-def datasets(root: str, as_json: bool) -> None:
-    """List the built-in datasets and what of them is under --root."""
-    from mdp.io.recipe.catalogue import dataset_rows, dataset_table
+@click.pass_context
+def datasets(ctx: click.Context, root: str, as_json: bool) -> None:
+    """List the built-in datasets and what of them is under --root; `init` describes a folder of your own.
 
-    _show(dataset_rows(Path(root)), as_json, dataset_table)
+    \b
+      mdp datasets
+      mdp datasets --root data --json
+      mdp datasets init photos_of_site_a
+    """
+    if ctx.invoked_subcommand is None:
+        from mdp.io.recipe.catalogue import dataset_rows, dataset_table
+
+        _show(dataset_rows(Path(root)), as_json, dataset_table)
+
+
+@command("init", "site_a", "site_a --out -", "site_a --out descriptions/site_a.yaml --overwrite", group=datasets)
+@click.argument("folder", **FILE)
+@option("--out", "The YAML file to write, instead of FOLDER/NAME.yaml; - prints it.", metavar="FILE.yaml|-")
+@option("--overwrite", "Replace the file.", **FLAG)
+def datasets_init(folder: Path, out: str | None, overwrite: bool) -> None:
+    """Look at a folder of photos and labels of any layout, and write the YAML file that describes it.
+
+    What is not certain stands in it as a comment.  The path of the file is printed.
+    """
+    from mdp.io.datasets.draft.job import run_init
+
+    click.echo(run_init(folder, out, overwrite))
 
 
 @command("check", "voc ade20k", "my_site.yaml --strict", "camvid:train camvid:test --images 50 --json")

@@ -13,14 +13,13 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
-from mdp.core.label_colors import between, color_codes, flat, nearest_of_neighbours, table_index
-from mdp.core.labels import RGB
 from mdp.io.errors import DatasetError, ResourceError
 from mdp.io.files import tiff
 from mdp.io.files.decoding import TURNED_TIFF, open_image, refuse_size, refused
 from mdp.io.files.formats import refuse_claims
 from mdp.io.files.matlab import read_label_mat
 from mdp.io.files.reading import printable, read_bytes
+from mdp.label_space import RGB
 
 _FORMATS = ("PNG", "BMP", "TIFF", "PPM", "GIF")
 _COLORS = 2**16  # strange colours that are counted before a file is given up
@@ -217,6 +216,8 @@ def _by_palette(path: str, image: Image.Image, rule: LabelRule) -> NDArray[np.in
 
     A GIF has no grey but by its palette, and its writer numbers the colours as it likes.
     """
+    from mdp.core.label_colors import color_codes, table_index  # noqa: PLC0415 - core brings torch, which most files need not wait for
+
     indices = np.array(image if image.mode == "P" else image.getchannel(0))
     palette = np.zeros((256, 3), dtype=np.uint8)
     entries = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)[:256]
@@ -248,6 +249,8 @@ def _from_colors(path: str, pixels: NDArray[np.uint8], rule: LabelRule) -> NDArr
 
     Raises UnknownColors for colours outside the table, or without one.
     """
+    from mdp.core.label_colors import color_codes, nearest_of_neighbours, table_index  # noqa: PLC0415 - core brings torch, which most files need not wait for
+
     keys, values = _table(rule.colors or {})
     index = np.empty(pixels.shape[:2], dtype=np.intp if rule.edges == "nearest" else np.int16)
     rows = max(1, _BAND // pixels.shape[1])
@@ -265,6 +268,8 @@ def _from_colors(path: str, pixels: NDArray[np.uint8], rule: LabelRule) -> NDArr
 
 def _unknown_colors(path: str, pixels: NDArray[np.uint8], keys: NDArray[np.int32]) -> UnknownColors:
     """What the colours of no class may be: classes, or mixtures along edges."""
+    from mdp.core.label_colors import between, color_codes, flat, table_index  # noqa: PLC0415 - core brings torch, which most files need not wait for
+
     codes = color_codes(pixels)
     strange = table_index(codes, keys) < 0
     colors, counts = _counted(codes[strange])

@@ -26,11 +26,15 @@ def run_init(folder: Path, out: str | None, overwrite: bool) -> str:
     if path.suffix not in (".yaml", ".yml"):
         raise RecipeError(f"--out {printable(path)}: expected the name of a .yaml file")
     if out != STDOUT and path.exists() and not overwrite:
-        raise RecipeError(f"{printable(path)}: is there already; --overwrite replaces it, --out FILE.yaml takes another name")
+        raise RecipeError(
+            f"{printable(path)}: is there already; --overwrite replaces it, --out FILE.yaml takes another name"
+        )
     tree = tree_of(folder)
     draft = next((draft for reading in READINGS for draft in reading.drafts(tree)), None)
     if draft is None:
         raise DatasetError(f"{printable(folder)}: no photos in it; give the folder that holds photos and their labels")
+    if draft.classes and "val" not in draft.splits:
+        draft.notes.append("No split for validation was found: mdp eval and mdp compare need one.")
     prefix = "" if path.parent == folder else os.path.relpath(folder, path.parent)
     text = yaml_text(draft, name, str(folder) if prefix.startswith("..") else prefix, path.name)
     if out == STDOUT:

@@ -97,13 +97,16 @@ def class_lines(tree: Tree, files: Sequence[str], beside: str) -> Lines:
         lines = _by_color(seen, table, listed)
     elif seen.jpeg:
         lines = _by_brightness(seen)
-    elif any(len(colors) > 1 for colors in seen.palettes.values()) or _has_colors(table) and seen.palettes:
+    elif any(len(colors) > 1 for colors in seen.palettes.values()) or (_has_colors(table) and seen.palettes):
         lines = _by_palette(seen, table, listed)
     else:
         lines = _by_value(seen, table, listed)
     if seen.maps < len(files):
         lines.notes.append(f"{seen.maps:,} of {len(files):,} label maps were looked into; others may hold more.")
     lines.notes += [f"Not read: {text}" for text in seen.broken[:3]]
+    others = _other_tables(tree, listed, table)
+    if others:
+        lines.notes.append(f"{others[0]} says something else than {listed}: are the splits labelled alike?")
     if seen.colors and seen.values:
         lines.notes.append("Some label maps are in colours, others are not: mdp check will name them.")
     return lines
@@ -128,6 +131,13 @@ def class_table_near(tree: Tree, beside: str) -> tuple[str, Mapping[Any, Any]]:
     return "", {}
 
 
+def _other_tables(tree: Tree, listed: str, table: Mapping[Any, Any]) -> list[str]:
+    """Class tables of the same name as the one that was taken, in folders of other splits, that say something else."""
+    name = PurePosixPath(listed).name
+    same = [file for file in tree.files if listed and PurePosixPath(file).name == name and file != listed]
+    return [file for file in same if class_table(Path(tree.path(file))) != table]
+
+
 def name_list(tree: Tree) -> tuple[str, list[str]]:
     """The file that lists names of classes, and the names."""
     file, table = class_table_near(tree, "")
@@ -147,6 +157,12 @@ def _share(pixels: int, seen: Seen) -> str:
     return "not seen" if not pixels else f"{share:.1%} of the pixels" if share >= 0.001 else f"{pixels:,} pixels"
 
 
+def _about(value: int, seen: Seen) -> str:
+    """How much there is of a value, and the colour that palettes give it."""
+    colors = seen.palettes.get(value, set())
+    return _share(seen.values[value], seen) + "".join(f", {_hex(color)} in the palette" for color in colors)
+
+
 def _from(listed: str) -> list[str]:
     return [f"Names are those of {listed}."] if listed else ["Names are made up: no list of names was found."]
 
@@ -154,31 +170,45 @@ def _from(listed: str) -> list[str]:
 def _by_value(seen: Seen, table: Mapping[Any, Any], listed: str) -> Lines:
     values = sorted(seen.values)
     if len(values) > _CLASSES:
-        note = f"The label maps hold {len(values):,} values: are they instances, or photos?  The first {_CLASSES} stand here."
+        note = f"The label maps hold {len(values):,} values: instances, or photos?  The first {_CLASSES} stand here."
         return Lines([class_line(value, f"class_{value}") for value in values[:_CLASSES]], notes=[note])
     if values == [0, 255] and not table:
         both = ("background", "foreground")
-        classes = [class_line(value, name, _share(seen.values[value], seen)) for value, name in zip(values, both, strict=True)]
+        classes = [
+            class_line(value, name, _share(seen.values[value], seen)) for value, name in zip(values, both, strict=True)
+        ]
         return Lines(classes, ["ignore_index: null  # 255 is a class here"], ["Names are made up."])
     ignored = values[-1] if len(values) > 1 and values[-1] in (255, 65535) and values[-1] not in table else None
     rest = [value for value in values if value != ignored]
     named = bool(table) and set(rest) <= set(table)
-    names = {key: _name(entry) for key, entry in table.items()} if named else {value: _made_up(value, rest) for value in rest}
+    names = (
+        {key: _name(entry) for key, entry in table.items()}
+        if named
+        else {value: _made_up(value, rest) for value in rest}
+    )
     keys = [key for key in names if isinstance(key, int)]
-    lines = Lines([class_line(key, names[key], _share(seen.values[key], seen)) for key in keys], notes=_from(listed if named else ""))
+    lines = Lines(
+        [class_line(key, names[key], _share(seen.values[key], seen)) for key in keys],
+        notes=_from(listed if named else ""),
+    )
     if table and not named:
         missing = sorted(set(rest) - set(table))
         lines.notes.append(f"{listed} has no name for the values {missing[:8]}, so it was not used.")
     if ignored is not None:
         share = _share(seen.values[ignored], seen)
-        lines.more.append(f"ignore_index: {ignored}  # {share}; a guess, since no value comes near it: or a class?")
+        lines.more.append(f"ignore_index: {ignored}  # {share}; a guess, since {ignored} is seldom a class")
+        lines.more.append(f"# ignore_index: null  # in its place, with `{ignored}: NAME` under classes, if it is one")
     elif 255 in values:
         lines.more.append("ignore_index: null  # 255 is a class here")
     if 0 in names and len(rest) > 2 and not named:
-        lines.more.append(f"# ignore: [0]  # in place of class 0 ({_share(seen.values[0], seen)}), if it is what nobody labelled")
+        lines.more.append("# ignore: [0]  # in place of class 0, if it is what nobody labelled")
     if _counts_objects(seen, rest):
-        lines.notes.append("Values 1, 2, ... may count objects rather than classes: each occurs only beside the one before.")
-        lines.more.append('# classes: {0: background, 1: {name: object, values: "1-"}}  # in place of those above, if so')
+        lines.notes.append(
+            "Values 1, 2, ... may count objects rather than classes: each occurs only beside the one before."
+        )
+        lines.more.append(
+            '# classes: {0: background, 1: {name: object, values: "1-"}}  # in place of those above, if so'
+        )
     return lines
 
 
@@ -215,7 +245,11 @@ def _by_color(seen: Seen, table: Mapping[Any, Any], listed: str) -> Lines:
     used = Counter({_hex(color): count for color, count in seen.colors.items()})
     if names and set(used) <= set(names):
         classes = [
-            class_line(key, {"name": _name(entry), "colors": entry["colors"]}, _share(sum(used[c] for c in entry["colors"]), seen))
+            class_line(
+                key,
+                {"name": _name(entry), "colors": entry["colors"]},
+                _share(sum(used[c] for c in entry["colors"]), seen),
+            )
             for key, entry in table.items()
         ]
         return Lines(classes, notes=_from(listed))
@@ -229,7 +263,10 @@ def _by_color(seen: Seen, table: Mapping[Any, Any], listed: str) -> Lines:
     rest = len(used) - len(kept)
     if rest:
         share = sum(count for color, count in used.items() if color not in kept) / seen.pixels
-        lines.notes.append(f"{rest:,} further colours on {share:.1%} of the pixels are left out: smooth edges, or a resize?")
+        lines.notes.append(
+            f"{rest:,} further colours on {share:.1%} of the pixels are left out: smooth edges, or a resize?"
+        )
+        lines.more.append("edges: ignore  # what lies between these colours; or nearest: the colour of a neighbour")
     return lines
 
 
@@ -238,8 +275,9 @@ def _by_palette(seen: Seen, table: Mapping[Any, Any], listed: str) -> Lines:
     names = {color: _name(entry) for entry in table.values() if _has_colors(table) for color in entry["colors"]}
     colors = sorted({_hex(color) for found in seen.palettes.values() for color in found})
     every = list(dict.fromkeys([*names, *colors]))
-    classes = [class_line(i, {"name": names.get(color, f"class_{i}"), "colors": [color]}) for i, color in enumerate(every)]
+    classes = [
+        class_line(i, {"name": names.get(color, f"class_{i}"), "colors": [color]}) for i, color in enumerate(every)
+    ]
     differ = any(len(found) > 1 for found in seen.palettes.values())
     note = ["The palettes of the label maps differ, so classes go by their colours."] if differ else []
     return Lines(classes, notes=[*note, *_from(listed if names else "")])
-

@@ -16,6 +16,12 @@ _SPLITS = {
     "test": ("test", "testing", "tst"),
 }
 
+_KINDS = (
+    "image", "images", "img", "imgs", "photo", "photos", "rgb", "input", "inputs", "jpegimages", "label", "labels",
+    "mask", "masks", "gt", "annotation", "annotations", "seg", "segmentation", "segmentationclass", "target", "targets",
+    "labelids", "ann", "truth", "groundtruth",
+)  # fmt: skip
+
 
 class Tree(NamedTuple):
     """A folder, and the paths of all files below it, relative and sorted; hidden ones are left out."""
@@ -89,8 +95,21 @@ def ordered(splits: Iterable[str]) -> list[str]:
 
 
 def common_folder(files: Sequence[str]) -> str:
-    """The folder that all files lie in, at any depth; "." at the top."""
-    return os.path.commonpath([parent(file) for file in files]) or "." if all(map(parent, files)) else "."
+    """The folder that all files lie in, at any depth, and none below that of their split; "." at the top."""
+    if not all(map(parent, files)):
+        return "."
+    parts = PurePosixPath(os.path.commonpath([parent(file) for file in files])).parts
+    last = next((place for place, part in enumerate(parts) if split_of(part)), len(parts))
+    return (
+        "/".join(parts[: last + 1])
+        if len(parts) > last + 1 and not _apart(parts[last + 1 :])
+        else "/".join(parts) or "."
+    )
+
+
+def _apart(parts: Sequence[str]) -> bool:
+    """Whether folders below that of a split tell photos from label maps, as in train/images, rather than cities."""
+    return any(word in _KINDS for part in parts for word in re.split(r"[^a-z]+", part.lower()))
 
 
 def evenly(items: Sequence[str], count: int) -> list[str]:

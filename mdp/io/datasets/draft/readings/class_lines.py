@@ -1,13 +1,15 @@
 """Classes of annotations as lines of a YAML file, with what pixels in no annotation may be."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mdp.io.datasets.draft.text import class_line, plain
 
 _BACKGROUNDS = ("_background_", "background", "bg", "backgrnd", "other", "rest")
 
 
-def drawn_classes(names: Sequence[str], overlap: str = "later") -> tuple[list[str], list[str]]:
+def drawn_classes(
+    names: Sequence[str], comments: Mapping[str, str] | None = None, overlap: str = "later"
+) -> tuple[list[str], list[str]]:
     """The lines below `classes:`, and those for background and overlap.
 
     Where a name says so it is the background; otherwise both readings stand there, one of them as a comment.
@@ -19,4 +21,4 @@ def drawn_classes(names: Sequence[str], overlap: str = "later") -> tuple[list[st
         more.append("# background: ignore  # in its place, where annotations do not cover all that they could; then")
         more.append("#                       without the class background")
     more.append(f"overlap: {overlap}  # of two annotations that overlap: later, smaller or ignore")
-    return [class_line(key, name) for key, name in enumerate(every)], more
+    return [class_line(key, name, (comments or {}).get(name, "")) for key, name in enumerate(every)], more

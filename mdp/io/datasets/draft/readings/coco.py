@@ -1,5 +1,6 @@
 """COCO's JSON, one file a split."""
 
+from collections import Counter
 from pathlib import PurePosixPath
 
 from mdp.io.annotations import coco
@@ -21,7 +22,7 @@ def drafts(tree: Tree) -> list[Draft]:
     if not found:
         return []
     splits: dict[str, dict[str, str]] = {}
-    notes, names = [], list[str]()
+    notes, counts = [], Counter[str]()
     for file in found:
         read = coco.read(tree.path(file))
         images = _images(tree, file, list(read.photos))
@@ -32,11 +33,13 @@ def drafts(tree: Tree) -> list[Draft]:
             notes.append(f"{file} is for the split {split} too; annotations: {file} takes it instead.")
         else:
             splits[split] = {"images": images, "annotations": file}
-            table = coco_table(read, file)
-            names += [entry if isinstance(entry, str) else entry["name"] for entry in table.values()]
+            table = coco_table(read, file).values()
+            counts.update(dict.fromkeys((entry if isinstance(entry, str) else entry["name"] for entry in table), 0))
+            marked = (entry["category_id"] for photo in read.photos.values() for entry in photo.annotations)
+            counts.update(read.categories[key] for key in marked)
     if not splits:
         return []
-    classes, more = drawn_classes(list(dict.fromkeys(names)))
+    classes, more = drawn_classes(list(counts), {name: f"{count:,} annotations" for name, count in counts.items()})
     splits = {split: splits[split] for split in ordered(splits)}
     return [Draft("annotations in COCO's JSON", splits, classes, more, notes)]
 
@@ -66,5 +69,3 @@ def _images(tree: Tree, file: str, photos: list[str]) -> str | None:
             if tried and all((f"{folder}/{name}" if folder else name) in there for name in tried):
                 return folder or "."
     return None
-
-

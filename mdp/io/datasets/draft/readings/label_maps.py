@@ -18,13 +18,16 @@ from mdp.io.files.reading import read_bytes
 
 _LOOKS = 3  # files of a group that are looked at
 _GROUPS = 12  # kinds of names in a folder; where there are more, they are no kinds
+_CODE = np.array([65536, 256, 1])  # turns a colour into a number
 _COLORS = 64  # of a label map; photos have hundreds
 _TEXT = 2**24  # bytes of a list
 _FORMATS = ("PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP", "JPEG")
 # kinds of label maps, by words in their names: what to take first, and what only where there is nothing else
 _FIRST = ("labeltrainids", "trainids", "labelids", "labels", "label", "mask", "masks", "gt", "segmentationclass")
-_LAST = ("color", "colors", "colour", "instance", "instances", "instanceids", "object", "objects", "visualization",
-         "visualisation", "segmentationobject", "segmentationclassvisualization", "overlay", "viz", "preview")  # fmt: skip
+_LAST = (
+    "color", "colors", "colour", "instance", "instances", "instanceids", "object", "objects", "overlay", "preview",
+    "segmentationclassvisualization", "segmentationobject", "visualisation", "visualization", "viz",
+)  # fmt: skip
 
 
 def drafts(tree: Tree) -> list[Draft]:
@@ -86,7 +89,11 @@ def _is_label_map(tree: Tree, file: str) -> bool:
     if image.format == "JPEG":  # a mask that was stored as one is nearly all black and white
         grey = pixels if pixels.ndim == 2 else pixels.max(axis=2)
         return bool(np.mean((grey < 16) | (grey > 239)) > 0.97 and np.ptp(pixels.reshape(-1, 1)) > 128)
-    codes = pixels[::2, ::2] if pixels.ndim == 2 else pixels[::2, ::2, :3].astype(np.int64) @ np.array([65536, 256, 1][: min(pixels.shape[2], 3)])
+    codes = (
+        pixels[::2, ::2]
+        if pixels.ndim == 2
+        else pixels[::2, ::2, :3].astype(np.int64) @ np.array([65536, 256, 1][: min(pixels.shape[2], 3)])
+    )
     return len(np.unique(codes)) <= _COLORS
 
 
@@ -130,18 +137,17 @@ def _splits(tree: Tree, photos: list[str], labels: list[str]) -> tuple[dict[str,
             notes.append(f"{_place(photo_splits[''])} are in no split's folder and left out.")
             continue
         if not theirs:
-            notes.append(f"The photos for {split or 'training'} have no label maps and are left out: {common_folder(photo_splits[split])}.")
+            notes.append(f"{_place(photo_splits[split])} have no label maps and are left out.")
             continue
         keys = _keys(photo_splits[split], theirs, notes)
         if keys is None:
-            notes.append(f"Names of photos and label maps have nothing in common: {photo_splits[split][0]}, {theirs[0]}.")
+            notes.append(f"Nothing in their names says what belongs together: {photo_splits[split][0]}, {theirs[0]}.")
             continue
         found[split or "train"] = keys
     if set(photo_splits) == {""} and found:
         lists = _lists(tree, photos)
         if lists:
             return {split: {**found["train"], "list": file} for split, file in lists.items()}, notes
-        notes.append("No split for validation was found: `mdp eval` and `mdp compare` need one.")
     return found, notes
 
 
@@ -155,7 +161,9 @@ def _keys(photos: list[str], labels: list[str], notes: list[str]) -> dict[str, s
     alone = [file for file in inner if file.rpartition(".")[0] not in stems]
     if images != maps and len(alone) * 2 < len(inner):
         if alone:
-            notes.append(f"{len(alone):,} photos of {images} have no label map, such as {alone[0]}: mdp check will name them.")
+            notes.append(
+                f"{len(alone):,} photos of {images} have no label map, such as {alone[0]}: mdp check will name them."
+            )
         return keys
     made = proposal(inner, label_inner)
     return {**keys, "image": made[0], "label": made[1]} if made else None
@@ -173,7 +181,10 @@ def _lists(tree: Tree, photos: list[str]) -> dict[str, str]:
         split = split_of(stem(file))
         if split and _names_photos(tree, file, stems):
             found.setdefault(split, []).append(file)
-    return {split: min(found[split], key=lambda file: ("egmentation" not in file, len(file), file)) for split in ordered(found)}
+    return {
+        split: min(found[split], key=lambda file: ("egmentation" not in file, len(file), file))
+        for split in ordered(found)
+    }
 
 
 def _names_photos(tree: Tree, file: str, stems: Counter[str]) -> bool:

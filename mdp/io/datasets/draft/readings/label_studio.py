@@ -17,7 +17,11 @@ def drafts(tree: Tree) -> list[Draft]:
     folder = parent(masks[0])
     photos = [file for file in tree.ending(*PHOTOS) if file not in set(masks)]
     notes = [] if photos else ["There are no photos here: say under `images` where they are."]
-    classes, more = drawn_classes(list(label_studio.class_names(tree.folder / folder)), "ignore")
+    classes, more = drawn_classes(list(label_studio.class_names(tree.folder / folder)), overlap="ignore")
     more[-1] = "overlap: ignore  # masks have no order: pixels of two classes are ignored; or smaller"
     images = common_folder(photos) if photos else "photos"
-    return [Draft("masks of Label Studio", {"train": {"images": images, "annotations": folder or "."}}, classes, more, notes)]
+    return [
+        Draft(
+            "masks of Label Studio", {"train": {"images": images, "annotations": folder or "."}}, classes, more, notes
+        )
+    ]
