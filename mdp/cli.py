@@ -492,7 +492,7 @@ def datasets(ctx: click.Context, root: str, as_json: bool) -> None:
     \b
       mdp datasets
       mdp datasets --root data --json
-      mdp datasets init photos_of_site_a
+      mdp datasets init photos
     """
     if ctx.invoked_subcommand is None:
         from mdp.io.recipe.catalogue import dataset_rows, dataset_table
@@ -500,7 +500,7 @@ def datasets(ctx: click.Context, root: str, as_json: bool) -> None:
         _show(dataset_rows(Path(root)), as_json, dataset_table)
 
 
-@command("init", "site_a", "site_a --out -", "site_a --out descriptions/site_a.yaml --overwrite", group=datasets)
+@command("init", "photos --out -", "photos --out walks.yaml --overwrite", group=datasets)
 @click.argument("folder", **FILE)
 @option("--out", "The YAML file to write, instead of FOLDER/NAME.yaml; - prints it.", metavar="FILE.yaml|-")
 @option("--overwrite", "Replace the file.", **FLAG)

@@ -32,6 +32,7 @@ class Seen:
     pixels: int = 0
     values: Counter[int] = field(default_factory=Counter)  # pixels of grey and palette maps
     colors: Counter[int] = field(default_factory=Counter)  # of colour maps, as 0xrrggbb
+    areas: set[int] = field(default_factory=set)  # colours that fill 3 x 3 pixels somewhere
     within: list[frozenset[int]] = field(default_factory=list)  # the values of each map
     palettes: dict[int, set[int]] = field(default_factory=dict)  # the colours that an index has
     jpeg: int = 0
@@ -65,9 +66,17 @@ def _look_(seen: Seen, path: str) -> None:
         codes = pixels[..., :3].astype(np.int64) @ np.array([65536, 256, 1])
         values, counts = np.unique(codes, return_counts=True)
         seen.colors.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        seen.areas.update(_filled(codes))
         seen.maps, seen.pixels = seen.maps + 1, seen.pixels + codes.size
     else:
         _count_(seen, pixels if pixels.ndim == 2 else pixels[..., 0])
+
+
+def _filled(codes: NDArray[np.int64]) -> list[int]:
+    """The colours (H, W) that fill 3 x 3 pixels somewhere, as mixtures along edges do not."""
+    level = np.where((codes[:, :-2] == codes[:, 1:-1]) & (codes[:, 2:] == codes[:, 1:-1]), codes[:, 1:-1], -1)
+    filled = level[1:-1][(level[1:-1] == level[:-2]) & (level[1:-1] == level[2:]) & (level[1:-1] >= 0)]
+    return list(np.unique(filled).tolist())
 
 
 def _count_(seen: Seen, values: NDArray[Any]) -> None:
@@ -253,8 +262,9 @@ def _by_color(seen: Seen, table: Mapping[Any, Any], listed: str) -> Lines:
             for key, entry in table.items()
         ]
         return Lines(classes, notes=_from(listed))
-    often = [color for color, count in used.most_common() if count >= seen.pixels / 1000 or color in names][:_CLASSES]
-    kept = often if len(used) > _CLASSES else [color for color, _ in used.most_common()]
+    filled = [color for color, _ in used.most_common() if int(color[1:], 16) in seen.areas or color in names]
+    soft = 0 < len(filled) < len(used) - len(filled)  # most colours are along edges only
+    kept = (filled if soft else [color for color, _ in used.most_common()])[:_CLASSES]
     classes = [
         class_line(i, {"name": names.get(color, f"class_{i}"), "colors": [color]}, _share(used[color], seen))
         for i, color in enumerate(kept)

@@ -39,7 +39,8 @@ def drafts(tree: Tree) -> list[Draft]:
             counts.update(read.categories[key] for key in marked)
     if not splits:
         return []
-    classes, more = drawn_classes(list(counts), {name: f"{count:,} annotations" for name, count in counts.items()})
+    comments = {name: f"{count:,} annotation{'s' * (count != 1)}" for name, count in counts.items()}
+    classes, more = drawn_classes(list(counts), comments)
     splits = {split: splits[split] for split in ordered(splits)}
     return [Draft("annotations in COCO's JSON", splits, classes, more, notes)]
 
