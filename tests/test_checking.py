@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from PIL import Image
 
 from mdp.cli import cli
 from mdp.io.check.job import check_before_training, run_check
+from mdp.io.check.problem import Problem
 from mdp.io.check.remembered import fingerprint
-from mdp.io.check.report import Problem, Report, judge, refuse_errors, report_text
+from mdp.io.check.report import Report, judge, refuse_errors, report_text
 from mdp.io.check.scan import check_samples, difference_hash, has_ramps
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Dataset, Pair, Sample, open_split
@@ -277,6 +279,151 @@ def test_an_interpolated_label_map_is_recognised_though_every_value_is_a_class(t
     larger = [np.array(Image.fromarray(mask).resize((96, 64), Image.Resampling.NEAREST)) for mask in sharp]
     assert problem_of(checked(own(tmp_path / "soft", soft, classes), tmp_path), "interpolated").error
     assert "interpolated" not in kinds(checked(own(tmp_path / "sharp", larger, classes), tmp_path))
+
+
+def test_ranges_of_values_that_grow_gradually_are_no_interpolation(tmp_path: Path) -> None:
+    lines = "{0: {name: ground, values: [" + ", ".join(map(str, range(120))) + "]}, 1: {name: hill, values: ["
+    lines += ", ".join(map(str, range(120, 240))) + "]}}"
+    y, x = np.mgrid[:64, :96]
+    masks = [((x + y * seed) % 240).astype(np.uint8) for seed in (1, 2, 3)]
+    report = checked(own(tmp_path, masks, lines), tmp_path)
+    assert not kinds(report)
+    assert has_ramps(masks[0])  # as numbers they are
+
+
+def test_a_stray_pixel_shifts_no_class(tmp_path: Path) -> None:
+    masks = [labels_array([0, 1, 2], seed) for seed in range(20)]
+    masks[7][3, 3] = 3
+    report = checked(own(tmp_path, masks), tmp_path)
+    found = problem_of(report, "unknown_values")
+    assert "off by one" not in found.text
+    assert "0.00% of the pixels" in found.text
+    assert report.yaml[-1] == "ignore: [3]"
+
+
+def test_where_two_guesses_fit_both_are_printed_and_the_second_is_commented_out(tmp_path: Path) -> None:
+    path = own(tmp_path, [labels_array([0, 1, 2, 3], seed) for seed in range(3)])
+    report = checked(path, tmp_path)
+    assert "off by one" in problem_of(report, "off_by_one").text
+    assert "; or name them under classes, or list them under ignore (25.00% of the pixels)" in report.problems[0].text
+    assert "# ignore: [3]" in report.yaml
+    assert set(yaml.safe_load("\n".join(report.yaml))) == {"ignore_index", "classes"}
+
+
+def test_a_smooth_mask_gets_two_ranges_and_no_class_for_each_shade(tmp_path: Path) -> None:
+    masks = []
+    for seed in range(3):
+        sharp = Image.fromarray(np.where(labels_array([0, 1], seed, (256, 384)) > 0, np.uint8(255), np.uint8(0)))
+        masks.append(np.array(sharp.resize((128, 96), Image.Resampling.LANCZOS)))
+    report = checked(own(tmp_path, masks, "{0: ground, 255: hill}", "ignore_index: null"), tmp_path)
+    assert "smooth mask" in problem_of(report, "binary_mask").text
+    assert '  1: {name: "hill", values: 128-255}' in report.yaml
+    assert not any("NAME" in line for line in report.yaml if not line.startswith("#"))
+
+
+def test_numbers_of_objects_get_one_range(tmp_path: Path) -> None:
+    report = checked(
+        own(tmp_path, [labels_array([0, 4 * seed, 9], seed) for seed in range(3)], "{0: no, 1: person}"), tmp_path
+    )
+    assert "each object has a number of its own (up to 9)" in problem_of(report, "instance_ids").text
+    assert '  1: {name: "person", values: 1-254}' in report.yaml
+
+
+def by_color(colors: Sequence[Sequence[int]]) -> str:
+    """The lines of classes c0, c1, ... by their colours."""
+    lines = (f'{i}: {{name: c{i}, colors: ["#{bytes(color).hex()}"]}}' for i, color in enumerate(colors))
+    return "{" + ", ".join(lines) + "}"
+
+
+def painted(path: Path, values: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]]) -> None:
+    """A palette file."""
+    image = Image.fromarray(values)
+    image.putpalette([channel for color in colors for channel in color])
+    image.save(path)
+
+
+def test_palettes_that_say_different_things_of_a_value_are_an_error_and_grey_ones_say_nothing(tmp_path: Path) -> None:
+    masks = [labels_array([0, 1, 2], seed) for seed in range(3)]
+    colors = [(0, 0, 0), (0, 128, 0), (128, 0, 0), (9, 9, 9)]
+    path = own(tmp_path, masks)
+    files = [tmp_path / "train" / "labels" / f"{seed:02d}.png" for seed in range(3)]
+    for file, mask in zip(files[:2], masks, strict=False):
+        painted(file, mask, colors[:3])
+    painted(files[2], masks[2], [(value,) * 3 for value in range(4)])
+    assert not kinds(checked(path, tmp_path))
+    painted(files[2], masks[2], [colors[0], colors[1], colors[2], (1, 2, 3)])  # an entry that nothing uses
+    assert not kinds(checked(path, tmp_path))
+    painted(files[1], masks[1], [colors[2], colors[1], colors[0]])
+    found = problem_of(checked(path, tmp_path), "palettes")
+    assert found.error
+    assert found.count == 1
+    assert f"{files[1]}: 0 is #800000, in {files[0]} #000000; 2 is #000000" in found.files[0]
+    with pytest.raises(DatasetError, match="palettes"):
+        check_before_training(parts_of(path), 0, lambda line: None)
+    declared = path.read_text().split("classes:")[0] + f"classes: {by_color(colors)}"
+    report = checked(own_yaml(tmp_path, declared), tmp_path)
+    assert not kinds(report, error=True)
+
+
+def test_smooth_edges_get_one_line_with_their_share_and_a_forgotten_class_its_own(tmp_path: Path) -> None:
+    colors = np.array([(127, 0, 0), (255, 255, 0), (0, 0, 255)], dtype=np.uint8)
+    masks = []
+    for seed in range(3):
+        sharp = Image.fromarray(colors[labels_array([0, 1, 2], seed, (256, 384))])
+        masks.append(np.array(sharp.resize((101, 67), Image.Resampling.BOX)))
+    path = own(tmp_path, masks, by_color(colors.tolist()))
+    report = checked(path, tmp_path)
+    assert report.yaml == ("edges: nearest  # or: ignore",)
+    assert "lie between those of classes" in problem_of(report, "colors").text
+    assert not kinds(mended(path, report), error=True)
+    masks[1][20:40, 20:40] = (1, 2, 3)
+    report = checked(own(tmp_path, masks, by_color(colors.tolist())), tmp_path)
+    proposed = [line for line in report.yaml if "class_" in line]
+    assert proposed == ['  3: {name: class_3, colors: ["#010203"]}  # 400 pixels']
+
+
+def test_several_pictures_in_a_file_are_told_with_how_many_are_left_out(tmp_path: Path) -> None:
+    path = own(tmp_path, [labels_array([0, 1, 2], seed) for seed in range(3)])
+    folder = tmp_path / "train" / "images"
+    first = Image.open(folder / "00.png")
+    frames = [first.rotate(10 * turn) for turn in range(1, 6)]
+    for name, more in (("00.png", 4), ("01.png", 3)):
+        first.save(folder / name, save_all=True, append_images=frames[:more])
+    first.save(folder / "02.tif", save_all=True, append_images=frames)
+    (folder / "02.png").unlink()
+    found = problem_of(checked(path, tmp_path), "pages")
+    assert found.count == 3
+    assert f"{4 + 3 + 5} are left out" in found.text
+
+
+def test_photos_whose_line_ends_were_converted_are_told_by_what_chance_would_have_left(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        path = tmp_path / "photos" / f"{number:02d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(path, quality=90)
+    assert "line_ends" not in kinds(checked(tmp_path / "photos", tmp_path))
+    for path in (tmp_path / "photos").iterdir():
+        data = path.read_bytes()
+        head = data.index(b"\xff\xda")
+        path.write_bytes(data[:head] + data[head:].replace(b"\r\n", b"\n"))
+    found = problem_of(checked(tmp_path / "photos", tmp_path), "line_ends")
+    assert "none of 12 files holds the bytes CR LF" in found.text
+    (tmp_path / "dos").mkdir()
+    (tmp_path / "dos" / "a.jpg").write_bytes(re.sub(rb"(?<!\r)\n", b"\r\n", data))
+    report = checked(tmp_path / "dos", tmp_path)
+    assert kinds(report) & {"line_ends", "damaged"}
+
+
+def test_the_strict_decoders_objection_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("simplejpeg")
+    data = photo(tmp_path / "photos" / "a.jpg", 0, (200, 300)).read_bytes()
+    photo(tmp_path / "photos" / "b.jpg", 1)
+    middle = len(data) * 2 // 3
+    (tmp_path / "photos" / "a.jpg").write_bytes(data[:middle] + data[middle + 40 :])
+    found = problem_of(checked(tmp_path / "photos", tmp_path), "strict")
+    assert found.count == 1
+    assert "a.jpg: " in found.files[0]
 
 
 def test_a_plain_stripe_pattern_is_no_interpolation() -> None:

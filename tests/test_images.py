@@ -232,7 +232,7 @@ def test_colours_between_those_of_classes_are_named_as_edges_and_no_class_is_adv
     with pytest.raises(UnknownColors, match="edges: nearest") as caught:
         read_labels(str(path), table)
     assert "class_" not in str(caught.value)
-    assert caught.value.edges[1] == np.count_nonzero(~declared)
+    assert caught.value.strange.edges[1] == np.count_nonzero(~declared)
     assert f"{np.count_nonzero(~declared) / declared.size:.2%} of the pixels" in str(caught.value)
     ignore = read_labels(str(path), table, LabelRule(edges="ignore", ignored=9))
     assert np.array_equal(ignore, np.where(declared, truth, 9))

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mdp.io.check.known_mistakes import other_edition
 from mdp.io.check.leaks import Print, prints_of, with_leaks
+from mdp.io.check.problem import Problem
 from mdp.io.check.remembered import Cache, Part, digest, generated, key_of, part_name, remember, stamps_of_samples
-from mdp.io.check.report import Problem, Report, judge, refuse_errors
+from mdp.io.check.report import Report, judge, refuse_errors
 from mdp.io.check.scan import check_samples
 from mdp.io.data.selection import named
 from mdp.io.datasets._dataset import Absent, Dataset, open_split

@@ -15,21 +15,40 @@ from mdp.io.datasets import load, names
 from mdp.io.datasets._dataset import Dataset, Sample
 from mdp.io.datasets._mistakes import LabelMaps, Mistake, Mistakes
 
+_MASK = 0.75  # of the pixels are 0 or 255 in a mask with smooth edges,
+_SHADES = 3  # and at least so many values lie between
+_STRAY = 0.001  # of the pixels, and
+_STRAY_FILES = 0.1  # of the files: with less, a value is a mishap and says nothing of the others
+
 
 def is_own(dataset: Dataset) -> bool:
     """Whether a YAML file describes it, which its owner can change."""
     return dataset.source.endswith((".yaml", ".yml"))
 
 
-def mistake_in(dataset: Dataset, pixels: NDArray[np.int64], samples: Sequence[Sample]) -> Mistake:
-    """Advice about values outside the label space, given the pixels of every raw value (65536)."""
+def mistake_in(dataset: Dataset, pixels: NDArray[np.int64], samples: Sequence[Sample], files: int) -> Mistake:
+    """Advice about values outside the label space: what fits, with its share of the pixels; the likeliest first.
+
+    `pixels` are those of every raw value (65536), `files` the label maps with such a value.
+    """
     maps = _label_maps(dataset, pixels, samples)
     published = _published(dataset, maps)
     if published:
         return published
     if maps.values <= {0, 255}:
         return binary(dataset)
-    return _shifted(dataset, maps.values, maps.unknown) or _unnamed(dataset, pixels, sorted(maps.unknown))
+    unknown = sorted(maps.unknown)
+    share = float(pixels[unknown].sum() / pixels.sum())
+    guesses = [
+        _smooth_mask(dataset, pixels),
+        _shifted(dataset, maps.values, maps.unknown, share, files / max(1, len(samples))),
+        _objects(dataset, unknown),
+        _unnamed(dataset, pixels, unknown),
+    ]
+    first, *others = [guess for guess in guesses if guess]
+    advice = "; or ".join([first.advice, *(other.advice for other in others)])
+    also = [f"# {line}" for other in others for line in ("or:", *other.yaml) if other.yaml]
+    return Mistake(first.kind, f"{advice} ({share:.2%} of the pixels)", (*first.yaml, *also))
 
 
 def _label_maps(
@@ -61,14 +80,32 @@ def binary(dataset: Dataset) -> Mistake:
     return Mistake("binary_mask", f"{text}; name 255 as a class", lines if is_own(dataset) else ())
 
 
-def _shifted(dataset: Dataset, values: Set[int], unknown: Set[int]) -> Mistake | None:
-    """Values one above, or one below, those that are named."""
+def _smooth_mask(dataset: Dataset, pixels: NDArray[np.int64]) -> Mistake | None:
+    """Nearly all pixels are 0 or 255, and the others anything between: a mask with smooth edges, or from a JPEG."""
+    others = int(np.count_nonzero(pixels[1:255]))
+    ends = float(pixels[[0, 255]].sum() / pixels.sum())
+    if not is_own(dataset) or ends < _MASK or not pixels[0] or not pixels[255] or others < _SHADES:
+        return None
+    if len(dataset.labels.classes) > 2:
+        return None
+    names = (*dataset.labels.classes, "background", "object")[:2]
+    lines = ("ignore_index: null", "classes:", *_range_lines(names))
+    text = f"0 and 255 are on {ends:.2%} of the pixels and {others} values between on the rest: a smooth mask"
+    return Mistake("binary_mask", f"{text}; give each class a range of values", lines)
+
+
+def _range_lines(names: Sequence[str]) -> tuple[str, str]:
+    return f"  0: {{name: {_quoted(names[0])}, values: 0-127}}", f"  1: {{name: {_quoted(names[1])}, values: 128-255}}"
+
+
+def _shifted(dataset: Dataset, values: Set[int], unknown: Set[int], share: float, files: float) -> Mistake | None:
+    """Values one above, or one below, those that are named: not where only a stray pixel says so."""
     space = dataset.labels
     named = {int(value): int(space.table[value]) for value in np.flatnonzero(space.table > IGNORE)}
     low, high = min(named), max(named)
     if len(named) != high - low + 1 or len(named) < 2 or len(named) != len(space.classes):
         return None
-    if unknown == {high + 1}:
+    if unknown == {high + 1} and (low not in values or share >= _STRAY or files >= _STRAY_FILES):
         shift, rest = 1, "" if low not in values else f", with {low} for unlabelled pixels"
     elif unknown == {low - 1} and high not in values:
         shift, rest = -1, ""
@@ -81,6 +118,20 @@ def _shifted(dataset: Dataset, values: Set[int], unknown: Set[int]) -> Mistake |
     lines = [f"  {value + shift}: {_quoted(space.classes[label])}" for value, label in sorted(named.items())]
     ignored = [f"ignore_index: {low}"] if rest else []
     return Mistake("off_by_one", text, (*ignored, "classes:", *lines) if is_own(dataset) else ())
+
+
+def _objects(dataset: Dataset, unknown: Sequence[int]) -> Mistake | None:
+    """Two classes by the values 0 and 1, and larger values: each object may have a number of its own."""
+    table = dataset.labels.table
+    if not is_own(dataset) or np.flatnonzero(table > IGNORE).tolist() != [0, 1] or unknown[0] < 2 or len(unknown) < 2:
+        return None
+    names = dataset.labels.classes
+    top = 65535 if dataset.labels.ignore_index is None else dataset.labels.ignore_index - 1
+    if unknown[-1] > top:
+        return None
+    lines = ("classes:", f"  0: {_quoted(names[0])}", f"  1: {{name: {_quoted(names[1])}, values: 1-{top}}}")
+    text = f"each object has a number of its own (up to {unknown[-1]}): all of a range are {names[1]}"
+    return Mistake("instance_ids", text, lines)
 
 
 def _unnamed(dataset: Dataset, pixels: NDArray[np.int64], unknown: list[int]) -> Mistake:

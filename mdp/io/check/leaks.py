@@ -5,7 +5,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
-from mdp.io.check.report import Problem, Report
+from mdp.io.check.problem import Problem
+from mdp.io.check.report import Report
 from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Sample
 

@@ -19,7 +19,7 @@ from mdp.io.run.record import space_json
 
 Part = tuple[Dataset, list[Sample], str]  # what is read, and as what: "train" or "val"
 
-_VERSION = 1  # of what is checked and remembered
+_VERSION = 2  # of what is checked and remembered
 _KEPT = 200  # remembered checks; the oldest are forgotten
 
 

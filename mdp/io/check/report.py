@@ -3,7 +3,6 @@
 Everything is made of what `scan.py` saw; nothing here reads a file or prints.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,28 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdp.core.labels import IGNORE
-from mdp.io.check import known_mistakes
+from mdp.io.check import file_problems, known_mistakes
+from mdp.io.check.problem import LISTED, Observed, Problem, counted, some
 from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Dataset, Sample
 from mdp.io.datasets._mistakes import Mistake
 from mdp.io.errors import DatasetError
 
-Observed = tuple[Sample, Observation]
-
-_LISTED = 10  # files named for each problem, and for all errors together
 _LINES = 40  # of an error message
 _THIRD = 1 / 3
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong: `kind` is a word for programs, `text` a line for people."""
-
-    kind: str
-    error: bool  # or a warning
-    text: str
-    count: int = 0  # files it is about
-    files: tuple[str, ...] = ()  # the first of them, each with what it has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +57,7 @@ def judge(
 ) -> Report:
     """The figures of a split and what is wrong with it."""
     good = [(sample, image) for sample, image in zip(samples, observations, strict=True) if not image.error]
-    broken, colors = _unreadable(dataset, observations)
+    broken, colors = file_problems.unreadable(dataset, observations)
     report = Report(
         dataset=dataset.name,
         split=split,
@@ -80,7 +66,7 @@ def judge(
         kinds=dict(Counter(image.kind for _, image in good if image.kind).most_common()),
         labelled=bool(dataset.labels.classes),
         rotated=sum(image.orientation != 1 for _, image in good),
-        problems=(*broken, *_rotated(good), *_repeated(good)),
+        problems=(*broken, *file_problems.odd_files(dataset, good)),
         source=dataset.source if known_mistakes.is_own(dataset) else "",
         yaml=colors,
     )
@@ -99,7 +85,7 @@ def _with_labels(report: Report, dataset: Dataset, good: Sequence[Observed], tra
     never = tuple(name for name, count in zip(names, images, strict=True) if not count)
     problems, mistake = _misread(dataset, good, pixels)
     if training and never and not problems:
-        problems = [Problem("class_absent", False, f"classes that never occur: {_some(never)}")]
+        problems = [Problem("class_absent", False, f"classes that never occur: {some(never)}")]
     problems += [*_suspicious(dataset, good, pixels, training), *_ignored(unlabelled, ignored, len(good))]
     return replace(
         report,
@@ -140,44 +126,6 @@ def _sizes(observations: Sequence[Observation]) -> dict[str, tuple[int, int]]:
     return {name: ordered[rank][1:] for name, rank in ranks.items()}
 
 
-def _unreadable(dataset: Dataset, observations: Sequence[Observation]) -> tuple[list[Problem], tuple[str, ...]]:
-    """Files that cannot be read, by what is wrong; and the lines that would name the colours of colour maps."""
-    advice = {
-        "colors": known_mistakes.colored(dataset),
-        "size": "a label map must have its photo's size",
-        "lossy": "JPEG changes label values; take the original PNG",
-        "damaged": "copy or fetch them again, or leave them out by a `list:` file of the split",
-    }
-    by_kind: dict[str, list[str]] = {}
-    colors: Counter[str] = Counter()
-    for error in (image.error for image in observations if image.error):
-        by_kind.setdefault(_kind_of(error), []).append(error.splitlines()[0].split("; add to the dataset")[0])
-        for color, pixels in re.findall(r'"(#[0-9a-f]{6})"\]}  # (\d+) pixels', error):
-            colors[color] += int(pixels)
-    problems = []
-    for kind, files in by_kind.items():
-        text = "; ".join([f"{_files(len(files))} cannot be used", *([advice[kind]] if kind in advice else [])])
-        problems.append(Problem(kind, True, text, len(files), tuple(files[:_LISTED])))
-    lines = [
-        f'  {index}: {{name: class_{index}, colors: ["{color}"]}}  # {pixels} pixels'
-        for index, (color, pixels) in enumerate(colors.most_common(_LINES - 10))
-    ]
-    return problems, (("# with your names", "classes:", *lines) if lines and known_mistakes.is_own(dataset) else ())
-
-
-def _kind_of(error: str) -> str:
-    """A word for what a reader says."""
-    words = {
-        "colors": ("colours are in no class", "needs a colour table"),
-        "size": ("must be of one size",),
-        "lossy": ("a JPEG file: lossy",),
-        "missing": ("is missing",),
-        "damaged": ("damaged", "is empty", "a web page", "Git LFS"),
-        "unknown_values": ("outside the label space",),
-    }
-    return next((kind for kind, marks in words.items() if any(mark in error for mark in marks)), "unreadable")
-
-
 def _misread(
     dataset: Dataset, good: Sequence[Observed], pixels: NDArray[np.int64]
 ) -> tuple[list[Problem], Mistake | None]:
@@ -190,19 +138,19 @@ def _misread(
             return [], None
         mistake = known_mistakes.binary(dataset)
         return [
-            Problem(mistake.kind, True, mistake.advice, len(good), tuple(s.labels for s in samples[:_LISTED]))
+            Problem(mistake.kind, True, mistake.advice, len(good), tuple(s.labels for s in samples[:LISTED]))
         ], mistake
     files = [f"{sample.labels}: {outside}" for sample, image in good if (outside := _outside(image, table))]
-    mistake = known_mistakes.mistake_in(dataset, pixels, samples)
+    mistake = known_mistakes.mistake_in(dataset, pixels, samples, len(files))
     where = f" of {dataset.source}" if known_mistakes.is_own(dataset) else ""
-    text = f"{_files(len(files))} with values outside the label space{where}: {_some(unknown)}; {mistake.advice}"
-    return [Problem(mistake.kind, True, text, len(files), tuple(files[:_LISTED]))], mistake
+    text = f"{counted(len(files))} with values outside the label space{where}: {some(unknown)}; {mistake.advice}"
+    return [Problem(mistake.kind, True, text, len(files), tuple(files[:LISTED]))], mistake
 
 
 def _outside(image: Observation, table: NDArray[np.int16]) -> str:
     """The values of an image that are no class, and their pixels."""
     strange = np.flatnonzero(table[image.values] < IGNORE)
-    return _some([f"{image.values[i]} ({image.counts[i]:,} pixels)" for i in strange], 6)
+    return some([f"{image.values[i]} ({image.counts[i]:,} pixels)" for i in strange], 6)
 
 
 def _suspicious(dataset: Dataset, good: Sequence[Observed], pixels: NDArray[np.int64], training: bool) -> list[Problem]:
@@ -212,12 +160,12 @@ def _suspicious(dataset: Dataset, good: Sequence[Observed], pixels: NDArray[np.i
     problems = []
     if ramps:
         text = (
-            f"{_files(len(ramps))} with many values along the edges: resized with interpolation, which invents labels; "
-            "resize label maps with nearest neighbour"
+            f"{counted(len(ramps))} with many values along the edges: resized with interpolation, which invents "
+            "labels; resize label maps with nearest neighbour"
         )
         # one may be an odd scene, a fifth is how the set was made
         error = len(ramps) >= 0.2 * len(good)
-        problems.append(Problem("interpolated", error, text, len(ramps), tuple(ramps[:_LISTED])))
+        problems.append(Problem("interpolated", error, text, len(ramps), tuple(ramps[:LISTED])))
     mistake = known_mistakes.suspicious(dataset, pixels, samples, training)
     if mistake:
         problems.append(Problem(mistake.kind, False, mistake.advice))
@@ -227,11 +175,11 @@ def _suspicious(dataset: Dataset, good: Sequence[Observed], pixels: NDArray[np.i
 def _ignored(unlabelled: Sequence[str], share: float, images: int) -> list[Problem]:
     if len(unlabelled) == images:
         return [Problem("all_ignored", True, "every pixel of every image is ignored: is the ignored value a class?",
-                        images, tuple(unlabelled[:_LISTED]))]  # fmt: skip
+                        images, tuple(unlabelled[:LISTED]))]  # fmt: skip
     problems = []
     if unlabelled:
-        text = f"{_files(len(unlabelled))} with nothing but ignored pixels: they teach nothing"
-        problems.append(Problem("image_ignored", False, text, len(unlabelled), tuple(unlabelled[:_LISTED])))
+        text = f"{counted(len(unlabelled))} with nothing but ignored pixels: they teach nothing"
+        problems.append(Problem("image_ignored", False, text, len(unlabelled), tuple(unlabelled[:LISTED])))
     if share >= _THIRD:
         text = (
             f"{share:.0%} of the pixels are ignored; if they show a class, such as background, name their value under "
@@ -239,36 +187,6 @@ def _ignored(unlabelled: Sequence[str], share: float, images: int) -> list[Probl
         )
         problems.append(Problem("mostly_ignored", False, text))
     return problems
-
-
-def _rotated(good: Sequence[Observed]) -> list[Problem]:
-    files = [f"{sample.image}: orientation {image.orientation}" for sample, image in good if image.orientation != 1]
-    text = (
-        f"{_files(len(files))} with an EXIF orientation, which is applied to neither photos nor label maps; save the "
-        "photos upright where they do not lie as their labels do"
-    )
-    return [Problem("exif_orientation", False, text, len(files), tuple(files[:_LISTED]))] if files else []
-
-
-def _repeated(good: Sequence[Observed]) -> list[Problem]:
-    """Photos that are in one split more than once."""
-    first: dict[str, str] = {}
-    again = []
-    for sample, image in good:
-        if image.pixel_hash in first:
-            again.append(f"{sample.image} is {first[image.pixel_hash]}")
-        first.setdefault(image.pixel_hash, sample.image)
-    text = f"{_files(len(again))} with the pixels of another photo of the split: it counts twice"
-    return [Problem("repeated", False, text, len(again), tuple(again[:_LISTED]))] if again else []
-
-
-def _files(count: int) -> str:
-    return f"{count:,} file{'' if count == 1 else 's'}"
-
-
-def _some(words: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
 
 
 # As text
@@ -281,7 +199,7 @@ def lines_of_report(report: Report) -> list[str]:
         sizes = ", ".join(f"{name} {width} x {height}" for name, (width, height) in report.sizes.items())
         lines.append(f"  sizes: {sizes}")
     if report.kinds:
-        lines.append("  files: " + _some([f"{count:,} {kind}" for kind, count in report.kinds.items()], 6))
+        lines.append("  files: " + some([f"{count:,} {kind}" for kind, count in report.kinds.items()], 6))
     if not report.labelled:
         lines.append("  no labels")
     elif report.sizes:
@@ -298,7 +216,7 @@ def lines_of_report(report: Report) -> list[str]:
     return lines
 
 
-def listed(problem: Problem, most: int = _LISTED) -> list[str]:
+def listed(problem: Problem, most: int = LISTED) -> list[str]:
     """The first files of a problem, and how many more there are."""
     shown = list(problem.files[:most])
     left = problem.count - len(shown)
@@ -330,7 +248,7 @@ def refuse_errors(reports: Sequence[Report], strict: bool = False) -> None:
     wrong = [(r, problem) for r in reports for problem in r.problems if problem.error or strict]
     if not wrong:
         return
-    lines, left = [], _LISTED
+    lines, left = [], LISTED
     for report, problem in wrong:
         files = listed(problem, left)
         left -= min(left, len(problem.files))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -21,11 +21,17 @@ from numpy.typing import NDArray
 from mdp.io.annotations.drawing import format_of
 from mdp.io.datasets._dataset import Dataset, Pair, Sample
 from mdp.io.errors import DatasetError, Preempted, ResourceError
+from mdp.io.files import jpeg
+from mdp.io.files.formats import pages as pictures_in
+from mdp.io.files.formats import palette_of
+from mdp.io.files.label_maps import Strange, UnknownColors
 from mdp.io.files.photos import read_orientation
 from mdp.io.files.reading import is_file, read_bytes
 from mdp.io.processes.signals import STOPPING
+from mdp.label_space import UNKNOWN, LabelSpace
 
 Read = Callable[[Sample], Pair]
+Labelled: TypeAlias = "NDArray[np.uint16] | None"  # what `look_at` gets
 
 _CHUNK = 8  # images a message: short enough to stop within a second
 # decoding a second time, for its orientation, only a photo that may have one
@@ -34,6 +40,14 @@ _PNG_KINDS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"
 _JPEG_KINDS = {1: "grey", 3: "RGB", 4: "CMYK"}
 _NO_VALUES = np.empty(0, dtype=np.int64)
 _MAGIC = {b"BM": "BMP", b"II": "TIFF", b"MM": "TIFF", b"RI": "WebP", b"MA": "MATLAB", b"P5": "PGM", b"P6": "PPM"}
+
+
+class LineEnds(NamedTuple):
+    """How often bytes occur in a file that a text mode would convert."""
+
+    size: int
+    line_feeds: int
+    pairs: int  # carriage return and line feed
 
 
 class Observation(NamedTuple):
@@ -51,6 +65,11 @@ class Observation(NamedTuple):
     values: NDArray[np.int64] = _NO_VALUES  # the raw label values, and the pixels that have them
     counts: NDArray[np.int64] = _NO_VALUES
     ramps: bool = False  # labels change gradually, as after a resize that interpolates
+    palette: tuple[tuple[int, str], ...] = ()  # the used values of a palette file that is read by value, and colours
+    pictures: tuple[int, int] = (1, 1)  # in the photo's file and in that of the label map: pages, images of a film
+    line_ends: LineEnds | None = None  # of a photo whose bytes are as chance would have them
+    objection: str = ""  # of the strict decoder, to damage that another passes over
+    strange: Strange | None = None  # colours of a label map that are no class's
 
 
 def check_samples(
@@ -65,7 +84,7 @@ def check_samples(
     `stop` is asked between images, `tell` hears how many are done.  Raises Preempted when `stop` gives true,
     ResourceError when a worker died, memory is short or a file may not be read.
     """
-    labelled = bool(dataset.labels.classes)
+    labelled = merged_values(dataset.labels) if dataset.labels.classes else None
     observations: list[Observation] = [Observation()] * len(samples)
     done = 0
     with closing(_looked_at(dataset.read, labelled, samples, workers, stop)) as looked:
@@ -77,10 +96,27 @@ def check_samples(
     return observations
 
 
-def look_at(read: Read, labelled: bool, sample: Sample) -> Observation:
-    """Everything about one image: both files decoded in full, hashes, label values and how many pixels have them."""
+def merged_values(space: LabelSpace) -> NDArray[np.uint16]:
+    """For each raw value (65536) the smallest one that means the same; empty where no two do."""
+    table = space.table
+    merged = np.arange(len(table), dtype=np.uint16)
+    for label in np.unique(table[table > UNKNOWN]):
+        alike = np.flatnonzero(table == label)
+        merged[alike] = alike[0]
+    return merged if (merged != np.arange(len(table))).any() else merged[:0]
+
+
+def look_at(read: Read, merged: Labelled, sample: Sample) -> Observation:
+    """Everything about one image: both files decoded in full, hashes, label values and how many pixels have them.
+
+    `merged` is what `merged_values` gives, None for photos without labels.
+    """
+    labelled = merged is not None
     try:
-        rgb, raw = read(sample)
+        with jpeg.objections() as objections:
+            rgb, raw = read(sample)
+    except UnknownColors as error:
+        return Observation(error=str(error), strange=error.strange)
     except DatasetError as error:
         return Observation(error=str(error))
     on_disk = is_file(sample.image)  # generated pictures have names, but no files
@@ -100,8 +136,28 @@ def look_at(read: Read, labelled: bool, sample: Sample) -> Observation:
         look=difference_hash(rgb),
         values=values,
         counts=counts[values],
-        ramps=labelled and has_ramps(raw),
+        ramps=labelled and has_ramps(merged[raw] if merged is not None and len(merged) else raw),
+        palette=_palette(labels, values.tolist()) if labelled else (),
+        pictures=(pictures_in(photo), pictures_in(labels)),
+        line_ends=_line_ends(photo),
+        objection=objections[0] if objections else "",
     )
+
+
+def _palette(data: bytes, values: Sequence[int]) -> tuple[tuple[int, str], ...]:
+    """The used entries of a palette; one of greys in order says nothing but the numbers."""
+    palette = palette_of(data)
+    entries = [(value, palette[3 * value : 3 * value + 3]) for value in values if 3 * value + 3 <= len(palette)]
+    if any(value for value, _ in entries) and all(color == bytes([value]) * 3 for value, color in entries):
+        return ()
+    return tuple((value, f"#{color.hex()}") for value, color in entries)
+
+
+def _line_ends(data: bytes) -> LineEnds | None:
+    """Of JPEG and WebP, whose packed pixels are as good as random, and which have no checksum."""
+    if not data.startswith((b"\xff\xd8", b"RIFF")):
+        return None
+    return LineEnds(len(data), data.count(b"\n"), data.count(b"\r\n"))
 
 
 def difference_hash(rgb: NDArray[np.uint8]) -> int | None:
@@ -162,7 +218,7 @@ def _jpeg_channels(data: bytes) -> int:
 
 
 def _looked_at(
-    read: Read, labelled: bool, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
+    read: Read, labelled: Labelled, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
 ) -> Generator[tuple[int, list[Observation]], None, None]:
     """Chunks of results with the index of the first, as they come."""
     if workers > 0:
@@ -179,7 +235,7 @@ def _ask(stop: Callable[[], object] | None) -> None:
 
 
 def _by_workers(
-    read: Read, labelled: bool, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
+    read: Read, labelled: Labelled, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
 ) -> Generator[tuple[int, list[Observation]], None, None]:
     starts = iter(range(0, len(samples), _CHUNK))
     crew: dict[Connection, BaseProcess] = {}
@@ -209,7 +265,7 @@ def _by_workers(
                 connection.close()
 
 
-def _hire(read: Read, labelled: bool) -> tuple[Connection, BaseProcess]:
+def _hire(read: Read, labelled: Labelled) -> tuple[Connection, BaseProcess]:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.Process(target=_work, args=(theirs, ours, read, labelled, os.getpid()), daemon=True)
     process.start()
@@ -248,7 +304,7 @@ def _died() -> ResourceError:
     return ResourceError("a process that checks the data died; the machine may be out of memory: try --workers 1")
 
 
-def _work(connection: Connection, ours: Connection, read: Read, labelled: bool, parent: int) -> None:
+def _work(connection: Connection, ours: Connection, read: Read, labelled: Labelled, parent: int) -> None:
     """A worker: chunks of samples in, what they show out, until the main process is gone."""
     ours.close()  # a fork's copy of the other end would keep the pipe open
     torch.set_num_threads(1)

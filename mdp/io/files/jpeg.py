@@ -4,6 +4,9 @@ Both are libjpeg-turbo with its exact transform and smooth chroma.  simplejpeg w
 bytes that are packed and copied.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 
@@ -13,6 +16,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 INSTALL = "pip install 'mdp-segmentation[fast]' for JPEG photos"
+
+
+# who wants to know what the strict decoder says of damage that Pillow passes over
+_HEARD: ContextVar[tuple[list[str], ...]] = ContextVar("objections", default=())
+
+
+@contextmanager
+def objections() -> Iterator[list[str]]:
+    """What the strict decoder objects to, in the files that are decoded inside; nothing without the extra."""
+    heard: list[str] = []
+    token = _HEARD.set((*_HEARD.get(), heard))
+    try:
+        yield heard
+    finally:
+        _HEARD.reset(token)
 
 
 @cache
@@ -42,6 +60,8 @@ def quick_rgb(data: bytes, image: Image.Image) -> NDArray[np.uint8] | None:
         return None
     try:
         pixels: NDArray[np.uint8] = library.decode_jpeg(data, "RGB", strict=True)
-    except ValueError:
+    except ValueError as error:
+        for heard in _HEARD.get():
+            heard.append(str(error))
         return None
     return pixels if pixels.shape == (image.height, image.width, 3) else None

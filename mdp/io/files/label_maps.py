@@ -23,6 +23,8 @@ from mdp.label_space import RGB
 
 _FORMATS = ("PNG", "BMP", "TIFF", "PPM", "GIF")
 _COLORS = 2**16  # strange colours that are counted before a file is given up
+_RARE = 0.001  # of the pixels: a colour on fewer is no class where classes are areas
+_MOST_EDGES = 0.25  # of the pixels may be edges
 _MOST_NAMED = 64  # of them that a check sums up
 _BAND = 2**22  # pixels of a colour-coded label map that are looked up at a time
 _LARGEST = 65535
@@ -43,12 +45,20 @@ class LabelRule(NamedTuple):
 PLAIN = LabelRule()
 
 
+class Strange(NamedTuple):
+    """The colours of a label map that are no class's."""
+
+    colors: Mapping[int, int]  # the first of those that may be classes, and their pixels
+    more: int  # of these that are not listed
+    edges: tuple[int, int]  # colours, and pixels, that lie between those of classes
+    pixels: int  # of the label map
+    declared: bool  # whether any class has a colour
+
+
 class UnknownColors(DatasetError):
     """A colour label map has colours of no class."""
 
-    colors: Mapping[int, int] = {}  # those that may be classes, and their pixels
-    edges: tuple[int, int] = (0, 0)  # colours, and pixels, that lie between those of classes
-    pixels: int = 0  # of the label map
+    strange = Strange({}, 0, (0, 0), 0, False)
 
 
 def read_labels(path: str, colors: Mapping[RGB, int] | None = None, rule: LabelRule = PLAIN) -> NDArray[np.integer]:
@@ -276,11 +286,11 @@ def _unknown_colors(path: str, pixels: NDArray[np.uint8], keys: NDArray[np.int32
     if len(colors) > _COLORS:
         return _refusal(path, colors, counts, np.zeros(len(colors), dtype=bool), codes.size, bool(len(keys)))
     areas = np.isin(colors, np.unique(codes[strange & flat(codes)]))
-    mixed = ~areas & between(colors, counts, np.union1d(keys, colors[areas]))
-    left = ~areas & ~mixed
-    # where three classes meet a mixture lies on no line; few such pixels beside many on lines are no class
-    rare = left & (counts < 0.01 * counts[mixed].sum()) & (counts[left].sum() < 0.1 * counts[mixed].sum())
-    soft = mixed | rare
+    ends = np.union1d(keys, colors[areas])
+    # where three classes meet a mixture lies on no line, but hardly two have the same colour
+    soft = ~areas & (between(colors, counts, ends) | ((counts < _RARE * codes.size) & (len(ends) >= 2)))
+    if counts[soft].sum() > _MOST_EDGES * codes.size:
+        soft = np.zeros(len(colors), dtype=bool)  # a photo, or a picture of many shades
     return _refusal(path, colors, counts, soft, codes.size, bool(len(keys)))
 
 
@@ -322,7 +332,7 @@ def _refusal(
     else:
         text = f"{what}; {edge_advice(*edges, pixels)}"
     error = UnknownColors(f"{path}: {text}")
-    error.colors, error.edges, error.pixels = dict(pairs[:_MOST_NAMED]), edges, pixels
+    error.strange = Strange(dict(pairs[:_MOST_NAMED]), max(0, len(pairs) - _MOST_NAMED), edges, pixels, has_table)
     return error
 
 
