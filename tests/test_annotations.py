@@ -16,6 +16,9 @@ from mdp.core.labels import IGNORE
 from mdp.io.annotations import drawing
 from mdp.io.annotations.class_tables import class_table
 from mdp.io.check.job import run_check
+from mdp.io.check.remembered import key_of, stamps_of_samples
+from mdp.io.data.changes import changes
+from mdp.io.data.manifest import look_at
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Dataset, open_split
 from mdp.io.errors import DatasetError, MdpError, RecipeError
@@ -302,6 +305,42 @@ def test_two_processes_draw_the_same_files_at_once(tmp_path: Path, coco: Dataset
     assert results[0] == results[1]
     assert len(kept(tmp_path)) == 2
     assert not list((tmp_path / "cache").rglob(".*"))  # nothing half-written is left
+
+
+# What is the same data
+
+
+def test_a_change_of_one_photos_annotations_is_told_by_its_name(tmp_path: Path, coco: Dataset) -> None:
+    samples, root = open_split(coco, tmp_path, "train")[0], str(tmp_path)
+    before = look_at(coco, samples, "train", root)
+    (tmp_path / "set" / "train" / "_annotations.coco.json").touch()
+    assert not changes([before], [look_at(coco, samples, "train", root)])
+    edit(tmp_path / "set", lambda values: values["annotations"][1].update(segmentation=[WITHIN]))
+    (change,) = changes([before], [look_at(coco, samples, "train", root)])
+    assert [Path(name).name for name in change.labels] == ["_annotations.coco.json#shot_00.jpg"]
+    assert not change.photos
+
+
+def test_a_mask_that_was_painted_over_is_another_label_map(tmp_path: Path) -> None:
+    dataset = load(str(own_yaml(label_studio_tree(tmp_path), STUDIO)))
+    samples = open_split(dataset, tmp_path, "train")[0]
+    before, stamps = look_at(dataset, samples, "train", str(tmp_path)), stamps_of_samples(samples)
+    path = tmp_path / "masks" / "task-2-annotation-12-by-1-tag-car-0.png"
+    grey(path, np.full((HEIGHT, WIDTH), 255, dtype=np.uint8))
+    (change,) = changes([before], [look_at(dataset, samples, "train", str(tmp_path))])
+    assert change.labels == ["masks/task-2-annotation-12-by-1-*.png"]
+    assert [a == b for a, b in zip(stamps, stamps_of_samples(samples), strict=True)] == [True, True, True, False]
+
+
+def test_another_class_table_is_another_description(tmp_path: Path) -> None:
+    path = own_yaml(labelme_tree(tmp_path), LABELME)
+    dataset = load(str(path))
+    samples = open_split(dataset, tmp_path, "train")[0]
+    key = key_of((dataset, samples, "train"), stamps_of_samples(samples))
+    (tmp_path / "labels.txt").write_text("_background_\ncar\nroad\nsun\nwire\n")  # the same classes
+    assert key_of((dataset, samples, "train"), stamps_of_samples(samples)) == key
+    (tmp_path / "labels.txt").write_text("_background_\nroad\ncar\nsun\nwire\n")
+    assert key_of((dataset, samples, "train"), stamps_of_samples(samples)) != key
 
 
 # What is refused

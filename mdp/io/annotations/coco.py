@@ -3,6 +3,7 @@
 What a sample keeps is `FILE.json#PHOTO`.  Ids of categories are of no account: classes go by their names.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -58,17 +59,21 @@ def files(labels: str) -> list[str]:
     return [labels.rpartition(".json#")[0] + ".json"]
 
 
+def content(labels: str) -> bytes:
+    """The photo's entry and its annotations, with the names of their categories."""
+    found, name = _opened(labels)
+    size, annotations = found.photos[name].size, found.photos[name].annotations
+    told = [[found.categories[entry["category_id"]], entry.get("segmentation")] for entry in annotations]
+    return json.dumps([size, told]).encode()
+
+
 def marks(labels: str, size: tuple[int, int]) -> list[Mark]:
     """A photo's annotations in the file's order.
 
     Raises DatasetError, naming file, annotation and photo, for sizes that are not the photo's and damaged outlines.
     """
-    path, _, name = labels.rpartition(".json#")
-    path += ".json"
-    found = read(path)
-    if name not in found.photos:
-        raise DatasetError(f"{printable(path)}: there is no image {shown(name)} any more")
-    photo = found.photos[name]
+    found, name = _opened(labels)
+    path, photo = files(labels)[0], found.photos[name]
     height, width = photo.size
     if (height is not None and height != size[0]) or (width is not None and width != size[1]):
         turned = "; is it an EXIF-rotated photo?" if (width, height) == size else ""
@@ -87,6 +92,15 @@ def marks(labels: str, size: tuple[int, int]) -> list[Mark]:
             ) from error
         drawn.append(Mark(found.categories[entry["category_id"]], patch))
     return drawn
+
+
+def _opened(labels: str) -> tuple[Coco, str]:
+    """The file that a sample's labels name, and which photo of it.  Raises DatasetError where that is gone."""
+    path, _, name = labels.rpartition(".json#")
+    found = read(f"{path}.json")
+    if name not in found.photos:
+        raise DatasetError(f"{printable(path)}.json: there is no image {shown(name)} any more")
+    return found, name
 
 
 def _patch(segmentation: Any, size: tuple[int, int]) -> Patch:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mdp.io.annotations.json_file import parsed
+from mdp.io.annotations.json_file import digest_of, parsed
 from mdp.io.annotations.marks import Annotated, Mark
 from mdp.io.annotations.patches import cropped
 from mdp.io.errors import DatasetError
@@ -65,6 +65,11 @@ def files(labels: str) -> list[str]:
     """The masks of a photo, sorted."""
     folder, _, begin = labels.removesuffix("-*.png").rpartition("/")
     return [f"{folder}/{name}" for name in _by_beginning(folder, stamp(folder).changed).get(begin, ())]
+
+
+def content(labels: str) -> bytes:
+    """The names of the masks, and digests of what they hold."""
+    return repr([(PurePosixPath(file).name, digest_of(file)) for file in files(labels)]).encode()
 
 
 def marks(labels: str, size: tuple[int, int]) -> list[Mark]:

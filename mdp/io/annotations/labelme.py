@@ -5,6 +5,7 @@ What a sample keeps is the path of the file.  The photo that may stand in it (`i
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -51,6 +52,12 @@ def class_names(path: Path) -> Iterable[str]:
 def files(labels: str) -> list[str]:
     """The file."""
     return [labels]
+
+
+def content(labels: str) -> bytes:
+    """The file's shapes; the photo that it may hold besides is not looked at."""
+    values = read(labels)
+    return json.dumps([values.get("imageHeight"), values.get("imageWidth"), values["shapes"]]).encode()
 
 
 def marks(labels: str, size: tuple[int, int]) -> list[Mark]:

@@ -42,6 +42,9 @@ class Format(Protocol):
     def files(self, labels: str) -> list[str]:
         """The files in which the annotations of a photo stand."""
 
+    def content(self, labels: str) -> bytes:
+        """All that tells one photo's annotations from others: equal bytes are drawn alike."""
+
     def marks(self, labels: str, size: tuple[int, int]) -> list[Mark]:
         """The annotations of a photo of that size (H, W), in their order.
 

@@ -14,6 +14,7 @@ from mdp.io.annotations.drawing import stamp_of
 from mdp.io.check.report import Report
 from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Dataset, Sample
+from mdp.io.datasets.own.description import description_values
 from mdp.io.files.reading import Stamp, is_file, read_bytes
 from mdp.io.run.record import space_json
 
@@ -44,6 +45,8 @@ def key_of(part: Part, stamps: Sequence[Stamp]) -> str:
     dataset, samples, role = part
     source = dataset.source
     description = hashlib.sha256(read_bytes(source, "dataset file")).hexdigest() if is_file(source) else source
+    if is_file(source) and source.endswith((".yaml", ".yml")):
+        description += repr(description_values(Path(source)))  # a class table is a file of its own
     space = json.dumps(space_json(dataset.labels), sort_keys=True)
     files = zip(_paths(samples), stamps, strict=True)
     rows = ("\0".join(filter(None, (os.path.abspath(path), *map(str, values)))) for path, values in files)

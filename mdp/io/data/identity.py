@@ -104,7 +104,7 @@ def changes_by_digest(before: Sequence[DataDigest], now: Sequence[DataDigest]) -
 
 READ_OTHERWISE = "its description says otherwise how files are read"
 _NOT_READING = ("name", "root", "splits", "home", "terms", "outside")  # keys of a YAML file that find files
-_NOT_READING_SPLIT = ("images", "labels", "label", "image", "list", "count")
+_NOT_READING_SPLIT = ("images", "labels", "annotations", "label", "image", "list", "count")
 
 
 def reading_digest(space: LabelSpace, description: Mapping[Any, Any]) -> str:

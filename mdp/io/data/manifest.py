@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdp.io.annotations.drawing import format_of
 from mdp.io.data.identity import DataDigest, reading_digest
 from mdp.io.data.pool import Pool
 from mdp.io.datasets._dataset import Dataset, Sample
+from mdp.io.datasets.own.description import description_values
 from mdp.io.errors import MdpError
 from mdp.io.files import zips
 from mdp.io.files.reading import is_file, read_bytes
-from mdp.io.files.strict_yaml import load_yaml
 
 FILE = "files.npz"  # in a run's folder
 _END = 4096  # bytes
@@ -121,10 +122,10 @@ def _folders(dataset: Dataset, root: str) -> list[str]:
 
 
 def _description(dataset: Dataset) -> dict[Any, Any]:
-    """The YAML file of a dataset; empty without one."""
+    """What the YAML file of a dataset says; empty without one."""
     if not (dataset.source.endswith((".yaml", ".yml")) and is_file(dataset.source)):
         return {}
-    return dict(load_yaml(Path(dataset.source)))
+    return description_values(Path(dataset.source))
 
 
 def _files(paths: Sequence[str], folders: Sequence[str], known: Files | None) -> Files:
@@ -155,6 +156,10 @@ def _marks(paths: Sequence[str], names: Sequence[str], before: Sequence[Mark | N
 def _mark(path: str, name: str, before: Mark | None) -> Mark:
     """Size and content of a file; what is none, or cannot be read, is told by its name."""
     try:
+        drawn = format_of(path)
+        if drawn:  # one file may have the annotations of many photos
+            content = drawn.content(path)
+            return Mark(len(content), 0, _number(content), ENDS)
         zipped = zips.split(path)
         if zipped and zipped[1]:
             entry = zips.archive(zipped[0]).entry(zipped[1])
@@ -167,7 +172,7 @@ def _mark(path: str, name: str, before: Mark | None) -> Mark:
         if before and before.kind == ENDS and (before.size, before.changed) == (size, changed):
             return before
         return Mark(size, changed, _number(_ends(path)), ENDS)
-    except (OSError, ValueError, zips.Unusable):
+    except (OSError, ValueError, zips.Unusable, MdpError):
         return _unread(name)  # whoever reads it says what is wrong
 
 

@@ -121,6 +121,14 @@ def _labels(
     return *label_space(name, values, path), None
 
 
+def description_values(path: Path) -> dict[Any, Any]:
+    """The values of a YAML file that was described before, with the class table that it names in place of the name."""
+    values = dict(load_yaml(path))
+    if isinstance(values.get("classes"), str):
+        values["classes"] = class_table(path.parent / values["classes"])
+    return values
+
+
 def _split(value: Any, where: str, path: Path, labelled: bool) -> Split:
     if not isinstance(value, Mapping):
         raise RecipeError(f"{path}: {where}: expected {{images: FOLDER, labels: FOLDER}}, got {shown(value)}")
