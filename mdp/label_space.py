@@ -35,9 +35,9 @@ class UnknownLabels(ValueError):
 class LabelSpace:
     """The classes of one dataset, and how the raw values in its label files map to them.
 
-    `lookup` maps raw values to classes, or to `IGNORE` for values that are never a class; without it raw values are
-    class numbers.  `ignore_index` is the raw value (0..65535) that is ignored, None if there is none.  `colors` are
-    for display only.  Unlabelled photos have no classes, and all their pixels are ignored.
+    `lookup` maps raw values to classes, or to `IGNORE` for values that are never a class, and so do `ranges`; without
+    `lookup` raw values are class numbers.  `ignore_index` is the raw value (0..65535) that is ignored, None if there is
+    none.  `colors` are for display only.  Unlabelled photos have no classes, and all their pixels are ignored.
 
     Raises ValueError for repeated names and for targets outside the class list.
 
@@ -51,6 +51,7 @@ class LabelSpace:
     classes: tuple[str, ...]
     ignore_index: int | None = 255
     lookup: Mapping[int, int] | None = None
+    ranges: tuple[tuple[int, int, int], ...] = ()  # first and last raw value, and what all between map to
     colors: tuple[RGB, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -59,12 +60,17 @@ class LabelSpace:
             raise ValueError(f"label space {self.name}: class names given twice: {', '.join(twice)}")
         if self.colors and len(self.colors) != len(self.classes):
             raise ValueError(f"label space {self.name}: {len(self.colors)} colors for {len(self.classes)} classes")
-        for raw, target in (self.lookup or {}).items():
-            if not (0 <= raw < _RAW_VALUES and IGNORE <= target < len(self.classes)):
+        for raw, last, target in self.entries:
+            if not (0 <= raw <= last < _RAW_VALUES and IGNORE <= target < len(self.classes)):
                 raise ValueError(
                     f"label space {self.name}: raw value {raw} maps to {target}; raw values are "
                     f"0..{_RAW_VALUES - 1}, classes 0..{len(self.classes) - 1} (or {IGNORE} for ignored)"
                 )
+
+    @property
+    def entries(self) -> tuple[tuple[int, int, int], ...]:
+        """First raw value, last raw value and target (a class or `IGNORE`) of all that `lookup` and `ranges` name."""
+        return (*((raw, raw, target) for raw, target in (self.lookup or {}).items()), *self.ranges)
 
     @cached_property
     def table(self) -> NDArray[np.int16]:
@@ -76,6 +82,8 @@ class LabelSpace:
             table[: len(self.classes)] = np.arange(len(self.classes))
         else:
             table[list(self.lookup.keys())] = list(self.lookup.values())
+        for first, last, target in self.ranges:
+            table[first : last + 1] = target
         if self.ignore_index is not None:
             table[self.ignore_index] = IGNORE
         return table

@@ -146,9 +146,9 @@ def test_numbers_that_are_no_raw_values_are_read_where_something_stands_for_them
     message = refusal(path)
     assert "-1 (2 pixels), 70000 (1 pixels)" in message
     assert "ignore: [-1, 70000]" in message
-    rule = LabelRule(others={-1: 500, 70000: 501})
+    rule = LabelRule(others=[(-1, -1, 500), (70000, 70000, 501)])
     assert read_labels(str(path), rule=rule).tolist() == [[500, 0, 501], [7, 500, 9]]
-    assert "ignore: [-1]" in refusal(path, partial(read_labels, rule=LabelRule(others={70000: 501})))
+    assert "ignore: [-1]" in refusal(path, partial(read_labels, rule=LabelRule(others=[(70000, 70000, 501)])))
 
 
 @pytest.mark.parametrize("value", [0.5, float("nan"), float("inf")])

@@ -96,5 +96,22 @@ def _cvat_table(lines: list[tuple[int, str]], name: str) -> Table:
 
 
 def _name_table(lines: list[tuple[int, str]], name: str) -> Table:
-    """A name a line, counted from 0.  labelme's `__ignore__` is none: its programs count from the next one."""
+    """A name a line, counted from 0.  labelme's `__ignore__` is none: its programs count from the next one.
+
+    Comments stand before the first name only, and no line between names is empty: either may be a class that somebody
+    took out, and all names behind it would be counted wrong.
+    """
+    while lines and lines[0][1].startswith("#"):
+        lines = lines[1:]
+    for (before, _), (number, line) in zip([(0, ""), *lines], lines, strict=False):
+        if before and number != before + 1:
+            raise DatasetError(f"{name}: line {before + 1}: an empty line; names count by their place, so remove it")
+        if line.startswith("#"):
+            raise DatasetError(f"{name}: line {number}: a comment among names, which count by their place; remove it")
+    numbered = [number for number, line in lines if re.match(r"\d+\s*[\s:;,=]\s*\S", line)]
+    if numbered and len(numbered) == len(lines):
+        raise DatasetError(
+            f"{name}: line {numbered[0]}: a number before the name; a line is a name alone, counted from 0; write "
+            "`classes: {0: NAME, ...}` in the YAML file where numbers say more"
+        )
     return dict(enumerate(line for _, line in lines if line != labelme.IGNORED))

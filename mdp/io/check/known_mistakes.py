@@ -142,12 +142,15 @@ def _unnamed(dataset: Dataset, pixels: NDArray[np.int64], unknown: list[int]) ->
         text = "so many values are no classes: are these instance ids, depths or photos?"
         return Mistake("unknown_values", f"{text} Give label maps with one value a class")
     shares = {value: f"{pixels[value] / pixels.sum():.2%} of pixels" for value in unknown}
-    ignore = sorted({value for value, label in (dataset.labels.lookup or {}).items() if label == IGNORE} | set(unknown))
+    named = {entry[:2] for entry in dataset.labels.entries if entry[2] == IGNORE} | {
+        (value, value) for value in unknown
+    }
+    ignore = ", ".join(str(first) if first == last else f"{first}..{last}" for first, last in sorted(named))
     lines = (
         "# either, where they are classes, under `classes:`",
         *(f"  {value}: NAME  # {share}" for value, share in shares.items()),
         "# or, where they never are",
-        f"ignore: {ignore}",
+        f"ignore: [{ignore}]",
     )
     return Mistake("unknown_values", "name them under classes, or list them under ignore", lines)
 

@@ -76,7 +76,7 @@ def raw_values(space: LabelSpace) -> NDArray[np.int64]:
     """
     if space.lookup is None:
         return np.arange(len(space.classes))
-    smallest = {target: raw for raw, target in sorted(space.lookup.items(), reverse=True) if target != IGNORE}
+    smallest = {target: raw for raw, _, target in sorted(space.entries, reverse=True) if target != IGNORE}
     without = [name for label, name in enumerate(space.classes) if label not in smallest]
     if without:
         raise RecipeError(

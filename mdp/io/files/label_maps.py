@@ -5,7 +5,7 @@ where the colours are what is declared; grey files as ids, colour files through 
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ _RARE = 0.001  # of the pixels: a colour on fewer is no class where classes are 
 _MOST_EDGES = 0.25  # of the pixels may be edges
 _MOST_NAMED = 64  # of them that a check sums up
 _BAND = 2**22  # pixels of a colour-coded label map that are looked up at a time
-_LARGEST = 65535
+LARGEST = 65535
 _GREY_JPEG = 16  # what rounding makes of three equal channels
 
 
@@ -39,7 +39,10 @@ class LabelRule(NamedTuple):
     edges: str = ""  # pixels of no declared colour: "" refused, "ignore", or "nearest" of the neighbours'
     ignored: int = 0  # the raw value for ignored edges
     lossy: bool = False  # JPEG is read: classes are ranges of values
-    others: Mapping[int, int] | None = None  # the raw values that stand for numbers outside 0..65535
+    others: Sequence[
+        tuple[int, int, int]
+    ] = ()  # first and last of other numbers, and the raw value that stands for them
+    largest: int = LARGEST  # raw value that means itself
 
 
 PLAIN = LabelRule()
@@ -68,7 +71,7 @@ def read_labels(path: str, colors: Mapping[RGB, int] | None = None, rule: LabelR
     Raises DatasetError naming the file, and for colours the YAML lines that would read it.
     """
     if path.lower().endswith(".mat"):
-        return read_label_mat(path)
+        return _whole(printable(path), read_label_mat(path), rule)
     data = read_bytes(path, "label map")
     path = printable(path)
     if colors is not None:
@@ -148,12 +151,12 @@ def _whole(path: str, values: NDArray[np.generic], rule: LabelRule) -> NDArray[n
                 f"{values[broken][0]:.6g}; label maps hold one number a class"
             )
     low, high = values.min().item(), values.max().item()
-    if low >= 0 and high <= _LARGEST:
+    if low >= 0 and high <= rule.largest:
         return values.astype(np.uint8 if values.dtype.kind == "b" or values.dtype == np.uint8 else np.uint16)
-    outside = np.less(values, 0) | np.greater(values, _LARGEST)
+    outside = np.less(values, 0) | np.greater(values, rule.largest)
     raw = np.where(outside, 0, values).astype(np.uint16)
-    for number, stand_in in (rule.others or {}).items():
-        here = outside & (values == number)
+    for first, last, stand_in in rule.others:
+        here = outside & np.greater_equal(values, first) & np.less_equal(values, last)
         raw[here] = stand_in
         outside &= ~here
     if outside.any():
@@ -162,8 +165,8 @@ def _whole(path: str, values: NDArray[np.generic], rule: LabelRule) -> NDArray[n
             f"{number:.15g} ({count} pixels)" for number, count in zip(numbers[:4], counts, strict=False)
         )
         raise DatasetError(
-            f"{path}: label values outside 0..{_LARGEST}: {listed}; if they are never a class, add to the dataset's "
-            f"YAML: ignore: [{', '.join(f'{number:.15g}' for number in numbers)}]"
+            f"{path}: label values outside 0..{rule.largest}: {listed}; if they are never a class, add to the "
+            f"dataset's YAML: ignore: [{', '.join(f'{number:.15g}' for number in numbers)}]"
         )
     return raw
 

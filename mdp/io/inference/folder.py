@@ -177,13 +177,14 @@ def raw_values(space: LabelSpace) -> tuple[int, ...]:
         raise DatasetError(f"--raw: the label maps of {space.name} hold class numbers already; leave --raw out")
     values = []
     for label, name in enumerate(space.classes):
-        raws = [raw for raw, target in space.lookup.items() if target == label and raw != space.ignore_index]
-        if len(raws) != 1:
-            listed = ", ".join(map(str, raws[:4])) or "no value"
+        raws = [(raw, last) for raw, last, target in space.entries if target == label and raw != space.ignore_index]
+        if len(raws) != 1 or raws[0][0] != raws[0][1]:
+            texts = [str(raw) if raw == last else f"{raw}..{last}" for raw, last in raws[:4]]
+            listed = ", ".join(texts) or "no value"
             raise DatasetError(f"--raw: class {name!r} of {space.name} stands for {listed}; there is no one way back")
-        if raws[0] >= _COLORED:
+        if raws[0][0] >= _COLORED:
             raise DatasetError(f"--raw: class {name!r} of {space.name} is a colour in its label maps, not a number")
-        values.append(raws[0])
+        values.append(raws[0][0])
     return tuple(values)
 
 

@@ -160,11 +160,13 @@ def _optional(read: Callable[[Any], _Value]) -> Callable[[Any], _Value | None]:
 def space_json(space: LabelSpace) -> dict[str, Any]:
     """A label space as JSON: enough to compare and to draw, without the files."""
     lookup = None if space.lookup is None else {str(raw): target for raw, target in space.lookup.items()}
+    ranges = {"ranges": [list(entry) for entry in space.ranges]} if space.ranges else {}
     return {
         "name": space.name,
         "classes": list(space.classes),
         "ignore_index": space.ignore_index,
         "lookup": lookup,
+        **ranges,
         "colors": [list(color) for color in space.colors],
     }
 
@@ -191,5 +193,6 @@ def _space(entry: Mapping[str, Any]) -> LabelSpace:
         classes=tuple(classes),
         ignore_index=entry.get("ignore_index", 255),
         lookup=None if lookup is None else {int(raw): target for raw, target in lookup.items()},
+        ranges=tuple((first, last, target) for first, last, target in entry.get("ranges", [])),
         colors=tuple((red, green, blue) for red, green, blue in entry.get("colors", [])),
     )

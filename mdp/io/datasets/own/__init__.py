@@ -14,12 +14,15 @@ classes:
   1: road                                      # raw value 1
   2: {name: vehicle, values: [2, 7]}           # several raw values
   3: {name: tree, colors: ["#008000"]}         # a colour-coded label map
+  200..254: sky                                # a range; 200.. and ..-1 are open
 edges: nearest               # optional: colour maps were drawn with smooth edges; nearest or ignore
 image: {range: [0, 3000], bands: [3, 2, 1]}    # optional: photos of more than 8 bits, or more bands than RGB
 
 `edges` is what becomes of pixels whose colour is no class's: `nearest` gives each the class among its neighbours whose
 colour is nearest, `ignore` none.  `image.range` are the values that become black and white (clipped outside, linear
 between), `image.bands` the bands that are red, green and blue, counted from 1.
+
+`classes: [road, vehicle]` counts from 0, as does `classes: classes.txt`, a name a line.
 
 Optional besides: `home`, where to get the data, and `terms`, the licence of photos and labels in a sentence.
 

@@ -80,7 +80,7 @@ def describe(path: Path) -> Description:
         str(key): _split(value, f"splits.{key}", path, labelled)
         for key, value in as_mapping(values, "splits", path).items()
     }
-    labels, colors, drawing = _labels(name, values, path)
+    labels, colors, codes, drawing = _labels(name, values, path)
     root = values.get("root")
     if root is not None and not isinstance(root, str):
         raise RecipeError(f"{path}: root: expected a folder name, got {shown(root)}")
@@ -97,7 +97,7 @@ def describe(path: Path) -> Description:
         raise RecipeError(f"{path}: terms: expected the licence in a sentence, got {shown(terms)}")
     return Description(
         path=path, name=name, labels=labels, labelled=labelled, photos=pixels.photo_rule(values, path),
-        label_files=pixels.label_rule(values, labels, colors, path), drawing=drawing, splits=splits,
+        label_files=pixels.label_rule(values, labels, colors, codes, path), drawing=drawing, splits=splits,
         root=root, outside=outside, home=" ".join(str(values.get("home", _HOME)).split()),
         terms=" ".join(terms.split()),
     )  # fmt: skip
@@ -105,12 +105,14 @@ def describe(path: Path) -> Description:
 
 def _labels(
     name: str, values: Mapping[str, Any], path: Path
-) -> tuple[LabelSpace, dict[RGB, int] | None, Drawing | None]:
-    """The label space, the raw values of colours, and how label maps are drawn from annotations, where they are."""
+) -> tuple[LabelSpace, dict[RGB, int] | None, tuple[tuple[int, int, int], ...], Drawing | None]:
+    """The label space, what stands for colours and wide values, and how label maps are drawn, where they are."""
     if "classes" not in values:
-        return LabelSpace(name=name, classes=()), None, None
-    listed = isinstance(values["classes"], str)
-    if listed:
+        return LabelSpace(name=name, classes=()), None, (), None
+    listed = isinstance(values["classes"], str | list)
+    if isinstance(values["classes"], list):
+        values = {**values, "classes": dict(enumerate(values["classes"]))}
+    elif listed:
         borders.refuse_ways_out({} if values.get("outside") else {"classes": values["classes"]}, path)
         values = {**values, "classes": class_table(path.parent / values["classes"])}
     if any("annotations" in split for split in values["splits"].values()):

@@ -29,6 +29,7 @@ class Labels(NamedTuple):
 
     space: LabelSpace
     colors: dict[RGB, int] | None
+    codes: tuple[tuple[int, int, int], ...]
     drawing: Drawing
 
 
@@ -39,7 +40,9 @@ def drawn_labels(name: str, values: Mapping[str, Any], path: Path, listed: bool)
     """
     ignored = as_list(values.get("ignore", []), "ignore", path)
     never = [item for item in ignored if isinstance(item, str) and not item.startswith("#")]
-    space, colors = label_space(name, {**values, "ignore": [item for item in ignored if item not in never]}, path)
+    space, colors, codes = label_space(
+        name, {**values, "ignore": [item for item in ignored if item not in never]}, path
+    )
     table = {IGNORED: UNDECIDED}
     for key, entry in as_mapping(values, "classes", path).items():
         class_name = entry["name"] if isinstance(entry, Mapping) else entry
@@ -53,7 +56,7 @@ def drawn_labels(name: str, values: Mapping[str, Any], path: Path, listed: bool)
     overlap = values.get("overlap", "later")
     if overlap not in OVERLAPS:
         raise RecipeError(f"{path}: overlap: expected one of {', '.join(OVERLAPS)}, got {shown(overlap)}")
-    return Labels(replace(space, lookup={**(space.lookup or {}), **lookup}), colors, Drawing(table, overlap))
+    return Labels(replace(space, lookup={**(space.lookup or {}), **lookup}), colors, codes, Drawing(table, overlap))
 
 
 def _labels(entry: Any, where: str, path: Path) -> list[str]:

@@ -9,10 +9,10 @@ from typing import Any
 from mdp.io.datasets.own.label_space import COLORED, IGNORED_COLOR
 from mdp.io.datasets.own.yaml_values import refuse_unknown
 from mdp.io.errors import RecipeError
-from mdp.io.files.label_maps import LabelRule
+from mdp.io.files.label_maps import LARGEST, LabelRule
 from mdp.io.files.photos import PhotoRule
 from mdp.io.files.reading import shown
-from mdp.label_space import RGB, LabelSpace
+from mdp.label_space import RGB, UNKNOWN, LabelSpace
 
 KEYS = ("image", "edges")
 _IMAGE_KEYS = ("range", "bands")
@@ -40,7 +40,11 @@ def photo_rule(values: Mapping[str, Any], path: Path) -> PhotoRule:
 
 
 def label_rule(
-    values: Mapping[str, Any], labels: LabelSpace, colors: Mapping[RGB, int] | None, path: Path
+    values: Mapping[str, Any],
+    labels: LabelSpace,
+    colors: Mapping[RGB, int] | None,
+    codes: tuple[tuple[int, int, int], ...],
+    path: Path,
 ) -> LabelRule:
     """How the files of label maps are read.  Raises RecipeError naming file and key."""
     edges = values.get("edges", "")
@@ -48,16 +52,20 @@ def label_rule(
         raise RecipeError(f"{path}: edges: expected {' or '.join(_EDGES)}, got {shown(edges)}")
     if edges and not colors:
         raise RecipeError(f"{path}: edges: {edges} is for label maps in colour, and no class names its `colors:`")
-    numbers = sorted(raw for raw in labels.lookup or {} if raw < COLORED)
     return LabelRule(
-        colors=colors, indices=bool(numbers), edges=str(edges), ignored=IGNORED_COLOR, lossy=_by_ranges(labels)
+        colors=colors,
+        indices=any(raw < COLORED for raw, _, _ in labels.entries),
+        edges=str(edges),
+        ignored=IGNORED_COLOR,
+        lossy=_by_ranges(labels),
+        others=codes,
+        largest=COLORED - 1 if codes else LARGEST,
     )
 
 
 def _by_ranges(labels: LabelSpace) -> bool:
     """Whether classes are ranges of values, so that a value that is a little off is still of the same class."""
-    table = [(labels.lookup or {}).get(raw) for raw in range(256)]
-    runs = [len(list(run)) for label, run in groupby(table) if label is not None]
+    runs = [len(list(run)) for label, run in groupby(labels.table[:256].tolist()) if label != UNKNOWN]
     return bool(runs) and sum(runs) / len(runs) >= _RANGE
 
 
