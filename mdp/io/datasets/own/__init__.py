@@ -31,7 +31,7 @@ labels.  A plain folder is the same: `--datasets photos/`.  Every folder may be 
 `images: photos.zip/train`.
 
 A label map lies in the same folder below `labels` as its photo below `images`, at any depth, and has its stem or what
-the templates make of it (`templates.py`; lists: `list_lines.py`).
+the templates make of it (`finding/templates.py`; lists: `finding/list_lines.py`).
 
 Every path, in the YAML file and in lists, stays inside the dataset's folder, and so does every symbolic link on the
 way; a dataset whose files lie elsewhere says `outside: true`.  Paths are written with `/`.

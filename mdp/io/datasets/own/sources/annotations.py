@@ -12,7 +12,7 @@ from mdp.io.datasets._dataset import Absent, LeftOut, Sample
 from mdp.io.datasets._layouts import contents, names_of, refuse_controls
 from mdp.io.datasets.own import borders
 from mdp.io.datasets.own.endings import PHOTOS
-from mdp.io.datasets.own.folders import Files
+from mdp.io.datasets.own.finding.folders import Files
 from mdp.io.datasets.own.place import Place
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import is_dir, is_file, printable, shown

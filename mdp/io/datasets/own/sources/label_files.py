@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from mdp.io.datasets._dataset import LeftOut, Sample
 from mdp.io.datasets._layouts import paired
 from mdp.io.datasets.own import borders
-from mdp.io.datasets.own.folders import Files
-from mdp.io.datasets.own.matching import Folders, find, hint
+from mdp.io.datasets.own.finding.folders import Files
+from mdp.io.datasets.own.finding.matching import Folders, find, hint
+from mdp.io.datasets.own.finding.templates import template
 from mdp.io.datasets.own.place import Place
-from mdp.io.datasets.own.templates import template
 from mdp.io.errors import RecipeError
 
 KEYS = ("image", "label", "labels")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from mdp.io.datasets._dataset import LeftOut, Sample
 from mdp.io.datasets._layouts import numbered_lines, paired
 from mdp.io.datasets.own import borders
-from mdp.io.datasets.own.list_lines import Lines, refuse_repeated
-from mdp.io.datasets.own.matching import Folders
+from mdp.io.datasets.own.finding.list_lines import Lines, refuse_repeated
+from mdp.io.datasets.own.finding.matching import Folders
 from mdp.io.datasets.own.place import Place
 from mdp.io.datasets.own.sources import label_files
 from mdp.io.files.reading import printable

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from mdp.io.datasets.own import borders
 from mdp.io.datasets.own.endings import LABELS, PHOTOS
-from mdp.io.datasets.own.folders import Files, plain
-from mdp.io.datasets.own.matching import Folders, Found, find
+from mdp.io.datasets.own.finding.folders import Files, plain
+from mdp.io.datasets.own.finding.matching import Folders, Found, find
 from mdp.io.datasets.own.place import Place
 from mdp.io.errors import DatasetError
 from mdp.io.files.reading import printable, shown

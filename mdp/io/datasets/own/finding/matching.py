@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mdp.io.datasets.own.endings import LABELS, PHOTOS, SECOND_LABELS, SECOND_PHOTOS
-from mdp.io.datasets.own.folders import Files, by_stem, plain
+from mdp.io.datasets.own.finding.folders import Files, by_stem, plain
+from mdp.io.datasets.own.finding.templates import Match, Template, proposal
 from mdp.io.datasets.own.place import Place
-from mdp.io.datasets.own.templates import Match, Template, proposal
 from mdp.io.errors import DatasetError
 from mdp.io.files.reading import is_dir, printable
 
