@@ -1,1 +1,1 @@
-"""How the files of a split are found: below folders, by their names or templates of names, and by the lines of lists."""
+"""How the files of a split are found: below folders, by their names or templates of them, and by lines of lists."""
