@@ -11,7 +11,7 @@ from mdp.io.datasets.draft.label_values import class_lines
 from mdp.io.datasets.draft.text import Draft
 from mdp.io.datasets.draft.tree import Tree, by_split, common_folder, evenly, ordered, parent, split_of, stem
 from mdp.io.datasets.own.endings import LABELS, PHOTOS
-from mdp.io.datasets.own.templates import proposal
+from mdp.io.datasets.own.finding.templates import proposal
 from mdp.io.errors import DatasetError
 from mdp.io.files.decoding import open_image
 from mdp.io.files.reading import read_bytes
