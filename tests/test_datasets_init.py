@@ -61,6 +61,7 @@ def devkit(root: Path) -> None:
         photo(root / "JPEGImages" / f"{name}.jpg", i)
         for folder in ("SegmentationClass", "SegmentationObject"):
             colored(root / folder / f"{name}.png", labels_array([0, 1, 2], i), [(0, 0, 0), ROAD, SKY], "P")
+        photo(root / "SegmentationClassVisualization" / f"{name}.jpg", 50 + i)
     lines(root / "ImageSets" / "Segmentation" / "train.txt", names[:3])
     lines(root / "ImageSets" / "Segmentation" / "val.txt", names[3:])
     lines(root / "class_names.txt", ["_background_", "road", "sky"])

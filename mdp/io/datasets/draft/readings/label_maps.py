@@ -66,7 +66,13 @@ def _told_apart(tree: Tree) -> tuple[list[str], list[str]]:
     for files in groups.values():
         looks = [_is_label_map(tree, file) for file in evenly(files, _LOOKS)]
         (labels if sum(looks) * 2 > len(looks) else photos).extend(files)
-    return sorted(file for file in photos if file.lower().endswith(PHOTOS)), sorted(labels)
+    photos = [file for file in photos if file.lower().endswith(PHOTOS)]
+    real = [file for file in photos if not set(_words(parent(file))) & set(_LAST)]  # not label maps drawn on photos
+    return sorted(real or photos), sorted(labels)
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in re.split(r"[^A-Za-z]+", text) if word]
 
 
 def _ending(file: str) -> str:
@@ -108,7 +114,7 @@ def _kinds(labels: Sequence[str]) -> list[list[str]]:
         return [list(labels)]
 
     def rank(key: tuple[str, str]) -> tuple[bool, int, int, tuple[str, str]]:
-        words = [word.lower() for word in re.split(r"[^A-Za-z]+", "/".join(key)) if word]
+        words = _words("/".join(key))
         last = any(word in _LAST for word in words)
         first = min((_FIRST.index(word) for word in words if word in _FIRST), default=len(_FIRST))
         return last or len(kinds[key]) * 2 < most, first, -len(kinds[key]), key
