@@ -117,7 +117,7 @@ def whole_model(timm: ModuleType, name: str, own: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_convolutional_features_are_those_that_timm_gives_its_classifier(timm: ModuleType, name: str) -> None:
-    built = build_backbone(f"timm:{name}", 64, None, low=False)
+    built = build_backbone(f"timm:{name}", 64, None, "last")
     whole = whole_model(timm, name, built.module.eval())
     images = torch.randn(2, 3, 224, 224, generator=rng_of(1))
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_convolutional_features_are_those_that_timm_gives_its_classifier(timm: M
 def test_a_transformers_features_are_those_that_timm_norms_for_its_classifier(timm: ModuleType, name: str) -> None:
     size = 160 if name == "test_vit" else 224  # what its positions are learnt at
     own = timm.create_model(name, pretrained=False, num_classes=0)
-    built = build_backbone(f"timm:{name}", 64, None, low=False)
+    built = build_backbone(f"timm:{name}", 64, None, "last")
     own.load_state_dict(built.module.state_dict(), strict=False)
     images = torch.randn(2, 3, size, size, generator=rng_of(1))
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_a_transformers_features_are_those_that_timm_norms_for_its_classifier(ti
 
 
 def test_batchnorm_with_an_activation_gives_the_features_that_timm_extracts(timm: ModuleType) -> None:
-    built = build_backbone("timm:test_efficientnet", 64, 16, low=True)
+    built = build_backbone("timm:test_efficientnet", 64, 16, "low")
     peer = timm.create_model("test_efficientnet", features_only=True, pretrained=False, output_stride=16).eval()
     left = peer.load_state_dict(built.module.eval().state_dict(), strict=False)
     assert not left.missing_keys
@@ -179,6 +179,46 @@ def test_deeplab_plus_joins_the_finer_map_of_a_model_out_of_timm() -> None:
     assert tuple(network(torch.randn(1, 3, 64, 66)).shape[2:]) == (16, 20)  # 66 is padded to 80
     with pytest.raises(ValueError, match=r"head: it joins features of stride 4, and those of timm:test_vit have 16"):
         tiny("test_vit", head="deeplabv3plus", output_stride=16)
+
+
+STAGED = {  # strides of four stages
+    "test_resnet": (4, 8, 16, 32), "test_convnext": (4, 8, 16, 32), "test_efficientnet": (4, 8, 16, 32),
+    "pvt_v2_b0": (4, 8, 16, 32), "swin_s3_tiny_224": (4, 8, 16, 32), "vit_tiny_patch16_224": (16, 16, 16, 16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_the_stages_are_those_that_timm_extracts(timm: ModuleType, name: str) -> None:
+    built = build_backbone(f"timm:{name}", 64, None, "stages")
+    images = torch.randn(2, 3, 70, 131, generator=rng_of(1))
+    with torch.no_grad():
+        found = built.maps(built.module.eval(), images)
+    assert tuple(stage.shape[1] for stage in found.stages) == built.stage_channels
+    assert [tuple(stage.shape[2:]) for stage in found.stages] == [
+        (-(-70 // stride), -(-131 // stride)) for stride in STAGED[name]
+    ]
+    assert built.finest == STAGED[name][0]
+    assert found.last is found.stages[-1]
+    if name.startswith(("vit", "swin")):
+        return  # timm extracts them at one size only
+    peer = timm.create_model(name, features_only=True, pretrained=False).eval()
+    own = {key.replace(".", "_"): tensor for key, tensor in built.module.state_dict().items()}  # it flattens names
+    peer.load_state_dict({key: own[key.replace(".", "_")] for key in peer.state_dict()})
+    whole = torch.randn(2, 3, 96, 64, generator=rng_of(2))
+    with torch.no_grad():
+        for stage, expected in zip(built.maps(built.module, whole).stages, peer(whole)[-4:], strict=True):
+            torch.testing.assert_close(stage, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize("head", ["upernet", "segformer", "hrnet"])
+@pytest.mark.parametrize("name", ["test_convnext", "test_vit"])
+def test_heads_of_four_stages_take_timms(head: str, name: str) -> None:
+    stride, grid = (4, (18, 33)) if name == "test_convnext" else (16, (5, 9))
+    settings = tiny(name, head=head, output_stride=32 if name == "test_convnext" else 16, dilations=None)
+    network = build_segmentor(settings, 3, rng_of(0)).eval()
+    assert network.output_stride == stride
+    assert tuple(network(torch.randn(1, 3, 70, 131)).shape[2:]) == grid
 
 
 @pytest.mark.usefixtures("timm")

@@ -160,7 +160,8 @@ class Tuning:
 
     def __init__(self, head: str, device: torch.device, run: Layer, finetune: Layer) -> None:
         crop, classes, batch = (32, 48), 9, 4
-        model = {key: value for key, value in NARROW.items() if key != "dilations"} | {"head": head}
+        own = ("dilations", "channels") if head == "linear" else ("dilations",)  # what is left to the head
+        model = {key: value for key, value in NARROW.items() if key not in own} | {"head": head}
         settings: Layer = {"crop": list(crop), "batch_size": batch, "steps": STEPS, **finetune}
         recipe = resolve({"run": run, "model": model, "finetune": settings})
         network: Segmentor = build_segmentor(recipe.model, classes, generator(0))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mdp.core.networks import timm_backbone
 from mdp.core.networks.decode_heads import LOW_STRIDE
 from mdp.core.networks.feature_maps import FeatureMaps
-from mdp.core.networks.resnet import LAYOUTS, ResNet, initialise_
+from mdp.core.networks.heads import Inputs, Takes
+from mdp.core.networks.resnet import LAYOUTS, ResNet, initialise_, stage_channels
 from mdp.core.networks.timm_backbone import PREFIX
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -27,12 +28,19 @@ class Backbone(NamedTuple):
     stride: int  # of the last map
     channels: int
     low_channels: int | None  # of the finer map; None when it was not asked for
+    stage_channels: tuple[int, ...] = ()  # of the four stages; empty when they were not asked for
+    finest: int = LOW_STRIDE  # stride of the finer map, or of the first stage
+
+    @property
+    def inputs(self) -> Inputs:
+        """The channels that a head is built for."""
+        return Inputs(self.channels, self.low_channels, self.stage_channels)
 
 
-def check_backbone(name: str, output_stride: int, low: bool) -> None:
+def check_backbone(name: str, output_stride: int, takes: Takes) -> None:
     """Raises ValueError, naming the setting, unless there is such a backbone with such feature maps."""
     if name.startswith(PREFIX):
-        timm_backbone.describe(name.removeprefix(PREFIX), output_stride, LOW_STRIDE if low else None)
+        _described(name, output_stride, takes)
         return
     if name not in LAYOUTS:
         raise ValueError(f"backbone: expected one of {', '.join(LAYOUTS)} or {PREFIX}NAME, got {name!r}")
@@ -40,23 +48,45 @@ def check_backbone(name: str, output_stride: int, low: bool) -> None:
         raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
 
 
-def build_backbone(name: str, width: int, output_stride: int | None, low: bool) -> Backbone:
-    """The backbone of that name; an output stride of None is its own, undilated one.  `low`: with the finer map.
+def inputs_of(name: str, width: int, output_stride: int, takes: Takes) -> Inputs:
+    """The channels of the maps that such a backbone gives a head, without building it."""
+    if name.startswith(PREFIX):
+        found = _described(name, output_stride, takes)
+        return Inputs(found.channels, found.low_channels, found.stage_channels)
+    stages = stage_channels(name, width)
+    return Inputs(stages[-1], stages[0] if takes == "low" else None, stages if takes == "stages" else ())
+
+
+def _described(name: str, output_stride: int | None, takes: Takes) -> timm_backbone.Description:
+    low = LOW_STRIDE if takes == "low" else None
+    return timm_backbone.describe(name.removeprefix(PREFIX), output_stride, low, takes == "stages")
+
+
+def build_backbone(name: str, width: int, output_stride: int | None, takes: Takes) -> Backbone:
+    """The backbone of that name; an output stride of None is its own, undilated one.  `takes`: what the head does.
 
     timm's draw their weights from torch's global generator, see `randomly`.  Raises ValueError for what does not exist.
     """
     if not name.startswith(PREFIX):
         stride = output_stride or 32
         own = ResNet(name, width, stride)
+        if takes == "stages":
+            return Backbone(own, _own_stages, stride, own.channels, None, own.stage_channels)
         return Backbone(own, _own_maps, stride, own.channels, own.low_channels)
-    found = timm_backbone.describe(name.removeprefix(PREFIX), output_stride, LOW_STRIDE if low else None)
-    maps = partial(timm_backbone.maps, found)
-    return Backbone(timm_backbone.build(found), maps, found.stride, found.channels, found.low_channels)
+    found = _described(name, output_stride, takes)
+    module, maps = timm_backbone.build(found), partial(timm_backbone.maps, found)
+    finest = found.stage_strides[0] if found.stage_strides else LOW_STRIDE
+    return Backbone(module, maps, found.stride, found.channels, found.low_channels, found.stage_channels, finest)
 
 
 def _own_maps(backbone: nn.Module, images: Tensor) -> FeatureMaps:
     assert isinstance(backbone, ResNet)
     return backbone.maps(images)
+
+
+def _own_stages(backbone: nn.Module, images: Tensor) -> FeatureMaps:
+    assert isinstance(backbone, ResNet)
+    return backbone.stages(images)
 
 
 def randomly(make: Callable[[], Network], foreign: bool, rng: torch.Generator) -> Network:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 
 class FeatureMaps(NamedTuple):
-    """The last map, and an earlier, finer one for heads that join it."""
+    """The last map, and earlier, finer ones for heads that join them."""
 
     last: Tensor  # (B, channels, h, w)
     low: Tensor | None  # (B, low_channels, ceil(H / 4), ceil(W / 4)); None when it was not asked for
+    stages: tuple[Tensor, ...] = ()  # four maps, the finest first, the last being `last`; empty when not asked for

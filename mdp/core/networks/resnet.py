@@ -97,6 +97,16 @@ def deep_stem(width: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def stage_channels(name: str, width: int) -> tuple[int, int, int, int]:
+    """Channels of the four stages.
+
+    >>> stage_channels("resnet50", 64)
+    (256, 512, 1024, 2048)
+    """
+    first = width * (Bottleneck.expansion if LAYOUTS[name].bottleneck else BasicBlock.expansion)
+    return first, 2 * first, 4 * first, 8 * first
+
+
 class ResNet(nn.Module):
     """Features of a residual network; no pooling, no classifier.
 
@@ -133,6 +143,7 @@ class ResNet(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.channels, self.low_channels = inputs, width * block.expansion
+        self.stage_channels = stage_channels(name, width)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, channels, ceil(H / s), ceil(W / s)), the features of stage 4."""
@@ -144,6 +155,15 @@ class ResNet(nn.Module):
         low = self.layer1(self.maxpool(x))  # (B, low_channels, ceil(H / 4), ceil(W / 4))
         x = self.layer2(low)  # (B, ., ceil(H / 8), ceil(W / 8))
         return FeatureMaps(self.layer4(self.layer3(x)), low)  # (B, channels, ceil(H / s), ceil(W / s))
+
+    def stages(self, images: Tensor) -> FeatureMaps:
+        """The features of all four stages; `maps` lets go of those it does not give."""
+        x = self.stem(images) if self.deep_stem else self.relu(self.bn1(self.conv1(images)))  # (B, width, H/2, W/2)
+        first = self.layer1(self.maxpool(x))  # (B, ., ceil(H / 4), ceil(W / 4))
+        second = self.layer2(first)  # (B, ., ceil(H / 8), ceil(W / 8))
+        third = self.layer3(second)
+        fourth = self.layer4(third)  # (B, channels, ceil(H / s), ceil(W / s))
+        return FeatureMaps(fourth, None, (first, second, third, fourth))
 
 
 def initialise_(network: nn.Module, rng: torch.Generator) -> None:

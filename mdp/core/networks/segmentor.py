@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from mdp.core.bounds import Bounds, Channels, Side, check_bounds
 from mdp.core.contrast_chunked import EPS
-from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, randomly
-from mdp.core.networks.decode_heads import HEADS, LOW_STRIDE
+from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, inputs_of, randomly
+from mdp.core.networks.decode_heads import HEADS
 from mdp.core.networks.projection_heads import instance_head, projection_head
 from mdp.core.networks.timm_backbone import PREFIX
 
@@ -29,7 +29,7 @@ class NetworkSettings:
         64  # channels of the first stage of our backbones; the published networks have 64
     )
     output_stride: Side = 8  # chosen: MMSegmentation's D8; 16 is the alternative
-    head: str = "deeplabv3"  # stated; deeplabv3plus | fcn | deeplabv3_torchvision
+    head: str = "deeplabv3"  # stated; deeplabv3plus | fcn | upernet | segformer | ..., see HEADS
     channels: Channels | None = None  # of the head; None: the head's own, see HEADS
     dilations: tuple[Side, ...] | None = None  # of the head's branches, 1: a 1x1 convolution; None: the head's own
 
@@ -39,16 +39,24 @@ class NetworkSettings:
             raise ValueError(f"head: expected one of {', '.join(HEADS)}, got {self.head!r}")
         if self.dilations is not None and not HEADS[self.head].dilations:
             raise ValueError(f"dilations: the head {self.head} has none; leave them out (null), or take another head")
+        if self.channels is not None and self.head == "linear":
+            raise ValueError("channels: the head linear has those of the backbone; leave them out (null)")
         if self.dilations == ():
             raise ValueError("dilations: expected numbers of 1 or more, got none")
         if self.backbone.startswith(PREFIX) and self.width != 64:
             raise ValueError(f"width: {self.backbone} has a width of its own; leave it out (64)")
-        check_backbone(self.backbone, self.output_stride, HEADS[self.head].low)
+        check_backbone(self.backbone, self.output_stride, HEADS[self.head].takes)
 
     @property
     def head_channels(self) -> int:
         """Channels of the features that the head gives (F)."""
-        return HEADS[self.head].channels if self.channels is None else self.channels
+        head = HEADS[self.head]
+        if self.channels is not None:
+            return self.channels
+        if head.channels_of is None:
+            assert head.channels is not None, "a head has channels of its own, or says how many"
+            return head.channels
+        return head.channels_of(inputs_of(self.backbone, self.width, self.output_stride, head.takes))
 
     @property
     def head_dilations(self) -> tuple[int, ...]:
@@ -57,17 +65,17 @@ class NetworkSettings:
 
 
 def _backbone(settings: NetworkSettings) -> Backbone:
-    return build_backbone(settings.backbone, settings.width, settings.output_stride, HEADS[settings.head].low)
+    return build_backbone(settings.backbone, settings.width, settings.output_stride, HEADS[settings.head].takes)
 
 
 def _head(settings: NetworkSettings, backbone: Backbone, dropout: float = 0.0) -> nn.Module:
     build = HEADS[settings.head].build
-    return build(backbone.channels, backbone.low_channels, settings.head_channels, settings.head_dilations, dropout)
+    return build(backbone.inputs, settings.head_channels, settings.head_dilations, dropout)
 
 
 def _stride(settings: NetworkSettings, backbone: Backbone) -> int:
     """Image pixels to a pixel of what the head gives."""
-    return LOW_STRIDE if HEADS[settings.head].low else backbone.stride
+    return backbone.stride if HEADS[settings.head].takes == "last" else backbone.finest
 
 
 class EmbeddingNetwork(nn.Module):
@@ -104,7 +112,7 @@ class InstanceNetwork(nn.Module):
 
     def __init__(self, settings: NetworkSettings, embedding: int) -> None:
         super().__init__()
-        found = build_backbone(settings.backbone, settings.width, None, low=False)
+        found = build_backbone(settings.backbone, settings.width, None, "last")
         self.backbone, self._maps = found.module, found.maps
         self.projection_head = instance_head(found.channels, embedding)
         self.output_stride = found.stride

@@ -38,26 +38,34 @@ class Description(NamedTuple):
     multiple: int  # images are padded to multiples of this, 1: not at all; then the grid is rounded up
     unused: tuple[str, ...]  # modules that do not run: final norms, classifiers
     silent: tuple[str, ...]  # other parameters that the feature maps do not depend on
+    stages: tuple[int, ...] = ()  # places of the maps of four stages, if they were asked for, the finest first
+    stage_channels: tuple[int, ...] = ()
+    stage_strides: tuple[int, ...] = ()
 
 
-def describe(name: str, output_stride: int | None = None, low_stride: int | None = None) -> Description:
+def describe(
+    name: str, output_stride: int | None = None, low_stride: int | None = None, stages: bool = False
+) -> Description:
     """`timm:NAME` at that output stride (None: its own), with a finer map of stride `low_stride` or none, described.
+
+    `stages`: with the maps of four stages.
 
     Raises ValueError, in one line, where timm is missing, the name is unknown, or the model has no such maps.
     """
     with _without_a_trace():
-        return _described(name, output_stride, low_stride)
+        return _described(name, output_stride, low_stride, stages)
 
 
 @lru_cache(maxsize=32)
-def _described(name: str, output_stride: int | None, low_stride: int | None) -> Description:
+def _described(name: str, output_stride: int | None, low_stride: int | None, staged: bool) -> Description:
     _refuse_unknown(name)
     arguments, model, shapes = _at_stride(name, output_stride)
     last, stride = len(shapes) - 1, _stride(shapes[-1])
     if stride is None:
         raise ValueError(f"backbone: the maps of {PREFIX}{name} do not lie on a regular grid; take another model")
     low = None if low_stride is None else _finer(name, shapes, low_stride)
-    unused, silent = _left_over(model, [last] if low is None else [low, last])
+    stages = _stages(name, shapes) if staged else ()
+    unused, silent = _left_over(model, _wanted(last, low, stages))
     return Description(
         name=name,
         arguments=tuple(arguments.items()),
@@ -69,7 +77,28 @@ def _described(name: str, output_stride: int | None, low_stride: int | None) -> 
         multiple=_multiple(name, model, stride),
         unused=unused,
         silent=silent,
+        stages=stages,
+        stage_channels=tuple(shapes[place][1] for place in stages),
+        stage_strides=tuple(_stride(shapes[place]) or 0 for place in stages),
     )
+
+
+def _wanted(last: int, low: int | None, stages: tuple[int, ...]) -> list[int]:
+    """The places of the maps that a forward pass gives, in order."""
+    return [*stages] if stages else [last] if low is None else [low, last]
+
+
+def _stages(name: str, shapes: list[torch.Size]) -> tuple[int, ...]:
+    """The places of four maps: the last of each stride, or, where all have one (a ViT's), at quarters of the depth."""
+    strides = [_stride(shape) for shape in shapes]
+    if len(shapes) < 4 or None in strides:
+        found = f"{len(shapes)} maps, not all of them on a regular grid" if None in strides else f"{len(shapes)} maps"
+        raise ValueError(f"head: it joins four feature maps, and {PREFIX}{name} has {found}; take another head")
+    places = [strides.index(s) + strides.count(s) - 1 for s in sorted({s for s in strides if s})]
+    if len(shapes) <= 5:  # a map a stage, and some have the stem's
+        return tuple(range(len(shapes) - 4, len(shapes)))
+    quarters = [len(shapes) * (part + 1) // 4 - 1 for part in range(4)]
+    return tuple(places[-4:]) if len(places) >= 4 else tuple(quarters)
 
 
 def build(description: Description) -> nn.Module:
@@ -95,8 +124,11 @@ def maps(description: Description, model: nn.Module, images: Tensor) -> FeatureM
     padding = (0, -width % description.multiple, 0, -height % description.multiple)
     if any(padding):
         images = F.pad(images, padding)  # with 0, the mean colour
-    wanted = [description.last] if description.low is None else [description.low, description.last]
-    found = _forward(model, images, wanted)
+    found = _forward(model, images, _wanted(description.last, description.low, description.stages))
+    if description.stages:  # on grids that are rounded up, without what lies in the padding
+        sides = [(-(-height // stride), -(-width // stride)) for stride in description.stage_strides]
+        stages = [one[:, :, :h, :w] for one, (h, w) in zip(found, sides, strict=True)]
+        return FeatureMaps(stages[-1], None, tuple(stages))
     return FeatureMaps(found[-1], None if description.low is None else found[0])
 
 

@@ -4,29 +4,37 @@ What is built here is what pretraining and fine-tuning share, under `decode_head
 classifier `decode_head.conv_seg`.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
 
 from torch import nn
+
+
+class Inputs(NamedTuple):
+    """The channels of the maps that a backbone gives a head."""
+
+    last: int
+    low: int | None  # of the finer map; None where it was not asked for
+    stages: tuple[int, ...]  # of the four stages, the finest first; empty where they were not asked for
 
 
 class BuildHead(Protocol):
     """How a head is built."""
 
-    def __call__(
-        self, inputs: int, low: int | None, channels: int, dilations: tuple[int, ...], dropout: float
-    ) -> nn.Module:
-        """The head, from feature maps to (B, channels, h, w).
+    def __call__(self, inputs: Inputs, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
+        """The head, from feature maps to (B, channels, h, w); `dropout` is that within the head."""
 
-        `inputs` and `low` are the channels of the last and of the finer map, `dropout` is that within the head.
-        """
+
+Takes = Literal["last", "low", "stages"]  # the last map alone; also a finer one; the maps of four stages
 
 
 class Head(NamedTuple):
-    """A head's numbers, and whether it joins a finer map."""
+    """A head's numbers, and which maps it takes."""
 
-    channels: int
+    channels: int | None  # None: as many as `channels_of` says
     dilations: tuple[int, ...]  # empty: the head has none to choose
-    low: bool  # joins a finer map, and gives its features there
+    takes: Takes  # with "low" and "stages" it gives its features on the finest grid of these
     inner_dropout: float  # within the head, of single values, when a classifier is trained
     dropout: float  # before the classifier, of whole channels
     build: BuildHead
+    channels_of: Callable[[Inputs], int] | None = None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mdp.core.networks.heads import Head
+from mdp.core.networks.heads import Head, Inputs
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1, groups: int = 1) -> nn.Sequential:
@@ -51,8 +51,8 @@ class ASPP(nn.Module):
         self.bottleneck = conv_bn_relu(channels * (len(dilations) + 1), channels, 3)
         self.channels = channels
 
-    def forward(self, features: Tensor, low: Tensor | None = None) -> Tensor:
-        """(B, inputs, h, w) -> (B, channels, h, w); the finer map is not used.
+    def forward(self, features: Tensor, low: Tensor | None = None, stages: Sequence[Tensor] = ()) -> Tensor:
+        """(B, inputs, h, w) -> (B, channels, h, w); other maps are not used.
 
         Raises ValueError for one image in training.
         """
@@ -63,13 +63,13 @@ class ASPP(nn.Module):
         return out
 
 
-def two_or_more(pool: nn.Module, features: Tensor) -> None:
+def two_or_more(pool: nn.Module, features: Tensor, name: str = "DeepLab") -> None:
     """Raises ValueError for one image in training: BatchNorm of the pooled 1x1 map has nothing to average over.
 
     SyncBatchNorm may have, in other processes, and decides for itself.
     """
     if pool.training and len(features) == 1 and any(isinstance(part, nn.BatchNorm2d) for part in pool.modules()):
-        raise ValueError("DeepLab needs two images or more a batch in training, got one")
+        raise ValueError(f"{name} needs two images or more a batch in training, got one")
 
 
 def everywhere(pooled: Tensor, like: Tensor) -> Tensor:
@@ -81,10 +81,10 @@ def everywhere(pooled: Tensor, like: Tensor) -> Tensor:
     return torch.empty_like(like).copy_(pooled)
 
 
-def build(inputs: int, low: int | None, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
+def build(inputs: Inputs, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
     """The head, from feature maps to (B, channels, h, w); see `mdp.core.networks.heads.BuildHead`."""
-    return ASPP(inputs, channels, dilations)
+    return ASPP(inputs.last, channels, dilations)
 
 
 # channels, dilations (for stride 8) and dropout of MMSegmentation 0.11 to 0.30 (deeplabv3_r50-d8.py)
-HEAD = Head(512, (1, 12, 24, 36), low=False, inner_dropout=0.0, dropout=0.1, build=build)
+HEAD = Head(512, (1, 12, 24, 36), takes="last", inner_dropout=0.0, dropout=0.1, build=build)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mdp.core.networks.heads import Head
+from mdp.core.networks.heads import Head, Inputs
 from mdp.core.networks.heads.deeplabv3 import everywhere, two_or_more
 
 
@@ -53,8 +53,8 @@ class TorchvisionDeepLab(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(channels)
 
-    def forward(self, features: Tensor, low: Tensor | None = None) -> Tensor:
-        """(B, inputs, h, w) -> (B, channels, h, w); the finer map is not used.
+    def forward(self, features: Tensor, low: Tensor | None = None, stages: Sequence[Tensor] = ()) -> Tensor:
+        """(B, inputs, h, w) -> (B, channels, h, w); other maps are not used.
 
         Raises ValueError for one image in training.
         """
@@ -62,10 +62,10 @@ class TorchvisionDeepLab(nn.Module):
         return out
 
 
-def build(inputs: int, low: int | None, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
+def build(inputs: Inputs, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
     """The head, from feature maps to (B, channels, h, w); see `mdp.core.networks.heads.BuildHead`."""
-    return TorchvisionDeepLab(inputs, channels, dilations, dropout)
+    return TorchvisionDeepLab(inputs.last, channels, dilations, dropout)
 
 
 # channels, dilations (for stride 8) and dropout of torchvision's DeepLabHead
-HEAD = Head(256, (1, 12, 24, 36), low=False, inner_dropout=0.5, dropout=0.0, build=build)
+HEAD = Head(256, (1, 12, 24, 36), takes="last", inner_dropout=0.5, dropout=0.0, build=build)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdp.core.networks.heads import Head
+from mdp.core.networks.heads import Head, Inputs
 from mdp.core.networks.heads.deeplabv3 import ASPP, conv_bn_relu
 
 LOW_CHANNELS = 48  # the paper's choice (section 4.1), and MMSegmentation's c1_channels
@@ -37,7 +37,7 @@ class ASPPPlus(ASPP):
             separable_conv(channels + LOW_CHANNELS, channels), separable_conv(channels, channels)
         )
 
-    def forward(self, features: Tensor, low: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, low: Tensor | None = None, stages: Sequence[Tensor] = ()) -> Tensor:
         """(B, inputs, h, w) and (B, low, H/4, W/4) -> (B, channels, H/4, W/4).
 
         Raises ValueError for one image in training, and without the finer map.
@@ -51,11 +51,11 @@ class ASPPPlus(ASPP):
         return out
 
 
-def build(inputs: int, low: int | None, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
+def build(inputs: Inputs, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
     """The head, from feature maps to (B, channels, h, w); see `mdp.core.networks.heads.BuildHead`."""
-    assert low is not None, "the backbone was asked for the finer map"
-    return ASPPPlus(inputs, low, channels, dilations)
+    assert inputs.low is not None, "the backbone was asked for the finer map"
+    return ASPPPlus(inputs.last, inputs.low, channels, dilations)
 
 
 # channels, dilations (for stride 8) and dropout of MMSegmentation 0.11 to 0.30 (deeplabv3plus_r50-d8.py)
-HEAD = Head(512, (1, 12, 24, 36), low=True, inner_dropout=0.0, dropout=0.1, build=build)
+HEAD = Head(512, (1, 12, 24, 36), takes="low", inner_dropout=0.0, dropout=0.1, build=build)

@@ -3,10 +3,12 @@
 Up to the classifier, which the segmentor adds.  Shape legend: B images, h x w feature grid.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from mdp.core.networks.heads import Head
+from mdp.core.networks.heads import Head, Inputs
 from mdp.core.networks.heads.deeplabv3 import conv_bn_relu
 
 
@@ -18,16 +20,16 @@ class FCN(nn.Module):
         self.convs = nn.Sequential(conv_bn_relu(inputs, channels, 3), conv_bn_relu(channels, channels, 3))
         self.conv_cat = conv_bn_relu(inputs + channels, channels, 3)
 
-    def forward(self, features: Tensor, low: Tensor | None = None) -> Tensor:
-        """(B, inputs, h, w) -> (B, channels, h, w); the finer map is not used."""
+    def forward(self, features: Tensor, low: Tensor | None = None, stages: Sequence[Tensor] = ()) -> Tensor:
+        """(B, inputs, h, w) -> (B, channels, h, w); other maps are not used."""
         out: Tensor = self.conv_cat(torch.cat([features, self.convs(features)], 1))
         return out
 
 
-def build(inputs: int, low: int | None, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
+def build(inputs: Inputs, channels: int, dilations: tuple[int, ...], dropout: float) -> nn.Module:
     """The head, from feature maps to (B, channels, h, w); see `mdp.core.networks.heads.BuildHead`."""
-    return FCN(inputs, channels)
+    return FCN(inputs.last, channels)
 
 
 # channels and dropout of MMSegmentation 0.11 to 0.30 (fcn_r50-d8.py)
-HEAD = Head(512, (), low=False, inner_dropout=0.0, dropout=0.1, build=build)
+HEAD = Head(512, (), takes="last", inner_dropout=0.0, dropout=0.1, build=build)
