@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from mdp.core.labels import IGNORE
-from mdp.io.errors import DatasetError
+from mdp.io.errors import DatasetError, ResourceError
 from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.images import overlay, write_labels, write_rgb
 from mdp.io.files.label_maps import LabelRule, UnknownColors, read_labels
-from mdp.io.files.photos import PhotoRule, read_orientation, read_rgb
+from mdp.io.files.photos import PhotoRule, read_orientation, read_rgb, upright
 from tests.tiffs import tiff
 from tests.trees import grey, labels_array, palette, photo
 
@@ -432,6 +432,32 @@ def test_exif_orientation_is_reported_and_never_applied(tmp_path: Path) -> None:
     assert read_rgb(str(tmp_path / "turned.jpg")).shape == (4, 6, 3)
     assert read_orientation(str(tmp_path / "turned.jpg")) == 6
     assert read_orientation(str(photo(tmp_path / "upright.jpg", 0))) == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_on_request_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
+    wanted = np.array(ImageOps.exif_transpose(Image.open(tmp_path / "a.png", formats=("PNG",))))
+    assert np.array_equal(read_rgb(str(tmp_path / "a.png"), PhotoRule(exif="photo")), wanted)
+    assert np.array_equal(upright(rgb[..., 0], orientation), wanted[..., 0])
+    assert np.array_equal(read_rgb(str(tmp_path / "a.png")), rgb)
+
+
+def test_the_largest_image_is_a_setting_that_the_refusal_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = grey(tmp_path / "a.png", np.zeros((40, 50), dtype=np.uint8))
+    tiff(tmp_path / "a.tif", np.zeros((40, 50), dtype=np.float32))
+    monkeypatch.setenv("MDP_MAX_PIXELS", "1999")
+    for read, file in ((read_rgb, path), (read_labels, path), (read_labels, tmp_path / "a.tif")):
+        assert "50 x 40 pixels; at most 1999 are read" in refusal(file, read)
+        assert "MDP_MAX_PIXELS=2000" in refusal(file, read)
+    monkeypatch.setenv("MDP_MAX_PIXELS", "2000")
+    assert read_labels(str(path)).shape == read_labels(str(tmp_path / "a.tif")).shape == (40, 50)
+    monkeypatch.setenv("MDP_MAX_PIXELS", "many")
+    with pytest.raises(ResourceError, match="expected a number of pixels"):
+        read_rgb(str(path))
 
 
 # Writing

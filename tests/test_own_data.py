@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import mdp.io.datasets.own
 from mdp.core.labels import IGNORE, LabelUnion
@@ -156,6 +157,27 @@ def test_photos_of_many_bands_are_read_as_declared_with_and_without_labels(tmp_p
             dataset.read(sample)
 
 
+@pytest.mark.parametrize(("exif", "drawn_upright"), [("photo", True), ("both", False)])
+def test_a_photo_is_turned_alone_or_with_its_label_map_as_declared(
+    tmp_path: Path, exif: str, drawn_upright: bool
+) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    values, tag = labels_array([0, 1], 0), Image.Exif()
+    tag[274] = 6
+    (tmp_path / "images").mkdir()
+    Image.fromarray(rgb).save(tmp_path / "images" / "a.png", exif=tag)
+    turned = np.rot90(values, -1)
+    grey(tmp_path / "labels" / "a.png", np.ascontiguousarray(turned) if drawn_upright else values)
+    dataset = load(str(own_yaml(tmp_path, f"{MINIMAL}image: {{exif: {exif}}}\n")))
+    seen, raw = dataset.read(open_training(dataset, tmp_path)[0][0])
+    assert np.array_equal(seen, np.rot90(rgb, -1))
+    assert np.array_equal(raw, turned)
+    if drawn_upright:
+        dataset = load(str(own_yaml(tmp_path, MINIMAL)))
+        with pytest.raises(DatasetError, match=r"image: \{exif: photo\}"):
+            dataset.read(open_training(dataset, tmp_path)[0][0])
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -169,6 +191,7 @@ def test_photos_of_many_bands_are_read_as_declared_with_and_without_labels(tmp_p
         ("image: {bands: [0, 1, 2]}", r"image\.bands: expected which bands"),
         ("image: {bands: [1, 2]}", r"image\.bands"),
         ("image: {bands: [true, 1, 2]}", r"image\.bands"),
+        ("image: {exif: rotate}", r"image\.exif: expected what is turned"),
         ("edges: soft", "edges: expected ignore or nearest"),
         ("edges: nearest", "no class names its `colors:`"),
     ],

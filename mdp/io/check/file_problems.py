@@ -80,7 +80,8 @@ def _color_lines(dataset: Dataset, colored: Sequence[Observation]) -> tuple[str,
 def odd_files(dataset: Dataset, good: Sequence[Observed]) -> list[Problem]:
     """What is odd about files that were read."""
     return [
-        *_palettes(dataset, good), *_objections(good), *_converted(good), *_pages(good), *_rotated(good),
+        *_palettes(dataset, good), *_objections(good), *_converted(good), *_pages(good),
+        *([] if dataset.turned else _rotated(good)),
         *_repeated(good),
     ]  # fmt: skip
 
@@ -159,8 +160,8 @@ def _pages(good: Sequence[Observed]) -> list[Problem]:
 def _rotated(good: Sequence[Observed]) -> list[Problem]:
     files = [f"{sample.image}: orientation {image.orientation}" for sample, image in good if image.orientation != 1]
     text = (
-        f"{counted(len(files))} with an EXIF orientation, which is applied to neither photos nor label maps; save the "
-        "photos upright where they do not lie as their labels do"
+        f"{counted(len(files))} with an EXIF orientation, which is applied to neither photos nor label maps; where "
+        "photos do not lie as their labels do, `image: {exif: photo}` turns the photos, `{exif: both}` both"
     )
     return [Problem("exif_orientation", False, text, len(files), tuple(files[:LISTED]))] if files else []
 

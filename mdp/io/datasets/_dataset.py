@@ -53,6 +53,7 @@ class Dataset:
     detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
     left_out: Callable[[Path, str], list[LeftOut]] | None = None  # files of a split's folders that are in no sample
     schedule: Mapping[str, Any] = field(default_factory=dict)  # published, for fine-tuning: settings by section
+    turned: bool = False  # whether photos are turned as their EXIF data ask
     mistakes: Mistakes = field(default_factory=Mistakes)
 
 
@@ -171,7 +172,11 @@ def same_size(sample: Sample, rgb: NDArray[np.uint8], raw: NDArray[np.integer]) 
     """The pair, unless the sizes differ.  Raises DatasetError naming both files and sizes."""
     if rgb.shape[:2] != raw.shape:
         photo, labels = (f"{size[1]} x {size[0]}" for size in (rgb.shape, raw.shape))
-        turned = " (one of them turned: is it an EXIF-rotated photo?)" if rgb.shape[1::-1] == raw.shape else ""
+        turned = (
+            " (one of them turned: is it an EXIF-rotated photo?  `image: {exif: photo}` turns it)"
+            if rgb.shape[1::-1] == raw.shape
+            else ""
+        )
         raise DatasetError(
             f"{printable(sample.labels)}: the label map is {labels} pixels, its photo {printable(sample.image)} "
             f"{photo}{turned}; "

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from PIL import Image, ImageFile
 
 from mdp.io.errors import DatasetError, ResourceError
-from mdp.io.files.formats import MOST_PIXELS, ORIENTATION, check_png, refuse_claims, refuse_stand_ins
-from mdp.io.files.reading import printable
+from mdp.io.files.formats import ORIENTATION, check_png, refuse_claims, refuse_stand_ins, too_large
+from mdp.io.files.reading import most_pixels, printable
 
 _METADATA = 2**25  # bytes of a file beyond what its pixels can take: EXIF, thumbnails, a phone's short film
 TURNED_TIFF = "a TIFF with an orientation tag; save it upright, without the tag"
@@ -84,8 +84,8 @@ def open_header(path: str, data: bytes, formats: tuple[str, ...], what: str) -> 
 
 def refuse_size(path: str, width: int, height: int) -> None:
     """Raises DatasetError for more pixels than are read."""
-    if width * height > MOST_PIXELS:
-        raise DatasetError(f"{path}: {width} x {height} pixels; at most {MOST_PIXELS} are read")
+    if width * height > most_pixels():
+        raise DatasetError(f"{path}: {too_large(width, height)}")
 
 
 def one_line(error: Exception) -> str:

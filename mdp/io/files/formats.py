@@ -9,9 +9,8 @@ import zlib
 
 from mdp.io.errors import DatasetError
 from mdp.io.files import tiff
-from mdp.io.files.reading import printable
+from mdp.io.files.reading import most_pixels, printable
 
-MOST_PIXELS = 2**26  # an 8k x 8k photo; larger claims are refused before anything is allocated
 ORIENTATION = 274  # of EXIF and TIFF
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of JPEG; the others stand inside a scan
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -76,12 +75,20 @@ def content(data: bytes) -> str:
 # Claims
 
 
+def too_large(width: int, height: int) -> str:
+    """The refusal of more pixels than are read, with the setting that reads them."""
+    return (
+        f"{width} x {height} pixels; at most {most_pixels()} are read: cut it into tiles, or, where memory allows "
+        f"about 25 bytes a pixel, set MDP_MAX_PIXELS={width * height} in the environment"
+    )
+
+
 def refuse_claims(data: bytes) -> None:
     """Raises ValueError for headers that make Pillow allocate, or work, long before it looks at the pixels."""
     if data[:4] == b"RIFF" and data[12:16] == b"VP8X":
         width, height = (1 + int.from_bytes(data[start : start + 3], "little") for start in (24, 27))
-        if width * height > MOST_PIXELS:
-            raise ValueError(f"{width} x {height} pixels; at most {MOST_PIXELS} are read")
+        if width * height > most_pixels():
+            raise ValueError(too_large(width, height))
     run_length = data[:2] == b"BM" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
     if (run_length or data[:2] in (b"P1", b"P2", b"P3")) and len(data) > _SLOW:
         raise ValueError(f"{len(data)} bytes; of run-length BMP and text PPM at most {_SLOW} are read")
@@ -95,7 +102,7 @@ def _refuse_tiff_claims(data: bytes) -> None:
     """Raises ValueError for a tag with absurdly many values, each of which becomes a Python object, or a giant tile."""
     tags, _ = tiff.directory(data)
     sides = [tiff.values(data, tags, tag, (0,))[0] for tag in (322, 323)]
-    if sides[0] * sides[1] > MOST_PIXELS // 4:
+    if sides[0] * sides[1] > most_pixels() // 4:
         raise ValueError(f"tiles of {sides[0]} x {sides[1]} pixels")
 
 

@@ -6,7 +6,7 @@ Shape legend: H x W image, S samples a pixel (bands).
 import io
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ class PhotoRule(NamedTuple):
 
     range: tuple[float, float] | None = None  # the values that become 0 and 255; between them it is linear
     bands: tuple[int, ...] | None = None  # that are red, green and blue, counted from 1; one: a grey picture
+    exif: str = ""  # what is turned as EXIF asks: "" nothing, "photo", or "both" with the label map
 
 
 PLAIN = PhotoRule()
@@ -43,6 +44,42 @@ def read_rgb(path: str, rule: PhotoRule = PLAIN) -> NDArray[np.uint8]:
     missing, with the values seen and the line to write.
     """
     data = read_bytes(path, "photo")
+    rgb = _stored_rgb(path, data, rule._replace(exif=""))
+    return np.ascontiguousarray(upright(rgb, _turn(data))) if rule.exif else rgb
+
+
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels (H, W, ...) as EXIF's orientation, 1 (none) to 8, wants them to be seen.
+
+    >>> upright(np.array([[1, 2], [3, 4]]), 6).tolist()
+    [[3, 1], [4, 2]]
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    down, right = -1 if orientation in (3, 4, 7, 8) else 1, -1 if orientation in (2, 3, 6, 7) else 1
+    return pixels[::down, ::right]
+
+
+def _turn(data: bytes) -> int:
+    """The EXIF orientation of a photo that was read, 1 to 8."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return _orientation(Image.open(io.BytesIO(data), formats=_FORMATS))
+    except DAMAGE:
+        return 1
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except DAMAGE:
+        return 1  # damaged metadata say nothing
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _stored_rgb(path: str, data: bytes, rule: PhotoRule) -> NDArray[np.uint8]:
+    """The photo as it is stored."""
     if rule == PLAIN:
         quick = _quick_rgb(path, data)
         if quick is not None:
@@ -218,12 +255,7 @@ def read_orientation(path: str) -> int:
 
     Raises DatasetError when the file cannot be read.
     """
-    image = open_image(path, read_bytes(path, "photo"), _FORMATS, "photo")
-    try:
-        value = image.getexif().get(ORIENTATION, 1)
-    except DAMAGE:
-        return 1  # damaged metadata say nothing
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return _orientation(open_image(path, read_bytes(path, "photo"), _FORMATS, "photo"))
 
 
 def read_claims(path: str) -> tuple[int, int, int]:
@@ -241,8 +273,4 @@ def read_claims(path: str) -> tuple[int, int, int]:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except DAMAGE as error:
         raise DatasetError(f"{path}: damaged or not a photo ({one_line(error)}); replace or remove it") from error
-    try:
-        turn = image.getexif().get(ORIENTATION, 1)
-    except DAMAGE:
-        turn = 1
-    return image.height, image.width, turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+    return image.height, image.width, _orientation(image)

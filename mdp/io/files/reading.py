@@ -14,7 +14,8 @@ from typing import NamedTuple
 from mdp.io.errors import DatasetError, MdpError, ResourceError
 from mdp.io.files import zips
 
-_BYTES = 2**28  # the largest photo that is read, 8192 x 8192 of 8-bit RGB, takes 201 MB without compression
+_PIXELS = 2**26  # an 8k x 8k photo
+_BYTES = 2**28  # such a photo of 8-bit RGB takes 201 MB without compression
 STAY_INSIDE = "paths must stay inside, unless the dataset's YAML file says `outside: true`"
 # C0 and C1 controls, line and paragraph separators, overrides of the writing direction
 _CONTROLS = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
@@ -49,12 +50,26 @@ def has_controls(text: str) -> bool:
     return _CONTROL.search(text) is not None
 
 
-def read_bytes(path: str, what: str, limit: int = _BYTES, error: type[MdpError] = DatasetError) -> bytes:
-    """A file's content.
+def most_pixels() -> int:
+    """Pixels of the largest image that is read: what the environment's MDP_MAX_PIXELS says, or 67,108,864.
+
+    Raises ResourceError where it says no number.
+    """
+    text = os.environ.get("MDP_MAX_PIXELS", "")
+    if not text:
+        return _PIXELS
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:19]) < 2**40:
+        raise ResourceError(f"MDP_MAX_PIXELS: expected a number of pixels, such as {4 * _PIXELS}, got {shown(text)}")
+    return int(text)
+
+
+def read_bytes(path: str, what: str, limit: int | None = None, error: type[MdpError] = DatasetError) -> bytes:
+    """A file's content, of at most so many bytes (by default what the largest image may take).
 
     Raises `error` when it is missing, no plain file or above the limit, ResourceError when it may not be read.
     """
     name = printable(path)
+    limit = max(_BYTES, 4 * most_pixels()) if limit is None else limit
     try:
         zipped = zips.split(path)
         if zipped and zipped[1]:

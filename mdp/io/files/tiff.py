@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mdp.io.files.reading import most_pixels
+
 MOST_VALUES = 2**18  # in a tag; 8192 rows of 3 planes, a strip each, are 24,576
 BYTE_KINDS = (1, 2, 6, 7)  # types of tags that stay bytes
-_MOST_BYTES = 2**30  # of pixels as they are stored
+_PIXEL = 16  # bytes as they are stored, for each pixel that may be read
 _MOST_PAGES = 10000
 _KINDS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d",
           13: "I", 16: "Q", 17: "q", 18: "Q"}  # fmt: skip
@@ -167,8 +169,9 @@ def _refuse(tiff: Tiff) -> None:
         raise ValueError(f"{tiff.stored} with {name} compression are not read; save it with deflate or LZW")
     size = tiff.width * tiff.height * tiff.samples * tiff.bits // 8
     chunk = tiff.chunk[0] * tiff.chunk[1] * tiff.samples * tiff.bits // 8
-    if size > _MOST_BYTES or chunk > _MOST_BYTES or tiff.samples > 4096:
-        raise ValueError(f"{tiff.width} x {tiff.height} pixels, {tiff.stored}; at most {_MOST_BYTES} bytes are read")
+    most = _PIXEL * most_pixels()
+    if size > most or chunk > most or tiff.samples > 4096:
+        raise ValueError(f"{tiff.width} x {tiff.height} pixels, {tiff.stored}; at most {most} bytes are read")
     count = sum(1 for _ in _corners(tiff)) if min(tiff.width, tiff.height, *tiff.chunk) > 0 else 0
     if not count or min(len(tiff.offsets), len(tiff.counts)) < count:
         raise ValueError("its strips or tiles do not cover it")

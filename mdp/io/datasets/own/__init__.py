@@ -20,7 +20,8 @@ image: {range: [0, 3000], bands: [3, 2, 1]}    # optional: photos of more than 8
 
 `edges` is what becomes of pixels whose colour is no class's: `nearest` gives each the class among its neighbours whose
 colour is nearest, `ignore` none.  `image.range` are the values that become black and white (clipped outside, linear
-between), `image.bands` the bands that are red, green and blue, counted from 1.
+between), `image.bands` the bands that are red, green and blue, counted from 1.  `image: {exif: photo}` turns photos as
+their EXIF data ask, `{exif: both}` their label maps with them; without, neither.
 
 `classes: [road, vehicle]` counts from 0, as does `classes: classes.txt`, a name a line.
 
@@ -75,6 +76,7 @@ def load_own(path: Path) -> Dataset:
         if described.labelled
         else partial(reading.read_unlabelled, photos=described.photos),
         terms=described.terms,
+        turned=bool(described.photos.exif),
         detail=None if described.labelled else label_maps_left,
     )
 

@@ -15,7 +15,8 @@ from mdp.io.files.reading import shown
 from mdp.label_space import RGB, UNKNOWN, LabelSpace
 
 KEYS = ("image", "edges")
-_IMAGE_KEYS = ("range", "bands")
+_IMAGE_KEYS = ("range", "bands", "exif")
+_EXIF = ("photo", "both")
 _RANGE = 8  # values of a range, on average: JPEG changes a value by a few
 _EDGES = ("ignore", "nearest")
 
@@ -36,7 +37,14 @@ def photo_rule(values: Mapping[str, Any], path: Path) -> PhotoRule:
         raise RecipeError(
             f"{path}: image.range: expected the values that are black and white, such as [0, 3000], got {shown(limits)}"
         )
-    return PhotoRule((float(limits[0]), float(limits[1])) if limits else None, tuple(bands) if bands else None)
+    exif = image.get("exif", "")
+    if exif and exif not in _EXIF:
+        raise RecipeError(
+            f"{path}: image.exif: expected what is turned as the photo's EXIF data ask, {' or '.join(_EXIF)} (with the "
+            f"label map), got {shown(exif)}"
+        )
+    limits = (float(limits[0]), float(limits[1])) if limits else None
+    return PhotoRule(limits, tuple(bands) if bands else None, exif)
 
 
 def label_rule(

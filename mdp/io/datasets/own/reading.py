@@ -5,14 +5,16 @@ import numpy as np
 from mdp.io.annotations.drawing import Drawing, format_of, read_drawn
 from mdp.io.datasets._dataset import Pair, Sample, same_size
 from mdp.io.files.label_maps import LabelRule, read_labels
-from mdp.io.files.photos import PhotoRule, read_rgb
+from mdp.io.files.photos import PhotoRule, read_claims, read_rgb, upright
 
 
 def read(sample: Sample, *, photos: PhotoRule, labels: LabelRule, drawing: Drawing | None) -> Pair:
     rgb = read_rgb(sample.image, photos)
+    turn = read_claims(sample.image)[2] if photos.exif == "both" else 1
     if drawing and format_of(sample.labels):
-        return rgb, read_drawn(sample.labels, rgb.shape[:2], drawing)
-    return same_size(sample, rgb, read_labels(sample.labels, rule=labels))
+        size = rgb.shape[:2] if turn < 5 else rgb.shape[1::-1]
+        return rgb, upright(read_drawn(sample.labels, size, drawing), turn)
+    return same_size(sample, rgb, upright(read_labels(sample.labels, rule=labels), turn))
 
 
 def read_unlabelled(sample: Sample, *, photos: PhotoRule) -> Pair:
