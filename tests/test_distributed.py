@@ -97,6 +97,7 @@ def test_a_run_of_two_processes_says_so_and_how_long_they_exchange(whole: tuple[
     done, folder = whole
     assert done.code == 0, done.err
     assert "2 processes with 4 + 4 images each" in done.err
+    assert done.err.count("note: 2 processes on a CPU: BatchNorm normalises with each process's own images") == 1
     assert done.out == "whole\n"
     assert re.search(r"slowest: \w+ \d+% \(.*communication \d+%|slowest: communication", done.err)
     assert 0 < communication(folder) < 1

@@ -158,6 +158,7 @@ def test_a_run_folder_says_what_the_run_was() -> None:
         "class_shares.json",
         "report.html",
         "samples",
+        "photos_seen.npz",
         "predictions",
         "status.json",
         "log.txt",

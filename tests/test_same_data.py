@@ -185,6 +185,7 @@ SPACE = LabelSpace(name="a", classes=("ground", "tree", "car"), lookup={0: 0, 1:
         (replace(SPACE, lookup={0: 0, 1: 2, 2: 1}), "label value 1 is 'car' now, 'tree' before"),
         (replace(SPACE, lookup={0: 0, 1: 1, 2: 2, 9: 2}), "label value 9 is 'car' now, no class before"),
         (replace(SPACE, lookup={0: 0, 1: -1, 2: 2}), "label value 1 is ignored now, 'tree' before"),
+        (replace(SPACE, ranges=((10, 99, 2),)), "label value 10 is 'car' now, no class before"),
         (replace(SPACE, ignore_index=254), "ignore_index is 254 now, 255 before"),
     ],
 )  # fmt: skip

@@ -7,9 +7,10 @@ datasets.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mdp.io.check.known_mistakes import other_edition
 from mdp.io.check.leaks import Print, prints_of, with_leaks
@@ -36,11 +37,12 @@ def check_before_training(
     use_cache: bool = True,
     stop: Callable[[], object] | None = None,
     tell: Callable[[int, int], None] | None = None,
-) -> None:
+) -> list[Print]:
     """Checks every image that training and validation would read, unless nothing changed since that passed.
 
-    Says a line for each part, and the warnings.  Generated datasets and empty parts are left out.  Raises
-    DatasetError with everything that is wrong, Preempted when `stop` gives true, ResourceError when a worker died.
+    Says a line for each part, and the warnings, and returns what it knows of each photo.  Generated datasets and empty
+    parts are left out.  Raises DatasetError with everything that is wrong, Preempted when `stop` gives true,
+    ResourceError when a worker died.
     """
     parts = [(dataset, samples, role) for dataset, samples, role in parts if samples and not generated(samples)]
     cache = Cache(say, use_cache)
@@ -51,7 +53,7 @@ def check_before_training(
     if known:
         for line in known["lines"]:
             say(line)
-        return
+        return [photo for part, key in zip(parts, keys, strict=True) for photo in _prints(part, cache.read(key) or {})]
     reports, prints, lines = [], [], []
     for part, stamps, key in zip(parts, stamped, keys, strict=True):
         begun = time.monotonic()
@@ -73,6 +75,7 @@ def check_before_training(
         say(line)
     refuse_errors(reports)
     cache.write(together, {"lines": [*lines, *warnings]})
+    return [photo for some in prints for photo in some]
 
 
 def _checked(
@@ -90,11 +93,17 @@ def _checked(
     if known:
         problems = tuple(Problem(**{**entry, "files": tuple(entry["files"])}) for entry in known["problems"])
         report = Report(dataset=dataset.name, split=role, images=len(samples), problems=problems)
-        return report, [Print(row["image"], row["pixels"], row["look"]) for row in known["files"]], True
+        return report, _prints(part, known), True
     observations = check_samples(dataset, samples, workers, stop, tell)
     report = judge(dataset, samples, observations, role, role == "train")
     remember(cache, key, report, samples, stamps, observations)
     return report, prints_of(samples, observations), False
+
+
+def _prints(part: Part, known: Mapping[str, Any]) -> list[Print]:
+    """The photos of a part whose check was remembered, perhaps by other paths to the same files."""
+    rows = zip(part[1], known.get("files", []), strict=False)
+    return [Print(sample.image, row["pixels"], row["look"]) for sample, row in rows]
 
 
 # By itself

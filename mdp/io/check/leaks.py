@@ -10,8 +10,8 @@ from mdp.io.check.report import Report
 from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Sample
 
-_NEAR = 2  # bits in which the looks of near duplicates may differ
-_BANDS = ((0, 21), (21, 21), (42, 22))  # first bit and width: of three bands, two differing bits leave one alike
+NEAR = 2  # bits in which the looks of near duplicates may differ
+BANDS = ((0, 21), (21, 21), (42, 22))  # first bit and width: of three bands, two differing bits leave one alike
 
 
 class Print(NamedTuple):
@@ -57,11 +57,11 @@ def _bands(look: int | None) -> list[tuple[int, int]]:
     """Parts of the 64 bits: what differs in two of them at most has one part in common."""
     if look is None:
         return []
-    return [(band, look >> first & ((1 << width) - 1)) for band, (first, width) in enumerate(_BANDS)]
+    return [(band, look >> first & ((1 << width) - 1)) for band, (first, width) in enumerate(BANDS)]
 
 
 def _near(a: int | None, b: int | None) -> bool:
-    return a is not None and b is not None and (a ^ b).bit_count() <= _NEAR
+    return a is not None and b is not None and (a ^ b).bit_count() <= NEAR
 
 
 def with_leaks(reports: Sequence[Report], prints: Sequence[list[Print]], roles: Sequence[str]) -> list[Report]:

@@ -132,7 +132,7 @@ def look_at(read: Read, merged: Labelled, sample: Sample) -> Observation:
         orientation=read_orientation(sample.image) if any(mark in photo for mark in _EXIF_MARKS) else 1,
         image_hash=hashlib.sha256(photo).hexdigest() if on_disk else "",
         labels_hash=hashlib.sha256(labels).hexdigest() if labels else "",
-        pixel_hash=hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest(),
+        pixel_hash=pixel_hash(rgb),
         look=difference_hash(rgb),
         values=values,
         counts=counts[values],
@@ -158,6 +158,11 @@ def _line_ends(data: bytes) -> LineEnds | None:
     if not data.startswith((b"\xff\xd8", b"RIFF")):
         return None
     return LineEnds(len(data), data.count(b"\n"), data.count(b"\r\n"))
+
+
+def pixel_hash(rgb: NDArray[np.uint8]) -> str:
+    """SHA-256 of a photo (H, W, 3), whatever file it came from."""
+    return hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
 
 
 def difference_hash(rgb: NDArray[np.uint8]) -> int | None:

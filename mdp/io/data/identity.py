@@ -123,6 +123,7 @@ def reading_digest(space: LabelSpace, description: Mapping[Any, Any]) -> str:
     ]
     lookup = None if space.lookup is None else sorted(space.lookup.items())
     whole = [list(space.classes), space.ignore_index, lookup, _plain(rest), [_plain(split) for split in more if split]]
+    whole += [list(map(list, space.ranges))] if space.ranges else []
     return hashlib.blake2b(json.dumps(whole).encode(), digest_size=8).hexdigest()
 
 
@@ -142,7 +143,8 @@ def label_change(before: LabelSpace, now: LabelSpace) -> str:
     text = class_change(before.classes, now.classes)
     if text:
         return text
-    values = {*(before.lookup or {}), *(now.lookup or {})}
+    edges = {edge for space in (before, now) for first, last, _ in space.ranges for edge in (first, last, last + 1)}
+    values = {*(before.lookup or {}), *(now.lookup or {}), *edges}
     for value in sorted(values):
         was, is_now = (_meaning(space, value) for space in (before, now))
         if was != is_now:
@@ -173,6 +175,7 @@ def _classes(count: int) -> str:
 def _meaning(space: LabelSpace, value: int) -> str:
     """The class of a raw label value in words."""
     label = value if space.lookup is None else space.lookup.get(value)
+    label = next((target for first, last, target in reversed(space.ranges) if first <= value <= last), label)
     if value == space.ignore_index or label == IGNORE:
         return "ignored"
     return "no class" if label is None or not 0 <= label < len(space.classes) else repr(space.classes[label])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mdp.io.check.seen import Looked, read_seen, seen_before
 from mdp.io.data.manifest import look_at_pool, read_manifest
 from mdp.io.data.selection import named, pool_of
 from mdp.io.datasets._dataset import Dataset, Sample, open_split
@@ -73,7 +74,8 @@ def _evaluate(
     home = home_of(path)
     folder = make(request.out or home / "eval" / f"{dataset.name}-{split}")
     settings = inference_settings(recipe)
-    data = look_at_pool(pool, "val", recipe.data.root, read_manifest(home)) if world.size > 1 else []
+    seen = read_seen(home)
+    data = look_at_pool(pool, "val", recipe.data.root, read_manifest(home)) if world.size > 1 or seen else []
     agree(world, recipe, [samples], data, {"the checkpoint": path})
     count = images_of(pool, settings)
     progress = Counter(request.quiet or not world.main)
@@ -85,10 +87,14 @@ def _evaluate(
     network = trained_segmentor(opened, recipe, device)
     worst = Worst(gallery, dataset.labels) if gallery else None
     reading = Reading(workers=recipe.run.workers, world=world, tell=progress.tell)
+    looked = Looked(data[0]) if seen and len(seen.names) else None
     with memory_in_one_line(), saved(folder, pool, kinds, world) as files:
         segment = segmenter(network, settings, device, progress.say)
-        observers: list[Observer] = [observer for observer in (worst, files) if observer]
+        observers: list[Observer] = [observer for observer in (worst, files, looked) if observer]
         counts = tally(segment, pool, settings, reading, observers)
+    before = seen_before(looked, seen, count, world) if looked and seen else {}
+    if before.get("text"):
+        progress.say(f"warning: {before['text']}")
     scores = {
         "dataset": dataset.name,
         "split": split,
@@ -96,6 +102,7 @@ def _evaluate(
         "checkpoint": str(path),
         "step": step,
         **({"changed": changed} if changed else {}),
+        **({"seen": before} if before else {}),
         **_manner(settings),
         **summary(counts, dataset.labels, count),
     }

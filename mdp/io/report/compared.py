@@ -131,6 +131,7 @@ def report(whole: Mapping[str, Any]) -> str:
         cells = [mean(list(scores_of(whole, start, share).values())) for share in there]
         lines.append(f"{start:<{width}}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append(f"{'always the same class':<{width}}{100 * first['majority_miou']:>22.2f}")
+    lines += [f"warning: {line}" for line in seen(whole)]
     compared = list(contrasts(whole))
     for against in whole["against"]:
         lines += [
@@ -143,6 +144,15 @@ def report(whole: Mapping[str, Any]) -> str:
                 lines.append(f"{start:<{width}}" + "".join(f"{gap(own.get(share)):>22}" for share in there))
         lines += ["", *sentences([c for c in compared if c.against == against], there)]
     return "\n".join(lines)
+
+
+def seen(whole: Mapping[str, Any]) -> list[str]:
+    """For each start that photos were scored of which its network was trained on, a line that says so."""
+    told: dict[str, list[str]] = {}
+    for cell in whole["cells"]:
+        if cell.get("seen"):
+            told.setdefault(cell["start"], []).append(cell["seen"])
+    return [f"{start}: {max(texts, key=texts.count)}" for start, texts in told.items()]
 
 
 def share_heads(whole: Mapping[str, Any]) -> list[str]:

@@ -38,6 +38,7 @@ def _tables(whole: Mapping[str, Any]) -> str:
     always = whole["cells"][0]["majority_miou"]
     rows.append(("always the same class", *(bar(always, f"{100 * always:.2f}") for _ in there)))
     parts = [table(f"mIoU %, {_RULE}", heads, rows)]
+    parts += [f'<p class="note">warning: {text(line, 600)}</p>' for line in comparison.seen(whole)]
     for against in whole["against"]:
         own = [contrast for contrast in contrasts if contrast.against == against]
         by_start = {(contrast.start, contrast.share): contrast for contrast in own}

@@ -3,7 +3,7 @@
 Shape legend: C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +86,18 @@ def _means(evaluations: Sequence[tuple[str, Scores]]) -> str:
             percent(always.get("miou") if isinstance(always, dict) else None),
         ))  # fmt: skip
     rules = dict.fromkeys(text(scores.get("rule"), 600) for _, scores in evaluations if scores.get("rule"))
-    return table("Means of each evaluation", heads, rows) + "".join(f'<p class="note">{rule}</p>' for rule in rules)
+    notes = [*(f"warning: {run}: {text(warning, 600)}" for run, warning in _warnings(evaluations)), *rules]
+    return table("Means of each evaluation", heads, rows) + "".join(f'<p class="note">{note}</p>' for note in notes)
+
+
+def _warnings(evaluations: Sequence[tuple[str, Scores]]) -> Iterator[tuple[str, str]]:
+    """What an evaluation warned of, with its run: photos that were trained on, files that have changed."""
+    for run, scores in evaluations:
+        seen, changed = scores.get("seen"), scores.get("changed")
+        if isinstance(seen, dict) and seen.get("text"):
+            yield run, str(seen["text"])
+        for line in changed if isinstance(changed, list) else ():
+            yield run, str(line)
 
 
 def _how(scores: Scores) -> str:

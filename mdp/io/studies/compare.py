@@ -206,6 +206,7 @@ def _run(cell: Cell, identity: dict[str, Any], asked: Comparison) -> dict[str, A
         run_finetuning(request)
     scores, _ = run_evaluation(replace(request, init=str(cell.folder), out=None), "last", keep=False)
     result = {key: scores[key] for key in ("dataset", "split", "images", "miou", "macc", "aacc", "blocks", "rule")}
+    result["seen"] = (scores.get("seen") or {}).get("text", "")
     result["majority_miou"] = scores["majority"]["miou"]
     result["curve"] = _curve(cell.folder)
     write_text(cell.record, json.dumps({**identity, "result": result}) + "\n")

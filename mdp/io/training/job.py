@@ -5,7 +5,7 @@ how it ended.  With several processes all do the same; what only one may do, the
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,9 @@ from pathlib import Path
 import torch
 
 from mdp.io.check.job import check_before_training
+from mdp.io.check.leaks import Print
+from mdp.io.check.seen import FILE as SEEN
+from mdp.io.check.seen import Seen, as_file, learnt_from, photos_of, read_seen, told, twins
 from mdp.io.data.class_shares import write_class_shares
 from mdp.io.data.loader import own_parts
 from mdp.io.data.manifest import FILE as MANIFEST
@@ -44,6 +47,7 @@ from mdp.io.training.phase import Beginning, Phase
 from mdp.io.training.pretraining import PRETRAINING
 from mdp.io.training.resume import Start, begin, differences, fresh, resumed_recipe, to_resume
 from mdp.io.training.run import TrainingRun
+from mdp.io.weights.reading import read_record
 
 
 @contextmanager
@@ -109,9 +113,10 @@ def _enough(images: int, processes: int, recipe: Recipe, least: int) -> None:
         )
 
 
-def _check(plan: Plan, world: World, stop: Stop, quiet: bool) -> list[str]:
-    """The lines of the data check, which the main process does while the others wait."""
+def _check(plan: Plan, world: World, stop: Stop, quiet: bool) -> tuple[list[str], list[Print]]:
+    """The lines of the data check, which the main process does while the others wait, and what it alone knows then."""
     settings = plan.recipe.run
+    prints: list[Print] = []
 
     def check() -> str:
         lines: list[str] = []
@@ -123,14 +128,32 @@ def _check(plan: Plan, world: World, stop: Stop, quiet: bool) -> list[str]:
         ]
         workers, tell = max(1, settings.workers), Counter(quiet).tell
         try:
-            check_before_training(parts, workers, lines.append, tell=tell, stop=lambda: stop)
+            prints.extend(check_before_training(parts, workers, lines.append, tell=tell, stop=lambda: stop))
         except DatasetError as error:
             if settings.on_bad_sample == "stop":
                 raise
             lines.extend(f"warning: {line}" for line in str(error).splitlines())
         return "\n".join(lines)
 
-    return world.broadcast_main(check).splitlines() if settings.check else []
+    return world.broadcast_main(check).splitlines() if settings.check else [], prints
+
+
+def _seen_before(plan: Plan, kind: str, prints: Sequence[Print], weights: Path | None) -> tuple[Seen, list[str]]:
+    """The photos that the run will have seen, and lines about those to score that it has seen then or before.
+
+    Those to score that are trained on, too, the check tells, where it is made.
+    """
+    file = run_folder.checkpoint_of(weights) if weights else None
+    before = read_seen(run_folder.home_of(file)) if file else None
+    seen = learnt_from(kind, plan.data, prints, before)
+    lines = []
+    if file and before is None and read_record(file):
+        lines.append(f"note: nothing tells which photos {file} has seen; whether those to score are among them is open")
+    others = before if plan.recipe.run.check else seen
+    known = {photo.image: photo for photo in prints}
+    scored = [photo for part in plan.data if part.role == "val" for photo in photos_of(part, known)]
+    text = told(twins(others, scored), len(scored)) if others else ""
+    return seen, [*lines, *([f"warning: {text}"] if text else [])]
 
 
 def refuse_early(phase: Phase, request: Request, processes: int) -> None:
@@ -181,23 +204,41 @@ def run_phase(phase: Phase, request: Request) -> Path:
         beginning = Beginning(plan=plan, weights=weights, resumed=start.opened, device=device, world=world)
         with memory_in_one_line():
             prepared = phase.prepare(beginning)
-        checked = _check(plan, world, stop, request.quiet)
+        checked, prints = _check(plan, world, stop, request.quiet)
         # made last: a run that is refused leaves no folder
         folder = start.folder or Path(world.broadcast_main(lambda: str(fresh(phase.kind, plan, request, held))))
-        if world.main:
-            write_atomically(folder / MANIFEST, [packed(plan.data)])
+        seen, lines = _seen_before(plan, phase.kind, prints, weights) if world.main else (None, [])
+        lines = [*checked, *_batch_norm(world, device), *([] if start.opened else lines)]
         journal = _journal(phase, folder, schedule.steps, plan, request, world)
         context = RunContext(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
         # the report is made after status.json has the ending that it shows
         with _reported(context, request.report), _recorded(journal, phase.kind, world):
-            _announce(journal, [*plan.lines, *checked], start, world)
-            if world.main:
+            _announce(journal, [*plan.lines, *lines], start, world)
+            if seen:  # the main process
+                _write_lists(folder, plan, seen)
                 write_class_shares(folder, plan.pool)
             for line in prepared.lines:
                 journal.say(line)
             _train(prepared.build(context), context, stop, start.opened)
             _ended(context)
     return folder
+
+
+def _batch_norm(world: World, device: torch.device) -> list[str]:
+    """A line where the loss of several processes is not that of one; torch has SyncBatchNorm on CUDA only."""
+    if world.size == 1 or device.type == "cuda":
+        return []
+    return [
+        f"note: {world.size} processes on a CPU: BatchNorm normalises with each process's own images, so losses are "
+        "not those of one process (on CUDA they are)"
+    ]
+
+
+def _write_lists(folder: Path, plan: Plan, seen: Seen) -> None:
+    """The files of the run's data, and the photos that it sees; of these the list that is there has its past, too."""
+    write_atomically(folder / MANIFEST, [packed(plan.data)])
+    if not (folder / SEEN).exists():
+        write_atomically(folder / SEEN, [as_file(seen)])
 
 
 def _weights(start: Start, weights: Path | None) -> dict[str, Path]:
