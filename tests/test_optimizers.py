@@ -22,8 +22,17 @@ from mdp.io.recipe.settings import OPTIMIZERS, FinetuneSettings, OptimizationSet
 from mdp.io.training import optimizers
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.job import run_finetuning, run_pretraining
-from mdp.io.training.optimizers import build_optimizer, moments_of, parameter_groups, restore_moments_, set_rate_
+from mdp.io.training.optimizers import (
+    Optimizer,
+    build_optimizer,
+    moments_of,
+    parameter_groups,
+    restore_moments_,
+    set_rate_,
+)
 from mdp.io.training.rates import learning_rate
+from tests import preloaded
+from tests.conftest import ROOT
 from tests.small_runs import TINY, assert_same, losses, signal_after, tensors_of
 from tests.tensors import rng_of, seeds
 
@@ -54,7 +63,7 @@ def test_sgd_is_one_group_of_all_parameters_in_their_order() -> None:
     optimizer = build_optimizer(network, OptimizationSettings(lr=0.1, weight_decay=0.01))
     (group,) = optimizer.param_groups
     assert [id(parameter) for parameter in group["params"]] == [id(parameter) for parameter in network.parameters()]
-    assert (group["momentum"], group["weight_decay"]) == (0.9, 0.01)
+    assert (group["weight_decay"], group["rate"]) == (0.01, 1.0)
 
 
 def test_biases_and_norms_are_in_groups_without_decay_where_they_are_not_meant() -> None:
@@ -161,6 +170,7 @@ def test_lars_is_sgd_on_scaled_gradients(form: str) -> None:
     plain.load_state_dict(network.state_dict())
     settings = OptimizationSettings(optimizer="lars", lr=0.5, weight_decay=0.01, lars_decay=form)
     ours, theirs = build_optimizer(network, settings), torch.optim.SGD(plain.parameters(), 0.5, momentum=0.9)
+    set_rate_(ours, 0.5)
     for step in range(3):
         grads = [torch.randn(p.shape, generator=rng_of(step)) for p in plain.parameters()]
         scale = {"scaled": lars_scaled, "added": lars_added}[form]
@@ -245,7 +255,8 @@ def test_of_steps_and_epochs_the_later_one_counts() -> None:
 def test_an_optimizer_goes_on_from_its_moments_to_the_same_bits(name: str) -> None:
     settings = OptimizationSettings(optimizer=name, lr=0.1, weight_decay=0.01)
 
-    def steps(network: nn.Module, optimizer: torch.optim.Optimizer, numbers: range) -> None:
+    def steps(network: nn.Module, optimizer: Optimizer, numbers: range) -> None:
+        set_rate_(optimizer, 0.1)
         for number in numbers:
             for parameter in network.parameters():
                 parameter.grad = torch.randn(parameter.shape, generator=rng_of(number))
@@ -261,6 +272,43 @@ def test_an_optimizer_goes_on_from_its_moments_to_the_same_bits(name: str) -> No
     restore_moments_(second, resumed, {name: tensor.clone() for name, tensor in moments_of(first, stopped).items()})
     steps(resumed, second, range(2, 5))
     assert_same(dict(whole.state_dict()), dict(resumed.state_dict()))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_sgd_gives_the_bits_of_torchs(momentum: float, decay: float) -> None:
+    ours, theirs = Small(), Small()
+    theirs.load_state_dict(ours.state_dict())
+    settings = OptimizationSettings(lr=0.1, momentum=momentum, weight_decay=decay)
+    own = build_optimizer(ours, settings)
+    other = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=momentum, weight_decay=decay)
+    for step in range(4):
+        set_rate_(own, 0.1 / (step + 1))
+        other.param_groups[0]["lr"] = 0.1 / (step + 1)
+        for number, (p, q) in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
+            unused = number == 3 and step < 2  # a parameter that has no gradient at first
+            p.grad = None if unused else torch.randn(p.shape, generator=rng_of(100 * step + number))
+            q.grad = None if p.grad is None else p.grad.clone()
+        own.step()
+        other.step()
+        own.zero_grad()
+    assert_same(dict(ours.state_dict()), dict(theirs.state_dict()))
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+TRAINS = """
+import sys
+from pathlib import Path
+from mdp.io.training.job import run_pretraining
+from tests.small_runs import request
+run_pretraining(request(("pretrain.steps", 1), ("run.check", False)))
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_training_with_sgd_does_not_import_torchs_compiler(tmp_path: Path) -> None:
+    done = preloaded.run(["-c", TRAINS], tmp_path, PYTHONPATH=str(ROOT))
+    assert (done.code, done.out.split()[-1:]) == (0, ["False"]), done.err
 
 
 CHOSEN: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from mdp.core.networks.pair import EncoderPair
 from mdp.io.errors import Diverged, RecipeError
 from mdp.io.processes.world import World, answered
 from mdp.io.recipe.settings import RunSettings
-from mdp.io.training.optimizers import set_rate_
+from mdp.io.training.optimizers import Optimizer, set_rate_
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SMALLEST_SCALE = 2.0**-14  # fp16 gradients that overflow at this scale are not a matter of the scale
@@ -47,7 +47,7 @@ class Trainee:
     network: nn.Module  # whose weights are learnt
     forward: nn.Module  # the same network, or a wrapper around it that the losses call
     others: tuple[nn.Module, ...]  # networks whose running statistics change besides: the key encoder
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     scaler: torch.amp.GradScaler
     device: torch.device
     settings: RunSettings
@@ -61,7 +61,7 @@ class Trainee:
 
 def new_trainee(
     pair: EncoderPair[Any],
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    optimizer: Callable[[nn.Module], Optimizer],
     settings: RunSettings,
     device: torch.device,
     world: World,
@@ -166,7 +166,7 @@ def update_(
     sums = torch.stack([torch.stack([share[name] for share in shares]).double().sum() for name in shares[0]])
     summed = dict(zip(shares[0], trainee.world.all_sum(sums).unbind(), strict=True))
     _reduce_(trainee)
-    trainee.scaler.unscale_(trainee.optimizer)
+    trainee.scaler.unscale_(_torchs(trainee.optimizer))
     values = _numbers({**(besides or {}), **summed, "": _norm(trainee)})
     norm = values.pop("")
     if not math.isfinite(values["loss"]):
@@ -177,9 +177,14 @@ def update_(
     if clip and norm > clip:
         torch._foreach_mul_(_gradients(trainee), clip / norm)
     set_rate_(trainee.optimizer, lr)
-    trainee.scaler.step(trainee.optimizer)
+    trainee.scaler.step(_torchs(trainee.optimizer))
     trainee.scaler.update()
     return values
+
+
+def _torchs(optimizer: Optimizer) -> torch.optim.Optimizer:
+    """The optimizer as the types of torch's scaler want it, which uses no more than ours have."""
+    return cast(torch.optim.Optimizer, optimizer)
 
 
 def _sent(trainee: Trainee, last: bool) -> AbstractContextManager[Any]:
@@ -236,7 +241,7 @@ def _overflow_(trainee: Trainee, values: dict[str, float], what: str) -> None:
     named = ((name, parameter.grad) for name, parameter in trainee.network.named_parameters())
     names = [name for name, grad in named if grad is not None and not grad.isfinite().all()]
     if trainee.scaler.is_enabled() and trainee.scaler.get_scale() > _SMALLEST_SCALE:
-        trainee.scaler.step(trainee.optimizer)  # skips, and counts
+        trainee.scaler.step(_torchs(trainee.optimizer))  # skips, and counts
         trainee.scaler.update()
         raise Overflow(f"{what}: fp16 gradients overflow", values)
     some = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])]) or "all parameters together"

@@ -7,13 +7,28 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import torch
 from torch import Tensor, nn
 
 from mdp.core.networks.layers import layers_of, undecayed
 from mdp.io.recipe.settings import OptimizationSettings
 
 Group = dict[str, Any]  # params, weight_decay, and rate: a factor on the learning rate
+
+
+class Optimizer(Protocol):
+    """What training asks of an optimizer; those of torch have it."""
+
+    @property
+    def param_groups(self) -> list[Group]: ...
+
+    @property
+    def state(self) -> Any:
+        """What it remembers of each parameter, by name."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def step(self) -> Any:
+        """Changes the parameters that have a gradient, by the `lr` of their group."""
 
 
 class OptimizerModule(Protocol):
@@ -23,11 +38,11 @@ class OptimizerModule(Protocol):
     def DECAY_1D(self) -> bool:
         """Whether its weight decay is meant for biases and norms too, where the recipe does not say."""
 
-    def build(self, groups: list[Group], settings: OptimizationSettings) -> torch.optim.Optimizer:
+    def build(self, groups: list[Group], settings: OptimizationSettings) -> Optimizer:
         """The optimizer of these groups; the learning rate is set before every step."""
 
 
-def build_optimizer(network: nn.Module, settings: OptimizationSettings) -> torch.optim.Optimizer:
+def build_optimizer(network: nn.Module, settings: OptimizationSettings) -> Optimizer:
     """The recipe's optimizer of all parameters that are trained.
 
     Raises ValueError, naming the setting, where the network does not say which layers it has and rates go by layer.
@@ -56,7 +71,7 @@ def parameter_groups(network: nn.Module, settings: OptimizationSettings, decay_1
     return list(groups.values())
 
 
-def set_rate_(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_rate_(optimizer: Optimizer, lr: float) -> None:
     """The learning rate of the next step, in each group by its own factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("rate", 1.0)
@@ -67,7 +82,7 @@ def set_rate_(optimizer: torch.optim.Optimizer, lr: float) -> None:
 _SECTIONS = {"momentum_buffer": "momentum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "step": "updates"}
 
 
-def moments_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+def moments_of(optimizer: Optimizer, network: nn.Module) -> dict[str, Tensor]:
     """What the optimizer remembers, as `momentum.NAME` and the like."""
     return {
         f"{section}.{name}": optimizer.state[parameter][key]
@@ -77,7 +92,7 @@ def moments_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str
     }
 
 
-def restore_moments_(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def restore_moments_(optimizer: Optimizer, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Puts back what `moments_of` gave."""
     for name, parameter in network.named_parameters():
         for key, section in _SECTIONS.items():
