@@ -3,10 +3,12 @@
 stdout is data, stderr is progress.  torch is imported inside the commands, so that `--help` answers at once.
 """
 
+import csv
 import difflib
 import inspect as source
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial, reduce
@@ -150,7 +152,25 @@ def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def _words(texts: Iterable[str]) -> list[str]:
-    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+    return [word for text in texts for word in _names_in(text)]
+
+
+def _names_in(text: str) -> list[str]:
+    """The names between commas; a comma is part of a name in quotes, or where it is part of a path that is there."""
+    parts = next(csv.reader([text], skipinitialspace=True), []) if '"' in text else text.split(",")
+    names = []
+    while parts:
+        ends = (end for end in range(len(parts), 1, -1) if os.path.exists(_path_of(",".join(parts[:end]))))
+        end = next(ends, 1)
+        names.append(",".join(parts[:end]).strip())
+        parts = parts[end:]
+    return [name for name in names if name]
+
+
+def _path_of(name: str) -> str:
+    """The path of a dataset that may name a split behind a colon."""
+    path, colon, split = name.strip().rpartition(":")
+    return path if colon and "/" not in split and not os.path.exists(name.strip()) else name.strip()
 
 
 def _numbers(text: str) -> list[float]:

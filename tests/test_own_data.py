@@ -87,7 +87,7 @@ def test_the_example_in_the_documentation_is_a_valid_description(tmp_path: Path)
     text = (mdp.io.datasets.own.__doc__ or "").split("\n\n")[1]
     dataset = load(str(own_yaml(tmp_path, text)))
     assert dataset.labels.classes == ("road", "vehicle", "tree", "sky")
-    assert dataset.splits == {"train": None, "val": None, "test": None, "night": None, "all": 1200}
+    assert dataset.splits == {"train": None, "val": None, "test": None, "night": None, "all": 1200, "few": None}
 
 
 def test_values_colours_and_ignored_classes_may_stand_side_by_side(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from mdp.io.check.problem import Problem
 from mdp.io.check.remembered import Cache, Part, digest, generated, key_of, part_name, remember, stamps_of_samples
 from mdp.io.check.report import Report, judge, refuse_errors
 from mdp.io.check.scan import check_samples
-from mdp.io.data.selection import named
+from mdp.io.data.selection import ONE_CLASS, named
 from mdp.io.datasets._dataset import Absent, Dataset, open_split
 from mdp.io.errors import DatasetError, MdpError, RecipeError
-from mdp.io.files.reading import Stamp, printable
+from mdp.io.files.reading import Stamp, printable, shown
 from mdp.io.journal.counter import Counter
 from mdp.io.processes.signals import stop_on_signals
 
@@ -140,6 +140,9 @@ def run_check(names: Sequence[str], root: Path, workers: int | None, images: int
             report = judge(dataset, chosen, observations, role, role == "train")
             if every and not generated(samples):
                 remember(cache, key_of((dataset, samples, role), stamps), report, samples, stamps, observations)
+            if len(dataset.labels.classes) == 1:  # beside other sets it may be trained on
+                text = ONE_CLASS.format(name=shown(dataset.labels.classes[0]))
+                report = replace(report, problems=(Problem("one_class", True, text), *report.problems))
             report = _with_left_out(report, dataset, root, split)
             reports.append(_in_full(report, dataset, split, count, every))
             prints.append(prints_of(chosen, observations))

@@ -1,5 +1,6 @@
 """Opening the data that a recipe names: which datasets, which splits, how many images, what to say about them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,14 @@ from mdp.io.data.pool import Pool
 from mdp.io.datasets import load as load_dataset
 from mdp.io.datasets._dataset import Absent, Dataset, Sample, open_split, open_training
 from mdp.io.errors import DatasetError, RecipeError
+from mdp.io.files.reading import shown
 from mdp.io.recipe.layers import Recipe
 from mdp.io.recipe.methods import find_method, method_names
+
+ONE_CLASS = (
+    "{name} is the only class, and nothing can be told from it; name what it is not as a class too, such as "
+    "`0: background`"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +62,21 @@ def pool_of(parts: list[tuple[Dataset, list[Sample]]]) -> Pool:
     return Pool(samples, datasets, LabelUnion([dataset.labels for dataset in datasets.values()]))
 
 
+def no_validation(dataset: Dataset) -> str:
+    """Words for a dataset without a validation split, with what to write where its owner can."""
+    own = dataset.source.endswith((".yaml", ".yml"))
+    how = f" (`val: 20%` under `splits` in {dataset.source} draws one from the training images)" if own else ""
+    return f"{dataset.name} has no split `val`{how}"
+
+
+def refuse_one_class(datasets: Sequence[Dataset]) -> None:
+    """Raises RecipeError where there is one class in all: nothing can be told from it."""
+    classes = [(dataset, name) for dataset in datasets for name in dataset.labels.classes]
+    if len(classes) == 1:
+        dataset, name = classes[0]
+        raise RecipeError(f"{dataset.name}: {ONE_CLASS.format(name=shown(name))} ({dataset.source})")
+
+
 def _named_for_pretraining(recipe: Recipe) -> list[Named]:
     """The datasets to pretrain on.  Raises RecipeError when there are none, or one that the method cannot use."""
     if not recipe.pretrain.datasets:
@@ -68,6 +90,8 @@ def _named_for_pretraining(recipe: Recipe) -> list[Named]:
             f"{', '.join(unlabelled)}: no labels, and the method {method} needs them; leave it out, or use --method "
             f"{' or '.join(without)}"
         )
+    if find_method(method).NEEDS_LABELS:
+        refuse_one_class([dataset for dataset, _ in chosen])
     return chosen
 
 
@@ -151,6 +175,7 @@ def plan_finetuning(recipe: Recipe) -> Plan:
     dataset, split = named(settings.target)
     if not dataset.labels.classes:
         raise RecipeError(f"{dataset.name}: no labels; fine-tuning needs a labelled target")
+    refuse_one_class([dataset])
     samples, line = open_training(dataset, root, settings.split or split)
     lines = [line]
     if settings.images is not None and settings.images < len(samples):
@@ -170,5 +195,5 @@ def plan_finetuning(recipe: Recipe) -> Plan:
         validation = pool_of([(dataset, scored)])
         lines.append(line)
     else:
-        lines.append(f"note: {dataset.name} has no split `val`; nothing is scored while training")
+        lines.append(f"note: {no_validation(dataset)}; nothing is scored while training")
     return Plan(recipe=recipe, pool=pool_of([(dataset, samples)]), validation=validation, lines=lines)

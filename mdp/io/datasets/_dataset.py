@@ -51,6 +51,7 @@ class Dataset:
     read: Callable[[Sample], Pair]
     terms: str = ""  # licence of photos and labels as their makers state it; "" where nothing is known
     detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
+    drawn: Mapping[str, str] = field(default_factory=dict)  # how splits were drawn from others, for people
     left_out: Callable[[Path, str], list[LeftOut]] | None = None  # files of a split's folders that are in no sample
     schedule: Mapping[str, Any] = field(default_factory=dict)  # published, for fine-tuning: settings by section
     turned: bool = False  # whether photos are turned as their EXIF data ask
@@ -114,7 +115,7 @@ def open_split(dataset: Dataset, root: Path, split: str) -> tuple[list[Sample], 
         raise DatasetError(f"{dataset.name}: split {split} is empty under {root}; {dataset.home}")
     official = dataset.splits[split]
     count = f"{len(samples):,} images" if official is None else f"{len(samples):,} of {official:,} images"
-    remark = dataset.detail(samples) if dataset.detail else ""
+    remark = dataset.detail(samples) if dataset.detail else dataset.drawn.get(split, "")
     detail = f" ({remark})" if remark else ""
     return samples, f"{dataset.name} {split}: {count}{detail}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mdp.io.check.seen import Looked, read_seen, seen_before
 from mdp.io.data.manifest import look_at_pool, read_manifest
-from mdp.io.data.selection import named, pool_of
+from mdp.io.data.selection import named, no_validation, pool_of
 from mdp.io.datasets._dataset import Dataset, Sample, open_split
 from mdp.io.errors import RecipeError
 from mdp.io.evaluation.counts import Observer, Reading, images_of, tally
@@ -56,7 +56,7 @@ def _scored(recipe: Recipe) -> tuple[Dataset, str, list[Sample], str]:
     dataset, _ = named(recipe.finetune.target)
     split = recipe.eval.split or dataset.val
     if split is None:
-        raise RecipeError(f"{dataset.name} has no split `val`; give --split, one of {', '.join(dataset.splits)}")
+        raise RecipeError(f"{no_validation(dataset)}; give --split, one of {', '.join(dataset.splits)}")
     return dataset, split, *open_split(dataset, Path(recipe.data.root), split)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from mdp.io.data.changes import changes, with_labels
 from mdp.io.data.identity import DataDigest, changes_by_digest
 from mdp.io.data.manifest import DataPart, look_at, read_manifest
-from mdp.io.data.selection import Plan, plan_finetuning
+from mdp.io.data.selection import Plan, no_validation, plan_finetuning
 from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import CheckpointError, DatasetError, MdpError, RecipeError
 from mdp.io.files.writing import make
@@ -133,6 +133,8 @@ def target_data(recipe: Recipe, split: str | None, known: Sequence[DataPart]) ->
     """
     plan = looked_at(plan_finetuning(replace(recipe, finetune=replace(recipe.finetune, validate_images=None))), known)
     (dataset,) = plan.pool.datasets.values()
+    if split is None and dataset.val is None:
+        raise RecipeError(f"{no_validation(dataset)}; give --split, one of {', '.join(dataset.splits)}")
     if split in (None, dataset.val):
         return plan
     root = recipe.data.root

@@ -8,6 +8,7 @@ splits:
   test:  {images: images, labels: labels, list: test.csv}   # a line each: id, image, or image,label
   night: {images: rgb, labels: gt, image: "{id}_rgb.png", label: "{id}_gt.png"}   # templates on both sides
   all:   {images: photos, labels: masks, count: 1200}       # optional: how many images there should be
+  few:   10%                 # drawn from the training images, by their names; {share: 10%, seed: 1} draws others
 ignore_index: 255
 ignore: [0, "#000000"]       # raw values, or colours, that are never a class, even if named below
 classes:
@@ -47,6 +48,7 @@ from mdp.io.datasets._dataset import Absent, Dataset, LeftOut, Sample
 from mdp.io.datasets.own import reading
 from mdp.io.datasets.own.description import Description, describe
 from mdp.io.datasets.own.place import Place
+from mdp.io.datasets.own.sources.drawn import Drawn
 from mdp.io.datasets.own.sources.unlabelled import label_maps_among, label_maps_left, photos_below
 from mdp.io.errors import MdpError
 from mdp.io.files.photos import PhotoRule
@@ -66,7 +68,7 @@ def load_own(path: Path) -> Dataset:
         name=described.name,
         labels=described.labels,
         splits={key: split.expected for key, split in splits.items()},
-        train=("train",) if "train" in splits else (next(iter(splits)),),
+        train=(_trained_on(described),),
         val="val" if "val" in splits and described.labelled else None,
         home=described.home,
         source=str(described.path),
@@ -78,7 +80,16 @@ def load_own(path: Path) -> Dataset:
         terms=described.terms,
         turned=bool(described.photos.exif),
         detail=None if described.labelled else label_maps_left,
+        drawn={key: made.source.remark() for key, made in splits.items() if isinstance(made.source, Drawn)},
     )
+
+
+def _trained_on(described: Description) -> str:
+    """The split `train`, or else the first that is not drawn from it."""
+    if "train" in described.splits:
+        return "train"
+    drawn = next((made.source for made in described.splits.values() if isinstance(made.source, Drawn)), None)
+    return drawn.split if drawn else next(iter(described.splits))
 
 
 def _samples(root: Path, split: str, *, described: Description) -> list[Sample]:

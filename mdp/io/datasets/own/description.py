@@ -13,6 +13,7 @@ from mdp.io.datasets.own import borders, drawn_labels, pixels
 from mdp.io.datasets.own.label_space import label_space
 from mdp.io.datasets.own.place import Source
 from mdp.io.datasets.own.sources import SOURCES
+from mdp.io.datasets.own.sources.drawn import Drawn, share_of
 from mdp.io.datasets.own.sources.unlabelled import Unlabelled
 from mdp.io.datasets.own.yaml_values import as_mapping, refuse_unknown
 from mdp.io.errors import RecipeError
@@ -76,10 +77,7 @@ def describe(path: Path) -> Description:
         raise RecipeError(
             f"{path}: classes: expected `key: value` lines beside ignore, ignore_index and edges, found none"
         )
-    splits = {
-        str(key): _split(value, f"splits.{key}", path, labelled)
-        for key, value in as_mapping(values, "splits", path).items()
-    }
+    splits = _splits(as_mapping(values, "splits", path), path, labelled)
     labels, colors, codes, drawing = _labels(name, values, path)
     root = values.get("root")
     if root is not None and not isinstance(root, str):
@@ -129,6 +127,26 @@ def description_values(path: Path) -> dict[Any, Any]:
     if isinstance(values.get("classes"), str):
         values["classes"] = class_table(path.parent / values["classes"])
     return values
+
+
+def _splits(values: Mapping[Any, Any], path: Path, labelled: bool) -> dict[str, Split]:
+    """All splits; those that are shares are drawn from the one that is trained on."""
+    shares = {str(key): share_of(str(key), value, f"splits.{key}", path) for key, value in values.items()}
+    splits = {
+        str(key): _split(value, f"splits.{key}", path, labelled)
+        for key, value in values.items()
+        if shares[str(key)] is None
+    }
+    drawn = tuple(share for share in shares.values() if share)
+    if not drawn:
+        return splits
+    if not splits or not labelled:
+        why = "there is no other split" if labelled else "unlabelled photos are not scored"
+        raise RecipeError(f"{path}: splits.{drawn[0].split}: a share of the training images, but {why}")
+    base = "train" if "train" in splits else next(iter(splits))
+    parts = {key: Drawn(splits[base].source, drawn, base, key) for key in (base, *(share.split for share in drawn))}
+    made = {key: Split(part, part.expected(splits[base].expected)) for key, part in parts.items()}
+    return {key: made.get(key) or splits[key] for key in shares}
 
 
 def _split(value: Any, where: str, path: Path, labelled: bool) -> Split:
