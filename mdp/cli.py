@@ -401,8 +401,8 @@ def predict(photos: tuple[str, ...], which: str, overlay: bool, probabilities: b
     """Predict label maps for photos of any size.
 
     Folders are searched at any depth, and what is made of FOLDER/a/x.jpg is OUT/labels/a/x.png: a palette PNG whose
-    values are the class numbers of OUT/classes.csv.  Photos are taken as they are stored: an EXIF rotation is not
-    applied.
+    values are the class numbers of OUT/classes.csv.  Of a GeoTIFF there is x.tif besides, with the photo's
+    georeference.  Photos are taken as they are stored: an EXIF rotation is not applied.
     """
     if skip_existing and overwrite:
         raise click.UsageError("--skip-existing keeps files and --overwrite replaces them; give one of the two")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from mdp.cli import cli
 from mdp.core.labels import LabelSpace
@@ -191,6 +191,25 @@ def test_an_exif_rotation_is_told_and_not_applied(here: Path, run: Path, capsys:
     assert predicted(run, "in", quiet=False)["exif_rotated"] == 1
     assert "note: 1 photo with an EXIF rotation, which is not applied" in capsys.readouterr().err
     assert (values("out/labels/turned.png") == values("out/labels/upright.png")).all()
+
+
+def test_a_geotiffs_labels_lie_where_the_photo_does(here: Path, run: Path) -> None:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    tags = {33550: (12, (0.5, 0.5, 0.0)), 33922: (12, (0.0, 0.0, 0.0, 500000.0, 5300000.25, 0.0)),
+            34735: (3, (1, 1, 0, 1, 3072, 0, 1, 32633)), 34737: (2, "WGS 84 / UTM zone 33N|"),
+            42113: (2, "0")}  # fmt: skip
+    for tag, (kind, content) in tags.items():
+        info.tagtype[tag] = kind
+        info[tag] = content
+    photo("photos/nowhere.tif")
+    Image.fromarray(pixels(40, 50)).save("photos/there.tif", tiffinfo=info)
+    predicted(run, "photos")
+    assert files("out/labels") == ["nowhere.png", "there.png", "there.tif"]
+    with Image.open("out/labels/there.tif") as written:
+        assert np.array_equal(np.array(written), values("out/labels/there.png"))
+        found = {tag: written.tag_v2.get(tag) for tag in tags}  # type: ignore[attr-defined]
+    assert found == {**{tag: content for tag, (_, content) in tags.items()}, 42113: None}
+    predicted(run, "photos", existing="overwrite")
 
 
 def test_odd_names_come_back_as_they_were(here: Path, run: Path) -> None:

@@ -28,6 +28,7 @@ _NAMES = {2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 6: "JPEG", 7: "JPEG", 34
           34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}  # fmt: skip
 _BY_LIBTIFF = (5, 32773, 34925, 50000)  # LZW, PackBits, LZMA, Zstandard: bytes in, bytes out
 _ZLIB = (8, 32946)
+_GEOREFERENCE = {33550, 33922, 34264, 34735, 34736, 34737}  # scale, tie points, matrix; keys of the projection
 _DIFFERENCES = (5, 8, 32946, 34925, 50000)  # compressions that heed a predictor
 
 
@@ -127,6 +128,22 @@ def read_tiff(data: bytes) -> Tiff:
         chunk=chunk, tiled=tiled, offsets=values(data, tags, 324 if tiled else 273),
         counts=values(data, tags, 325 if tiled else 279), turned=one(274, 1) != 1, pages=_pages(data, tags, following),
     )  # fmt: skip
+
+
+def georeference(data: bytes) -> dict[int, tuple[int, tuple[float, ...] | bytes]]:
+    """The tags that say where on Earth a GeoTIFF lies, each with its type and values; {} for any other file.
+
+    GDAL's value for "no data" is none of them: it is one of the photo's, and would be a class in a label map.
+    """
+    try:
+        tags = directory(data)[0] if is_tiff(data) else {}
+        found: dict[int, tuple[int, tuple[float, ...] | bytes]] = {}
+        for tag in _GEOREFERENCE & tags.keys():
+            kind, count, place = tags[tag]
+            found[tag] = (kind, data[place : place + count] if kind == 2 else values(data, tags, tag))
+    except (ValueError, struct.error):
+        return {}
+    return found
 
 
 def _pages(data: bytes, tags: dict[int, Entry], following: int) -> int:

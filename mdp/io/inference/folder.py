@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from torch import Tensor
 
 from mdp.core.labels import RGB, LabelSpace
@@ -26,6 +26,7 @@ from mdp.io.errors import DatasetError, RecipeError, ResourceError
 from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.images import label_image, overlay, png_bytes
 from mdp.io.files.reading import printable, read_bytes
+from mdp.io.files.tiff import georeference
 from mdp.io.files.writing import make, write_atomically, write_text
 from mdp.io.inference.photos import INDEX, Photo
 from mdp.io.journal.counter import number_of
@@ -197,6 +198,23 @@ def labels_png(classes: NDArray[np.integer], space: LabelSpace, raws: tuple[int,
     for raw, color in zip(raws, colors, strict=True):
         palette[raw] = color
     return png_bytes(label_image(np.array(raws)[classes], tuple(palette)))
+
+
+def geotiff(labels: bytes, photo: Path) -> bytes:
+    """The label map of a PNG as a TIFF that lies where the photo, a GeoTIFF, does; b"" for any other photo."""
+    if photo.suffix.lower() not in (".tif", ".tiff"):
+        return b""
+    tags = georeference(read_bytes(str(photo), "photo"))
+    if not tags:
+        return b""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, (kind, content) in tags.items():
+        info.tagtype[tag] = kind
+        info[tag] = content.rstrip(b"\0").decode("latin-1") if isinstance(content, bytes) else content
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(labels), formats=("PNG",)) as image:
+        image.save(file, "TIFF", tiffinfo=info, compression="tiff_adobe_deflate")
+    return file.getvalue()
 
 
 def overlay_png(rgb: NDArray[np.uint8], classes: NDArray[np.integer], space: LabelSpace) -> bytes:

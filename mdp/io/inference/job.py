@@ -31,6 +31,7 @@ from mdp.io.files.writing import make
 from mdp.io.inference.folder import (
     KINDS,
     Job,
+    geotiff,
     labels_png,
     overlay_png,
     plan,
@@ -289,7 +290,12 @@ def predict_one(work: Work, item: PhotoItem) -> None:
             classes = predict(work.network, item.image, work.settings, work.device).numpy()
         for kind, path in targets(work.job.out, photo, work.job.kinds).items():
             if kind == "labels":
-                chunks: list[bytes | memoryview] = [labels_png(classes, work.space, work.raws)]
+                labels = labels_png(classes, work.space, work.raws)
+                chunks: list[bytes | memoryview] = [labels]
+                located = geotiff(labels, photo.path)
+                beside = path.with_suffix(".tif")
+                if located and not (beside.exists() and beside.samefile(photo.path)):
+                    write_new(beside, [located], work.overwrite)
             elif kind == "overlays":
                 chunks = [overlay_png(item.image.permute(1, 2, 0).numpy(), classes, work.space)]
             else:
