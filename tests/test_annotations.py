@@ -129,6 +129,20 @@ def test_a_photo_of_labelme_that_was_not_named_after_its_json_is_found_by_image_
     assert label_maps(tmp_path, LABELME)[0][9, 9] == 1
 
 
+def test_photos_may_lie_in_folders_below_and_have_dots_in_their_names(tmp_path: Path) -> None:
+    train = coco_tree(tmp_path) / "train"
+    (train / "more").mkdir()
+    (train / "shot_01.jpg").rename(train / "more" / "shot_01.jpg")
+    assert len(label_maps(tmp_path, COCO)) == 2
+    shutil.copytree(train / "more", train / "again")
+    refused(tmp_path, COCO, str(train / "again" / "shot_01.jpg"), "may mean either; remove one of them")
+    labelme_tree(tmp_path / "site", 1)
+    for ending in ("jpg", "json"):
+        file = tmp_path / "site" / "photos" / f"shot_0.{ending}"
+        file.rename(file.with_name(f"shot.rf.0a1b.{ending}"))
+    assert label_maps(tmp_path / "site", LABELME)[0][9, 9] == 1
+
+
 def test_masks_of_label_studio_are_one_label_map(tmp_path: Path) -> None:
     first, second = label_maps(label_studio_tree(tmp_path), STUDIO)
     assert areas(first) == {0: 20 * WIDTH, 1: 20 * WIDTH, 2: 24 * WIDTH}

@@ -8,7 +8,7 @@ from mdp.io.annotations.class_tables import coco_table
 from mdp.io.annotations.json_file import parsed
 from mdp.io.datasets.draft.readings.class_lines import drawn_classes
 from mdp.io.datasets.draft.text import Draft
-from mdp.io.datasets.draft.tree import Tree, ordered, parent, split_of, stem
+from mdp.io.datasets.draft.tree import Tree, evenly, ordered, parent, split_of, stem
 from mdp.io.datasets.own.endings import PHOTOS
 from mdp.io.errors import DatasetError
 
@@ -59,14 +59,15 @@ def _is_coco(tree: Tree, file: str) -> bool:
 
 def _images(tree: Tree, file: str, photos: list[str]) -> str | None:
     """The folder that the photos of a file lie in: its own, one beside or below it, or one of the same split."""
-    names = [name.replace("\\", "/").removeprefix("./") for name in photos[:_FIRST]]
-    there = set(tree.files)
-    folders = {parent(other) for other in tree.ending(*PHOTOS)}
+    names = [name.replace("\\", "/").removeprefix("./") for name in evenly(photos, _FIRST)]
+    there = tree.ending(*PHOTOS)
+    folders = {parent(other) for other in there}
     folders |= {str(above) for folder in folders for above in PurePosixPath(folder).parents if str(above) != "."} | {""}
     split = split_of(f"{parent(file)}/{stem(file)}")
     near = sorted(folders, key=lambda folder: (folder != parent(file), split_of(folder) != split, len(folder), folder))
-    for tried in (names, [PurePosixPath(name).name for name in names]):
-        for folder in near:
-            if tried and all((f"{folder}/{name}" if folder else name) in there for name in tried):
-                return folder or "."
+    for folder in near:
+        below = [other.removeprefix(f"{folder}/") for other in there if not folder or other.startswith(f"{folder}/")]
+        known = {*below, *(PurePosixPath(other).name for other in below)}
+        if names and all(name in known or PurePosixPath(name).name in known for name in names):
+            return folder or "."
     return None

@@ -39,7 +39,7 @@ class Annotations:
             raise Absent(f"{place.dataset}: {printable(path)} is missing ({contents(path.parent)}); {place.home}")
         found = format_at(path)
         annotated = found.annotated(path)
-        photos = Photos(place.folder / self.images)
+        photos = Photos(place.folder / self.images, place.border)
         images = [_photo(entry, photos, path, found) for entry in annotated]
         _refuse_twins(annotated, images)
         files = [path] if found is COCO else [Path(file) for entry in annotated for file in found.files(entry.labels)]
@@ -79,55 +79,40 @@ def format_at(path: Path) -> Format:
 
 
 class Photos:
-    """The photos below a folder, by name; folders are listed once."""
+    """The photos below a folder, by the names that annotation files have for them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, border: str) -> None:
         self.folder = folder
-        self._names: dict[Path, set[str]] = {}
-        self._stems: dict[str, list[Path]] | None = None
+        self._known: dict[str, list[str]] = {}
+        for path in Files(border).below(folder, PHOTOS):
+            for key in dict.fromkeys((path, PurePosixPath(path).name, PurePosixPath(path).stem)):
+                self._known.setdefault(key, []).append(path)
 
-    def named(self, name: str) -> Path | None:
-        """The photo of that name, which may lead into folders below but not out of this one."""
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.name:
-            return None
-        file = self.folder / path
-        if file.parent not in self._names:
-            self._names[file.parent] = set(names_of(file.parent))
-        return file if file.name in self._names[file.parent] else None
-
-    def of_stem(self, stem: str) -> list[Path]:
-        """The photos in the folder itself with that stem."""
-        if self._stems is None:
-            self._stems = {}
-            for name in names_of(self.folder):
-                if PurePosixPath(name).suffix.lower() in PHOTOS:
-                    self._stems.setdefault(PurePosixPath(name).stem, []).append(self.folder / name)
-        return self._stems.get(stem, [])
+    def named(self, name: str) -> list[Path]:
+        """The photo of that path, or name, or stem; several where as many lie equally deep."""
+        found = self._known.get(name) or self._known.get(PurePosixPath(name).name, [])
+        depth = min((path.count("/") for path in found), default=0)
+        exact = [name] if name in found else [path for path in found if path.count("/") == depth]
+        return [self.folder / path for path in exact]
 
 
 def _photo(entry: Annotated, photos: Photos, path: Path, found: Format) -> Path:
     """The photo of an entry.  Raises DatasetError, naming file and key, where it is missing or there are several."""
-    names = (
-        [*entry.names, photo_name(entry.labels)] if found is LABELME and not _by_stem(entry, photos) else entry.names
-    )
+    names = list(entry.names)
+    if found is LABELME and not photos.named(names[0]):
+        names.append(photo_name(entry.labels))
     for name in names:
-        image = photos.named(name) if PurePosixPath(name).suffix else None
-        matches = [image] if image else photos.of_stem(name)
+        matches = photos.named(name)
         if len(matches) > 1:
             raise DatasetError(
-                f"{printable(matches[0])} and {printable(matches[1].name)} share a stem, and {printable(path)} means "
-                "one of them; remove the other"
+                f"{printable(matches[0])} and {printable(matches[1])}: {printable(path)} may mean either; "
+                "remove one of them"
             )
         if matches:
             refuse_controls(matches[0])
             return matches[0]
     where = f"{printable(entry.labels if found is LABELME else path)}: {entry.where}"
     raise DatasetError(f"{where}: the photo {shown(names[-1])} is not in {contents(photos.folder)}")
-
-
-def _by_stem(entry: Annotated, photos: Photos) -> bool:
-    return any(photos.of_stem(name) for name in entry.names)
 
 
 def _refuse_twins(annotated: Sequence[Annotated], images: Sequence[Path]) -> None:
