@@ -6,7 +6,7 @@ a function that reaches outside: it would be called by others who load the file.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,23 +57,19 @@ class Unknown:
     items: dict[str, Any] = field(default_factory=dict)  # of a kind of dictionary
     state: dict[str, Any] = field(default_factory=dict)  # its attributes
 
-    def parts(self) -> dict[str, Any]:
-        """What may hold tensors: its items, or its attributes that can; a module's as its state_dict names them."""
-        if self.is_module():
-            groups = [self.state.get(name) for name in ("_parameters", "_buffers", "_modules")]
-            held = {name: part for group in groups if isinstance(group, dict) for name, part in group.items()}
-            self.items, self.state = _holders(held), {}
-        elif self.state:
-            self.items, self.state = self.items | _holders(self.state), {}
-        return self.items
+    def pairs(self) -> Iterator[tuple[str, Any]]:
+        """What hangs on it, by name: its items, or else its attributes; a module's as its state_dict names them."""
+        if not self.is_module():
+            yield from (self.items or self.state).items()
+            return
+        for name in ("_parameters", "_buffers", "_modules"):
+            group = self.state.get(name)
+            if isinstance(group, dict):
+                yield from group.items()
 
     def is_module(self) -> bool:
         """Whether it has the attributes of a torch.nn.Module."""
         return "_parameters" in self.state and "_modules" in self.state
-
-
-def _holders(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in table.items() if isinstance(value, PickledTensor | Unknown | dict)}
 
 
 # Names
@@ -182,6 +178,10 @@ def _table(items: Any = (), *_: Any) -> dict[str, Any]:
         raise ValueError("its pickle has a table that is none")
     for pair in items:
         filled([table, *pair])
+    if isinstance(items, list):
+        items.clear()  # pickles have such a list once; named again, it could be copied again and again
+    elif items:
+        raise ValueError("its pickle has a table that is none")
     return table
 
 

@@ -29,7 +29,7 @@ _UNREADABLE = (RuntimeError, AssertionError, EOFError, ValueError, LookupError, 
 _LIMIT = 4 * 2**30  # bytes; larger files are no segmentation network
 _PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".pkl")
 _DEPTH, _ENTRIES, _NAME = 12, 200_000, 1000  # of dictionaries in dictionaries: one that holds itself would never end
-_TOO_DEEP = object()
+_TOO_DEEP, _PASSED = object(), object()
 _KINDS = 6  # of skipped objects in a line
 
 
@@ -137,32 +137,31 @@ def _foreign(path: Path) -> WeightsFile:
 
 def _sorted_out(path: Path, value: Any) -> tuple[dict[str, PickledTensor], dict[str, Any], tuple[str, ...]]:
     """The tensors of what was saved, what else there is, both by their paths, and the dictionaries with tensors."""
-    content = _table_of(value)
-    if content is None:
+    if not isinstance(value, dict) and not _holds(value):
         raise CheckpointError(f"{path}: expected a state_dict, found {_kind(value)}")
     tensors: dict[str, PickledTensor] = {}
     others: dict[str, Any] = {}
     tables: dict[str, None] = {}
-    for count, (table, name, entry) in enumerate(_entries(content, "", 1)):
+    for count, (table, name, entry) in enumerate(_entries(value, "", 1, set())):
         if count >= _ENTRIES or len(name) > _NAME or entry is _TOO_DEEP:
             raise CheckpointError(f"{path}: its dictionaries are nested too deeply, or too large, for weights")
+        if entry is _PASSED:
+            continue
         if name in tensors or name in others:
             raise CheckpointError(f"{path}: two things in it are called {shown(name)}; save the bare state_dict")
         if isinstance(entry, PickledTensor):
             tensors[name] = entry
             tables[table] = None
-        elif not _table_of(entry):
+        elif not _holds(entry):
             others[name] = entry
     if not tensors:
         raise CheckpointError(f"{path}: no tensors in it{_keys(others)}")
     return tensors, others, tuple(table for table in tables if table)
 
 
-def _table_of(value: Any) -> dict[str, Any] | None:
-    """The dictionary that it is, or that an object of an unknown class holds; None where there is none."""
-    if isinstance(value, Unknown):
-        return value.parts() or None
-    return value if isinstance(value, dict) else None
+def _holds(value: Any) -> bool:
+    """Whether it is a dictionary, or an object of an unknown class, with something in it."""
+    return bool(value.items or value.state) if isinstance(value, Unknown) else isinstance(value, dict) and bool(value)
 
 
 def _kind(value: Any) -> str:
@@ -171,14 +170,24 @@ def _kind(value: Any) -> str:
     return "Tensor" if isinstance(value, PickledTensor) else type(value).__name__
 
 
-def _entries(table: Mapping[str, Any], path: str, depth: int) -> Iterator[tuple[str, str, Any]]:
-    """(path of the dictionary, path of the value, value) of everything in it, and in the dictionaries in it."""
-    for key, value in table.items():
+def _entries(holder: Any, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, str, Any]]:
+    """(path of the dictionary, path of the value, value) of everything in it, and in the dictionaries in it.
+
+    Objects of unknown classes are looked into once, since they may hold each other; of their attributes only what may
+    hold tensors counts, the rest is passed.
+    """
+    attributes = isinstance(holder, Unknown) and not holder.items
+    for key, value in holder.pairs() if isinstance(holder, Unknown) else holder.items():
         name = f"{path}.{key}" if path else key
-        inside = _table_of(value)
+        if id(value) in seen or (attributes and not isinstance(value, PickledTensor | Unknown | dict)):
+            yield path, name, _PASSED
+            continue
+        inside = _holds(value)
         yield path, name, _TOO_DEEP if inside and depth == _DEPTH else value
+        if inside and isinstance(value, Unknown):
+            seen.add(id(value))
         if inside and depth < _DEPTH:
-            yield from _entries(inside, name, depth + 1)
+            yield from _entries(value, name, depth + 1, seen)
 
 
 def _keys(others: Mapping[str, Any]) -> str:
