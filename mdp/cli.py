@@ -19,7 +19,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mdp import __version__
-from mdp.io.errors import MdpError, Preempted
+from mdp.io.errors import MdpError, Preempted, ProcessError
 from mdp.io.export.targets import names as target_names
 from mdp.io.processes.ending import Ending, drop_output, end, launched, speaks, tell
 from mdp.io.processes.openmp import sleep_soon
@@ -678,7 +678,7 @@ def main() -> None:
     sleep_soon()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed byte by byte as it is
-    code, words, say = 0, "", partial(click.echo, err=True)
+    code, words, tells, say = 0, "", False, partial(click.echo, err=True)
     try:
         code = cli.main(prog_name="mdp", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -690,7 +690,8 @@ def main() -> None:
         drop_output()
     except MdpError as error:
         code, words = error.exit_code, str(error) if isinstance(error, Preempted) else f"error: {error}"
+        tells = isinstance(error, ProcessError) and error.tells
     except Exception:
         tell(Ending(1), say)
         raise
-    end(Ending(code if isinstance(code, int) else 0, words), say)
+    end(Ending(code if isinstance(code, int) else 0, words, tells), say)

@@ -150,6 +150,38 @@ def test_a_process_that_dies_ends_the_run_with_its_number_and_the_run_can_go_on(
     assert again.code == 0
 
 
+def test_a_process_that_stands_still_is_named_by_the_others_and_not_by_how_it_was_ended(tmp_path: Path) -> None:
+    """Of three, so that one that only waits for another is not taken for it."""
+    words = [
+        "-m",
+        "mdp",
+        "pretrain",
+        *RUN,
+        "--steps",
+        "5000",
+        "--workers",
+        "0",
+        "--set",
+        "run.timeout=4",
+        "--out",
+        "run",
+    ]
+    place = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks_ = [Started(words, tmp_path, **environment(), **place, RANK=str(r), LOCAL_RANK=str(r)) for r in range(3)]
+    wait_until(lambda: steps_of(tmp_path / "run") >= 2, "two steps")
+    ranks_[0].send_signal(signal.SIGSTOP)  # the main one, which would speak for all
+    ended = [process.communicate(LONG)[1] for process in ranks_[1:]]
+    ranks_[0].kill()
+    for process in ranks_:
+        with process:
+            process.wait(LONG)
+    assert [process.returncode for process in ranks_[1:]] == [8, 8]
+    assert [line for line in ended[0].splitlines() if "rror" in line] == [
+        "process 1: error: process 0 of 3 has not answered for 4 s"
+    ]
+    assert "rror" not in ended[1]  # one of a machine tells
+
+
 def test_a_mistake_is_told_in_one_line_whatever_the_number_of_processes(tmp_path: Path) -> None:
     """And nothing is left in the folder of temporary files."""
     (tmp_path / "temporary").mkdir()

@@ -18,6 +18,7 @@ from mdp.io.processes import launcher
 from mdp.io.processes.ending import Ending, leave
 from mdp.io.processes.launcher import launch, verdict
 
+SILENT = Ending(8, "error: process 1 of 2 has not answered for 9 s")
 LOST, STOPPED, DONE = Ending(8, "error: lost"), Ending(75, "stopped"), Ending(0)
 
 
@@ -47,6 +48,9 @@ def test_the_ending_is_that_of_the_process_to_blame_told_once(endings: list[Endi
         ({0: LOST}, {1: -9}, "process 1 of 2 was ended by signal 9"),
         ({}, {1: -9}, "process 1 of 2 was ended by signal 9"),  # 0 waited for it and was ended by the launcher
         ({1: LOST}, {0: 3}, "process 0 of 2 ended without a word"),
+        ({}, {1: -9, 0: -9}, "process 1 of 2 was ended by signal 9"),  # 0 hung for want of it, and was too late
+        ({0: SILENT}, {0: 8, 1: -9}, "process 1 of 2 has not answered for 9 s; the newest"),  # -9 is the launcher's
+        ({0: STOPPED}, {}, "process 1 of 2 did not stop within 30 s of being told to"),
     ],
 )
 def test_a_process_that_left_no_word_is_named(endings: dict[int, Ending], died: dict[int, int], words: str) -> None:

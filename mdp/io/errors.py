@@ -58,3 +58,7 @@ class ProcessError(MdpError):
     """Another process of the same run failed, does not answer or runs something else."""
 
     exit_code = 8
+
+    def __init__(self, message: str, tells: bool = False) -> None:
+        super().__init__(message)
+        self.tells = tells  # whether this process says it for others that cannot

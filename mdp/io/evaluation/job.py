@@ -41,7 +41,7 @@ def run_evaluation(
     `gallery` is the number of images, the worst ones, that are put into pictures.
     Raises an MdpError, with the exit code, for anything the user has to mend.
     """
-    with stop_on_signals(), joined() as world:
+    with stop_on_signals(), joined(request.timeout) as world:
         return _evaluate(request, which, keep, save_as, gallery, world)
 
 

@@ -12,7 +12,8 @@ from mdp.io.recipe.layers import Recipe
 
 
 def set_up(recipe: Recipe, world: World) -> torch.device:
-    """The device of this process, with torch set up as the recipe asks."""
+    """The device of this process, with torch and the wait for others set up as the recipe asks."""
+    world.wait_at_most(recipe.run.timeout)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     if recipe.run.deterministic:

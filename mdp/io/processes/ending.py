@@ -19,6 +19,7 @@ class Ending(NamedTuple):
 
     code: int
     words: str = ""  # what there is to tell of it
+    tells: bool = False  # whether this process tells it, of those of its machine that can
 
 
 def launched() -> bool:
@@ -46,7 +47,7 @@ def tell(ending: Ending, say: Callable[[str], None]) -> None:
     """Says how it ended: of several processes the launcher does, or the first unless the cause is another's own."""
     if launched() and leave(ending):
         return
-    if ending.words and (speaks() or ending.code not in _NEWS_OF_ALL):
+    if ending.words and (speaks() or ending.tells or ending.code not in _NEWS_OF_ALL):
         say(ending.words if speaks() else f"process {os.environ['RANK']}: {ending.words}")
 
 

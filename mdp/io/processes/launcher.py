@@ -19,7 +19,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mdp.io.errors import Preempted, ProcessError, ResourceError
 from mdp.io.processes.ending import ENDINGS, Ending
+from mdp.io.processes.peers import UNANSWERED
 
+_GRACE = 30  # seconds that torch's launcher gives processes to end before it ends them
 _FOLLOW = (Preempted.exit_code, ProcessError.exit_code, 0)  # how a process may end because of another
 
 
@@ -71,7 +73,8 @@ def _read(path: Path) -> Ending:
 def verdict(endings: Mapping[int, Ending], died: Mapping[int, int], processes: int) -> Ending:
     """The ending that tells most: of the process that failed, not of those that lost it or were told to stop.
 
-    `died` are the exit codes that the launcher has seen.  Raises ProcessError when the process to blame left no word.
+    `died` are the exit codes that the launcher has seen, in the order in which it saw them: one that was too late is
+    its own doing.  Raises ProcessError when the process to blame left no word.
     """
     causes = {rank: ending for rank, ending in sorted(endings.items()) if ending.code not in _FOLLOW}
     if causes:
@@ -83,7 +86,13 @@ def verdict(endings: Mapping[int, Ending], died: Mapping[int, int], processes: i
         return Ending(code, "\n".join(f"process {rank}: {text}" if rank else text for text, rank in told.items()))
     silent = [rank for rank in range(processes) if rank not in endings]
     if silent:
-        first = next((rank for rank in silent if rank in died), silent[0])
+        again = "; the newest checkpoint is whole: go on with --resume"
+        for _, ending in sorted(endings.items()):
+            if UNANSWERED in ending.words:  # who has not answered was ended by the launcher, after the others
+                raise ProcessError(ending.words.removeprefix("error: ") + again)
+        first = next((rank for rank in died if rank in silent), silent[0])
         how = f"was ended by signal {-died[first]}" if died.get(first, 0) < 0 else "ended without a word"
-        raise ProcessError(f"process {first} of {processes} {how}; the newest checkpoint is whole: go on with --resume")
+        if not died:
+            how = f"did not stop within {_GRACE} s of being told to"
+        raise ProcessError(f"process {first} of {processes} {how}{again}")
     return min((endings[rank] for rank in sorted(endings)), key=lambda ending: _FOLLOW.index(ending.code))

@@ -8,6 +8,7 @@ whatever their data hold.
 import hashlib
 import os
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,14 +19,16 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store, _set_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
 from mdp.core.processes import Processes, even_parts, plan_exchange, taken
 from mdp.io.errors import ProcessError, ResourceError
 from mdp.io.processes.collective_time import Collectives
+from mdp.io.processes.interface import choose, way_to
+from mdp.io.processes.peers import Peers, span
 
-_MINUTES = 10  # until a process that does not answer is given up
+LIMIT = 600.0  # seconds until a process that does not answer is given up
 _PATIENCE = timedelta(days=7)  # for what one process does while the others wait, such as checking the data
 
 
@@ -36,6 +39,7 @@ class World(NamedTuple):
     size: int = 1
     patient: dist.ProcessGroup | None = None  # for waits that may be long
     collectives: Collectives | None = None  # how long those of training take; one process has none
+    peers: Peers | None = None  # who is to blame when one of the others is lost
 
     @property
     def main(self) -> bool:
@@ -85,8 +89,20 @@ class World(NamedTuple):
     @contextmanager
     def _collective(self, tensor: Tensor) -> Iterator[None]:
         """Around a collective of such tensors: counts its time, and turns the loss of another process into one line."""
-        with self.collectives.timed(tensor.device) if self.collectives else nullcontext(), answered():
+        with self.collectives.timed(tensor.device) if self.collectives else nullcontext(), self.answered():
             yield
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Turns what torch raises when another process is gone into one line; other errors pass."""
+        with self.peers.answered() if self.peers else nullcontext():
+            yield
+
+    def wait_at_most(self, seconds: float) -> None:
+        """From now on a process that does not answer for so long is given up."""
+        if self.peers:
+            self.peers.seconds = seconds
+            _set_pg_timeout(timedelta(seconds=seconds))
 
     def any_true(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is up on any process."""
@@ -99,16 +115,27 @@ class World(NamedTuple):
         words = [say() if self.main else ""]
         if self.size == 1:
             return words[0]
-        with answered():
-            dist.broadcast_object_list(words, group=self.patient)  # the others may have to wait for it
-        return words[0]
+        said = words[0].encode(errors="surrogateescape")
+        with self.answered():
+            length = torch.tensor(len(said))
+            self._wait(dist.broadcast(length, 0, self.patient, async_op=True))  # the others may have to, for long
+            data = torch.frombuffer(bytearray(said.ljust(int(length))), dtype=torch.uint8) if length else None
+            if data is not None:
+                self._wait(dist.broadcast(data, 0, self.patient, async_op=True))
+        return "" if data is None else bytes(data.numpy()).decode(errors="surrogateescape")
+
+    def _wait(self, work: Any) -> None:
+        """Waits for a collective for as long as the others live."""
+        if self.peers:
+            self.peers.wait(work.is_completed)
+        work.wait()
 
     def gather_objects(self, value: Any) -> list[Any]:
         """The values of all processes, in their order, on every process."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with answered():
+        with self.answered():
             dist.all_gather_object(values, value, group=self.patient)
         return values
 
@@ -120,7 +147,8 @@ class World(NamedTuple):
                 where = f"process{'es' * (len(others) > 1)} {', '.join(map(str, others[:8]))}"
                 raise ProcessError(
                     f"{name} is not the same on all processes: {where} of {self.size} differ"
-                    f"{'s' * (len(others) == 1)} from process 0; start them with the same files"
+                    f"{'s' * (len(others) == 1)} from process 0; start them with the same files",
+                    tells=os.environ.get("LOCAL_RANK") == "0",
                 )
 
     def others(self, text: str) -> list[int]:
@@ -135,8 +163,8 @@ ALONE = World()
 
 
 @contextmanager
-def joined() -> Iterator[World]:
-    """This process's world: alone, or with the others that the environment tells of.
+def joined(seconds: float = LIMIT) -> Iterator[World]:
+    """This process's world: alone, or with the others that the environment tells of, waited for so long.
 
     Raises ResourceError when the environment is incomplete or the others cannot be reached.
     """
@@ -148,18 +176,29 @@ def joined() -> Iterator[World]:
     if missing:
         raise ResourceError(f"WORLD_SIZE is {size} but {', '.join(missing)} are not set; start with torchrun")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    timeout = timedelta(minutes=_MINUTES)
+    timeout = timedelta(seconds=seconds)
     try:
         store, rank, _ = next(rendezvous("env://", timeout=timeout))
-        store = PrefixStore(_name_start(store, rank, size), store)
+        store = PrefixStore(_name_start(store, rank, size, seconds), store)
+        _choose_interface(store, rank, size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise ResourceError(f"the processes cannot reach each other: {_first_line(error)}") from error
-    yield World(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=_PATIENCE), Collectives())
+    peers = Peers(store, rank, size, seconds)
+    yield World(rank, size, dist.new_group(backend="gloo", timeout=_PATIENCE), Collectives(), peers)
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
 
-def _name_start(store: Store, rank: int, size: int) -> str:
+def _choose_interface(store: Store, rank: int, size: int) -> None:
+    """Where the others are on other machines, the way to them; the first process of a machine says which."""
+    own = way_to(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    store.set(f"way/{rank}", own)
+    line = choose(own, [way.decode() for way in store.multi_get([f"way/{other}" for other in range(size)])])
+    if line and os.environ["LOCAL_RANK"] == "0":
+        print(line, file=sys.stderr, flush=True)
+
+
+def _name_start(store: Store, rank: int, size: int, seconds: float = LIMIT) -> str:
     """A name that the processes of this start agree on, and that no earlier start had.
 
     torchrun keeps its store when it starts processes again, and with it the addresses of those that died: gloo would
@@ -175,7 +214,7 @@ def _name_start(store: Store, rank: int, size: int) -> str:
         name: str = store.get(f"answer/{mine}").decode()
         store.set(f"thanks/{name}/{rank}", "")
         return name
-    waiting, end = set(range(1, size)), time.monotonic() + 60 * _MINUTES
+    waiting, end = set(range(1, size)), time.monotonic() + seconds
     while waiting:
         for other in sorted(waiting):
             if store.check([f"thanks/{mine}/{other}"]):
@@ -183,7 +222,7 @@ def _name_start(store: Store, rank: int, size: int) -> str:
             elif store.check([f"question/{other}"]):
                 store.set(f"answer/{store.get(f'question/{other}').decode()}", mine)
         if time.monotonic() > end:
-            raise RuntimeError(f"processes {sorted(waiting)} have not come within {_MINUTES} minutes")
+            raise RuntimeError(f"processes {sorted(waiting)} have not come within {span(seconds)}")
         time.sleep(0.02)
     return mine
 
@@ -213,22 +252,6 @@ def launch_id() -> str | None:
 def restarted() -> bool:
     """Whether a launcher has started these processes again after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
-@contextmanager
-def answered() -> Iterator[None]:
-    """Turns what torch raises when another process is gone into one line; other errors pass."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = _first_line(error)
-        if "imed out" in text or "imeout" in text:
-            raise ProcessError(f"another process has not answered for {_MINUTES} minutes") from error
-        if any(words in text for words in ("Connection closed", "Connection reset", "Broken pipe")):
-            raise ProcessError("another process has failed") from error
-        if isinstance(error, dist.DistError) or "gloo" in text:
-            raise ProcessError(f"another process has failed: {text}") from error
-        raise
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from mdp.io.datasets import names as dataset_names
 from mdp.io.files.reading import is_dir
 from mdp.io.recipe.layers import Layer, Recipe, config_layer, merge, nest, set_layer
+from mdp.io.recipe.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,15 @@ class Request:
     def asked(self) -> Layer:
         """The layers as one."""
         return merge(*self.layers)
+
+    @property
+    def timeout(self) -> float:
+        """`run.timeout` where it is asked for, for what comes before there is a recipe; nonsense is refused later."""
+        section = self.asked.get("run")
+        asked: Any = section.get("timeout") if isinstance(section, Mapping) else None
+        if isinstance(asked, int | float) and 1 <= asked <= 10**6:
+            return float(asked)
+        return RunSettings().timeout
 
 
 def layers_of(given: Mapping[str, Any]) -> tuple[Layer, ...]:

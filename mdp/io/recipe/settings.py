@@ -35,6 +35,7 @@ class RunSettings:
     init_partial: bool = False  # --init: take what fits, also where less than nine tenths of the backbone do
     check: bool = True  # look at every file before training; done once, as long as the files do not change
     tensorboard: bool = False  # event files for TensorBoard in the run folder
+    timeout: Annotated[float, Bounds(1, 10**6)] = 600.0  # seconds until a process that does not answer is given up
     log_seconds: Span = 10.0  # a log line every so often when stderr is not a terminal
     checkpoint_minutes: Span = 10.0  # time between checkpoints, besides those after each validation
 

@@ -24,8 +24,9 @@ from mdp.io.run.record import RunRecord, record_of
 
 # What may differ between a run and its resumption; everything else decides what is learnt
 MAY_CHANGE = (
-    *(f"run.{key}" for key in ("device", "workers", "log_seconds", "checkpoint_minutes", "keep_steps", "compile")),
-    *(f"run.{key}" for key in ("channels_last", "gradients", "deterministic", "on_bad_sample", "check", "tensorboard")),
+    *(f"run.{key}" for key in ("device", "workers", "timeout", "log_seconds", "checkpoint_minutes", "keep_steps")),
+    *(f"run.{key}" for key in ("compile", "channels_last", "gradients", "deterministic", "on_bad_sample", "check")),
+    "run.tensorboard",
     "data.root",
 )
 

@@ -23,7 +23,7 @@ from mdp.core.networks.backbones import convert_sync_batchnorm_
 from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.core.networks.pair import EncoderPair
 from mdp.io.errors import Diverged, RecipeError
-from mdp.io.processes.world import World, answered
+from mdp.io.processes.world import World
 from mdp.io.recipe.settings import RunSettings
 from mdp.io.training.optimizers import Optimizer, set_rate_
 
@@ -158,7 +158,7 @@ def update_(
     turns = list(losses)
     shares: list[Mapping[str, Tensor]] = []
     for turn, make in enumerate(turns, 1):
-        with _sent(trainee, last=turn == len(turns)), answered():
+        with _sent(trainee, last=turn == len(turns)), trainee.world.answered():
             with trainee.autocast():
                 loss = make()
             trainee.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,132 @@
+"""The other processes of a run: which of them is lost, for how long one is waited for, and what is said of it.
+
+A collective fails on many processes at once, and says on none which one it was.  So every process has a thread that
+counts in the store that all met by and sees the others count: the one to blame counts no more.  The first to find out
+leaves it in the store for those that fail because of it.
+"""
+
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from torch.distributed import DistError
+from torch.distributed.distributed_c10d import Store
+
+from mdp.io.errors import ProcessError
+
+UNANSWERED = "has not answered"
+_LOST = ("Connection closed", "Connection reset", "Broken pipe")
+_SURE = 5.0  # seconds in which a process that lives has counted, however busy its machine is
+
+
+class Silent(Exception):
+    """Another process has not counted for as long as one is waited for."""
+
+
+class Peers:
+    """The other processes, seen from one of them."""
+
+    def __init__(self, store: Store, rank: int, size: int, seconds: float) -> None:
+        self.rank, self.size, self.seconds = rank, size, seconds
+        self.every = max(0.5, size / 64)  # seconds between counts, so that the store has some thousand a second to tell
+        self.seen = dict.fromkeys(range(size), time.monotonic())  # when each was last seen to have counted
+        self.asked = time.monotonic()  # when the store last answered
+        self.blamed, self.blame = "", ""  # the lost as all know it, and as this process found
+        store.set(f"host/{rank}", socket.gethostname())
+        self.hosts = [host.decode(errors="replace") for host in store.multi_get([f"host/{r}" for r in range(size)])]
+        twin = store.clone()  # type: ignore[attr-defined]  # which two threads may use at once
+        threading.Thread(target=self._count, args=(twin,), daemon=True).start()
+
+    def _count(self, store: Store) -> None:
+        """Counts, and looks at what the others do, for as long as the store answers."""
+        keys, counts = [f"count/{rank}" for rank in range(self.size)], [b"0"] * self.size
+        with suppress(RuntimeError):  # the process or launcher that held the store has ended
+            for number in range(1, 2**62):
+                store.set(keys[self.rank], str(number))
+                if store.check(keys):  # all have begun
+                    before, counts = counts, store.multi_get(keys)
+                    now = time.monotonic()
+                    self.seen |= {rank: now for rank in range(self.size) if counts[rank] != before[rank]}
+                if self.blame or store.check(["lost"]):
+                    self.blamed = store.compare_set("lost", "", self.blame).decode()
+                self.asked = time.monotonic()
+                time.sleep(self.every)
+        self.asked = -math.inf
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Returns once it is done.  Raises Silent when another process has not counted for `seconds`."""
+        pause = 0.001
+        while not done():
+            if time.monotonic() - min(self.seen.values()) > self.seconds:
+                raise Silent
+            time.sleep(pause)
+            pause = min(0.1, 2 * pause)
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Turns what torch raises when another process is gone into one line that names it; other errors pass."""
+        try:
+            yield
+        except (RuntimeError, Silent) as error:
+            words = reason(error, self.seconds)
+            if words is None:
+                raise
+            lost = self._lost()
+            raise ProcessError(f"{self._names(lost)} {words}", tells=self._tells(lost)) from error
+
+    def _lost(self) -> list[int]:
+        """The processes that count no more; none where all do."""
+        began = time.monotonic()
+        while True:
+            waited = time.monotonic() - began
+            lost = [rank for rank, seen in self.seen.items() if rank != self.rank and seen <= began + self.every]
+            if self.blamed or waited > _SURE or (len(lost) <= 1 and waited > 3 * self.every):
+                break
+            time.sleep(0.05)
+        if time.monotonic() - self.asked > _SURE - self.every:
+            return self._holders() or lost
+        self.blame = self.blame or ",".join(map(str, lost))
+        while self.blame and not self.blamed and time.monotonic() < began + 2 * _SURE:
+            time.sleep(0.05)
+        return [int(rank) for rank in self.blamed.split(",")] if self.blamed else lost
+
+    def _holders(self) -> list[int]:
+        """The processes where the store is, which is out of reach: those of another machine, or the first."""
+        if self.hosts[0] != self.hosts[self.rank]:
+            return [rank for rank, host in enumerate(self.hosts) if host == self.hosts[0]]
+        return [0] if self.rank and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" else []
+
+    def _names(self, lost: list[int]) -> str:
+        if not lost or self.rank in lost:
+            return "another process"
+        hosts = sorted({self.hosts[rank] for rank in lost})
+        where = f" on {', '.join(hosts[:4])}" if len(set(self.hosts)) > 1 else ""
+        numbers = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")
+        return f"process{'es' * (len(lost) > 1)} {numbers} of {self.size}{where}"
+
+    def _tells(self, lost: list[int]) -> bool:
+        """Whether this process is the first of its machine that is left to tell."""
+        return all(rank in lost for rank in range(self.rank - int(os.environ.get("LOCAL_RANK", "0")), self.rank))
+
+
+def reason(error: BaseException, seconds: float) -> str | None:
+    """What an error says of the process that is lost; None where it is about something else."""
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, Silent) or "imed out" in text or "imeout" in text:
+        return f"{UNANSWERED} for {span(seconds)}"
+    if any(words in text for words in _LOST):
+        return "has failed"
+    return f"has failed: {text}" if isinstance(error, DistError) or "gloo" in text else None
+
+
+def span(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> span(600), span(20)
+    ('10 minutes', '20 s')
+    """
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 and seconds % 60 == 0 else f"{seconds:g} s"
