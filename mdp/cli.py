@@ -676,6 +676,8 @@ def checkpoint_diff(first: Path, second: Path, as_json: bool) -> None:
 def main() -> None:
     """The entry point: an `MdpError` becomes one clean line and its exit code; anything else is our bug."""
     sleep_soon()
+    if launched():
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would dump its stack when another process is lost
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed byte by byte as it is
     code, words, tells, say = 0, "", False, partial(click.echo, err=True)

@@ -24,13 +24,17 @@ class Standing(Peers):
 
 
 @pytest.fixture
-def three(monkeypatch: pytest.MonkeyPatch) -> list[Peers]:
+def store() -> dist.TCPStore:
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+@pytest.fixture
+def three(store: dist.TCPStore, monkeypatch: pytest.MonkeyPatch) -> list[Peers]:
     """Three processes, by threads, of which number 1 stands still."""
-    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setattr(peers, "_SURE", 60.0)  # a busy machine's
     kinds = [Peers, Standing, Peers]
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda rank: kinds[rank](server.clone(), rank, 3, 2.0), range(3)))
+        found = list(pool.map(lambda rank: kinds[rank](store.clone(), rank, 3, 2.0), range(3)))
     wait_until(lambda: found[0].seen[2] > found[0].seen[1] and found[2].seen[0] > found[2].seen[1], "some counts")
     return found
 

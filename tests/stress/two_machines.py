@@ -85,6 +85,7 @@ class Both:
                 "c10d",
             ]
             torchrun += ["--rdzv-endpoint", f"{HOSTS['here']}:29500", "--rdzv-id", "1"]
+            torchrun += ["--local-addr", HOSTS[host]]  # torchrun itself goes by its machine's own name otherwise
             swapped = (swap, "weights") if swap and rank else ("", "")
             inside = ["sh", "-c", START, "sh", host, f"hosts-{host}", *swapped]
             python = [sys.executable, *(torchrun if launcher else []), "-m", "mdp", *words]
@@ -183,7 +184,7 @@ def alone(names: dict[str, str], limit: float) -> Ended:
 
 def other_weights(names: dict[str, str], limit: float) -> Ended:
     for seed in ("1", "2"):
-        words = [*command(1, "--seed", seed)[:-1], f"weights-{seed}"]
+        words = [*command(1)[:-1], f"weights-{seed}", "--seed", seed]
         subprocess.run([sys.executable, "-m", "mdp", *words], check=True, capture_output=True)
     shutil.copyfile("weights-1/checkpoints/last.safetensors", "weights")
     words = command(4, "--init", "weights")

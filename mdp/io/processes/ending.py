@@ -1,6 +1,8 @@
 """How a process ends: its exit code and its last words, which are printed once, however many processes a run has."""
 
+import ctypes
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -10,6 +12,8 @@ from typing import NamedTuple, NoReturn
 
 from mdp.io.errors import Preempted, ProcessError
 
+_ON_DEATH_OF_PARENT = 1  # Linux's PR_SET_PDEATHSIG
+FOLDER = "mdp-launch-"  # how the name of the launcher's folder begins
 ENDINGS = "MDP_ENDINGS"  # the folder that processes leave their endings in
 _NEWS_OF_ALL = (Preempted.exit_code, ProcessError.exit_code, 130)  # what the first process tells for the others too
 
@@ -32,10 +36,28 @@ def speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def end_with_launcher() -> None:
+    """From now on this process gets a SIGTERM when `--processes`' launcher ends, which may be killed and tell nobody.
+
+    On Linux, also at once where it has ended; elsewhere a run looks for it before each step.
+    """
+    folder = os.environ.get(ENDINGS)
+    if folder is None or not launched():
+        return
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_ON_DEATH_OF_PARENT, signal.SIGTERM)
+        if Path(folder).is_dir() and Path(folder).name != str(os.getppid()):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def leave(ending: Ending) -> bool:
     """Leaves this process's ending for the launcher; whether there is one that will read it."""
     folder = Path(os.environ.get(ENDINGS, ""))
-    if folder.name != str(os.getppid()) or not folder.is_dir():  # a launcher that was killed reads nothing any more
+    if not folder.is_dir():
+        return False
+    if folder.name != str(os.getppid()):  # the launcher was killed: it reads nothing and cleans up nothing any more
+        if folder.parent.name.startswith(FOLDER):
+            shutil.rmtree(folder.parent, ignore_errors=True)
         return False
     (folder / os.environ["RANK"]).write_text(
         f"{ending.code}\n{ending.words}", encoding="utf-8", errors="surrogateescape"

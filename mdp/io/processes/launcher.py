@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mdp.io.errors import Preempted, ProcessError, ResourceError
-from mdp.io.processes.ending import ENDINGS, Ending
+from mdp.io.processes.ending import ENDINGS, FOLDER, Ending
 from mdp.io.processes.peers import UNANSWERED
 
 _GRACE = 30  # seconds that torch's launcher gives processes to end before it ends them
@@ -34,7 +34,7 @@ def launch(processes: int, arguments: list[str]) -> int:
     signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
     threads = max(1, (len(os.sched_getaffinity(0))) // processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    with tempfile.TemporaryDirectory(prefix="mdp-") as folder:
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         endings = Path(folder) / str(os.getpid())
         endings.mkdir()
         os.environ[ENDINGS] = str(endings)

@@ -84,15 +84,19 @@ class Peers:
         while True:
             waited = time.monotonic() - began
             lost = [rank for rank, seen in self.seen.items() if rank != self.rank and seen <= began + self.every]
-            if self.blamed or waited > _SURE or (len(lost) <= 1 and waited > 3 * self.every):
+            if self.blamed or waited > _SURE or (len(lost) <= 1 and waited > 3 * self.every) or self._apart():
                 break
             time.sleep(0.05)
-        if time.monotonic() - self.asked > _SURE - self.every:
+        if self._apart():
             return self._holders() or lost
         self.blame = self.blame or ",".join(map(str, lost))
         while self.blame and not self.blamed and time.monotonic() < began + 2 * _SURE:
             time.sleep(0.05)
         return [int(rank) for rank in self.blamed.split(",")] if self.blamed else lost
+
+    def _apart(self) -> bool:
+        """Whether the store is out of reach."""
+        return time.monotonic() - self.asked > _SURE - self.every
 
     def _holders(self) -> list[int]:
         """The processes where the store is, which is out of reach: those of another machine, or the first."""

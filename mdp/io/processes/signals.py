@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mdp.io.errors import Preempted
+from mdp.io.processes.ending import end_with_launcher
 from mdp.io.processes.world import World
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Slurm sends SIGUSR1 some time before a job's time is up
@@ -52,6 +53,7 @@ def stop_on_signals() -> Iterator[Stop]:
             raise Preempted(f"stopped by {stop.name} before the first step; run the same command again")
 
     before = {number: signal.signal(number, ask) for number in STOPPING}
+    end_with_launcher()
     try:
         yield stop
     finally:
