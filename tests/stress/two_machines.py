@@ -198,7 +198,7 @@ CASES = (
     Case("normal", normal("{}", launcher=False), (0, 0), WAY),
     Case("hostname 127.0.1.1", normal("127.0.1.1", launcher=False), (0, 0), WAY),
     Case("hostname 127.0.1.1, torchrun", normal("127.0.1.1", launcher=True), (0, 0), WAY),
-    Case("other weights", other_weights, (8, 8), ("error: weights",) * 2),
+    Case("other weights", other_weights, (8, 8), ("error: the --init file is not the same",) * 2),
     Case("killed node", killed, (8, None), ("error: process 1 of 2 on there has failed", "")),
     Case("stopped node", stopped, (8, None), (LOST.format(1, "there"), ""), limited=True),
     Case("pulled cable", pulled(launcher=False), (8, 8), APART, limited=True),
