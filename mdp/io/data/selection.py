@@ -19,7 +19,7 @@ from mdp.io.recipe.methods import find_method, method_names
 
 ONE_CLASS = (
     "{name} is the only class, and nothing can be told from it; name what it is not as a class too, such as "
-    "`0: background`"
+    "`0: background`, and not under ignore"
 )
 
 
