@@ -19,8 +19,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from mdp import __version__
-from mdp.io.errors import MdpError, Preempted, ProcessError
+from mdp.io.errors import MdpError, Preempted, ProcessError, Stopped
 from mdp.io.export.targets import names as target_names
+from mdp.io.processes.early import heed, take_signals
 from mdp.io.processes.ending import Ending, drop_output, end, launched, speaks, tell
 from mdp.io.processes.openmp import sleep_soon
 
@@ -675,6 +676,7 @@ def checkpoint_diff(first: Path, second: Path, as_json: bool) -> None:
 
 def main() -> None:
     """The entry point: an `MdpError` becomes one clean line and its exit code; anything else is our bug."""
+    take_signals()
     sleep_soon()
     if launched():
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would dump its stack when another process is lost
@@ -682,6 +684,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed byte by byte as it is
     code, words, tells, say = 0, "", False, partial(click.echo, err=True)
     try:
+        heed()
         code = cli.main(prog_name="mdp", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code, words = 130, "interrupted"
@@ -690,6 +693,8 @@ def main() -> None:
         code = error.exit_code
     except BrokenPipeError:
         drop_output()
+    except Stopped as error:
+        code, words = Preempted.exit_code, str(error)
     except MdpError as error:
         code, words = error.exit_code, str(error) if isinstance(error, Preempted) else f"error: {error}"
         tells = isinstance(error, ProcessError) and error.tells

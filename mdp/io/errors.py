@@ -62,3 +62,7 @@ class ProcessError(MdpError):
     def __init__(self, message: str, tells: bool = False) -> None:
         super().__init__(message)
         self.tells = tells  # whether this process says it for others that cannot
+
+
+class Stopped(BaseException):
+    """A signal asks to stop, before there is anything to save; no Exception, so that no handler of errors takes it."""

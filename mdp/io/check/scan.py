@@ -27,7 +27,7 @@ from mdp.io.files.formats import palette_of
 from mdp.io.files.label_maps import Strange, UnknownColors
 from mdp.io.files.photos import read_orientation
 from mdp.io.files.reading import is_file, read_bytes
-from mdp.io.processes.signals import STOPPING
+from mdp.io.processes.early import STOPPING
 from mdp.label_space import UNKNOWN, LabelSpace
 
 Read = Callable[[Sample], Pair]

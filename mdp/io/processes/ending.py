@@ -15,6 +15,7 @@ from mdp.io.errors import Preempted, ProcessError
 _ON_DEATH_OF_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 FOLDER = "mdp-launch-"  # how the name of the launcher's folder begins
 ENDINGS = "MDP_ENDINGS"  # the folder that processes leave their endings in
+_SIGNAL = "signal"  # a file in it
 _NEWS_OF_ALL = (Preempted.exit_code, ProcessError.exit_code, 130)  # what the first process tells for the others too
 
 
@@ -50,6 +51,20 @@ def end_with_launcher() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def signal_name(number: int) -> str:
+    """The name of a signal that came; a launcher passes all of them on as SIGTERM, and leaves the first one's name."""
+    if launched():
+        with suppress(OSError):
+            return (Path(os.environ.get(ENDINGS, "")) / _SIGNAL).read_text(encoding="utf-8")
+    return signal.Signals(number).name
+
+
+def leave_signal(folder: Path, number: int) -> None:
+    """Leaves the name of the signal that a launcher got, for its processes."""
+    with suppress(OSError):
+        (folder / _SIGNAL).write_text(signal.Signals(number).name, encoding="utf-8")
+
+
 def leave(ending: Ending) -> bool:
     """Leaves this process's ending for the launcher; whether there is one that will read it."""
     folder = Path(os.environ.get(ENDINGS, ""))
@@ -75,6 +90,7 @@ def tell(ending: Ending, say: Callable[[str], None]) -> None:
 
 def end(ending: Ending, say: Callable[[str], None]) -> NoReturn:
     """Says how it ended and leaves with its exit code."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
     tell(ending, say)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # the work is done: a signal now would only spoil the exit code

@@ -9,16 +9,18 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mdp.io.errors import Preempted, ProcessError, ResourceError
-from mdp.io.processes.ending import ENDINGS, FOLDER, Ending
+from mdp.io.processes.ending import ENDINGS, FOLDER, Ending, leave_signal
 from mdp.io.processes.peers import UNANSWERED
 
 _GRACE = 30  # seconds that torch's launcher gives processes to end before it ends them
@@ -31,13 +33,20 @@ def launch(processes: int, arguments: list[str]) -> int:
     Raises ProcessError, naming the process, when one died without a word.
     """
     logging.disable(logging.ERROR)  # torch's account of signals and failures is ours to give
-    signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
     threads = max(1, (len(os.sched_getaffinity(0))) // processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         endings = Path(folder) / str(os.getpid())
         endings.mkdir()
         os.environ[ENDINGS] = str(endings)
+        passed_on: list[str] = []
+
+        def pass_on(number: int, _: FrameType | None) -> None:
+            passed_on.append(signal.Signals(number).name)
+            leave_signal(endings, number)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(signal.SIGUSR1, pass_on)
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -49,16 +58,19 @@ def launch(processes: int, arguments: list[str]) -> int:
             max_restarts=0,
             local_addr="localhost",  # the machine's own name need not be known to its network
         )
-        died = {}
+        died, told, began = {}, "", time.monotonic()
         try:
             elastic_launch(config, sys.executable)("-m", "mdp", *arguments)
         except ChildFailedError as error:
             died = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        except SignalException:
-            pass  # all were told, and have said how they ended
+        except SignalException as error:  # all were told, and have said how they ended
+            told = passed_on[0] if passed_on else signal.Signals(error.sigval).name
         except (OSError, RuntimeError) as error:
             raise ResourceError(f"--processes {processes}: the processes cannot be started: {error}") from error
-        found = {int(path.name): _read(path) for path in endings.iterdir()}
+        found = {int(path.name): _read(path) for path in endings.iterdir() if path.name.isdecimal()}
+    if told and time.monotonic() - began < _GRACE:  # who is silent ended at once: it was too early for a word
+        words = f"stopped by {told} before the first step; run the same command again"
+        found = {rank: Ending(Preempted.exit_code, words) for rank in range(processes)} | found
     ending = verdict(found, died, processes)
     if ending.words:
         print(ending.words, file=sys.stderr, flush=True)

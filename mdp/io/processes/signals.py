@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from mdp.io.errors import Preempted
-from mdp.io.processes.ending import end_with_launcher
+from mdp.io.errors import Preempted, Stopped
+from mdp.io.processes.early import STOPPING, asked, may_raise
+from mdp.io.processes.ending import end_with_launcher, signal_name
 from mdp.io.processes.world import World
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Slurm sends SIGUSR1 some time before a job's time is up
 
 
 class Stop:
@@ -41,21 +40,31 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """While inside, SIGINT, SIGTERM and SIGUSR1 stop the run; a second SIGINT interrupts.
 
-    Raises Preempted while the stop that is yielded is not patient.
+    While the stop that is yielded is not patient, they raise Stopped at once, which leaves as Preempted.
     """
     stop = Stop()
 
-    def ask(number: int, _: FrameType | None) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
         if stop.name and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.name = stop.name or signal.Signals(number).name
-        if not stop.patient:
-            raise Preempted(f"stopped by {stop.name} before the first step; run the same command again")
+        if number != signal.SIGALRM:
+            stop.name = stop.name or signal_name(number)
+        if stop.name and not stop.patient and may_raise(frame):
+            raise Stopped(_before_the_first_step(stop.name))
 
-    before = {number: signal.signal(number, ask) for number in STOPPING}
-    end_with_launcher()
+    before = {number: signal.signal(number, ask) for number in (*STOPPING, signal.SIGALRM)}
     try:
+        end_with_launcher()
+        if asked:  # within the last import
+            raise Stopped(_before_the_first_step(asked[0]))
         yield stop
+    except Stopped as error:
+        raise Preempted(str(error)) from error
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _before_the_first_step(name: str) -> str:
+    return f"stopped by {name} before the first step; run the same command again"

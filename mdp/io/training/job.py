@@ -21,7 +21,7 @@ from mdp.io.data.loader import own_parts
 from mdp.io.data.manifest import FILE as MANIFEST
 from mdp.io.data.manifest import packed
 from mdp.io.data.selection import Plan
-from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError
+from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError, Stopped
 from mdp.io.files.strict_yaml import load_yaml
 from mdp.io.files.writing import write_atomically
 from mdp.io.journal.counter import Counter
@@ -62,6 +62,9 @@ def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
     try:
         with memory_in_one_line():
             yield
+    except Stopped as error:
+        ended("preempted", str(error), Preempted.exit_code)
+        raise
     except Preempted as error:
         ended("preempted", str(error), error.exit_code)
         if not checkpoints_in(journal.folder):
