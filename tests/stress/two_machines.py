@@ -85,7 +85,8 @@ class Both:
                 "c10d",
             ]
             torchrun += ["--rdzv-endpoint", f"{HOSTS['here']}:29500", "--rdzv-id", "1"]
-            torchrun += ["--local-addr", HOSTS[host]]  # torchrun itself goes by its machine's own name otherwise
+            # torchrun itself goes by its machine's own name otherwise
+            torchrun += ["--rdzv-conf", f"is_host={'false' if rank else 'true'}", "--local-addr", HOSTS[host]]
             swapped = (swap, "weights") if swap and rank else ("", "")
             inside = ["sh", "-c", START, "sh", host, f"hosts-{host}", *swapped]
             python = [sys.executable, *(torchrun if launcher else []), "-m", "mdp", *words]
