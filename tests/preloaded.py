@@ -119,6 +119,8 @@ def begin() -> None:
         stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
+    Path(home, "process").write_text(str(process.pid))
+
     def end() -> None:
         process.communicate()  # closes what it reads from, and with that it ends
         shutil.rmtree(home, ignore_errors=True)
@@ -129,10 +131,21 @@ def begin() -> None:
 def _connected() -> socket.socket:
     """A connection to the process that is forked; it answers as soon as it has imported everything."""
     begin()
-    wait_until(Path(os.environ[_PATH]).exists, "the start of tests/preloaded.py")
+    wait_until(_listens, "the start of tests/preloaded.py")
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(os.environ[_PATH])
     return connection
+
+
+def _listens() -> bool:
+    """Whether the process that is forked can be asked; fails at once when it has ended, as it does on a full disk."""
+    path = Path(os.environ[_PATH])
+    try:
+        state = Path("/proc", (path.parent / "process").read_text(), "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        state = "Z" if Path("/proc/self").exists() else ""
+    assert state != "Z" or path.exists(), "the process that commands are forked from has ended before it listened"
+    return path.exists()
 
 
 # The process that is forked
