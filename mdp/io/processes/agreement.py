@@ -12,7 +12,7 @@ from mdp.io.data.changes import changes
 from mdp.io.data.manifest import DataPart, packed, unpacked
 from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import ProcessError, ResourceError
-from mdp.io.processes.world import World
+from mdp.io.processes.world import World, first_of_machine
 from mdp.io.recipe.layers import Recipe, as_layer
 
 
@@ -39,7 +39,8 @@ def agree(
         differ = "; ".join(change.between() for change in changes(held[0], held[others[0]]))
         raise ProcessError(
             f"data are not the same on all processes: process {others[0]} of {world.size} has others than process 0, "
-            f"{differ}; start them with the same files"
+            f"{differ}; start them with the same files",
+            tells=first_of_machine(),
         )
 
 

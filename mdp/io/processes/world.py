@@ -148,7 +148,7 @@ class World(NamedTuple):
                 raise ProcessError(
                     f"{name} is not the same on all processes: {where} of {self.size} differ"
                     f"{'s' * (len(others) == 1)} from process 0; start them with the same files",
-                    tells=os.environ.get("LOCAL_RANK") == "0",
+                    tells=first_of_machine(),
                 )
 
     def others(self, text: str) -> list[int]:
@@ -157,6 +157,11 @@ class World(NamedTuple):
         told[self.rank] = int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:6])
         first, *rest = self.all_sum(told).tolist()
         return [rank for rank, digest in enumerate(rest, 1) if digest != first]
+
+
+def first_of_machine() -> bool:
+    """Whether this process is the one of its machine that says what people at any machine have to know."""
+    return os.environ.get("LOCAL_RANK") == "0"
 
 
 ALONE = World()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mdp.core.networks.layers import layers_of, undecayed
 from mdp.io.recipe.settings import OptimizationSettings
 
-Group = dict[str, Any]  # params, weight_decay, and rate: a factor on the learning rate
+Group = dict[str, Any]  # params, weight_decay, lr, and rate: a factor on the learning rate
 
 
 class Optimizer(Protocol):
@@ -66,8 +66,8 @@ def parameter_groups(network: nn.Module, settings: OptimizationSettings, decay_1
             rate = settings.layer_decay ** (last - layers.get(name, last))
             decayed = decay_1d or (parameter.ndim > 1 and name not in spared)
             decay = settings.weight_decay if decayed else 0.0
-            group = groups.setdefault((rate, decay), {"params": [], "weight_decay": decay, "rate": rate})
-            group["params"].append(parameter)
+            fresh = {"params": [], "weight_decay": decay, "rate": rate, "lr": settings.lr * rate}
+            groups.setdefault((rate, decay), fresh)["params"].append(parameter)
     return list(groups.values())
 
 

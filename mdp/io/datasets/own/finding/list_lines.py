@@ -18,7 +18,7 @@ from mdp.io.datasets.own.finding.folders import Files, plain
 from mdp.io.datasets.own.finding.matching import Folders, Found, find
 from mdp.io.datasets.own.place import Place
 from mdp.io.errors import DatasetError
-from mdp.io.files.reading import printable, shown
+from mdp.io.files.reading import is_dir, printable, shown
 
 Pair = tuple[Path, Path]
 
@@ -76,12 +76,13 @@ class Lines:
         several = _SEPARATOR.search(name) is not None
         if several:
             self._refuse_ways_out(re.split(_SEPARATOR, line), where)
-        found = self._by_tail(name, where)
+        two = several and len(line.split()) == 2 and not re.search(r'[,;"]', line)
+        pair = (self._place.folder / columns[0][0], self._place.folder / columns[0][1]) if two else None
+        if pair and is_dir(pair[0]):
+            return pair  # to be named as the folder that it is
+        found = self._by_tail(name, where) or pair  # of which it is to be named what is missing
         if found:
             return found
-        if several and len(line.split()) == 2 and not re.search(r'[,;"]', line):  # what is missing is to be named
-            left, right = columns[0]
-            return self._place.folder / left, self._place.folder / right
         last = PurePosixPath(name).name
         if several or last in ("", "..") or "\\" in line:
             raise DatasetError(f"{where}{_EXPECTED}, written with /, got {shown(line)}")
