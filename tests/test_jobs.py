@@ -14,7 +14,7 @@ from PIL import Image
 from mdp.core.labels import IGNORE
 from mdp.core.metrics import mean_iou
 from mdp.io.data.selection import plan_finetuning, plan_pretraining
-from mdp.io.errors import CheckpointError, Diverged, Preempted, RecipeError
+from mdp.io.errors import CheckpointError, DatasetError, Diverged, Preempted, RecipeError
 from mdp.io.evaluation.job import run_evaluation
 from mdp.io.journal.journal import Journal
 from mdp.io.recipe.layers import nest
@@ -25,6 +25,7 @@ from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.io.training.pretraining import pretrain_recipe
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
+from tests.trees import grey, own_yaml, photo
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -263,3 +264,23 @@ def test_the_classifier_of_another_training_is_never_taken_over() -> None:
     assert not torch.equal(before["network.decode_head.conv_seg.weight"], after["network.decode_head.conv_seg.weight"])
     log = (second / "log.txt").read_text()
     assert "starts at random: decode_head.conv_seg; in the file, not used: decode_head.conv_seg" in log
+
+
+def test_labels_that_are_all_ignored_are_an_error_and_no_run_that_is_done() -> None:
+    for split in ("train", "val"):
+        for index in range(2):
+            photo(Path(f"site/images/{split}/{index}.jpg"), index)
+            grey(Path(f"site/labels/{split}/{index}.png"), np.full((64, 96), 255, np.uint8))
+    yaml = own_yaml(
+        Path("site"),
+        """
+        splits:
+          train: {images: images/train, labels: labels/train}
+          val: {images: images/val, labels: labels/val}
+        classes: {0: sky, 1: road}
+        """,
+    )
+    changes = (("finetune.target", str(yaml)), ("run.check", False), ("finetune.batch_size", 2))
+    with pytest.raises(DatasetError, match="the loss was 0 in the first 3 steps: no pixel has a label that counts"):
+        run_finetuning(request(*changes, ("finetune.steps", 3), out=Path("run"), init="scratch"))
+    assert json.loads(Path("run/status.json").read_text())["exit_code"] == DatasetError.exit_code

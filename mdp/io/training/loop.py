@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
-from mdp.io.errors import Diverged, Preempted, ResourceError
+from mdp.io.errors import DatasetError, Diverged, Preempted, ResourceError
 from mdp.io.files.writing import write_text
 from mdp.io.journal.journal import Journal, finite
 from mdp.io.processes.signals import Stop
@@ -88,16 +88,38 @@ class SaveTime:
         self.saved_at = time.monotonic()
 
 
+class Labels:
+    """Whether any label counts: where none does the loss is 0 from the first step on, and nothing is learnt."""
+
+    enough = 20  # steps, after which it is no chance
+
+    def __init__(self) -> None:
+        self.zeros: int | None = 0  # steps with a loss of exactly 0 so far; None: there was another one
+
+    def note(self, loss: float, last: bool) -> None:
+        """Raises DatasetError once it is known that there are none."""
+        if self.zeros is None or loss != 0:
+            self.zeros = None
+            return
+        self.zeros += 1
+        if last or self.zeros == self.enough:
+            raise DatasetError(
+                f"the loss was 0 in the first {self.zeros} steps: no pixel has a label that counts, so nothing is "
+                "learnt; `mdp check` of the dataset says what is ignored"
+            )
+
+
 def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, stop: Stop, saved: bool = False) -> None:
     """Runs from `start` to the end of the schedule; `items` gives what was loaded for one step after the other.
 
     Unless `last` is `saved` at `start` already, it is written before anything else: a full disk shows now, not after
     hours, and a run that goes on from `best` at its last step does not end while `last` is an older one.
-    Raises Preempted, after the checkpoint, when a signal asked to stop, and Diverged, likewise, with a record.
+    Raises Preempted, after the checkpoint, when a signal asked to stop, and Diverged, likewise, with a record;
+    DatasetError when no label counts.
     """
     position, schedule = start, run.schedule
     save_time = SaveTime(schedule.checkpoint_seconds, at_once=not saved)
-    data_wait = DataWait(context.journal, run.advice)
+    data_wait, labels = DataWait(context.journal, run.advice), Labels()
     stop.patient = True
     while True:
         if position.step > position.validated and _due(position.step, schedule.validate_every, schedule.steps):
@@ -119,6 +141,7 @@ def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, s
         position = position._replace(step=position.step + 1)
         _record_step(context, position.step, metrics, schedule.batch, waited, took)
         data_wait.note(waited, took)
+        labels.note(metrics["loss"], position.step == schedule.steps)
         if schedule.keep_every and position.step % schedule.keep_every == 0:
             run.checkpoint(keep_name(position.step), position)
 
