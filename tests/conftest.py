@@ -27,7 +27,7 @@ FIRST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a shell: commands would inherit it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in a shell's background: commands would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         preloaded.begin()  # while the others collect
@@ -35,11 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch  # noqa: PLC0415 - see above
 
     torch.set_num_threads(1)  # small tensors: two threads mostly wait for each other
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: at most times one waits for a process, a disk or a clock."""
-    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_finish() -> None:

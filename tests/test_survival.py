@@ -571,7 +571,9 @@ def test_a_photo_that_cannot_be_read_is_found_before_training_and_stops_it_unles
     Path("labels").mkdir()
     for name in ("a", "b", "c"):
         Image.new("RGB", (40, 40), (90, 90, 90)).save(f"photos/{name}.jpg")
-        Image.new("L", (40, 40), 1).save(f"labels/{name}.png")
+        labels = Image.new("L", (40, 40), 1)
+        labels.paste(0, (0, 0, 20, 40))
+        labels.save(f"labels/{name}.png")
     Path("photos/b.jpg").write_bytes(Path("photos/b.jpg").read_bytes()[:-300])
     Path("mine.yaml").write_text("splits: {train: {images: photos, labels: labels}}\nclasses: {0: floor, 1: wall}\n")
     asked = request(("pretrain.datasets", ["mine.yaml"]), ("pretrain.batch_size", 2), out=Path("run"))

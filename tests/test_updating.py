@@ -164,7 +164,7 @@ class Steps:
         self.done.append("step")
         if self.stop is not None and step == 2:
             self.stop.name = "SIGTERM"
-        return {"loss": 0.0, "lr": 0.0}
+        return {"loss": 1.0, "lr": 0.0}
 
     def validate(self, step: int, stop: Stop) -> float | None:
         return 0.0

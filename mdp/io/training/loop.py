@@ -89,7 +89,7 @@ class SaveTime:
 
 
 class Labels:
-    """Whether any label counts: where none does the loss is 0 from the first step on, and nothing is learnt."""
+    """Whether labels tell anything apart: where they do not the loss is 0 from the first step on."""
 
     enough = 20  # steps, after which it is no chance
 
@@ -104,8 +104,8 @@ class Labels:
         self.zeros += 1
         if last or self.zeros == self.enough:
             raise DatasetError(
-                f"the loss was 0 in the first {self.zeros} steps: no pixel has a label that counts, so nothing is "
-                "learnt; `mdp check` of the dataset says what is ignored"
+                f"the loss was 0 in the first {self.zeros} steps: no pixel has a label that counts, or all have the "
+                "same, so nothing is learnt; `mdp check` of the dataset says what is ignored and what is there"
             )
 
 
@@ -115,7 +115,7 @@ def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, s
     Unless `last` is `saved` at `start` already, it is written before anything else: a full disk shows now, not after
     hours, and a run that goes on from `best` at its last step does not end while `last` is an older one.
     Raises Preempted, after the checkpoint, when a signal asked to stop, and Diverged, likewise, with a record;
-    DatasetError when no label counts.
+    DatasetError when labels tell nothing.
     """
     position, schedule = start, run.schedule
     save_time = SaveTime(schedule.checkpoint_seconds, at_once=not saved)
