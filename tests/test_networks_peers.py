@@ -2,6 +2,7 @@
 
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -155,6 +156,23 @@ def test_batchnorm_with_an_activation_gives_the_features_that_timm_extracts(timm
 
 
 # timm's models as backbones
+
+
+def test_a_torchvision_from_another_source_than_torch_is_told_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Elsewhere:
+        """A finder of modules, as the import of a torchvision built for CUDA beside a torch for the CPU ends."""
+
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == "timm":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Elsewhere(), *sys.meta_path])
+    with pytest.raises(ValueError, match=r"different sources; .*: pip install --force-reinstall torch torchvision"):
+        describe("test_vit", None, 17)
+
 
 MODELS = [("test_convnext", 32), ("test_convnext", 8), ("test_efficientnet", 16), ("test_resnet", 32), ("test_vit", 16)]
 

@@ -163,8 +163,15 @@ def _timm() -> ModuleType:
             f"backbone: {PREFIX}... needs the extra timm, which cannot be imported ({error}); "
             "pip install 'mdp-segmentation[timm]'"
         ) from error
-    except RuntimeError as error:  # a torchvision that does not fit torch
-        raise ValueError(f"backbone: timm is installed and cannot be imported: {error}") from error
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        if "torchvision::" in reason:  # its compiled part was not loaded: one wheel is for CUDA, the other for the CPU
+            reason = (
+                f"its torchvision does not fit torch {torch.__version__} ({reason}): the two come from different "
+                "sources; install both from one, in one command, with the index that torch came from: "
+                "pip install --force-reinstall torch torchvision --index-url INDEX"
+            )
+        raise ValueError(f"backbone: timm is installed and cannot be imported: {reason}") from error
     module: ModuleType = timm
     return module
 
