@@ -86,6 +86,7 @@ from mdp.core.networks import (
 from mdp.core.photometry import (
     DistortionSettings,
     PhotometrySettings,
+    Statistics,
     apply_distortion,
     apply_photometry,
     denormalise,
@@ -164,6 +165,7 @@ __all__ = [
     "RelationSettings",
     "Relations",
     "Segmentor",
+    "Statistics",
     "Targets",
     "UnknownLabels",
     "View",

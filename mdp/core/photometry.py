@@ -6,6 +6,9 @@ image's operations is known on the CPU, so nothing waits for the device.
 Images are float in [0, 1], (B, 3, H, W), RGB; strengths are (B,).  Every operation clips to [0, 1], as 8-bit
 pipelines do; unlike them it does not round in between.  Call outside autocast.
 
+Images may have any other number K of channels, (B, K, H, W): what is done to red, green and blue (saturation, hue,
+grey) is then left out, whatever was drawn, and their mean stands in for the luma.
+
 Each operation has a twin that ends in an underscore and overwrites its images.  `apply_*` chains these on one copy:
 that of a single image stays in a CPU's cache, which saves a quarter of the time.
 """
@@ -24,39 +27,52 @@ from mdp.core.chance import coin, uniforms
 MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as MoCo, torchvision and MMSegmentation use them
 STD = (0.229, 0.224, 0.225)
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma, as Pillow's convert("L")
+_COLORS = 3  # channels of an image that has hue and saturation
 _TINY = 1e-12  # in place of a span of 0
 
 Draw = TypeVar("Draw", "PhotometryDraw", "DistortionDraw")
 
 
-def normalise(images: Tensor) -> Tensor:
+class Statistics(NamedTuple):
+    """Mean and standard deviation of each channel, of images in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+IMAGENET = Statistics(MEAN, STD)
+
+
+def normalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """Images in [0, 1] as network input: minus the mean, over the standard deviation of each channel.
 
     >>> denormalise(normalise(torch.full((1, 3, 2, 2), 0.25)))[0, :, 0, 0]
     tensor([0.2500, 0.2500, 0.2500])
     """
-    return normalise_(images.clone())
+    return normalise_(images.clone(), statistics)
 
 
-def normalise_(images: Tensor) -> Tensor:
+def normalise_(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """The same in place."""
-    return images.sub_(_channels(MEAN, images)).div_(_channels(STD, images))
+    return images.sub_(_channels(statistics.mean, images)).div_(_channels(statistics.std, images))
 
 
-def denormalise(images: Tensor) -> Tensor:
+def denormalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """The inverse of `normalise`."""
-    return (images * _channels(STD, images)).add_(_channels(MEAN, images))
+    return (images * _channels(statistics.std, images)).add_(_channels(statistics.mean, images))
 
 
 def grey(images: Tensor) -> Tensor:
-    """Luma, (B, 1, H, W)."""
+    """Luma, (B, 1, H, W); the mean of the channels where they are not red, green and blue."""
+    if images.shape[1] != _COLORS:
+        return images.mean(1, keepdim=True)
     red, green, blue = images.chunk(3, 1)  # each (B, 1, H, W)
     return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 
 
-def _channels(values: tuple[float, float, float], images: Tensor) -> Tensor:
-    """One number a channel, (3, 1, 1), on the images' device; `images.new_tensor` would wait for a GPU."""
-    return torch.tensor(values, dtype=images.dtype).view(3, 1, 1).to(images.device, non_blocking=True)
+def _channels(values: tuple[float, ...], images: Tensor) -> Tensor:
+    """One number a channel, (K, 1, 1), on the images' device; `images.new_tensor` would wait for a GPU."""
+    return torch.tensor(values, dtype=images.dtype).view(-1, 1, 1).to(images.device, non_blocking=True)
 
 
 def _each(strength: Tensor, images: Tensor) -> Tensor:
@@ -293,17 +309,19 @@ def draw_photometry(rng: torch.Generator, settings: PhotometrySettings) -> Photo
 
 
 _JITTER = (_brightness_, _contrast_, _saturation_, _hue_)
+_PLAIN_JITTER = (_brightness_, _contrast_)  # of images without colours
 
 
 def apply_photometry(images: Tensor, draws: PhotometryDraw) -> Tensor:
     """Jitter, grey, blur, each where it was drawn; uint8 or float in, float32 in [0, 1] out."""
     images = as_float(images)
+    colored = images.shape[1] == _COLORS
     jittered, orders = _set(draws.jitter), draws.order.tolist()
     for place in range(4):
-        for operation, function_ in enumerate(_JITTER):
+        for operation, function_ in enumerate(_JITTER if colored else _PLAIN_JITTER):
             chosen = [image for image in jittered if orders[image][place] == operation]
             _on_(chosen, function_, images, draws.factors[:, operation])
-    _on_(_set(draws.grey), _grey_, images)
+    _on_(_set(draws.grey) if colored else [], _grey_, images)
     _on_(_set(draws.sigma > 0), _blur_, images, draws.sigma)
     return images
 
@@ -355,7 +373,8 @@ def apply_distortion(images: Tensor, draws: DistortionDraw) -> Tensor:
     delta, contrast, saturation, hue = draws.strengths.unbind(1)
     _on_(_set(draws.applied[:, 0]), _shift_, images, delta)
     _on_(_set(draws.applied[:, 1] & draws.contrast_first), _brightness_, images, contrast)
-    _on_(_set(draws.applied[:, 2]), _scale_saturation_, images, saturation)
-    _on_(_set(draws.applied[:, 3]), _hue_, images, hue)
+    if images.shape[1] == _COLORS:
+        _on_(_set(draws.applied[:, 2]), _scale_saturation_, images, saturation)
+        _on_(_set(draws.applied[:, 3]), _hue_, images, hue)
     _on_(_set(draws.applied[:, 1] & ~draws.contrast_first), _brightness_, images, contrast)
     return images

@@ -37,10 +37,10 @@ class Backbone(NamedTuple):
         return Inputs(self.channels, self.low_channels, self.stage_channels)
 
 
-def check_backbone(name: str, output_stride: int, takes: Takes) -> None:
+def check_backbone(name: str, output_stride: int, takes: Takes, image_channels: int = 3) -> None:
     """Raises ValueError, naming the setting, unless there is such a backbone with such feature maps."""
     if name.startswith(PREFIX):
-        _described(name, output_stride, takes)
+        _described(name, output_stride, takes, image_channels)
         return
     if name not in LAYOUTS:
         raise ValueError(f"backbone: expected one of {', '.join(LAYOUTS)} or {PREFIX}NAME, got {name!r}")
@@ -48,32 +48,32 @@ def check_backbone(name: str, output_stride: int, takes: Takes) -> None:
         raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
 
 
-def inputs_of(name: str, width: int, output_stride: int, takes: Takes) -> Inputs:
+def inputs_of(name: str, width: int, output_stride: int, takes: Takes, image_channels: int = 3) -> Inputs:
     """The channels of the maps that such a backbone gives a head, without building it."""
     if name.startswith(PREFIX):
-        found = _described(name, output_stride, takes)
+        found = _described(name, output_stride, takes, image_channels)
         return Inputs(found.channels, found.low_channels, found.stage_channels)
     stages = stage_channels(name, width)
     return Inputs(stages[-1], stages[0] if takes == "low" else None, stages if takes == "stages" else ())
 
 
-def _described(name: str, output_stride: int | None, takes: Takes) -> timm_backbone.Description:
+def _described(name: str, output_stride: int | None, takes: Takes, image_channels: int) -> timm_backbone.Description:
     low = LOW_STRIDE if takes == "low" else None
-    return timm_backbone.describe(name.removeprefix(PREFIX), output_stride, low, takes == "stages")
+    return timm_backbone.describe(name.removeprefix(PREFIX), output_stride, low, takes == "stages", image_channels)
 
 
-def build_backbone(name: str, width: int, output_stride: int | None, takes: Takes) -> Backbone:
+def build_backbone(name: str, width: int, output_stride: int | None, takes: Takes, image_channels: int = 3) -> Backbone:
     """The backbone of that name; an output stride of None is its own, undilated one.  `takes`: what the head does.
 
     timm's draw their weights from torch's global generator, see `randomly`.  Raises ValueError for what does not exist.
     """
     if not name.startswith(PREFIX):
         stride = output_stride or 32
-        own = ResNet(name, width, stride)
+        own = ResNet(name, width, stride, image_channels)
         if takes == "stages":
             return Backbone(own, _own_stages, stride, own.channels, None, own.stage_channels)
         return Backbone(own, _own_maps, stride, own.channels, own.low_channels)
-    found = _described(name, output_stride, takes)
+    found = _described(name, output_stride, takes, image_channels)
     module, maps = timm_backbone.build(found), partial(timm_backbone.maps, found)
     finest = found.stage_strides[0] if found.stage_strides else LOW_STRIDE
     return Backbone(module, maps, found.stride, found.channels, found.low_channels, found.stage_channels, finest)

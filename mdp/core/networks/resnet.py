@@ -87,11 +87,11 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-def deep_stem(width: int) -> nn.Sequential:
+def deep_stem(width: int, image_channels: int = 3) -> nn.Sequential:
     """Three 3x3 convolutions of width / 2, width / 2 and width channels, the first with stride 2 (He et al. 2019)."""
     half = max(1, width // 2)
     layers: list[nn.Module] = []
-    for inputs, outputs, stride in ((3, half, 2), (half, half, 1), (half, width, 1)):
+    for inputs, outputs, stride in ((image_channels, half, 2), (half, half, 1), (half, width, 1)):
         layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)]
         layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
@@ -114,7 +114,7 @@ class ResNet(nn.Module):
     Raises ValueError for an unknown name or stride.
     """
 
-    def __init__(self, name: str, width: int = 64, output_stride: int = 8) -> None:
+    def __init__(self, name: str, width: int = 64, output_stride: int = 8, image_channels: int = 3) -> None:
         super().__init__()
         if name not in LAYOUTS:
             raise ValueError(f"backbone: expected one of {', '.join(LAYOUTS)}, got {name!r}")
@@ -124,9 +124,9 @@ class ResNet(nn.Module):
         block = Bottleneck if layout.bottleneck else BasicBlock
         self.deep_stem = layout.deep_stem
         if layout.deep_stem:
-            self.stem = deep_stem(width)
+            self.stem = deep_stem(width, image_channels)
         else:
-            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+            self.conv1 = nn.Conv2d(image_channels, width, 7, 2, 3, bias=False)
             self.bn1 = nn.BatchNorm2d(width)
             self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdp.core.bounds import Bounds, Channels, Side, check_bounds
+from mdp.core.bounds import Bounds, Channels, Share, Side, check_bounds
 from mdp.core.contrast_chunked import EPS
 from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, inputs_of, randomly
 from mdp.core.networks.decode_heads import HEADS
 from mdp.core.networks.projection_heads import instance_head, projection_head
 from mdp.core.networks.timm_backbone import PREFIX
+from mdp.core.photometry import IMAGENET, Statistics
+
+ImageChannels = Annotated[int, Bounds(1, 4096)]  # the most bands that are read of a TIFF
+Deviation = Annotated[float, Bounds(1e-9, 1e3)]  # of numbers in [0, 1]; it divides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,9 @@ class NetworkSettings:
     head: str = "deeplabv3"  # stated; deeplabv3plus | fcn | upernet | segformer | ..., see HEADS
     channels: Channels | None = None  # of the head; None: the head's own, see HEADS
     dilations: tuple[Side, ...] | None = None  # of the head's branches, 1: a 1x1 convolution; None: the head's own
+    image_channels: ImageChannels = 3  # of the photos; the datasets say so (`image:` in the YAML file), 3 is RGB
+    image_mean: tuple[Share, ...] | None = None  # of each channel, of photos in [0, 1]; the datasets say so
+    image_std: tuple[Deviation, ...] | None = None  # None here and there: ImageNet's
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -45,7 +52,23 @@ class NetworkSettings:
             raise ValueError("dilations: expected numbers of 1 or more, got none")
         if self.backbone.startswith(PREFIX) and self.width != 64:
             raise ValueError(f"width: {self.backbone} has a width of its own; leave it out (64)")
-        check_backbone(self.backbone, self.output_stride, HEADS[self.head].takes)
+        self._check_statistics()
+        check_backbone(self.backbone, self.output_stride, HEADS[self.head].takes, self.image_channels)
+
+    def _check_statistics(self) -> None:
+        for name, values in (("image_mean", self.image_mean), ("image_std", self.image_std)):
+            if values is None and self.image_channels != len(IMAGENET.mean):
+                raise ValueError(
+                    f"{name}: expected {self.image_channels} numbers, one for each image channel, got null"
+                )
+            if values is not None and len(values) != self.image_channels:
+                raise ValueError(f"{name}: expected {self.image_channels} numbers, one for each image channel, got "
+                                 f"{len(values)}")  # fmt: skip
+
+    @property
+    def statistics(self) -> Statistics:
+        """By which images are normalised."""
+        return Statistics(self.image_mean or IMAGENET.mean, self.image_std or IMAGENET.std)
 
     @property
     def head_channels(self) -> int:
@@ -56,7 +79,9 @@ class NetworkSettings:
         if head.channels_of is None:
             assert head.channels is not None, "a head has channels of its own, or says how many"
             return head.channels
-        return head.channels_of(inputs_of(self.backbone, self.width, self.output_stride, head.takes))
+        return head.channels_of(
+            inputs_of(self.backbone, self.width, self.output_stride, head.takes, self.image_channels)
+        )
 
     @property
     def head_dilations(self) -> tuple[int, ...]:
@@ -65,7 +90,8 @@ class NetworkSettings:
 
 
 def _backbone(settings: NetworkSettings) -> Backbone:
-    return build_backbone(settings.backbone, settings.width, settings.output_stride, HEADS[settings.head].takes)
+    takes = HEADS[settings.head].takes
+    return build_backbone(settings.backbone, settings.width, settings.output_stride, takes, settings.image_channels)
 
 
 def _head(settings: NetworkSettings, backbone: Backbone, dropout: float = 0.0) -> nn.Module:
@@ -112,7 +138,7 @@ class InstanceNetwork(nn.Module):
 
     def __init__(self, settings: NetworkSettings, embedding: int) -> None:
         super().__init__()
-        found = build_backbone(settings.backbone, settings.width, None, "last")
+        found = build_backbone(settings.backbone, settings.width, None, "last", settings.image_channels)
         self.backbone, self._maps = found.module, found.maps
         self.projection_head = instance_head(found.channels, embedding)
         self.output_stride = found.stride

@@ -44,7 +44,11 @@ class Description(NamedTuple):
 
 
 def describe(
-    name: str, output_stride: int | None = None, low_stride: int | None = None, stages: bool = False
+    name: str,
+    output_stride: int | None = None,
+    low_stride: int | None = None,
+    stages: bool = False,
+    image_channels: int = 3,
 ) -> Description:
     """`timm:NAME` at that output stride (None: its own), with a finer map of stride `low_stride` or none, described.
 
@@ -53,19 +57,21 @@ def describe(
     Raises ValueError, in one line, where timm is missing, the name is unknown, or the model has no such maps.
     """
     with _without_a_trace():
-        return _described(name, output_stride, low_stride, stages)
+        return _described(name, output_stride, low_stride, stages, image_channels)
 
 
 @lru_cache(maxsize=32)
-def _described(name: str, output_stride: int | None, low_stride: int | None, staged: bool) -> Description:
+def _described(
+    name: str, output_stride: int | None, low_stride: int | None, staged: bool, image_channels: int
+) -> Description:
     _refuse_unknown(name)
-    arguments, model, shapes = _at_stride(name, output_stride)
+    arguments, model, shapes = _at_stride(name, output_stride, image_channels)
     last, stride = len(shapes) - 1, _stride(shapes[-1])
     if stride is None:
         raise ValueError(f"backbone: the maps of {PREFIX}{name} do not lie on a regular grid; take another model")
     low = None if low_stride is None else _finer(name, shapes, low_stride)
     stages = _stages(name, shapes) if staged else ()
-    unused, silent = _left_over(model, _wanted(last, low, stages))
+    unused, silent = _left_over(model, _wanted(last, low, stages), arguments)
     return Description(
         name=name,
         arguments=tuple(arguments.items()),
@@ -74,7 +80,7 @@ def _described(name: str, output_stride: int | None, low_stride: int | None, sta
         last=last,
         low_channels=None if low is None else shapes[low][1],
         low=low,
-        multiple=_multiple(name, model, stride),
+        multiple=_multiple(name, model, stride, arguments),
         unused=unused,
         silent=silent,
         stages=stages,
@@ -215,11 +221,15 @@ def _without_a_trace() -> Iterator[None]:
         yield
 
 
-def _at_stride(name: str, output_stride: int | None) -> tuple[dict[str, Any], nn.Module, list[torch.Size]]:
+def _at_stride(
+    name: str, output_stride: int | None, image_channels: int
+) -> tuple[dict[str, Any], nn.Module, list[torch.Size]]:
     """The model with that output stride, dilated if need be; its arguments, itself, and the shapes of its maps."""
     arguments = _size_arguments(name)
+    if image_channels != 3:
+        arguments["in_chans"] = image_channels
     model = _model(name, arguments)
-    shapes = _shapes(name, model)
+    shapes = _shapes(name, model, arguments)
     if output_stride in (None, _stride(shapes[-1])):
         return arguments, model, shapes
     if _stride(shapes[-1]) is None:
@@ -253,12 +263,17 @@ def _size_arguments(name: str) -> dict[str, Any]:
     return arguments
 
 
-def _shapes(name: str, model: nn.Module) -> list[torch.Size]:
+def _images(arguments: dict[str, Any], height: int, width: int) -> Tensor:
+    """Two images of as many channels as the model takes."""
+    return torch.empty(2, arguments.get("in_chans", 3), height, width)
+
+
+def _shapes(name: str, model: nn.Module, arguments: dict[str, Any]) -> list[torch.Size]:
     """The shapes of all feature maps of an image of the probed size.  Raises ValueError where there are none."""
     if not hasattr(model, "forward_intermediates"):
         raise ValueError(f"backbone: {PREFIX}{name} gives no feature maps; take another model")
     try:
-        return [found.shape for found in _forward(model.eval(), torch.empty(2, 3, *_PROBED), None)]
+        return [found.shape for found in _forward(model.eval(), _images(arguments, *_PROBED), None)]
     except _MISFIT as error:
         raise ValueError(_one_size(name, error)) from error
 
@@ -280,7 +295,7 @@ def _dilated(name: str, arguments: dict[str, Any], stride: int | None) -> tuple[
     """The model at another output stride, and its shapes; None where timm cannot do that."""
     try:
         model = _model(name, {**arguments, "output_stride": stride})
-        shapes = _shapes(name, model)
+        shapes = _shapes(name, model, arguments)
     except _MISFIT:
         return None
     return (model, shapes) if _stride(shapes[-1]) == stride else None
@@ -288,20 +303,20 @@ def _dilated(name: str, arguments: dict[str, Any], stride: int | None) -> tuple[
 
 def _strides(name: str, arguments: dict[str, Any]) -> str:
     """`features of stride 8, 16 or 32`."""
-    own = _stride(_shapes(name, _model(name, arguments))[-1])
+    own = _stride(_shapes(name, _model(name, arguments), arguments)[-1])
     found = [stride for stride in (8, 16, 32) if stride == own or _dilated(name, arguments, stride)]
     strides = sorted({*found, *([own] if own else [])})
     return f"features of stride {' or '.join(map(str, strides))}" if strides else "no regular feature grid"
 
 
-def _multiple(name: str, model: nn.Module, stride: int) -> int:
+def _multiple(name: str, model: nn.Module, stride: int, arguments: dict[str, Any]) -> int:
     """The multiple that image sizes must be padded to for a grid that is rounded up; most often 1, or the stride."""
     sizes = 9 * stride + 1, 11 * stride + 1
     problem: Exception = ValueError("the grid is not regular")
     for multiple in (1, stride):
         padded = [size + -size % multiple for size in sizes]
         try:
-            shape = _forward(model.eval(), torch.empty(2, 3, *padded), None)[-1].shape
+            shape = _forward(model.eval(), _images(arguments, *padded), None)[-1].shape
         except _MISFIT as error:
             problem = error
             continue
@@ -310,12 +325,14 @@ def _multiple(name: str, model: nn.Module, stride: int) -> int:
     raise ValueError(_one_size(name, problem))
 
 
-def _left_over(model: nn.Module, wanted: list[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _left_over(
+    model: nn.Module, wanted: list[int], arguments: dict[str, Any]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The modules (outermost only) that neither run nor matter, and the parameters that do not matter otherwise."""
     ran: set[str] = set()
     names = {module: name for name, module in model.named_modules()}
     hooks = [module.register_forward_hook(lambda module, *_: ran.add(names[module])) for module in names]
-    found = _forward(model.eval(), torch.empty(2, 3, *_PROBED), wanted)
+    found = _forward(model.eval(), _images(arguments, *_PROBED), wanted)
     torch.stack([one.sum() for one in found]).sum().backward()  # type: ignore[no-untyped-call]
     for hook in hooks:
         hook.remove()
