@@ -152,6 +152,15 @@ def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [CompletionItem(path) for path in runs if path.startswith(incomplete)]
 
 
+def _complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from mdp.io.recipe.shelf import recipe_names
+
+    return [
+        *(CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)),
+        CompletionItem(incomplete, type="file"),
+    ]
+
+
 def _words(texts: Iterable[str]) -> list[str]:
     return [word for text in texts for word in _names_in(text)]
 
@@ -191,6 +200,7 @@ def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None
 Kind = dict[str, Any]  # what options of one kind are declared with
 FLAG: Kind = {"is_flag": True}
 FILE: Kind = {"type": click.Path(path_type=Path)}
+RECIPE: Kind = {"metavar": "NAME|FILE", **FILE, "shell_complete": _complete_recipes}
 NEWEST: Kind = {"shell_complete": _complete_runs}  # a run, of which some command takes the newest
 RUN: Kind = {"metavar": "RUN|FILE", **FILE, **NEWEST}
 DATASET: Kind = {"metavar": "NAME|FILE.yaml", "shell_complete": _complete_datasets}
@@ -218,7 +228,7 @@ processes = option("--processes", "Processes that share the work, one for each G
 
 def config(about: str, example: str) -> Decorator:
     return together(
-        setting("--config", "config", f"YAML file of settings; {about}.", **FILE),
+        setting("--config", "config", f"A recipe, or a YAML file of settings; {about}.", **RECIPE),
         setting("--set assignments", "assignments", f"Any setting: {example}.", multiple=True, metavar="KEY=VALUE"),
     )
 
@@ -228,7 +238,7 @@ job = together(
     device,
     workers,
     setting("--out", "out", "Folder to write to, instead of one under ./runs.", **FILE),
-    config("see `mdp recipe show`", "run.seed=1"),
+    config("see `mdp recipe list` and `show`", "run.seed=1"),
     result,
     silent,
 )
@@ -571,21 +581,24 @@ def recipe() -> None:
     """Settings and where they come from."""
 
 
-@command("show", "", "--target cityscapes", "examples/recipes/tiny.yaml", group=recipe)
-@click.argument("file", required=False, **FILE)
+@command("show", "", "--target cityscapes", "tiny", "examples/recipes/tiny.yaml", group=recipe)
+@click.argument("file", required=False, **RECIPE)
 @option("--target", "With the published fine-tuning schedule of this dataset.", default="")
 def recipe_show(file: Path | None, target: str) -> None:
-    """Print every setting with its default, or with the values of a recipe FILE."""
+    """Print every setting with its default, or with the values of a recipe: a NAME of `mdp recipe list` or a FILE."""
     from mdp.io.recipe.published import recipe_yaml
 
     click.echo(recipe_yaml(file, target), nl=False)
 
 
 @command("list", "", "examples/recipes/paper --json", group=recipe)
-@click.argument("folder", default="examples/recipes", **FILE)
+@click.argument("folder", required=False, **FILE)
 @facts
-def recipe_list(folder: Path, as_json: bool) -> None:
-    """List the recipes below FOLDER [default: examples/recipes], with the figure that each should reach."""
+def recipe_list(folder: Path | None, as_json: bool) -> None:
+    """List the recipes that come with mdp, or those below FOLDER, with the figure that each should reach.
+
+    `--config NAME` takes one, and `mdp recipe show NAME` prints it.
+    """
     from mdp.io.recipe.catalogue import recipe_rows, recipe_table
 
     _show(recipe_rows(folder), as_json, recipe_table)

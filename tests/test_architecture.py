@@ -139,7 +139,7 @@ def test_what_tells_facts_imports_no_torch(tmp_path: Path) -> None:
     save(file, {"query.weight": torch.zeros(2, 3)}, {"kind": "pretrain", "step": 1, "labels": []})
     commands = [
         ["--help"], ["pretrain", "--help"], ["eval", "--help"], ["recipe", "--help"],
-        ["recipe", "list", str(PACKAGE.parent / "examples" / "recipes")],
+        ["recipe", "list"], ["recipe", "list", str(PACKAGE.parent / "examples" / "recipes")],
         ["datasets", "--root", str(tmp_path)],
         ["checkpoint", "show", str(file)],
     ]  # fmt: skip
@@ -158,6 +158,7 @@ def test_what_tells_facts_imports_no_torch(tmp_path: Path) -> None:
 
 def test_completion_imports_no_torch() -> None:
     words = {"mdp pretrain --datasets voc,sha": "voc,shapes-coarse", "mdp checkpoint sh": "show"}
+    words |= {"mdp pretrain --config ti": "tiny"}
     code = (
         "import contextlib, os, sys\nfrom mdp.cli import main\n"
         f"for words in {list(words)!r}:\n"

@@ -1,11 +1,15 @@
 """Recipes of the paper's rows: they resolve, plan what hand arithmetic says, and name the figure to reach."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from mdp.cli import cli
@@ -14,10 +18,10 @@ from mdp.io.recipe.catalogue import recipe_rows, recipe_table
 from mdp.io.recipe.layers import Layer, Recipe, config_layer, resolve
 from mdp.io.recipe.published import schedule_layer
 from mdp.io.recipe.request import Request
+from mdp.io.recipe.shelf import recipe_path
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.pretraining import describe_pretraining
 from tests.conftest import ROOT
-from tests.preloaded import run
 
 RECIPES = sorted((ROOT / "examples" / "recipes").rglob("*.yaml"))
 PAPER = ROOT / "examples" / "recipes" / "paper"
@@ -219,7 +223,7 @@ def test_the_comments_of_a_row_say_what_it_is_what_to_expect_and_how_to_run_it(n
     assert (f"(Table {table[1]} of the paper)" if table else "(authors' notes)") in expected
     commands = [line.removeprefix("#").strip() for line in rest if line.startswith("#   mdp ")]
     first = "finetune" if name in ONLY_FINETUNED else "pretrain"
-    assert commands[0].startswith(f"mdp {first} --config examples/recipes/paper/{name}.yaml")
+    assert commands[0].startswith(f"mdp {first} --config paper/{name}")
     assert any(command.startswith("mdp finetune ") for command in commands)
     assert commands[-1] == "mdp eval"
 
@@ -233,16 +237,18 @@ def test_the_options_in_the_comments_of_a_row_exist(name: str) -> None:
             assert {word for word in words if word.startswith("--")} <= known, line
 
 
-# mdp recipe list
+# mdp recipe list, and recipes by their names
 
 
 def test_the_list_has_a_row_for_every_recipe_at_any_depth() -> None:
-    rows = {Path(row["path"]).stem: row for row in recipe_rows(Path("examples/recipes"))}
-    assert list(rows) == [path.stem for path in sorted(path.relative_to(ROOT) for path in RECIPES)]
+    rows = {Path(row["path"]).stem: row for row in recipe_rows()}
+    assert [row["path"] for row in rows.values()] == [str(path) for path in RECIPES]
     tiny = "A recipe for two CPU cores: a half-width ResNet-18, small crops, short schedules"
-    assert rows["tiny"] == {"path": "examples/recipes/tiny.yaml", "about": tiny, "expected": None}
+    place = str(ROOT / "examples" / "recipes")
+    assert rows["tiny"] == {"name": "tiny", "path": f"{place}/tiny.yaml", "about": tiny, "expected": None}
     assert rows["table3_voc"] == {
-        "path": "examples/recipes/paper/table3_voc.yaml",
+        "name": "paper/table3_voc",
+        "path": f"{place}/paper/table3_voc.yaml",
         "about": "Table 3, VOC, 100 epochs, no mixing",
         "expected": "mIoU voc 69.72 (Table 3 of the paper)",
     }
@@ -250,13 +256,13 @@ def test_the_list_has_a_row_for_every_recipe_at_any_depth() -> None:
 
 
 def test_the_table_has_a_line_for_each_row() -> None:
-    rows = recipe_rows(Path("examples/recipes"))
-    table = recipe_table(rows).splitlines()
-    assert len(table) == len(rows)
-    for line, row in zip(table, rows, strict=True):
-        assert line.startswith(row["path"])
-        assert row["about"] in line
-        assert line.endswith(row["expected"] or row["about"])
+    for rows in (recipe_rows(), recipe_rows(PAPER)):
+        table = recipe_table(rows).splitlines()
+        assert len(table) == len(rows)
+        for line, row in zip(table, rows, strict=True):
+            assert line.startswith(row["name"] or row["path"])
+            assert row["about"] in line
+            assert line.endswith(row["expected"] or row["about"])
 
 
 def test_a_recipe_needs_no_comments_to_be_listed(tmp_path: Path) -> None:
@@ -265,7 +271,7 @@ def test_a_recipe_needs_no_comments_to_be_listed(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"# caf\xe9. More\n")
     (tmp_path / "notes.txt").write_text("# no recipe\n")
     plain, latin = recipe_rows(tmp_path)
-    assert plain == {"path": str(tmp_path / "deep" / "plain.yml"), "about": "", "expected": None}
+    assert plain == {"name": None, "path": str(tmp_path / "deep" / "plain.yml"), "about": "", "expected": None}
     assert latin["about"] == "caf�"
     assert recipe_table([plain]) == plain["path"]
     assert "no recipes" in recipe_table([])
@@ -279,10 +285,54 @@ def test_recipe_list_prints_lines_or_json() -> None:
     assert len(rows) == len(ROWS)
 
 
-def test_a_missing_folder_is_one_line_that_asks_for_the_folder(tmp_path: Path) -> None:
-    done = run(["-m", "mdp", "recipe", "list"], tmp_path)
-    assert (done.code, done.out) == (2, "")
-    (line,) = done.err.splitlines()
-    assert line.startswith("error: examples/recipes: no such folder; give the folder of the recipes")
-    with pytest.raises(RecipeError, match="no such folder"):
-        recipe_rows(ROOT / "README.md")
+@pytest.mark.parametrize("folder", [Path("examples/nowhere"), ROOT / "README.md"])
+def test_a_missing_folder_is_one_line_that_asks_for_the_folder(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=f"^{folder}: expected a folder of recipes; `mdp recipe list` lists"):
+        recipe_rows(folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("tiny", "tiny"), ("paper/table3_voc", "paper/table3_voc"), ("table3_voc", "paper/table3_voc")]
+)
+def test_a_recipe_is_meant_by_its_name(given: str, meant: str) -> None:
+    assert recipe_path(Path(given)) == ROOT / "examples" / "recipes" / f"{meant}.yaml"
+    assert config_layer(Path(given)) == config_layer(ROOT / "examples" / "recipes" / f"{meant}.yaml")
+
+
+def test_a_file_that_is_there_is_meant_before_a_recipe_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").write_text("run: {seed: 7}\n")
+    monkeypatch.chdir(tmp_path)
+    assert config_layer(Path("tiny")) == {"run": {"seed": 7}}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("tinny", "tinny: expected a YAML file or the name of a recipe; did you mean 'tiny'?"),
+        ("nothing", "nothing: expected a YAML file or the name of a recipe; `mdp recipe list` lists them"),
+        ("mine/tiny.yaml", "mine/tiny.yaml: the YAML file is missing; the recipe of that name is tiny, without"),
+        ("mine.yaml", "mine.yaml: the YAML file is missing"),
+    ],
+)
+def test_what_is_neither_a_file_nor_a_recipe_is_one_line(given: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=f"^{re.escape(words)}"):
+        config_layer(Path(given))
+
+
+def test_a_package_that_was_built_has_the_recipes_in_it(tmp_path: Path) -> None:
+    """As in a wheel, which has what this step builds; run in a folder that has nothing."""
+    built, empty = tmp_path / "built", tmp_path / "empty"
+    empty.mkdir()
+    words = ["-c", "exec(open('setup.py').read())", "-q", "build_py", "--build-lib", str(built)]
+    made = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    there = sorted(path.relative_to(built / "mdp" / "recipes") for path in (built / "mdp" / "recipes").rglob("*.yaml"))
+    assert there == [path.relative_to(ROOT / "examples" / "recipes") for path in RECIPES]
+    done = subprocess.run(
+        [sys.executable, "-m", "mdp", "recipe", "show", "table3_voc"],
+        cwd=empty, env={**os.environ, "PYTHONPATH": str(built)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["method"]["bank_images"] == 4096

@@ -9,6 +9,7 @@ from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import read_bytes
 from mdp.io.recipe.methods import find_method, method_names
+from mdp.io.recipe.shelf import recipe_files, recipe_names
 
 
 def dataset_rows(root: Path) -> list[dict[str, Any]]:
@@ -55,25 +56,25 @@ def method_lines() -> list[str]:
     return [f"{name:<16}{(find_method(name).__doc__ or '').splitlines()[0]}" for name in method_names()]
 
 
-def recipe_rows(folder: Path) -> list[dict[str, Any]]:
+def recipe_rows(folder: Path | None = None) -> list[dict[str, Any]]:
     """A row for each recipe at any depth below the folder, sorted: path, what it is, and what it should give.
 
     That is the first sentence of the file's first comment line, and its comment `expected: ...` (None without one).
-    Raises RecipeError when there is no such folder.
+    Without a folder the recipes are those that come with mdp, and have a name.  Raises RecipeError when there is no
+    such folder.
     """
-    if not folder.is_dir():
-        raise RecipeError(
-            f"{folder}: no such folder; give the folder of the recipes, `mdp recipe list FOLDER` (they are in "
-            "examples/recipes of the repository)"
-        )
+    if folder is not None and not folder.is_dir():
+        raise RecipeError(f"{folder}: expected a folder of recipes; `mdp recipe list` lists those that come with mdp")
+    named = [(None, path) for path in recipe_files(folder)] if folder else recipe_names().items()
     rows = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file()):
+    for name, path in named:
         comments = _opening_comments(path)
         expected = [
             comment.removeprefix("expected:").strip() for comment in comments if comment.startswith("expected:")
         ]
         rows.append(
             {
+                "name": name,
                 "path": str(path),
                 "about": next(iter(comments), "").split(". ")[0].rstrip("."),
                 "expected": next(iter(expected), None),
@@ -90,9 +91,10 @@ def _opening_comments(path: Path) -> list[str]:
 
 def recipe_table(rows: list[dict[str, Any]]) -> str:
     """The rows as text, a line each."""
-    width = max((len(row["path"]) for row in rows), default=0)
+    width = max((len(row["name"] or row["path"]) for row in rows), default=0)
     lines = [
-        f"{row['path']:<{width}}  {row['about']}" + (f"; expected: {row['expected']}" if row["expected"] else "")
+        f"{row['name'] or row['path']:<{width}}  {row['about']}"
+        + (f"; expected: {row['expected']}" if row["expected"] else "")
         for row in rows
     ]
     return "\n".join(line.rstrip() for line in lines) or "no recipes (.yaml files) there"

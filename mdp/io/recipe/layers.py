@@ -19,6 +19,7 @@ from mdp.io.files.reading import has_controls, printable, shown
 from mdp.io.files.strict_yaml import dump_yaml, load_yaml, parse_yaml
 from mdp.io.recipe.methods import find_method, method_names, suggestion, unknown_method
 from mdp.io.recipe.settings import DataSettings, EvalSettings, FinetuneSettings, PretrainSettings, RunSettings
+from mdp.io.recipe.shelf import recipe_path
 
 Layer = dict[str, Any]
 
@@ -97,8 +98,11 @@ def merge(*layers: Mapping[str, Any]) -> Layer:
 
 
 def config_layer(path: Path | None) -> Layer:
-    """The layer of a YAML file; empty without one."""
-    return FileLayer(load_yaml(path), path) if path else {}
+    """The layer of a YAML file, or of the recipe of that name that comes with mdp; empty without one."""
+    if path is None:
+        return {}
+    path = recipe_path(path)
+    return FileLayer(load_yaml(path), path)
 
 
 def set_layer(assignments: tuple[str, ...]) -> Layer:
