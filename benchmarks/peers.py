@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -42,8 +43,7 @@ def load(module: str) -> ModuleType | None:
     top = module.partition(".")[0]
     if find_spec(top) is None:
         return None
-    if find_spec("torchvision"):  # which many of them import
-        _declare_operators()
+    declare_operators()  # many of them import torchvision
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -51,15 +51,15 @@ def load(module: str) -> ModuleType | None:
 
 
 @cache
-def _declare_operators() -> None:
+def declare_operators() -> None:
     """torchvision can be imported without its compiled part once the operators exist that it builds upon."""
+    spec = find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import_module("torchvision")
-    except RuntimeError as error:
-        if "operator torchvision::" not in str(error):
-            raise
+        for compiled in Path(spec.origin).parent.glob("_C*"):
+            torch.ops.load_library(compiled)  # type: ignore[no-untyped-call]
+    except OSError:  # built for another torch
         library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]

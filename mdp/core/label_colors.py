@@ -21,7 +21,11 @@ def color_codes(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
     >>> color_codes(np.array([1, 2, 3], dtype=np.uint8))
     np.int32(66051)
     """
-    codes: NDArray[np.int32] = rgb.astype(np.int32) @ np.array([65536, 256, 1], dtype=np.int32)
+    red, green, blue = (rgb[..., channel] for channel in range(3))
+    codes: NDArray[np.int32] = red.astype(np.int32) << 8
+    codes |= green
+    codes <<= 8
+    codes |= blue
     return codes
 
 
@@ -33,9 +37,12 @@ def table_index(codes: NDArray[np.int32], keys: NDArray[np.int32]) -> NDArray[np
     """
     if not len(keys):
         return np.full(codes.shape, -1)
-    # a search in the short table: sorting all pixels takes ten times as long
-    nearest = np.searchsorted(keys, codes).clip(max=len(keys) - 1)
-    return np.where(keys[nearest] == codes, nearest, -1)
+    pixels = codes.ravel()
+    # of neighbours with one colour, as nearly all of a label map's are, only the first is looked for
+    first = np.flatnonzero(np.concatenate([[True], pixels[1:] != pixels[:-1]])) if len(pixels) else np.empty(0, int)
+    nearest = np.searchsorted(keys, pixels[first]).clip(max=len(keys) - 1)
+    found = np.where(keys[nearest] == pixels[first], nearest, -1)
+    return np.repeat(found, np.diff(first, append=len(pixels))).reshape(codes.shape)
 
 
 def nearest_of_neighbours(
