@@ -124,6 +124,14 @@ def test_segmentation_models_pytorch(run: Path) -> None:
     assert_same(lambda images: network.encoder(images)[-1], source_of(run), 32)
 
 
+def test_segmentation_models_pytorch_at_the_trained_stride(tmp_path: Path) -> None:
+    need("segmentation_models_pytorch")
+    run = make_run(tmp_path / "fine", "finetune", ("model.first_dilation", "own"), ("model.output_stride", 8))
+    found = export(run, "smp")
+    assert_checked(found, "segmentation-models-pytorch", 32, 8)
+    assert json.loads(found.sidecar.read_text())["first_dilation"] == "own"
+
+
 def test_safetensors(run: Path) -> None:
     pytest.importorskip("safetensors")
     found = export(run, "safetensors")

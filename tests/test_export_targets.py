@@ -53,6 +53,7 @@ def test_every_target_holds_a_plain_backbone(target: str) -> None:
         ("mmseg", WHOLE._replace(backbone="resnet18"), "other convolutions", "safetensors, onnx"),
         ("torchvision", TORCHVISIONS._replace(backbone="resnet34"), "on resnet34", "safetensors, onnx"),
         ("torchvision", TORCHVISIONS._replace(stride=16), "stride 8, this one 16", "safetensors, onnx"),
+        ("torchvision", TORCHVISIONS._replace(first_dilation="own"), "in its first block", "safetensors, onnx"),
         ("torchvision", TORCHVISIONS._replace(channels=512), "256 channels, this one 512", "safetensors, onnx"),
         ("torchvision", TORCHVISIONS._replace(dilations=(1, 6, 12, 18)), "dilations 1, 12", "safetensors, onnx"),
     ],
@@ -92,6 +93,8 @@ def test_only_what_runs_alike_is_compared_at_the_trained_stride() -> None:
     other = dict.fromkeys(("smp", "torchvision", "mmseg"), (32,))
     assert {t: find(t).strides(basic) for t in TARGETS} == {**both, **other}
     assert {find(t).strides(basic._replace(stride=32)) for t in TARGETS} == {(32,)}
+    own = PLAIN._replace(first_dilation="own")
+    assert {t for t in TARGETS if 8 in find(t).strides(own)} == {*ours, "smp", "mmseg"}
     assert {find(t).strides(FOREIGN) for t in ("timm", "hub", "onnx")} == {(8,)}
     assert {find(t).strides(TORCHVISIONS) for t in ("torchvision", "safetensors")} == {(8,)}
 

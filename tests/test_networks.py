@@ -177,6 +177,17 @@ def test_the_first_block_of_a_dilated_stage_keeps_the_dilation_before_it() -> No
         assert dilations(ResNet("resnet50", 8, 32)) == [[1] * 6, [1, 1, 1]]
 
 
+def test_all_of_a_dilated_stage_has_its_own_dilation_where_that_is_asked_for() -> None:
+    with torch.device("meta"):
+        assert dilations(ResNet("resnet50", 8, 8, first_dilation="own")) == [[2] * 6, [4, 4, 4]]
+        assert dilations(ResNet("resnet50", 8, 16, first_dilation="own")) == [[1] * 6, [2, 2, 2]]
+        assert dilations(ResNet("resnet50", 8, 32, first_dilation="own")) == [[1] * 6, [1, 1, 1]]
+        chosen = Segmentor(NetworkSettings(output_stride=16, first_dilation="own"), 2)
+        assert dilations(chosen.backbone) == [[1] * 6, [2, 2, 2]]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="first_dilation: expected before or own, got 'other'"):
+        NetworkSettings(first_dilation="other")
+
+
 @pytest.mark.parametrize(("name", "stride"), [*product(("resnet18", "resnet50"), (8, 16))])
 @FEW
 @given(seed=seeds, height=st.integers(1, 70), width=st.integers(1, 70))

@@ -88,6 +88,19 @@ def test_our_network_is_torchvisions_deeplab() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("name", "stride"), [("resnet18", 8), ("resnet50", 8), ("resnet50", 16)])
+def test_with_its_own_first_dilation_a_backbone_is_smps(name: str, stride: int) -> None:
+    own = ResNet(name, output_stride=stride, first_dilation="own").eval()
+    scramble_(own, rng_of(0))
+    smp = library_or_skip("segmentation_models_pytorch")
+    peer = smp.encoders.get_encoder(name, weights=None, output_stride=stride).eval()
+    peer.load_state_dict(own.state_dict())
+    images = torch.randn(1, 3, 65, 41, generator=rng_of(1))
+    with torch.no_grad():
+        found, expected = own(images), peer(images)[-1]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("stride", [8, 16, 32])
 @pytest.mark.parametrize(
     ("name", "theirs", "layout"), [("resnet50", "resnet50", BARE), ("resnet50_v1c", "resnet50c", DEEP_STEM)]
@@ -364,6 +377,7 @@ def test_what_pretraining_learns_arrives_exactly() -> None:
             r"^backbone: timm \S+ has no model 'hf-hub:timm/test_vit'",
         ),
         ({"backbone": "timm:test_convnext", "width": 32}, r"^width: timm:test_convnext has a width of its own"),
+        ({"backbone": "timm:test_vit", "first_dilation": "own"}, r"^first_dilation: timm:test_vit has its own"),
         (
             {"backbone": "timm:test_vit", "output_stride": 8},
             r"^output_stride: timm:test_vit has features of stride 16, got 8$",

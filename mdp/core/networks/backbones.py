@@ -62,14 +62,23 @@ def _described(name: str, output_stride: int | None, takes: Takes, image_channel
     return timm_backbone.describe(name.removeprefix(PREFIX), output_stride, low, takes == "stages", image_channels)
 
 
-def build_backbone(name: str, width: int, output_stride: int | None, takes: Takes, image_channels: int = 3) -> Backbone:
+def build_backbone(
+    name: str,
+    width: int,
+    output_stride: int | None,
+    takes: Takes,
+    image_channels: int = 3,
+    first_dilation: str = "before",
+) -> Backbone:
     """The backbone of that name; an output stride of None is its own, undilated one.  `takes`: what the head does.
+
+    `first_dilation` is a ResNet's, see there; timm's have theirs.
 
     timm's draw their weights from torch's global generator, see `randomly`.  Raises ValueError for what does not exist.
     """
     if not name.startswith(PREFIX):
         stride = output_stride or 32
-        own = ResNet(name, width, stride, image_channels)
+        own = ResNet(name, width, stride, image_channels, first_dilation)
         if takes == "stages":
             return Backbone(own, _own_stages, stride, own.channels, None, own.stage_channels)
         return Backbone(own, _own_maps, stride, own.channels, own.low_channels)

@@ -1,7 +1,8 @@
 """ResNet feature extractors with torchvision's parameter names (He et al. 2016), dilated for dense prediction.
 
 `output_stride` 8 or 16 trades the stride of the last stages for dilation; the first block of a dilated stage keeps
-the dilation before it, as torchvision and MMSegmentation have it.  Shape legend: B images, H x W image, s stride.
+the dilation before it, as torchvision and MMSegmentation have it, or has the stage's own, as MoCo's dense transfer and
+segmentation_models_pytorch have it.  Shape legend: B images, H x W image, s stride.
 """
 
 from typing import NamedTuple
@@ -26,6 +27,7 @@ _PLAIN = {
     "resnet50": Layout((3, 4, 6, 3), True),
     "resnet101": Layout((3, 4, 23, 3), True),
 }
+FIRST_DILATIONS = ("before", "own")  # of the first block of a dilated stage
 # MMSegmentation's ResNetV1c, which its published DeepLabs have
 LAYOUTS = _PLAIN | {f"{name}_v1c": layout._replace(deep_stem=True) for name, layout in _PLAIN.items()}
 
@@ -111,15 +113,25 @@ class ResNet(nn.Module):
     """Features of a residual network; no pooling, no classifier.
 
     `width` is the number of channels of the first stage: 64 in the published networks, less for small machines.
-    Raises ValueError for an unknown name or stride.
+    `first_dilation` is that of the 3x3 convolution in place of the stride, `before` or `own`.
+    Raises ValueError for an unknown name, stride or first dilation.
     """
 
-    def __init__(self, name: str, width: int = 64, output_stride: int = 8, image_channels: int = 3) -> None:
+    def __init__(
+        self,
+        name: str,
+        width: int = 64,
+        output_stride: int = 8,
+        image_channels: int = 3,
+        first_dilation: str = "before",
+    ) -> None:
         super().__init__()
         if name not in LAYOUTS:
             raise ValueError(f"backbone: expected one of {', '.join(LAYOUTS)}, got {name!r}")
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
+        if first_dilation not in FIRST_DILATIONS:
+            raise ValueError(f"first_dilation: expected {' or '.join(FIRST_DILATIONS)}, got {first_dilation!r}")
         layout = LAYOUTS[name]
         block = Bottleneck if layout.bottleneck else BasicBlock
         self.deep_stem = layout.deep_stem
@@ -133,11 +145,12 @@ class ResNet(nn.Module):
         inputs, reached, dilation = width, 4, 1
         stages = []
         for stage, count in enumerate(layout.blocks):
-            planes, stride, first_dilation = width * 2**stage, 1 if stage == 0 else 2, dilation
+            planes, stride, first = width * 2**stage, 1 if stage == 0 else 2, dilation
             if stride == 2 and reached == output_stride:
                 stride, dilation = 1, dilation * 2
             reached *= stride
-            blocks = [block(inputs, planes, stride, first_dilation, dilation)]
+            first = dilation if first_dilation == "own" else first
+            blocks = [block(inputs, planes, stride, first, dilation)]
             inputs = planes * block.expansion
             blocks += [block(inputs, planes, 1, dilation, dilation) for _ in range(count - 1)]
             stages.append(nn.Sequential(*blocks))

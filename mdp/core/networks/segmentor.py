@@ -17,6 +17,7 @@ from mdp.core.contrast_chunked import EPS
 from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, inputs_of, randomly
 from mdp.core.networks.decode_heads import HEADS
 from mdp.core.networks.projection_heads import instance_head, projection_head
+from mdp.core.networks.resnet import FIRST_DILATIONS
 from mdp.core.networks.timm_backbone import PREFIX
 from mdp.core.photometry import IMAGENET, Statistics
 
@@ -33,6 +34,7 @@ class NetworkSettings:
         64  # channels of the first stage of our backbones; the published networks have 64
     )
     output_stride: Side = 8  # chosen: MMSegmentation's D8; 16 is the alternative
+    first_dilation: str = "before"  # of a dilated stage: torchvision's; own: all of the stage's, as MoCo and PASS
     head: str = "deeplabv3"  # stated; deeplabv3plus | fcn | upernet | segformer | ..., see HEADS
     channels: Channels | None = None  # of the head; None: the head's own, see HEADS
     dilations: tuple[Side, ...] | None = None  # of the head's branches, 1: a 1x1 convolution; None: the head's own
@@ -42,6 +44,10 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if self.first_dilation not in FIRST_DILATIONS:
+            raise ValueError(f"first_dilation: expected {' or '.join(FIRST_DILATIONS)}, got {self.first_dilation!r}")
+        if self.first_dilation != "before" and self.backbone.startswith(PREFIX):
+            raise ValueError(f"first_dilation: {self.backbone} has its own dilation; leave it out (before)")
         if self.head not in HEADS:
             raise ValueError(f"head: expected one of {', '.join(HEADS)}, got {self.head!r}")
         if self.dilations is not None and not HEADS[self.head].dilations:
@@ -91,7 +97,8 @@ class NetworkSettings:
 
 def _backbone(settings: NetworkSettings) -> Backbone:
     takes = HEADS[settings.head].takes
-    return build_backbone(settings.backbone, settings.width, settings.output_stride, takes, settings.image_channels)
+    s = settings
+    return build_backbone(s.backbone, s.width, s.output_stride, takes, s.image_channels, s.first_dilation)
 
 
 def _head(settings: NetworkSettings, backbone: Backbone, dropout: float = 0.0) -> nn.Module:

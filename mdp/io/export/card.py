@@ -30,7 +30,10 @@ EXPECTS = {
     "std": list(STD),
     "note": "values of 0 to 1, minus the mean, over the standard deviation of each channel",
 }
-_INSIDE = ("mdp", "what", "backbone", "width", "output_stride", "head", "kind", "method", "step", "classes", "input")
+_INSIDE = (
+    "mdp", "what", "backbone", "width", "output_stride", "first_dilation", "head", "kind", "method", "step", "classes",
+    "input",
+)  # fmt: skip
 
 
 def facts(source: Source) -> dict[str, Any]:
@@ -44,6 +47,7 @@ def facts(source: Source) -> dict[str, Any]:
         "backbone": content.backbone,
         "width": content.width,
         "output_stride": content.stride,
+        **({"first_dilation": content.first_dilation} if content.first_dilation != "before" else {}),
         "head": content.head or None,
         "run": folder.resolve().name,
         "checkpoint": source.path.name,

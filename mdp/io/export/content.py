@@ -19,6 +19,7 @@ class Content(NamedTuple):
     channels: int | None = None  # of the head; None: the head's own number
     dilations: tuple[int, ...] | None = None  # likewise
     classes: int = 0
+    first_dilation: str = "before"  # of a dilated stage's first block
 
     @property
     def plain(self) -> str:

@@ -29,7 +29,9 @@ class Features(nn.Module):
 
     def __init__(self, settings: NetworkSettings, stride: int) -> None:
         super().__init__()
-        self.backbone = ResNet(settings.backbone, settings.width, stride)
+        self.backbone = ResNet(
+            settings.backbone, settings.width, stride, settings.image_channels, settings.first_dilation
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, channels, h, w)."""
@@ -109,7 +111,8 @@ def read_source(run: Path, which: str, segmentor: bool) -> Source:
 def _content(opened: OpenedRun, network: nn.Module, segmentor: bool) -> Content:
     model = opened.record.recipe["model"]
     stride = network.output_stride if isinstance(network, InstanceNetwork) else model["output_stride"]
-    bare = Content(model["backbone"], model["width"], stride)
+    first = model.get("first_dilation", "before")  # older runs do not name it
+    bare = Content(model["backbone"], model["width"], stride, first_dilation=first)
     if not segmentor:
         return bare
     dilations = model.get("dilations")

@@ -54,7 +54,7 @@ def misfit(content: Content, *, deep: bool, timm: bool, narrow: bool, heads: tup
 
 
 def has_bottlenecks(content: Content) -> bool:
-    """Whether the backbone is a ResNet of bottleneck blocks, which libraries dilate as we do."""
+    """Whether the backbone is a ResNet of bottleneck blocks, which most libraries dilate as we do."""
     return content.plain in BOTTLENECKS
 
 

@@ -30,13 +30,13 @@ def misfit(content: Content) -> str:
 
 
 def strides(content: Content) -> tuple[int, ...]:
-    """It dilates the first block of a stage like the others, where we do not."""
-    return _common.library_strides(content, dilates=False)
+    """It dilates the first block of a stage like the others, as we do where that is asked for."""
+    return _common.library_strides(content, dilates=content.first_dilation == "own")
 
 
 def _load(path: Path, source: Source, stride: int) -> Function:
     library: Any = importlib.import_module("segmentation_models_pytorch")
-    encoder = library.Unet(source.content.backbone, encoder_weights=None).encoder.eval()
+    encoder = library.encoders.get_encoder(source.content.backbone, weights=None, output_stride=stride).eval()
     encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return lambda images: encoder(images)[-1]
 

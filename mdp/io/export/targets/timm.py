@@ -31,8 +31,8 @@ def misfit(content: Content) -> str:
 
 
 def strides(content: Content) -> tuple[int, ...]:
-    """It dilates all ResNets as we do."""
-    return _common.library_strides(content, dilates=True)
+    """It dilates all ResNets as we do, the first block of a stage by the dilation before it."""
+    return _common.library_strides(content, dilates=content.first_dilation == "before")
 
 
 def model_of(content: Content) -> tuple[str, dict[str, object]]:

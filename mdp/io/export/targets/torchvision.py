@@ -38,6 +38,8 @@ def _not_deeplab(content: Content) -> str:
         return f"it builds DeepLab on {' and '.join(BOTTLENECKS)}, this one is on {content.backbone}"
     if content.stride != 8:
         return f"its DeepLab has output stride 8, this one {content.stride} (model.output_stride)"
+    if content.first_dilation != "before":
+        return "its DeepLab keeps the dilation before a stage in its first block (model.first_dilation: before)"
     if content.channels not in (None, 256):
         return f"its head has 256 channels, this one {content.channels} (model.channels)"
     if content.dilations not in (None, (1, 12, 24, 36)):
@@ -51,8 +53,9 @@ def layout(content: Content) -> Layout:
 
 
 def strides(content: Content) -> tuple[int, ...]:
-    """It does not dilate basic blocks."""
-    return _common.library_strides(content, dilates=_common.has_bottlenecks(content))
+    """It does not dilate basic blocks, and the first block of a stage by the dilation before it."""
+    dilates = _common.has_bottlenecks(content) and content.first_dilation == "before"
+    return _common.library_strides(content, dilates)
 
 
 def sidecar(known: Mapping[str, Any]) -> dict[str, Any]:
