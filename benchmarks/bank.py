@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from benchmarks import inputs
 from benchmarks.measure import Case, Entry, Gate, Run
 from benchmarks.peers import peer
-from mdp.core.prototypes import ClassSums, PrototypeBank, prototypes, push
+from mdp.core.prototype_bank import ClassSums, PrototypeBank, prototypes, push
 
 CLASSES = 342
 CHANNELS = 256

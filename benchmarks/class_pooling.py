@@ -16,7 +16,7 @@ from benchmarks.measure import Case, Entry, Gate, Run
 from benchmarks.peers import peer
 from mdp.core.contrast import pixel_rows
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import class_sums
+from mdp.core.prototype_bank import class_sums
 
 CLASSES = 342
 CHANNELS = 256

@@ -24,7 +24,7 @@ from mdp.core.methods import multi_dataset
 from mdp.core.networks import NetworkSettings, follow_
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
 from mdp.core.processes import alone
-from mdp.core.prototypes import class_sums, empty_bank, prototypes, push
+from mdp.core.prototype_bank import class_sums, empty_bank, prototypes, push
 from mdp.core.targets import Targets, hard_targets, mixed_targets, prototype_similarity, sparse_targets
 from mdp.io.errors import ResourceError
 from mdp.io.processes.device import pick_device

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 

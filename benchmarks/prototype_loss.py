@@ -16,7 +16,7 @@ from benchmarks.measure import Case, Entry, Gate, Run
 from benchmarks.peers import peer
 from mdp.core.contrast import pixel_rows, prototype_nce
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 from mdp.core.targets import (
     Targets,
     hard_targets,

@@ -25,7 +25,7 @@ from benchmarks.recipes import RESNET18, pretraining
 from mdp.core.chance import generator
 from mdp.core.contrast import prototype_nce
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
-from mdp.core.prototypes import Prototypes, class_sums, empty_bank, prototypes, push
+from mdp.core.prototype_bank import Prototypes, class_sums, empty_bank, prototypes, push
 from mdp.core.targets import Targets, hard_targets, prototype_similarity, sparse_targets
 from mdp.io.pictures.charts import Line, Panel, line_chart
 

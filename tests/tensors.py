@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 
 
 class Scene(NamedTuple):

@@ -130,6 +130,14 @@ def test_the_table_of_contents_lists_every_public_name() -> None:
     assert set(mdp.core.__all__) == public
 
 
+def test_no_name_hides_a_module() -> None:
+    """`import mdp.core.x as y` takes the attribute x of mdp.core: it gives a function where one has that name."""
+    for name in MODULES:
+        importlib.import_module(name)
+        package, _, last = name.rpartition(".")
+        assert not package or inspect.ismodule(getattr(sys.modules[package], last)), name
+
+
 HEAVY = {"torch", "numpy", "PIL"}
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from mdp.cli import cli
-from mdp.core.prototypes import ClassSums, empty_bank, pack_bank, push
+from mdp.core.prototype_bank import ClassSums, empty_bank, pack_bank, push
 from mdp.io.datasets import shapes_coarse, shapes_fine, shapes_target
 from mdp.io.datasets._scenes import WORLD, true_relation
 from mdp.io.errors import CheckpointError, RecipeError

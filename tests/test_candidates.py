@@ -371,7 +371,7 @@ def test_chunks_of_any_size_give_the_plain_float64_loss_and_gradient(scene: View
     logits = 4 * max(1, int(scene.queues.filled.sum()))  # bytes a pixel
     single, double = scene.queries.clone().requires_grad_(), scene.queries.double().requires_grad_()
     with patch.object(contrast, "_CHUNK_BYTES", size * logits):
-        loss = pure_call(region_nce, single, scene.query_labels, scene.queues, TAU, form)
+        loss = pure_call(region_nce, single, scene.query_labels, scene.queues, TAU, form, unit=True)
     loss.total.backward()
     expected = plain_regions(double, scene, form)
     expected.backward()
@@ -484,7 +484,7 @@ def test_instance_gradients_equal_those_of_a_float64_copy(seed: int, batch: int,
     single = unit(rng, batch, 4).requires_grad_()
     keys, queue = unit(rng, batch, 4), unit(rng, size, 4)
     double = single.detach().double().requires_grad_()
-    instance_nce(single, keys, queue, TAU).mean().backward()
+    instance_nce(single, keys, queue, TAU, unit=True).mean().backward()
     logits = torch.cat([(double * keys.double()).sum(1, keepdim=True), double @ queue.double().T], 1) / TAU
     F.cross_entropy(logits, torch.zeros(batch, dtype=torch.long)).backward()
     torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-5, atol=1e-5 / TAU)
@@ -493,7 +493,7 @@ def test_instance_gradients_equal_those_of_a_float64_copy(seed: int, batch: int,
 @given(views())
 def test_pixel_gradients_equal_those_of_a_float64_copy(scene: Views) -> None:
     single, double = scene.queries.clone().requires_grad_(), scene.queries.double().requires_grad_()
-    pixel_nce(single, scene.keys, scene.query_labels, scene.key_labels, TAU).total.backward()
+    pixel_nce(single, scene.keys, scene.query_labels, scene.key_labels, TAU, unit=True).total.backward()
     total = double.sum() * 0
     for query, key, own, other in zip(double, scene.keys.double(), *scene[2:4], strict=True):
         for row, label in zip(query.flatten(1).T, own.flatten(), strict=True):

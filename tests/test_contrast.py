@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mdp.core.contrast import class_logits, nce, pixel_rows, prototype_nce
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 from mdp.core.targets import (
     Targets,
     hard_targets,
@@ -100,7 +100,7 @@ def test_every_form_equals_the_naive_float64_loss(scene: Scene, kind: str) -> No
 def test_gradients_equal_those_of_a_float64_copy(scene: Scene, kind: str) -> None:
     targets = targets_of(kind, scene)
     single = scene.embeddings.clone().requires_grad_()
-    prototype_nce(single, scene.known, targets, TAU).mean().backward()
+    prototype_nce(single, scene.known, targets, TAU, unit=True).mean().backward()
     double = scene.embeddings.double().requires_grad_()
     logits = pixel_rows(double) @ scene.known.vectors.double().T / TAU
     if targets.left_out is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.methods import multi_dataset
-from mdp.core.prototypes import PrototypeBank, Prototypes
+from mdp.core.prototype_bank import PrototypeBank, Prototypes
 from tests.fake_cuda import DEVICE, FakeCuda
 from tests.fake_cuda.cases import STEP, TUNING_WAYS, WAYS, Case, Way, cases, fewest, method_case
 from tests.fake_cuda.guard import unavailable

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 from mdp.io.data.selection import plan_finetuning
 from mdp.io.errors import RecipeError
 from mdp.io.recipe.layers import resolve

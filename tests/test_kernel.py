@@ -11,7 +11,7 @@ from mdp.core import contrast_chunked
 from mdp.core.contrast import nce, pixel_rows, prototype_nce
 from mdp.core.contrast_chunked import EPS, Candidates, Pull, chunked_total
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 from mdp.core.targets import Targets, hard_targets, mixed_targets, pixel_similarity, relaxed_targets, sparse_targets
 from tests.tensors import rng_of
 

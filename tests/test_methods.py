@@ -21,7 +21,7 @@ from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings, follow_
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes, even_parts
-from mdp.core.prototypes import class_means, class_sums
+from mdp.core.prototype_bank import class_means, class_sums
 from mdp.core.queues import empty_queues, enqueue_classes
 from mdp.io.recipe.methods import find_method, method_names
 from tests.laws import pure_call

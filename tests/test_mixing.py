@@ -142,6 +142,16 @@ def test_an_unmixed_batch_is_a_blend_with_nothing() -> None:
 def test_batches_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="boxes for batches"):
         mix_regions(batch_of(0), batch_of(0, count=3), (Box(0, 0, 1, 1),) * 4)
+    coarse = Batch(batch_of(0).images, batch_of(0).labels[:, ::2, ::2])  # boxes would miss what they paste
+    for call in (
+        lambda: mix_regions(batch_of(0), coarse, (Box(0, 0, 1, 1),) * 4),
+        lambda: mix_pixels(coarse, coarse, torch.ones(4)),
+        lambda: mix(coarse, draw_plan(rng_of(0), MixSettings(), 4, 6, 8)),
+    ):
+        with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\) with \(B, H, W\)"):
+            call()
+    with pytest.raises(ValueError, match="a plan for 3 images, and a batch of 4"):
+        mix(batch_of(0), draw_plan(rng_of(0), MixSettings(), 3, 6, 8))
 
 
 @pytest.mark.parametrize("wrong", [{"box": "middle"}, {"probability": 2.0}, {"region_alpha": 0.0}])

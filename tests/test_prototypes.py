@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import (
+from mdp.core.prototype_bank import (
     ClassSums,
     Prototypes,
     _pooled_by_index,
@@ -94,7 +94,7 @@ def test_an_images_class_means_do_not_depend_on_the_rest_of_the_batch(scene: Sce
 
 def test_class_means_are_float32_and_without_gradient() -> None:
     embeddings = torch.ones(1, 2, 1, 3, dtype=torch.bfloat16).requires_grad_()
-    means, present = class_means(embeddings, torch.tensor([[[0, 0, IGNORE]]]), 2)
+    means, present = class_means(embeddings, torch.tensor([[[0, 0, IGNORE]]]), 2, unit=True)
     assert means.dtype == torch.float32
     assert not means.requires_grad
     assert means.tolist() == [[[1, 1], [0, 0]]]
@@ -139,7 +139,7 @@ def test_bank_prototypes_are_brute_force_means_over_the_last_batches(scene: Scen
         embeddings = torch.randn(scene.embeddings.shape, generator=scene.rng)
         labels = torch.randint(-1, classes, scene.labels.shape, generator=scene.rng)
         history.append((embeddings, labels))
-        bank = pure_call(push, bank, class_sums(embeddings, labels, classes))
+        bank = pure_call(push, bank, class_sums(embeddings, labels, classes, unit=True))
     known = pure_call(prototypes, bank, normalise=False)
     unit = prototypes(bank)
     for label in range(classes):

@@ -13,7 +13,7 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 from mdp.core.taxonomy import (
     Relations,
     RelationSettings,

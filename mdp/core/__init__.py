@@ -27,20 +27,12 @@ from mdp.core.contrast import (
     region_anchors,
     region_nce,
 )
-from mdp.core.criteria import (
-    DiceSums,
-    balanced_weights,
-    cross_entropy,
-    dice,
-    dice_sums,
-    focal,
-    hard_labels,
-    hard_pixels,
-    jaccard_steps,
-    lovasz_softmax,
-    total_weight,
-    weighted_cross_entropy,
-)
+from mdp.core.criteria.cross_entropy import cross_entropy
+from mdp.core.criteria.dice import DiceSums, dice, dice_sums
+from mdp.core.criteria.focal import focal
+from mdp.core.criteria.lovasz import jaccard_steps, lovasz_softmax
+from mdp.core.criteria.ohem import hard_labels, hard_pixels
+from mdp.core.criteria.weighted import balanced_weights, total_weight, weighted_cross_entropy
 from mdp.core.geometry import (
     Box,
     View,
@@ -96,7 +88,7 @@ from mdp.core.photometry import (
     stack_draws,
 )
 from mdp.core.processes import Exchange, Processes, alone, even_parts, plan_exchange, rows_of, taken
-from mdp.core.prototypes import (
+from mdp.core.prototype_bank import (
     ClassSums,
     PrototypeBank,
     Prototypes,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mdp.core.label_checks import ADVICE
 from mdp.core.labels import IGNORE
 
 RATIO = 0.03  # of the image's diagonal, as ImageNet-S has it; Boundary AP takes 0.02
@@ -70,7 +71,8 @@ def boundary_counts(prediction: Tensor, labels: Tensor, classes: int, ratio: flo
     valid = labels != IGNORE
     for name, values, least in (("labels", labels, min(IGNORE, 0)), ("prediction", prediction, 0)):
         if values.numel() and not (int(values.min()) >= least and int(values.max()) < classes):
-            raise ValueError(f"{name}: values {int(values.min())}..{int(values.max())} outside 0..{classes - 1}")
+            found = f"{name}: values {int(values.min())}..{int(values.max())} outside 0..{classes - 1}"
+            raise ValueError(f"{found}; {ADVICE}" if name == "labels" else found)
     if classes < 2**15:  # a quarter of the memory traffic of int64
         prediction, labels = prediction.to(torch.int16), labels.to(torch.int16)
     distance = boundary_width(labels.shape[0], labels.shape[1], ratio)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 
 
 class Related(NamedTuple):

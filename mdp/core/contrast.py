@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mdp.core.contrast_chunked import Candidates, Pull, chunked_total
+from mdp.core.contrast_chunked import EPS, Candidates, Pull, chunked_total
+from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import Prototypes, image_means
+from mdp.core.prototype_bank import Prototypes, image_means
 from mdp.core.queues import ClassQueues
 from mdp.core.targets import Targets
 
@@ -45,12 +46,18 @@ def pixel_rows(embeddings: Tensor) -> Tensor:
     return embeddings.flatten(2).transpose(1, 2).reshape(-1, embeddings.shape[1])
 
 
-def class_logits(rows: Tensor, known: Prototypes, temperature: float) -> Tensor:
+def _of_unit_length(rows: Tensor, unit: bool) -> Tensor:
+    """Rows (..., D) in float32, divided by their length unless they have unit length already."""
+    return rows.float() if unit else F.normalize(rows.float(), dim=-1, eps=EPS)
+
+
+def class_logits(rows: Tensor, known: Prototypes, temperature: float, unit: bool = False) -> Tensor:
     """q.c / temperature for each pixel and class, (N, C) float32; -inf for classes without a prototype.
 
-    The prototypes carry no gradient: they are a classifier that is not trained.
+    Rows (N, D) are divided by their length, unless `unit` says that they have unit length.  The prototypes carry no
+    gradient: they are a classifier that is not trained.
     """
-    logits = rows.float() @ known.vectors.detach().T / temperature  # (N, C)
+    logits = _of_unit_length(rows, unit) @ known.vectors.detach().T / temperature  # (N, C)
     return logits.masked_fill(~known.present, -torch.inf)
 
 
@@ -58,7 +65,7 @@ def nce(logits: Tensor, targets: Targets) -> WeightedLoss:
     """- sum_k weight_k log p(class_k), summed over pixels (eq. 4, 7, 8; the same line of code for the three).
 
     Pixels of weight 0 contribute neither loss nor gradient, whatever their logits.  Raises ValueError when the
-    numbers of pixels differ.
+    numbers of pixels differ, and for targets that are no class.
 
     >>> from mdp.core.targets import hard_targets
     >>> round(float(nce(torch.zeros(2, 8), hard_targets(torch.tensor([3, -1]))).mean()), 4)  # log 8
@@ -66,6 +73,7 @@ def nce(logits: Tensor, targets: Targets) -> WeightedLoss:
     """
     if len(logits) != len(targets.classes):
         raise ValueError(f"{len(logits)} rows of logits for {len(targets.classes)} pixels")
+    expect_labels(targets.classes, logits.shape[1])
     chosen = logits.gather(1, targets.classes)  # (N, K)
     if targets.left_out is not None:
         spare = F.pad(logits, (0, 1), value=-torch.inf)  # (N, C+1): column C takes the entries that mean none
@@ -77,14 +85,23 @@ def nce(logits: Tensor, targets: Targets) -> WeightedLoss:
 
 
 def prototype_nce(
-    embeddings: Tensor, known: Prototypes, targets: Targets, temperature: float, unit: bool = True
+    embeddings: Tensor, known: Prototypes, targets: Targets, temperature: float, unit: bool = False
 ) -> WeightedLoss:
     """The pixel-to-prototype loss (eq. 4, 7 or 8 by the targets) of embeddings (B, D, h, w).
 
-    They have unit length, or `unit` is False and the loss divides them by it.  The value is that of
-    `nce(class_logits(pixel_rows(embeddings), ...), targets)`, in chunks of pixels: no (N, C) tensor is kept.  The
-    gradient can be taken once.
+    The loss divides them by their length, which costs next to nothing here, unless `unit` says that they have unit
+    length.  The value is that of `nce(class_logits(pixel_rows(embeddings), ...), targets)`, in chunks of pixels: no
+    (N, C) tensor is kept.  The gradient can be taken once.
+
+    Raises ValueError for targets of another number of pixels than the grid has, and for those that are no class.
     """
+    pixels = len(embeddings) * embeddings.shape[2:].numel()
+    if len(targets.classes) != pixels:
+        raise ValueError(
+            f"targets of {len(targets.classes):,} pixels for embeddings {tuple(embeddings.shape)} of {pixels:,}; "
+            "downsample_labels(labels, stride) takes labels down to their grid"
+        )
+    expect_labels(targets.classes, len(known.vectors))
     pull = Pull(targets.classes, targets.weights, targets.weights.sum(1, keepdim=True), targets.left_out)
     total = chunked_total(embeddings, Candidates(known.vectors, known.present), pull, temperature, unit)
     return WeightedLoss(total, targets.valid.sum())
@@ -93,34 +110,50 @@ def prototype_nce(
 # Other candidates than prototypes
 
 
-def instance_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> WeightedLoss:
+def instance_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float, unit: bool = False) -> WeightedLoss:
     """InfoNCE (eq. 1): each image's key is its positive, the queue its negatives (MoCo).
 
-    `queries` and `keys` (B, D) unit vectors, `queue` (Q, D).
+    `queries` and `keys` (B, D) and `queue` (Q, D) are divided by their length, unless `unit` says that they have unit
+    length.  Raises ValueError when queries and keys differ in shape.
 
     >>> round(float(instance_nce(torch.zeros(2, 4), torch.ones(2, 4), torch.ones(7, 4), 0.2).mean()), 4)  # log 8
     2.0794
     """
+    if queries.shape != keys.shape:
+        raise ValueError(f"queries {tuple(queries.shape)} and keys {tuple(keys.shape)}: expected a key for each query")
     with torch.autocast(queries.device.type, enabled=False):
-        rows = queries.float()
-        positive = (rows * keys.detach().float()).sum(1, keepdim=True)  # (B, 1)
-        logits = torch.cat([positive, rows @ queue.detach().float().T], 1) / temperature  # (B, 1 + Q)
+        rows, own, others = (_of_unit_length(each, unit) for each in (queries, keys.detach(), queue.detach()))
+        positive = (rows * own).sum(1, keepdim=True)  # (B, 1)
+        logits = torch.cat([positive, rows @ others.T], 1) / temperature  # (B, 1 + Q)
         losses = logits.logsumexp(1) - logits[:, 0]  # (B,)
         return WeightedLoss(losses.sum(), losses.new_tensor(len(losses)))
 
 
 def pixel_nce(
-    queries: Tensor, keys: Tensor, query_labels: Tensor, key_labels: Tensor, temperature: float, unit: bool = True
+    queries: Tensor,
+    keys: Tensor,
+    query_labels: Tensor,
+    key_labels: Tensor,
+    temperature: float,
+    unit: bool = False,
+    unit_keys: bool = False,
 ) -> WeightedLoss:
     """The pixel-to-pixel loss within each image, across its two views (eq. 2).
 
-    `queries`, `keys` (B, D, h, w) unit embeddings (the queries of any length where `unit` is False), labels (B, h, w).
-    A pixel's positives are the key pixels of its class in the other view of its image, its candidates all valid key
-    pixels there; pixels without a positive weigh nothing.
+    `queries`, `keys` (B, D, h, w), which are divided by their length unless `unit` says that they have unit length,
+    or `unit_keys` that the keys do; labels (B, h, w), -1 where ignored (255 is a class here: nothing says how many
+    there are).  A pixel's positives are the key pixels of its class in the other view of its image, its candidates all
+    valid key pixels there; pixels without a positive weigh nothing.
 
     The mean over positives of the logits is the logit of their mean, so only the denominator meets every pair, a chunk
-    at a time.  The gradient can be taken once.
+    at a time.  The gradient can be taken once.  Raises ValueError when the grids differ, and for labels below -1.
     """
+    expect_grid(queries, query_labels)
+    expect_grid(keys, key_labels)
+    expect_labels(query_labels)
+    expect_labels(key_labels)
+    if not (unit or unit_keys):
+        keys = F.normalize(keys.detach().float(), dim=1, eps=EPS)
     known, ranks = torch.unique(key_labels, return_inverse=True)  # (C,), (B, h, w)
     means, _, present = image_means(keys, torch.where(key_labels == IGNORE, IGNORE, ranks), len(known))
     place = torch.bucketize(query_labels.flatten(1), known).clamp(max=len(known) - 1)  # (B, N)
@@ -133,31 +166,50 @@ def pixel_nce(
 
 
 def pixel_anchors(query_labels: Tensor, key_labels: Tensor) -> Tensor:
-    """Which pixels (B, h, w) have their class in the other view of their image: those that `pixel_nce` weighs."""
+    """Which pixels (B, h, w) have their class in the other view of their image: those that `pixel_nce` weighs.
+
+    Raises ValueError when the numbers of images differ, and for labels below -1.
+    """
+    if len(query_labels) != len(key_labels):
+        raise ValueError(f"labels of {len(query_labels)} and {len(key_labels)} images: expected two views of the same")
+    expect_labels(query_labels)
+    expect_labels(key_labels)
     anchors, others = query_labels.flatten(1), key_labels.flatten(1)  # (B, N)
     found = (anchors[:, :, None] == others[:, None]).any(2)  # (B, N)
     return (found & (anchors != IGNORE)).view(query_labels.shape)
 
 
 def region_anchors(labels: Tensor, queues: ClassQueues) -> Tensor:
-    """Which pixels (B, h, w) have a class with rows in the queues: those that `region_nce` weighs."""
+    """Which pixels (B, h, w) have a class with rows in the queues: those that `region_nce` weighs.
+
+    Raises ValueError for labels that are no class of the queues.
+    """
+    expect_labels(labels, len(queues.pushed))
     return (labels != IGNORE) & (queues.pushed[labels.clamp(min=0)] > 0)
 
 
 def region_nce(
-    embeddings: Tensor, labels: Tensor, queues: ClassQueues, temperature: float, denominator: str = "all"
+    embeddings: Tensor,
+    labels: Tensor,
+    queues: ClassQueues,
+    temperature: float,
+    denominator: str = "all",
+    unit: bool = False,
 ) -> WeightedLoss:
     """Pixels against the image-level class embeddings of a region bank (section 3.3's comparison).
 
-    `embeddings` (B, D, h, w), `labels` (B, h, w).  A pixel's positives are the rows of its class.  With `denominator`
+    `embeddings` (B, D, h, w) are divided by their length, unless `unit` says that they have unit length; the queues'
+    rows are taken as they are.  `labels` (B, h, w).  A pixel's positives are the rows of its class.  With `denominator`
     "all", every row competes with each positive (the multi-positive form of eq. 2); with "negatives", only the rows of
     other classes and the positive itself do (Wang et al., arXiv 2101.11939, eq. 4).  Pixels of a class without rows
     weigh nothing.
 
     The logits, up to a million a pixel, are made and differentiated a chunk of pixels at a time.
+    Raises ValueError when the grids differ, and for labels that are no class of the queues.
     """
+    expect_grid(embeddings, labels)
     with torch.autocast(embeddings.device.type, enabled=False):
-        rows, flat = pixel_rows(embeddings.float()), labels.flatten()  # (N, D), (N,)
+        rows, flat = _of_unit_length(pixel_rows(embeddings.float()), unit), labels.flatten()  # (N, D), (N,)
         chosen = region_anchors(flat, queues).nonzero().flatten()
         filled = queues.filled  # (C, Q)
         regions = queues.rows.detach()[filled]  # (R, D)

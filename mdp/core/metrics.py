@@ -7,6 +7,7 @@ processes, and every score is computed from the sum.
 import torch
 from torch import Tensor
 
+from mdp.core.label_checks import ADVICE
 from mdp.core.labels import IGNORE
 
 
@@ -24,7 +25,8 @@ def confusion_matrix(prediction: Tensor, labels: Tensor, classes: int) -> Tensor
         valid = labels != IGNORE
         for name, values in (("labels", labels[valid]), ("prediction", prediction[valid])):
             if not _within(values, 0, classes):
-                raise ValueError(f"{name}: values {int(values.min())}..{int(values.max())} outside 0..{classes - 1}")
+                found = f"{name}: values {int(values.min())}..{int(values.max())} outside 0..{classes - 1}"
+                raise ValueError(f"{found}; {ADVICE}" if name == "labels" else found)
         prediction = torch.where(valid, prediction, 0)  # what is predicted for ignored pixels does not matter
     kind = torch.int32 if (classes + 1) * classes < 2**31 else torch.int64
     # ignored pixels are counted in a row of their own: leaving them out costs several passes over memory

@@ -87,10 +87,11 @@ def draw_plan(rng: torch.Generator, settings: MixSettings, count: int, height: i
 def mix_regions(a: Batch, b: Batch, boxes: tuple[Box, ...]) -> Batch:
     """Image and labels of `b` inside the boxes, of `a` outside (eq. 5); labels stay integers.
 
-    Raises ValueError unless both batches have one shape and there is a box for every image.
+    Raises ValueError unless both batches have one shape, labels too, and there is a box for every image.
     """
     if a.images.shape != b.images.shape or len(boxes) != len(a.images):
         raise ValueError(f"{len(boxes)} boxes for batches {tuple(a.images.shape)} and {tuple(b.images.shape)}")
+    _expect_maps(a, b)
     mixed = Batch(a.images.clone(), a.labels.clone())
     for i, box in enumerate(boxes):
         _paste_(mixed, i, b, i, box)
@@ -98,7 +99,11 @@ def mix_regions(a: Batch, b: Batch, boxes: tuple[Box, ...]) -> Batch:
 
 
 def mix_pixels(a: Batch, b: Batch, share: Tensor) -> Blend:
-    """share * a + (1 - share) * b (eq. 6); labels are not mixed, both are kept.  `share` is (B,)."""
+    """share * a + (1 - share) * b (eq. 6); labels are not mixed, both are kept.  `share` is (B,).
+
+    Raises ValueError unless both batches have one shape, labels too.
+    """
+    _expect_maps(a, b)
     share = share.to(a.images.device, non_blocking=True)
     lam = share.to(a.images.dtype)[:, None, None, None]  # (B, 1, 1, 1)
     return Blend(torch.lerp(b.images, a.images, lam), a.labels, b.labels, share)
@@ -112,8 +117,12 @@ def plan_rows(plan: MixPlan, rows: slice) -> MixPlan:
 def mix(batch: Batch, plan: MixPlan, others: Batch | None = None) -> Blend:
     """Applies a plan: every image is left plain, region-mixed or pixel-mixed with its partner.
 
-    `others` are the partners, one for each image, where `batch` is a part of a batch that processes share.
+    `others` are the partners, one for each image, where `batch` is a part of a batch that processes share.  Raises
+    ValueError unless labels have the size of their images and the plan is for as many.
     """
+    _expect_maps(*((batch,) if others is None else (batch, others)))
+    if len(plan.kind) != len(batch.images):
+        raise ValueError(f"a plan for {len(plan.kind)} images, and a batch of {len(batch.images)}")
     other, place = (batch, plan.partner.tolist()) if others is None else (others, range(len(plan.partner)))
     mixed = Batch(batch.images.clone(), batch.labels.clone())
     for i in (plan.kind == REGION).nonzero().flatten().tolist():
@@ -123,6 +132,14 @@ def mix(batch: Batch, plan: MixPlan, others: Batch | None = None) -> Blend:
         torch.lerp(other.images[place[i]], batch.images[i], float(share[i]), out=mixed.images[i])
         second[i] = other.labels[place[i]]
     return Blend(mixed.images, mixed.labels, second, share.to(mixed.images.device, non_blocking=True))
+
+
+def _expect_maps(*batches: Batch) -> None:
+    """Raises ValueError unless all are of one shape, and labels as large as images: boxes are cut of both."""
+    for images, labels, *_ in batches:
+        if labels.shape != (len(images), *images.shape[2:]) or images.shape != batches[0].images.shape:
+            shapes = ", ".join(f"{tuple(batch.images.shape)} with {tuple(batch.labels.shape)}" for batch in batches)
+            raise ValueError(f"images with labels of shapes {shapes}: expected (B, 3, H, W) with (B, H, W)")
 
 
 def _paste_(mixed: Batch, i: int, other: Batch, j: int, box: Box) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 
 
 def noise_queue(rng: torch.Generator, size: int, channels: int, device: torch.device | str = "cpu") -> Tensor:
@@ -55,8 +55,14 @@ def empty_queues(classes: int, size: int, channels: int, device: torch.device | 
 def enqueue_classes(queues: ClassQueues, means: Tensor, present: Tensor) -> ClassQueues:
     """The queues with each image's classes put in, image by image; the oldest rows make room.
 
-    `means` (B, C, D) are the classes' mean embeddings in each image, `present` (B, C) says which there are.
+    `means` (B, C, D) are the classes' mean embeddings in each image, `present` (B, C) says which there are.  Raises
+    ValueError when classes or channels are others than the queues'.
     """
+    if means.shape[1:] != queues.rows.shape[::2] or present.shape != means.shape[:2]:
+        raise ValueError(
+            f"means {tuple(means.shape)} and present {tuple(present.shape)} for queues of (classes, rows, channels) "
+            f"{tuple(queues.rows.shape)}"
+        )
     size = queues.rows.shape[1]
     order = present.cumsum(0)  # (B, C): the how-many-th of its class in this batch
     total = order[-1]  # (C,)

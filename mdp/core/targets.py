@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.label_checks import expect_labels
 from mdp.core.labels import IGNORE
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 
 
 class Targets(NamedTuple):
@@ -31,11 +32,14 @@ class Targets(NamedTuple):
 def hard_targets(labels: Tensor) -> Targets:
     """One target a pixel (eq. 4) from labels of any shape; `IGNORE` weighs nothing.
 
+    Raises ValueError for other values below 0 (on the CPU), and for uint8, which has no `IGNORE`.
+
     >>> hard_targets(torch.tensor([2, -1]))[:3]
     (tensor([[2],
             [0]]), tensor([[1.],
             [0.]]), tensor([1., 0.]))
     """
+    expect_labels(labels)
     flat = labels.flatten().long()
     valid = (flat != IGNORE).float()  # (N,)
     return Targets(flat.clamp(min=0)[:, None], valid[:, None], valid)
@@ -44,8 +48,16 @@ def hard_targets(labels: Tensor) -> Targets:
 def mixed_targets(first: Tensor, second: Tensor, share: Tensor) -> Targets:
     """Two targets a pixel, the first with weight `share`, the second with the rest (eq. 7).
 
-    `first`, `second` (B, h, w), `share` (B,).  An ignored label leaves the other its own weight.
+    `first`, `second` (B, h, w), `share` (B,).  An ignored label leaves the other its own weight.  Raises ValueError
+    when the shapes differ, and for labels as `hard_targets` does.
     """
+    if first.shape != second.shape or share.shape != first.shape[:1]:
+        raise ValueError(
+            f"labels {tuple(first.shape)} and {tuple(second.shape)} with shares {tuple(share.shape)}: expected "
+            "(B, h, w) twice, and a share for each image"
+        )
+    expect_labels(first)
+    expect_labels(second)
     lam = share.float()[:, None, None].expand(first.shape).flatten()  # (N,)
     classes = torch.stack([first.flatten(), second.flatten()], 1).long()  # (N, 2)
     weights = torch.stack([lam, 1 - lam], 1) * (classes != IGNORE)  # (N, 2)
@@ -55,9 +67,12 @@ def mixed_targets(first: Tensor, second: Tensor, share: Tensor) -> Targets:
 def targets_by_class(labels: Tensor, table: Targets) -> Targets:
     """The targets of pixels of which each has those of its class, row c of `table`; labels of any shape.
 
+    Raises ValueError for labels that are no row of it.
+
     >>> targets_by_class(torch.tensor([2, -1]), hard_targets(torch.arange(3))).classes.tolist()
     [[2], [0]]
     """
+    expect_labels(labels, len(table.classes))
     valid = labels.flatten() != IGNORE  # (N,)
     own = labels.flatten().long().clamp(min=0)  # (N,)
     left_out = None if table.left_out is None else torch.where(valid[:, None], table.left_out[own], len(table.classes))
@@ -65,17 +80,23 @@ def targets_by_class(labels: Tensor, table: Targets) -> Targets:
     return Targets(classes, table.weights[own] * valid[:, None], valid.float(), left_out)
 
 
-def pixel_similarity(embeddings: Tensor, known: Prototypes) -> Tensor:
-    """Cosine of each pixel (N, D) with each prototype, (N, C); without gradient."""
+def pixel_similarity(embeddings: Tensor, known: Prototypes, unit: bool = False) -> Tensor:
+    """Cosine of each pixel (N, D) with each prototype, (N, C); without gradient.
+
+    Pixels are divided by their length, unless `unit` says that they have unit length, or that it does not matter.
+    """
     with torch.no_grad():
-        return embeddings.float() @ known.vectors.T
+        rows = embeddings.float() if unit else F.normalize(embeddings.float(), dim=1)
+        return rows @ known.vectors.T
 
 
 def prototype_similarity(targets: Targets, known: Prototypes) -> Tensor:
     """Cosine of each pixel's own prototype with each prototype, (N, C).
 
     A mixed pixel counts as the weighted mean of its labels' prototypes, so its neighbours are those of the mixture.
+    Raises ValueError for targets that are no class of the prototypes.
     """
+    expect_labels(targets.classes, len(known.vectors))
     table = known.vectors @ known.vectors.T  # (C, C)
     return torch.einsum("nk,nkc->nc", targets.weights, table[targets.classes])
 

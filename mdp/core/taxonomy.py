@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mdp.core.bounds import Bounds, Positive, check_bounds
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
 
 
@@ -23,10 +24,13 @@ class DiceSums(NamedTuple):
 
 def dice_sums(logits: Tensor, labels: Tensor, squared: bool = False) -> DiceSums:
     """The sums of logits (B, C, H, W) and labels (B, H, W); `squared`: the paper's, with squares of probabilities.
+    Raises ValueError for labels that are not (B, H, W), or no classes.
 
     >>> dice_sums(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, -1]]]))
     DiceSums(both=tensor([0.5000, 0.0000]), predicted=tensor([0.5000, 0.5000]), labelled=tensor([1., 0.]))
     """
+    expect_grid(logits, labels)
+    expect_labels(labels, logits.shape[1])
     valid = (labels != IGNORE).unsqueeze(1)  # (B, 1, H, W)
     probability = logits.float().softmax(1) * valid  # (B, C, H, W)
     marked = F.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1) * valid  # (B, C, H, W)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.contrast import mean_over
+from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
 
 
@@ -15,13 +16,16 @@ def focal(logits: Tensor, labels: Tensor, total: Tensor, gamma: float = 2.0, wei
     """-(1 - p)^gamma log p of the probability p of each pixel's own class, in float32, summed and divided by `total`.
 
     Of logits (B, C, H, W) and labels (B, H, W); `weights` (C,) multiply a class's pixels (the paper's alpha; None: 1).
-    With gamma 0 it is cross-entropy.  `total` is a number of pixels.  Raises ValueError for a gamma below 0.
+    With gamma 0 it is cross-entropy.  `total` is a number of pixels.  Raises ValueError for a gamma below 0,
+    and for labels that are not (B, H, W), or no classes.
 
     >>> focal(torch.zeros(1, 2, 1, 1), torch.tensor([[[1]]]), torch.tensor(1))  # (1 / 2)^2 log 2
     tensor(0.1733)
     """
     if not gamma >= 0:
         raise ValueError(f"gamma: expected a number of 0 or more, got {gamma}")
+    expect_grid(logits, labels)  # `gather` would take the corner of larger logits
+    expect_labels(labels, logits.shape[1])
     valid = labels != IGNORE
     own = labels.clamp(min=0)  # (B, H, W)
     log_p = logits.float().log_softmax(1).gather(1, own.unsqueeze(1)).squeeze(1)  # (B, H, W)

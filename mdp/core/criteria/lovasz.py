@@ -6,6 +6,7 @@ Shape legend: B images, C classes, H x W image, N valid pixels of the batch.
 import torch
 from torch import Tensor
 
+from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
 
 
@@ -31,11 +32,14 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     """The Lovasz extension of 1 - IoU of logits (B, C, H, W) and labels (B, H, W), the mean over the classes present.
 
     A class's errors are 1 - p at its own pixels and p elsewhere, sorted from large to small, each times its step; the
-    pixels of the batch are one set.  0, with gradient 0, without any valid pixel.
+    pixels of the batch are one set.  0, with gradient 0, without any valid pixel.  Raises ValueError for
+    labels that are not (B, H, W), or no classes.
 
     >>> lovasz_softmax(torch.zeros(1, 2, 1, 1), torch.tensor([[[0]]]))
     tensor(0.5000)
     """
+    expect_grid(logits, labels)
+    expect_labels(labels, logits.shape[1])
     valid = labels != IGNORE
     probability = logits.float().softmax(1).movedim(1, -1)[valid]  # (N, C)
     own = labels[valid]  # (N,)

@@ -7,6 +7,7 @@ Shape legend: B images, C classes, H x W image.
 import torch
 from torch import Tensor
 
+from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
 
 THRESHOLD = 0.7  # MMSegmentation's examples
@@ -17,7 +18,8 @@ def hard_pixels(logits: Tensor, labels: Tensor, threshold: float = THRESHOLD, le
     """Which pixels of labels (B, H, W) are trained on, (B, H, W) bool: those whose own class has too low a probability.
 
     Too low is below `threshold`, or among the `least` * B lowest of the batch where those would be fewer; ties of the
-    last one are left out.  Ignored pixels never count.  Raises ValueError for a threshold outside 0 to 1.
+    last one are left out.  Ignored pixels never count.  Raises ValueError for a threshold outside 0 to 1, and
+    for labels that are not (B, H, W), or no classes.
 
     >>> logits = torch.tensor([[[[2.0, -2.0, 0.0]], [[0.0, 0.0, 0.0]]]])
     >>> hard_pixels(logits, torch.zeros(1, 1, 3, dtype=torch.long), threshold=0.6, least=1)
@@ -25,6 +27,8 @@ def hard_pixels(logits: Tensor, labels: Tensor, threshold: float = THRESHOLD, le
     """
     if not 0 <= threshold <= 1 or least < 0:
         raise ValueError(f"threshold, least: expected a share of 0 to 1 and a number, got {threshold} and {least}")
+    expect_grid(logits, labels)
+    expect_labels(labels, logits.shape[1])
     valid = labels != IGNORE
     with torch.no_grad():
         probability = logits.float().softmax(1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)  # (B, H, W)

@@ -18,7 +18,7 @@ from mdp.core.labels import LabelUnion
 from mdp.core.networks import NetworkSettings
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes, alone, even_parts, rows_of
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 
 
 class Data(NamedTuple):

@@ -96,7 +96,7 @@ def prepare(
 def loss(pair: EncoderPair[InstanceNetwork], shared: Shared, parts: Instances, settings: Settings) -> Loss:
     """Each first view against its own key and the queue."""
     queries = _in_groups(pair.query, parts.images, settings.groups, shared.images)  # (B, D)
-    found = instance_nce(queries, parts.keys, shared.queue, settings.temperature)
+    found = instance_nce(queries, parts.keys, shared.queue, settings.temperature, unit=True)
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
         positive = (queries * parts.keys).sum(1)  # (B,)
         hits = positive > (queries @ shared.queue.T).amax(1)

@@ -23,7 +23,7 @@ from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, 
 from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.processes import Processes
-from mdp.core.prototypes import (
+from mdp.core.prototype_bank import (
     ClassSums,
     PrototypeBank,
     Prototypes,
@@ -127,7 +127,7 @@ def prepare(
     with torch.no_grad():
         keys = pair.key(torch.cat([view.images for view in views]))  # (V B, D, h, w)
     labels = downsample_labels(torch.cat([view.labels for view in views]), stride)  # (V B, h, w)
-    sums = class_sums(keys, labels, classes=len(state.total.counts))
+    sums = class_sums(keys, labels, classes=len(state.total.counts), unit=True)
     sums = ClassSums(processes.all_sum(sums.sums), processes.all_sum(sums.counts))
     bank = push(state, sums)
     known = prototypes(bank, settings.normalise_prototypes)
@@ -150,7 +150,7 @@ def loss(pair: EncoderPair[EmbeddingNetwork], shared: Shared, parts: tuple[Blend
     stride, losses = pair.query.output_stride, []
     for query, blend, weight in zip(queries, parts, shared.weights, strict=True):
         targets = _targets(query, blend, shared.known, settings, stride)
-        found = prototype_nce(query, shared.known, targets, settings.temperature, unit=False)
+        found = prototype_nce(query, shared.known, targets, settings.temperature)
         losses.append(mean_over(found.total, weight))
     return Loss(torch.stack(losses).mean(), {})
 
@@ -178,7 +178,7 @@ def _targets(query: Tensor, blend: Blend, known: Prototypes, settings: Settings,
     if sparse.variant == "off":
         return targets
     if sparse.source == "pixel":
-        return _sparse(targets, pixel_similarity(pixel_rows(query), known), known, sparse)
+        return _sparse(targets, pixel_similarity(pixel_rows(query), known, unit=True), known, sparse)
     if settings.mix.pixel:
         return _sparse(targets, prototype_similarity(targets, known), known, sparse)
     every = hard_targets(torch.arange(len(known.present), device=query.device))  # pixels of a class have one answer

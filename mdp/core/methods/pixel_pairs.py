@@ -76,7 +76,7 @@ def loss(pair: EncoderPair[EmbeddingNetwork], shared: Tensor, parts: tuple[Pixel
     losses = []
     for (a, b), weight in zip(permutations(range(len(parts)), 2), shared, strict=True):
         other = parts[b]
-        found = pixel_nce(queries[a], other.keys, parts[a].labels, other.labels, settings.temperature, unit=False)
+        found = pixel_nce(queries[a], other.keys, parts[a].labels, other.labels, settings.temperature, unit_keys=True)
         losses.append(mean_over(found.total, weight))
     return Loss(torch.stack(losses).mean(), {})
 

@@ -22,7 +22,7 @@ from mdp.core.methods import Data, Loss, Prepared
 from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.processes import Processes
-from mdp.core.prototypes import Prototypes, class_means, class_similarity
+from mdp.core.prototype_bank import Prototypes, class_means, class_similarity
 from mdp.core.queues import ClassQueues, empty_queues, enqueue_classes, queue_prototypes
 
 # fmt: off
@@ -72,7 +72,7 @@ def prepare(
     labels = downsample_labels(torch.cat([view.labels for view in views]), pair.query.output_stride)  # (V B, h, w)
     with torch.no_grad():
         keys = pair.key(torch.cat([view.images for view in views]))  # (V B, D, h, w)
-    means, present = class_means(keys, labels, classes=len(state.pushed))  # (V B, C, D), (V B, C)
+    means, present = class_means(keys, labels, classes=len(state.pushed), unit=True)  # (V B, C, D), (V B, C)
     queues = enqueue_classes(state, _gathered(means, len(views), processes), _gathered(present, len(views), processes))
     own = labels.chunk(len(views))  # V of (B, h, w)
     weights = [region_anchors(part, queues).sum().float() for part in own]
@@ -97,7 +97,7 @@ def loss(pair: EncoderPair[EmbeddingNetwork], shared: Shared, parts: tuple[Batch
     queries = pair.query(torch.cat([view.images for view in parts])).chunk(len(parts))  # V of (B, D, h, w)
     losses = []
     for query, view, weight in zip(queries, parts, shared.weights, strict=True):
-        found = region_nce(query, view.labels, shared.queues, settings.temperature, settings.denominator)
+        found = region_nce(query, view.labels, shared.queues, settings.temperature, settings.denominator, unit=True)
         losses.append(mean_over(found.total, weight))
     return Loss(torch.stack(losses).mean(), {})
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, tensor
 
 from mdp.core.labels import LabelUnion
-from mdp.core.prototypes import Prototypes
+from mdp.core.prototype_bank import Prototypes
 from mdp.core.taxonomy import ClassGroup, ClassPair, Relations, RelationSettings, find_relations
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.files.reading import printable

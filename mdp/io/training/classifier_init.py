@@ -11,7 +11,7 @@ from mdp.core.contrast import class_logits, pixel_rows
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.networks import EmbeddingNetwork, Segmentor
-from mdp.core.prototypes import Prototypes, add, class_sums, empty_bank, prototypes, push
+from mdp.core.prototype_bank import Prototypes, add, class_sums, empty_bank, prototypes, push
 from mdp.io.data.crops import FinetuneItems, crop_batch, stack_crops
 from mdp.io.data.loader import load as load_items
 from mdp.io.data.order import stream_batches
@@ -42,7 +42,7 @@ def start_classifier_(network: Segmentor, weights: Path, recipe: Recipe, pool: P
             feature = embedding.features(batch.images)  # (B, F, h, w)
             vectors = torch.nn.functional.normalize(embedding.projection_head(feature).float(), dim=1)  # (B, D, h, w)
             label = downsample_labels(batch.labels, embedding.output_stride)  # (B, h, w)
-            own = class_sums(vectors, label, pool.union.size)
+            own = class_sums(vectors, label, pool.union.size, unit=True)
             sums = own if sums is None else add(sums, own)
             features.append(torch.cat([pixel_rows(feature.float()), pixel_rows(vectors)], 1))
             labels.append(label.flatten())
@@ -57,7 +57,7 @@ def start_classifier_(network: Segmentor, weights: Path, recipe: Recipe, pool: P
     sources = torch.tensor([source.source for source in related if source is not None], device=device)
     own_prototypes = Prototypes(known.vectors[sources], known.present[sources])
     width = rows.shape[1] - known.vectors.shape[1]
-    logits = class_logits(rows[:, width:], own_prototypes, temperature)  # (N, c)
+    logits = class_logits(rows[:, width:], own_prototypes, temperature, unit=True)  # (N, c)
     weight, bias = fit_classifier(rows[:, :width], logits)
     with torch.no_grad():
         classifier = network.classifier

@@ -18,7 +18,7 @@ from mdp.core.geometry import Box, View, cut_image, cut_labels, downsample_label
 from mdp.core.labels import IGNORE
 from mdp.core.metrics import confusion_matrix, majority, mean_iou
 from mdp.core.photometry import normalise
-from mdp.core.prototypes import Prototypes, effective_rank, mean_cosine
+from mdp.core.prototype_bank import Prototypes, effective_rank, mean_cosine
 from mdp.io.data.pool import Pool
 from mdp.io.pictures.best_and_worst import ImageScores, Scored, best_median_worst, prediction_sheet
 from mdp.io.processes.signals import Stop

@@ -12,7 +12,7 @@ from mdp.core.chance import generator
 from mdp.core.contrast import pixel_nce, prototype_nce, region_nce
 from mdp.core.metrics import confusion_matrix
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
-from mdp.core.prototypes import Prototypes, class_sums
+from mdp.core.prototype_bank import Prototypes, class_sums
 from mdp.core.queues import ClassQueues
 from mdp.core.targets import (
     Targets,

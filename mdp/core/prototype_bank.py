@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
 
 
@@ -55,11 +56,11 @@ def image_means(embeddings: Tensor, labels: Tensor, classes: int) -> ImageMeans:
     `embeddings` (B, D, h, w), `labels` (B, h, w) in -1 .. classes - 1; pixels labelled -1 enter nothing.  An image has
     a dozen of hundreds of classes: their ranks among them make a product of matrices small.
 
-    Raises ValueError when the grids differ.
+    Raises ValueError when the grids differ, and for values that are no class.
     """
+    expect_grid(embeddings, labels)
+    expect_labels(labels, classes)
     count = len(embeddings)
-    if labels.shape != (count, *embeddings.shape[2:]):
-        raise ValueError(f"embeddings {tuple(embeddings.shape)} and labels {tuple(labels.shape)} differ in grid")
     row = torch.where(labels == IGNORE, classes, labels.long()).flatten(1)  # (B, P)
     pixels = row.new_zeros(count, classes + 1).scatter_add_(1, row, torch.ones_like(row))  # (B, C+1)
     pixels[:, classes] = 0  # the ignored ones
@@ -91,36 +92,50 @@ def _pooled_by_index(pixels: Tensor, rank: Tensor, width: int) -> Tensor:
     return sums.view(len(rank), width + 1, pixels.shape[2])[:, :width]
 
 
-def class_means(embeddings: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def _of_unit_length(embeddings: Tensor) -> Tensor:
+    """Embeddings (B, D, h, w) divided by their length, without gradient."""
+    return F.normalize(embeddings.detach().float(), dim=1)
+
+
+def class_means(embeddings: Tensor, labels: Tensor, classes: int, unit: bool = False) -> tuple[Tensor, Tensor]:
     """Each class's mean embedding in each image as (B, C, D) float32, zeros where it is not, and where it is (B, C).
 
-    `embeddings` (B, D, h, w), `labels` (B, h, w) in -1 .. classes - 1, -1 being ignored.  Raises ValueError when the
-    grids differ.
+    `embeddings` (B, D, h, w) are divided by their length first, unless `unit` says that they have unit length, or are
+    to be taken as they are.  `labels` (B, h, w) in -1 .. classes - 1, -1 being ignored.  Raises ValueError when the
+    grids differ, and for values that are no class.
     """
-    found = image_means(embeddings, labels, classes)
+    found = image_means(embeddings if unit else _of_unit_length(embeddings), labels, classes)
     table = found.means.new_zeros(len(labels), classes + 1, embeddings.shape[1])  # row C collects what is no class
     table.scatter_(1, found.classes[..., None].expand_as(found.means), found.means)
     return table[:, :classes], found.present
 
 
-def class_sums(embeddings: Tensor, labels: Tensor, classes: int) -> ClassSums:
+def class_sums(embeddings: Tensor, labels: Tensor, classes: int, unit: bool = False) -> ClassSums:
     """Sums over images of each class's mean embedding (the numerator and denominator of eq. 3).
 
-    `embeddings` (B, D, h, w), `labels` (B, h, w) in -1 .. classes - 1, -1 being ignored.  Raises ValueError when the
-    grids differ.
+    `embeddings` (B, D, h, w) are divided by their length first, unless `unit` says that they have unit length, or are
+    to be taken as they are.  `labels` (B, h, w) in -1 .. classes - 1, -1 being ignored.  Raises ValueError when the
+    grids differ, and for values that are no class.
 
-    >>> sums = class_sums(torch.ones(1, 2, 1, 3), torch.tensor([[[0, 0, -1]]]), classes=2)
+    >>> sums = class_sums(torch.ones(1, 2, 1, 3), torch.tensor([[[0, 0, -1]]]), classes=2, unit=True)
     >>> sums.sums.tolist(), sums.counts.tolist()
     ([[1.0, 1.0], [0.0, 0.0]], [1, 0])
     """
-    means, found, present = image_means(embeddings, labels, classes)
+    means, found, present = image_means(embeddings if unit else _of_unit_length(embeddings), labels, classes)
     sums = means.new_zeros(classes + 1, embeddings.shape[1]).index_add_(0, found.flatten(), means.flatten(0, 1))
     return ClassSums(sums[:classes], present.sum(0))
 
 
 def add(a: ClassSums, b: ClassSums) -> ClassSums:
-    """The class sums of both batches together."""
+    """The class sums of both batches together.  Raises ValueError when their classes or channels differ."""
+    _expect_alike(a, b)
     return ClassSums(a.sums + b.sums, a.counts + b.counts)
+
+
+def _expect_alike(a: ClassSums, b: ClassSums) -> None:
+    """Raises ValueError unless both have as many classes and channels: one class would be added to all."""
+    if a.sums.shape != b.sums.shape or a.counts.shape != b.counts.shape:
+        raise ValueError(f"class sums of (classes, channels) {tuple(a.sums.shape)} and {tuple(b.sums.shape)} differ")
 
 
 def empty_bank(classes: int, channels: int, size: int, device: torch.device | str = "cpu") -> PrototypeBank:
@@ -134,8 +149,10 @@ def empty_bank(classes: int, channels: int, size: int, device: torch.device | st
 def push(bank: PrototypeBank, sums: ClassSums) -> PrototypeBank:
     """The bank with one more batch; the oldest batch leaves when the bank is full.
 
-    Classes absent from a batch are stored as zeros: they age like the others.
+    Classes absent from a batch are stored as zeros: they age like the others.  Raises ValueError when classes or
+    channels differ.
     """
+    _expect_alike(bank.total, sums)
     total = ClassSums(bank.total.sums + sums.sums, bank.total.counts + sums.counts)
     if len(bank.window) < bank.size:
         return PrototypeBank((*bank.window, sums), total, bank.size)
