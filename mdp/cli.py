@@ -148,17 +148,21 @@ def _complete_datasets(ctx: click.Context, param: click.Parameter, incomplete: s
 
 
 def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    runs = sorted(str(path) for path in Path("runs").glob("*/*") if path.is_dir())
-    return [CompletionItem(path) for path in runs if path.startswith(incomplete)]
+    from mdp.io.run.folder import known
+
+    return _or_files(map(str, known()), incomplete)
 
 
 def _complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from mdp.io.recipe.shelf import recipe_names
 
-    return [
-        *(CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)),
-        CompletionItem(incomplete, type="file"),
-    ]
+    return _or_files(recipe_names(), incomplete)
+
+
+def _or_files(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """The words that begin so; the shell completes paths where none does (bash takes what stands after `file` only)."""
+    plain = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+    return [CompletionItem(incomplete, type="file"), *plain]
 
 
 def _words(texts: Iterable[str]) -> list[str]:

@@ -600,7 +600,7 @@ def test_the_command_line_says_what_it_made_on_stdout(
         ("in --skip-existing", "--skip-existing needs --out"),
         ("", "Missing argument"),
         ("in --overlays", "No such option"),
-        ("in", "no fine-tuning run under runs/finetune; run `mdp finetune` first, or give --run"),
+        ("in", "no fine-tuning run in runs/finetune or runs; run `mdp finetune` first, or give --run"),
         ("in --run nothing", "nothing: expected a run folder"),
         ("in --run in/x.png", "in/x.png: "),
     ],

@@ -19,11 +19,11 @@ from mdp.io.run.checkpoint import save
 from mdp.io.run.lock import locked
 
 
-def run_with(folder: Path, *names: str, started: float | None = None) -> Path:
+def run_with(folder: Path, *names: str, started: float | None = None, kind: str = "pretrain") -> Path:
     """A run folder with checkpoints of these names; without a start time it has no command.txt."""
     (folder / "checkpoints").mkdir(parents=True)
     for name in names:
-        save(folder / "checkpoints" / f"{name}.safetensors", {"a": torch.zeros(1)}, {"step": 1})
+        save(folder / "checkpoints" / f"{name}.safetensors", {"a": torch.zeros(1)}, {"step": 1, "kind": kind})
     if started is not None:
         (folder / "command.txt").touch()
         os.utime(folder / "command.txt", (started, started))
@@ -50,6 +50,18 @@ def test_a_folder_without_command_txt_counts_by_its_own_time(base: Path) -> None
     bare = run_with(base / "bare", "last")
     assert run_folder.newest("pretrain") == bare
     os.utime(bare, (50, 50))
+    assert run_folder.newest("pretrain") == base / "old"
+
+
+def test_a_run_that_out_put_into_runs_itself_is_found_by_its_kind(base: Path) -> None:
+    run_with(base / "old", "last", started=100)
+    tuned = run_with(base.parent / "tuned", "best", started=300, kind="finetune")
+    own = run_with(base.parent / "own", "last", started=200, kind="pretrain")
+    run_with(base.parent / "study" / "cells" / "a", "last", started=400, kind="pretrain")
+    assert run_folder.newest("pretrain") == own
+    assert run_folder.newest("finetune") == tuned
+    assert run_folder.known() == [own, base / "old", tuned]
+    (own / "checkpoints" / "last.safetensors").write_bytes(b"damaged")
     assert run_folder.newest("pretrain") == base / "old"
 
 

@@ -31,6 +31,8 @@ from mdp.io.run.opened import evaluation_recipe, open_segmentor, same_labels, se
 from mdp.io.run.record import record_of
 from mdp.io.run.same_data import since_training
 
+_OTHERWISE = ", or name one that is elsewhere: mdp eval RUN"
+
 
 def run_evaluation(
     request: Request, which: str, keep: bool, save_as: Sequence[str] = (), gallery: int | None = None
@@ -47,7 +49,7 @@ def run_evaluation(
 
 def refuse_early(request: Request, which: str) -> None:
     """Raises what each of several processes would raise at its start; of the checkpoint it reads the header only."""
-    path = segmentor_file(request.init, which)
+    path = segmentor_file(request.init, which, _OTHERWISE)
     _scored(evaluation_recipe(request, record_of(path, read_about(path))))
 
 
@@ -63,7 +65,7 @@ def _scored(recipe: Recipe) -> tuple[Dataset, str, list[Sample], str]:
 def _evaluate(
     request: Request, which: str, keep: bool, save_as: Sequence[str], gallery: int | None, world: World
 ) -> tuple[dict[str, Any], Path]:
-    opened = open_segmentor(request.init, which)
+    opened = open_segmentor(request.init, which, _OTHERWISE)
     path, step = opened.path, opened.record.position.step
     recipe = evaluation_recipe(request, opened.record)
     device = set_up(recipe, world)

@@ -73,9 +73,26 @@ def keep_name(step: int) -> str:
 
 
 def newest(kind: str) -> Path | None:
-    """The most recently started run of that kind under ./runs that has a checkpoint; None without one."""
+    """The most recently started run of that kind that has a checkpoint, in ./runs/KIND or ./runs; None without one.
+
+    `--out runs/x` puts a run into ./runs itself; deeper ones are parts of something, such as the cells of a comparison.
+    """
     with_checkpoint = [folder for folder in BASE.glob(f"{kind}/*") if checkpoints_in(folder)]
+    with_checkpoint += [folder for folder in BASE.glob("*") if kind in map(_kind, checkpoints_in(folder))]
     return max(with_checkpoint, key=_started, default=None)
+
+
+def _kind(checkpoint: Path) -> str | None:
+    """The kind of run that a checkpoint is of; None where that cannot be read."""
+    try:
+        return str(read_about(checkpoint).get("kind"))
+    except (CheckpointError, ResourceError):
+        return None
+
+
+def known() -> list[Path]:
+    """The folders in ./runs, and one level below, that look like runs, without reading a checkpoint; sorted."""
+    return sorted(path.parent for depth in ("*", "*/*") for path in BASE.glob(f"{depth}/checkpoints"))
 
 
 def _started(folder: Path) -> float:

@@ -66,7 +66,8 @@ def segmentor_file(run: str | None, which: str, otherwise: str = "") -> Path:
     source = Path(run) if run else run_folder.newest(FINETUNE)
     if source is None:
         raise CheckpointError(
-            f"no fine-tuning run under {run_folder.BASE / FINETUNE}; run `mdp finetune` first{otherwise}"
+            f"no fine-tuning run in {run_folder.BASE / FINETUNE} or {run_folder.BASE}; run `mdp finetune` first"
+            f"{otherwise}"
         )
     return run_folder.checkpoint_of(source, which)
 

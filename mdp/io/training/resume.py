@@ -84,7 +84,10 @@ def to_resume(kind: str, request: Request) -> Path | None:
         return request.out if checkpoints_in(request.out) else None
     folder = run_folder.newest(kind)
     if folder is None:
-        raise CheckpointError(f"--resume: no run with a checkpoint under {run_folder.BASE / kind}")
+        raise CheckpointError(
+            f"--resume: no run with a checkpoint in {run_folder.BASE / kind} or {run_folder.BASE}; "
+            "--resume RUN names one of another place"
+        )
     return folder
 
 
