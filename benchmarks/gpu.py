@@ -20,7 +20,7 @@ from benchmarks import counted, inputs
 from benchmarks.recipes import StepRecipe, made_views, network_alone, new_pair, pretraining
 from mdp.core.chance import generator
 from mdp.core.contrast import prototype_nce
-from mdp.core.methods import multi_dataset
+from mdp.core.methods import Progress, multi_dataset
 from mdp.core.networks import NetworkSettings, follow_
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
 from mdp.core.processes import alone
@@ -265,14 +265,15 @@ def check_waits(chosen: Sizes, device: torch.device) -> str:
     pair, views = new_pair(recipe), made_views(recipe)
     for network in pair:
         network.to(device)
-    settings = recipe.settings
+    settings, processes = recipe.settings, alone(recipe.images)
     state = multi_dataset.initial_state(settings, recipe.data, generator(1), device)
     for attempt in range(2):  # the first call may wait: libraries choose their algorithms
         if device.type == "cuda" and attempt:
             torch.cuda.set_sync_debug_mode("error")
         try:
-            ready = multi_dataset.prepare(pair, state, views, settings, generator(2), alone(recipe.images))
-            multi_dataset.loss(pair, ready.shared, ready.parts, settings).value.backward()  # type: ignore[no-untyped-call]
+            ready = multi_dataset.prepare(pair, state, views, settings, generator(2), processes, Progress(0, 1, 1))
+            loss = multi_dataset.loss(pair, ready.shared, ready.parts, settings, processes)
+            loss.value.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             if "synchroniz" not in str(error):
                 raise

@@ -18,7 +18,7 @@ from mdp.core.batches import Batch
 from mdp.core.chance import generator
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
-from mdp.core.methods import Data, _pixel_encoder, multi_dataset
+from mdp.core.methods import Data, Progress, _pixel_encoder, multi_dataset
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import EmbeddingNetwork, EncoderPair, NetworkSettings, follow_
 from mdp.core.networks.memory_layout import to_channels_last_
@@ -110,16 +110,16 @@ def pretraining(recipe: StepRecipe, key_forward: bool = True) -> Run:
     pair = new_pair(recipe)
     trainee, forward = new_trainee(pair, make, recipe.run, device, ALONE, sync=False)
     keyed = forward if key_forward else EncoderPair(forward.query, Given(_keys(pair, views)))
-    settings, processes = recipe.settings, alone(recipe.images)
+    settings, processes, progress = recipe.settings, alone(recipe.images), Progress(0, 1, 1)
     state, step = multi_dataset.initial_state(settings, recipe.data, generator(1), device), 0
 
     def run() -> Tensor:
         nonlocal state, step
         with unharmed(trainee, views):
             with trainee.autocast():
-                ready = multi_dataset.prepare(keyed, state, views, settings, generator(2, step), processes)
-            turn = partial(multi_dataset.loss, forward, ready.shared, ready.parts, settings)
-            values = update_(trainee, [turn], RATE, f"step {step + 1}", ready.metrics)
+                ready = multi_dataset.prepare(keyed, state, views, settings, generator(2, step), processes, progress)
+            turn = partial(multi_dataset.loss, forward, ready.shared, ready.parts, settings, processes)
+            values = update_(trainee, [turn], RATE, f"step {step + 1}", ready.metrics).values
         follow_(pair, 0.999)
         state, step = ready.state, step + 1
         return torch.tensor(values["loss"])

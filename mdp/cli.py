@@ -585,14 +585,15 @@ def recipe() -> None:
     """Settings and where they come from."""
 
 
-@command("show", "", "--target cityscapes", "tiny", "examples/recipes/tiny.yaml", group=recipe)
+@command("show", "", "--target cityscapes", "--method moco", "tiny", "examples/recipes/tiny.yaml", group=recipe)
 @click.argument("file", required=False, **RECIPE)
 @option("--target", "With the published fine-tuning schedule of this dataset.", default="")
-def recipe_show(file: Path | None, target: str) -> None:
+@option("--method", "With the settings and the schedule of this pretraining method.", default="")
+def recipe_show(file: Path | None, target: str, method: str) -> None:
     """Print every setting with its default, or with the values of a recipe: a NAME of `mdp recipe list` or a FILE."""
     from mdp.io.recipe.published import recipe_yaml
 
-    click.echo(recipe_yaml(file, target), nl=False)
+    click.echo(recipe_yaml(file, target, method), nl=False)
 
 
 @command("list", "", "examples/recipes/paper --json", group=recipe)

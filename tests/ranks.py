@@ -13,9 +13,10 @@ import torch
 
 from mdp.core.batches import Batch
 from mdp.core.chance import generator
-from mdp.core.methods import Data, Loss, split
+from mdp.core.methods import Data, Loss, Progress, split
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
+from mdp.core.processes import Processes
 from mdp.io.data.selection import pool_of
 from mdp.io.data.views import PretrainItems, stack_views, view_batches
 from mdp.io.datasets import load
@@ -69,13 +70,13 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
         for view in views:
             view.labels[-2:] = -1  # two images without a valid pixel: with three processes, all that the last one has
     state = method.initial_state(settings, data, generator(1), CPU)
-    ready = method.prepare(pair, state, views, settings, generator(2), processes)
+    ready = method.prepare(pair, state, views, settings, generator(2), processes, Progress(0, 1, 2))
 
-    def loss(part: object) -> Loss:
-        return method.loss(forward, ready.shared, part, settings)
+    def loss(part: object, among: Processes) -> Loss:
+        return method.loss(forward, ready.shared, part, settings, among)
 
-    turns = [partial(loss, part) for part in split(ready.parts, len(own), accumulate)]
-    values = update_(trainee, turns, 0.1, "step 1")
+    turns = [partial(loss, *turn) for turn in split(ready.parts, processes, accumulate)]
+    values = update_(trainee, turns, 0.1, "step 1").values
     return {
         "loss": torch.tensor(values["loss"], dtype=torch.float64),
         "gradient": torch.cat([p.grad.flatten() for p in pair.query.parameters() if p.grad is not None]),

@@ -290,6 +290,7 @@ def test_lists_of_datasets_and_methods(home: Shell) -> None:
     assert "multi_dataset" in home("mdp methods").out
     assert "table3_voc_ade" in home(f"mdp recipe list {ROOT / 'examples' / 'recipes'}").out
     assert yaml.safe_load(home("mdp recipe show --target cityscapes").out)["finetune"]["crop"] == [512, 1024]
+    assert yaml.safe_load(home("mdp recipe show --method moco").out)["method"]["queue"] == 65536
 
 
 def test_a_comparison_that_was_killed_goes_on_and_shows_its_tables_again(shell: Shell) -> None:

@@ -15,15 +15,28 @@ from torch.nn import functional as F
 from mdp.core.batches import Batch
 from mdp.core.contrast import pixel_nce, region_nce
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
-from mdp.core.methods import Data, Method, Step, moco, multi_dataset, pixel_pairs, region_bank, supervised
+from mdp.core.methods import (
+    Data,
+    Method,
+    Progress,
+    Step,
+    moco,
+    multi_dataset,
+    pixel_pairs,
+    region_bank,
+    split,
+    supervised,
+)
 from mdp.core.methods import step as one_step
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings, follow_
 from mdp.core.networks.pair import EncoderPair
-from mdp.core.processes import Processes, even_parts
+from mdp.core.processes import Processes, even_parts, join_rows
 from mdp.core.prototype_bank import class_means, class_sums
 from mdp.core.queues import empty_queues, enqueue_classes
+from mdp.io.recipe.layers import Layer, resolve
 from mdp.io.recipe.methods import find_method, method_names
+from mdp.io.recipe.published import recipe_yaml
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 from tests.together import together
@@ -283,6 +296,39 @@ def test_settings_that_make_no_sense_are_refused(name: str, wrong: dict[str, Any
             Settings(**wrong)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pair_that_is_settled_stays_as_it_is(name: str) -> None:
+    method = find_method(name)
+    settings = small(method)
+    pair, _ = fresh(method, settings)
+    method.settle_(pair, settings)
+    once = [tensor.clone() for network in pair for tensor in network.state_dict().values()]
+    method.settle_(pair, settings)
+    torch.testing.assert_close([tensor for network in pair for tensor in network.state_dict().values()], once)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_is_a_schedule_and_gives_way_to_what_is_asked_for(name: str) -> None:
+    preset = find_method(name).PRESET
+    assert preset.keys() <= {"pretrain", "run", "model"}  # a method's own settings have their defaults
+    own = resolve({"method": {"name": name}})
+    assert resolve(preset, {"method": {"name": name}}) == own
+    asked: Layer = {"pretrain": {"lr": 0.125, "epochs": 3}, "run": {"precision": "bf16"}}
+    recipe = resolve(asked, {"method": {"name": name}})
+    assert (recipe.pretrain.lr, recipe.pretrain.epochs, recipe.run.precision) == (0.125, 3, "bf16")
+
+
+def test_the_preset_of_a_method_lies_between_the_defaults_and_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moco, "PRESET", {"pretrain": {"steps": 9, "lr": 0.3, "batch_size": 256}})
+    recipe = resolve({"method": {"name": "moco"}}, {"pretrain": {"epochs": 4, "lr": 0.1}})
+    assert (recipe.pretrain.steps, recipe.pretrain.epochs) == (None, 4)
+    assert (recipe.pretrain.lr, recipe.pretrain.batch_size) == (0.1, 256)
+    assert resolve({}).pretrain.batch_size == 64  # of another method
+    assert "batch_size: 256" in recipe_yaml(None, "", "moco")
+
+
 VARIANTS: list[tuple[Method, dict[str, Any]]] = [
     (multi_dataset, {}),
     (multi_dataset, {"mix": MixSettings(region=True, pixel=True)}),
@@ -358,6 +404,29 @@ def test_even_parts_add_up_and_differ_by_one_at_most(count: int, parts: int) -> 
     found = pure_call(even_parts, count, parts)
     assert (sum(found), len(found)) == (count, parts)
     assert max(found) - min(found) <= 1
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(1, 9), seeds)
+def test_parts_put_side_by_side_again_are_the_images_of_each_process(
+    images: list[int], accumulate: int, seed: int
+) -> None:
+    rows = torch.randn(sum(images), 2, generator=rng_of(seed))
+
+    def work(processes: Processes) -> int:
+        own = (rows[processes.own], (Batch(rows[processes.own], rows[processes.own, 0]), ()))
+        turns = split(own, processes, accumulate)
+        assert all(len(part[0]) == among.images[among.rank] > 0 for part, among in turns)
+        whole = join_rows([part for part, _ in turns])
+        torch.testing.assert_close(whole, own, rtol=0, atol=0)
+        assert isinstance(whole[1][0], Batch)
+        gathered = [among.gather(part[0]) for part, among in turns]  # as many as there are, on every process
+        assert [len(part) for part in gathered] == [among.total for _, among in turns]
+        assert all(
+            torch.equal(part[0], of_all[among.own]) for (part, among), of_all in zip(turns, gathered, strict=True)
+        )
+        return len(turns)
+
+    assert together(tuple(images), work) == [min(accumulate, *images)] * len(images)
 
 
 # multi_dataset
@@ -724,7 +793,7 @@ def test_equal_logits_give_the_log_of_the_number_of_classes(heads: str, label: i
 def test_supervised_training_has_no_key_encoder() -> None:
     pair, _ = fresh(supervised, supervised.Settings())
     assert pair.key is pair.query
-    assert supervised.key_momentum(supervised.Settings()) == 0
+    assert supervised.key_momentum(supervised.Settings(), Progress(0, 1, 1)) == 0
 
 
 def test_the_scores_of_supervised_training_are_its_logits() -> None:

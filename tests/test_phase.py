@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mdp.core.batches import Batch
 from mdp.core.methods import Loss
 from mdp.core.networks.pair import EncoderPair
+from mdp.core.processes import Processes
 from mdp.io.data.crops import Crops, FinetuneItems, crop_batch, stack_crops
 from mdp.io.data.order import stream_batches
 from mdp.io.data.pool import Key
@@ -63,14 +64,12 @@ class Fading(TrainingRun):
 
     def advance(self, items: Crops, step: int) -> dict[str, float]:
         batch = crop_batch(items, self.context.device)
-        parts = self.losses(
-            batch, len(batch.labels), step, lambda part: Loss(self.network(part.images).square().mean(), {})
-        )
+        parts = self.losses(batch, step, self._loss)
         with self.pictured([batch], step), unharmed(self.trainee, [batch]):
-            values = update_(self.trainee, parts, 0.1, f"step {step + 1}")
+            values = update_(self.trainee, parts, 0.1, f"step {step + 1}").values
         return {**values, "lr": 0.1}
 
-    def _loss(self, part: Batch) -> Loss:
+    def _loss(self, part: Batch, processes: Processes) -> Loss:
         return Loss(self.network(part.images).square().mean(), {})
 
     def validate(self, step: int, stop: Stop) -> float | None:

@@ -72,7 +72,9 @@ def update(trainee: Trainee, parts: int = 1) -> dict[str, float]:
         return Loss(value, {"twice": 2 * value.detach()})
 
     rows = own_rows(trainee.world)
-    return update_(trainee, [partial(loss, part) for part in torch.split(rows, len(rows) // parts)], 0.1, "step 1")
+    return update_(
+        trainee, [partial(loss, part) for part in torch.split(rows, len(rows) // parts)], 0.1, "step 1"
+    ).values
 
 
 @pytest.mark.parametrize(("size", "parts"), [(1, 2), (1, 3), (2, 1), (3, 2)])
@@ -91,6 +93,20 @@ def test_parts_and_processes_change_the_weights_as_the_whole_batch_does(size: in
     for values, weights in worlds(size, work):
         assert values == pytest.approx(expected)
         torch.testing.assert_close(weights, list(whole.network.parameters()), check_stride=False)
+
+
+def test_what_the_losses_of_the_parts_keep_comes_back_side_by_side() -> None:
+    trainee = learner(ALONE)
+    trainee.network.eval()
+
+    def loss(rows: Tensor) -> Loss:
+        found = trainee.network(rows)
+        return Loss(found.square().sum(), {}, kept=(rows, found.detach()[:, 0]))
+
+    rows, found = update_(trainee, [partial(loss, part) for part in ROWS.split([3, 2, 1])], 0.1, "step 1").kept
+    assert torch.equal(rows, ROWS)
+    assert found.shape == (6,)
+    assert not found.requires_grad
 
 
 def test_running_statistics_are_the_mean_over_processes() -> None:

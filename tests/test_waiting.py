@@ -10,7 +10,7 @@ from torch import Tensor
 from mdp.core.batches import Batch
 from mdp.core.chance import generator
 from mdp.core.labels import LabelSpace, LabelUnion
-from mdp.core.methods import Data
+from mdp.core.methods import Data, Progress
 from mdp.core.methods.multi_dataset import SparseSettings
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
@@ -61,8 +61,8 @@ def losses(name: str, there: bool) -> list[Tensor]:
     found = []
     for step in range(3):
         torch.manual_seed(0)
-        ready = method.prepare(pair, state, views, settings, generator(3, step), alone(BATCH))
-        found.append(method.loss(pair, ready.shared, ready.parts, settings).value.detach())
+        ready = method.prepare(pair, state, views, settings, generator(3, step), alone(BATCH), Progress(step, 3, 2))
+        found.append(method.loss(pair, ready.shared, ready.parts, settings, alone(BATCH)).value.detach())
         state = ready.state
     return found
 

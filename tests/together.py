@@ -21,14 +21,17 @@ def together(images: tuple[int, ...], work: Callable[[Processes], Answer]) -> li
     """The answers of `work` in each of len(images) processes with so many images of a batch."""
 
     def process(rank: int, exchange: Exchange) -> Answer:
-        def gather(tensor: Tensor) -> Tensor:
+        def all_rows(tensor: Tensor, images: tuple[int, ...]) -> Tensor:
             assert len(tensor) == images[rank]
             return torch.cat(exchange(tensor))
 
-        def take(tensor: Tensor, index: Tensor) -> Tensor:
-            return gather(tensor)[index.split(images)[rank]]
+        def some_rows(tensor: Tensor, index: Tensor, images: tuple[int, ...]) -> Tensor:
+            return all_rows(tensor, images)[index.split(images)[rank]]
 
-        return work(Processes(images, rank, lambda tensor: torch.stack(exchange(tensor)).sum(0), gather, take))
+        def all_sum(tensor: Tensor) -> Tensor:
+            return torch.stack(exchange(tensor)).sum(0)
+
+        return work(Processes(images, rank, all_sum, all_rows, some_rows))
 
     return _play(len(images), process)
 

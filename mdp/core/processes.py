@@ -4,7 +4,7 @@ A batch of B images is cut into consecutive parts, one for each process, as even
 by all processes at the same place, whatever their part holds: nothing here depends on the data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,13 +12,25 @@ from torch import Tensor
 
 
 class Processes(NamedTuple):
-    """This process among those that share a batch."""
+    """This process among those that share a batch, or a part of one."""
 
     images: tuple[int, ...]  # each process's images of a batch, in order of rank
     rank: int
     all_sum: Callable[[Tensor], Tensor]  # the sum over processes, the same bits on each
-    gather: Callable[[Tensor], Tensor]  # (b, ...) of each process -> (B, ...), in order of rank; without gradient
-    take: Callable[[Tensor, Tensor], Tensor]  # (b, ...), index (B,) -> for each own image i row index[i] of all
+    all_rows: Callable[[Tensor, tuple[int, ...]], Tensor]  # `gather`, of so many rows of each process
+    some_rows: Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]  # `take`, likewise
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(b, ...) of each process -> (B, ...), in order of rank; without gradient."""
+        return self.all_rows(tensor, self.images)
+
+    def take(self, tensor: Tensor, index: Tensor) -> Tensor:
+        """(b, ...), index (B,) -> for each own image i row index[i] of all."""
+        return self.some_rows(tensor, index, self.images)
+
+    def part(self, number: int, parts: int) -> "Processes":
+        """The same processes with one of so many parts of their images: rows that are gathered are that part's."""
+        return self._replace(images=tuple(even_parts(images, parts)[number] for images in self.images))
 
     @property
     def total(self) -> int:
@@ -34,7 +46,9 @@ class Processes(NamedTuple):
 
 def alone(images: int) -> Processes:
     """One process that has the whole batch."""
-    return Processes((images,), 0, lambda tensor: tensor, lambda tensor: tensor, taken)
+    return Processes(
+        (images,), 0, lambda tensor: tensor, lambda tensor, _: tensor, lambda tensor, index, _: taken(tensor, index)
+    )
 
 
 def taken(tensor: Tensor, index: Tensor) -> Tensor:
@@ -75,5 +89,19 @@ def rows_of(value: Any, rows: slice) -> Any:
     """Those rows of every tensor in nested tuples, which keep their types."""
     if isinstance(value, Tensor):
         return value[rows]
-    items = [rows_of(item, rows) for item in value]
+    return _like(value, [rows_of(item, rows) for item in value])
+
+
+def join_rows(values: Sequence[Any]) -> Any:
+    """The rows of nested tuples of one form, one value's after the other's: what `rows_of` took apart.
+
+    >>> join_rows([(torch.zeros(1), ()), (torch.ones(2), ())])
+    (tensor([0., 1., 1.]), ())
+    """
+    if isinstance(values[0], Tensor):
+        return torch.cat(list(values))
+    return _like(values[0], [join_rows(items) for items in zip(*values, strict=True)])
+
+
+def _like(value: Any, items: Sequence[Any]) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else tuple(items)

@@ -1,10 +1,10 @@
 """Pretraining methods: one module each, found by its file name.
 
-A method owns nothing.  It says how its networks are built and what state it starts from, and a step of it is two
+A method owns nothing.  It says how its networks are built and what state it starts from, and a step of it is three
 functions: `prepare` does once what needs the whole batch (keys, memory, mixing, what the loss is divided by), `loss`
-gives the share of any part of the batch in its loss.  Shares add up over the parts of a batch and over processes, so
-that the loss is the same however a batch is split.  The loop outside does the backward pass, the optimizer step and
-the key encoder.
+gives the share of any part of the batch in its loss, and `remember` puts into the state what the losses kept.  Shares
+add up over the parts of a batch and over processes, so that the loss is the same however a batch is split.  The loop
+outside does the backward pass, the optimizer step, what a method `settle_`s after it, and the key encoder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from mdp.core.batches import Batch
 from mdp.core.labels import LabelUnion
 from mdp.core.networks import NetworkSettings
 from mdp.core.networks.pair import EncoderPair
-from mdp.core.processes import Processes, alone, even_parts, rows_of
+from mdp.core.processes import Processes, alone, join_rows, rows_of
 from mdp.core.prototype_bank import Prototypes
 
 
@@ -27,6 +27,19 @@ class Data(NamedTuple):
     union: LabelUnion
     batch_size: int  # images a step
     epoch_batches: int  # steps an epoch; a method may not need a whole one
+
+
+class Progress(NamedTuple):
+    """How far a run is."""
+
+    step: int  # steps done before this one
+    steps: int  # in all
+    epoch_steps: int  # steps an epoch
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done before this step, with a fraction."""
+        return self.step / self.epoch_steps
 
 
 class Prepared(NamedTuple):
@@ -43,6 +56,7 @@ class Loss(NamedTuple):
 
     value: Tensor  # () with gradient
     metrics: Mapping[str, Tensor]  # named scalars without gradient, shares likewise
+    kept: Any = ()  # what the state is to remember: detached tensors in nested tuples, a row for each image
 
 
 class Step(NamedTuple):
@@ -68,6 +82,10 @@ class Method(Protocol):
     def SYNC_BATCH_NORM(self) -> bool:
         """Whether BatchNorm may look at the images of all processes; no where leaking between images is the danger."""
 
+    @property
+    def PRESET(self) -> Mapping[str, Any]:
+        """The method's own schedule: a layer of a recipe above the defaults, below all that is asked for."""
+
     def build(self, settings: Any, network: NetworkSettings, data: Data, rng: torch.Generator) -> EncoderPair[Any]:
         """Query and key encoder, freshly initialised; one network twice where the method has no key encoder."""
 
@@ -82,16 +100,30 @@ class Method(Protocol):
         settings: Any,
         rng: torch.Generator,
         processes: Processes,
+        progress: Progress,
     ) -> Prepared:
         """The next state and what the losses need, from this process's images; `rng` is the same on every process.
 
         Without gradient; the key encoder's running statistics are all that it writes to.
         """
 
-    def loss(self, pair: EncoderPair[Any], shared: Any, parts: Any, settings: Any) -> Loss:
-        """The share of some images; the query encoder's running statistics are all that it writes to."""
+    def loss(self, pair: EncoderPair[Any], shared: Any, parts: Any, settings: Any, processes: Processes) -> Loss:
+        """The share of some images; the query encoder's running statistics are all that it writes to.
 
-    def key_momentum(self, settings: Any) -> float:
+        `processes` are those that share these images: what is gathered, or summed, in the middle of a loss is of one
+        part of the batch.  Every process has as many parts.
+        """
+
+    def remember(self, state: Any, kept: Any, settings: Any, processes: Processes) -> Any:
+        """The state with what the losses of this process's images kept, the same on every process.
+
+        Called after an update; what was kept of one that fails is dropped, as `prepare`'s state is.
+        """
+
+    def settle_(self, pair: EncoderPair[Any], settings: Any) -> None:
+        """Puts weights back to where the method wants them, before the first step and after every one, in place."""
+
+    def key_momentum(self, settings: Any, progress: Progress) -> float:
         """How slowly the key encoder follows: key = m key + (1 - m) query after every step."""
 
     def known_prototypes(self, state: Any, settings: Any) -> Prototypes | None:
@@ -116,12 +148,17 @@ class Method(Protocol):
         """The state that `pack` packed."""
 
 
-def split(parts: Any, images: int, accumulate: int) -> list[Any]:
-    """The rows of a process's images in so many parts, as even as can be; none is empty."""
-    found, start = [], 0
-    for count in even_parts(images, min(accumulate, images)):
-        found.append(rows_of(parts, slice(start, start + count)))
-        start += count
+def split(parts: Any, processes: Processes, accumulate: int) -> list[tuple[Any, Processes]]:
+    """The rows of a process's images in so many parts, as even as can be, and the processes that share each.
+
+    None is empty: where a process has fewer images, all take as many parts as it has images.
+    """
+    count, start, found = min(accumulate, *processes.images), 0, []
+    for number in range(count):
+        among = processes.part(number, count)
+        end = start + among.images[among.rank]
+        found.append((rows_of(parts, slice(start, end)), among))
+        start = end
     return found
 
 
@@ -134,17 +171,20 @@ def step(
     rng: torch.Generator,
     processes: Processes | None = None,
     accumulate: int = 1,
+    progress: Progress | None = None,
 ) -> Step:
     """One whole step, for notebooks and tests: loss with gradient, next state, metrics.
 
     With several processes, loss and metrics are this process's shares.
     """
-    images = len(views[0].images)
-    ready = method.prepare(pair, state, views, settings, rng, processes or alone(images))
-    losses = [method.loss(pair, ready.shared, part, settings) for part in split(ready.parts, images, accumulate)]
+    processes = processes or alone(len(views[0].images))
+    ready = method.prepare(pair, state, views, settings, rng, processes, progress or Progress(0, 1, 1))
+    turns = split(ready.parts, processes, accumulate)
+    losses = [method.loss(pair, ready.shared, part, settings, among) for part, among in turns]
     loss = torch.stack([part.value for part in losses]).sum()
     shares = {name: torch.stack([part.metrics[name] for part in losses]).sum() for name in losses[0].metrics}
-    return Step(loss, ready.state, {"loss": loss.detach(), **ready.metrics, **shares})
+    state = method.remember(ready.state, join_rows([part.kept for part in losses]), settings, processes)
+    return Step(loss, state, {"loss": loss.detach(), **ready.metrics, **shares})
 
 
 if TYPE_CHECKING:  # here mypy holds every method to the Protocol; a program imports the one it is asked for

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from mdp.core.bounds import Channels, Share, Temperature, check_bounds
-from mdp.core.methods import Data
+from mdp.core.methods import Data, Progress
 from mdp.core.networks import EmbeddingNetwork, EncoderPair, NetworkSettings, build_embedding_network, make_pair
 
 
@@ -29,7 +29,7 @@ def build(
     return make_pair(build_embedding_network(network, settings.embedding, settings.hidden, rng))
 
 
-def key_momentum(settings: PixelSettings) -> float:
+def key_momentum(settings: PixelSettings, progress: Progress) -> float:
     """How slowly the key encoder follows."""
     return settings.key_momentum
 

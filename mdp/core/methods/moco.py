@@ -16,12 +16,20 @@ from torch import Tensor, nn
 from mdp.core.batches import Batch
 from mdp.core.bounds import Channels, Positive, Share, Temperature, check_bounds
 from mdp.core.contrast import instance_nce
-from mdp.core.methods import Data, Loss, Prepared
+from mdp.core.methods import Data, Loss, Prepared, Progress
+from mdp.core.methods._usual import PRESET, remember, settle_
 from mdp.core.networks import InstanceNetwork, NetworkSettings, build_instance_network
 from mdp.core.networks.pair import EncoderPair, make_pair
 from mdp.core.processes import Processes
 from mdp.core.queues import enqueue, noise_queue
 
+# fmt: off
+__all__ = [
+    "NEEDS_LABELS", "PRESET", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
+    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "remember", "settle_", "state_bytes",
+    "temperature", "unpack",
+]
+# fmt: on
 NEEDS_LABELS = False
 SYNC_BATCH_NORM = False  # statistics over all images would give away which key belongs to which query
 
@@ -77,6 +85,7 @@ def prepare(
     settings: Settings,
     rng: torch.Generator,
     processes: Processes,
+    progress: Progress,
 ) -> Prepared:
     """Keys of the second view, in the queue's next state; the parts are `Instances`.
 
@@ -93,7 +102,9 @@ def prepare(
     return Prepared(enqueue(state, keys), Shared(state, processes.total), parts, {})
 
 
-def loss(pair: EncoderPair[InstanceNetwork], shared: Shared, parts: Instances, settings: Settings) -> Loss:
+def loss(
+    pair: EncoderPair[InstanceNetwork], shared: Shared, parts: Instances, settings: Settings, processes: Processes
+) -> Loss:
     """Each first view against its own key and the queue."""
     queries = _in_groups(pair.query, parts.images, settings.groups, shared.images)  # (B, D)
     found = instance_nce(queries, parts.keys, shared.queue, settings.temperature, unit=True)
@@ -112,7 +123,7 @@ def _in_groups(network: nn.Module, images: Tensor, groups: int, total: int) -> T
     return torch.cat([network(part) for part in images.tensor_split(max(1, groups * len(images) // total))])
 
 
-def key_momentum(settings: Settings) -> float:
+def key_momentum(settings: Settings, progress: Progress) -> float:
     return settings.key_momentum
 
 

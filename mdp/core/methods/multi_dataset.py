@@ -18,8 +18,9 @@ from mdp.core.bounds import Positive, Weight, check_bounds
 from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import Data, Loss, Prepared
+from mdp.core.methods import Data, Loss, Prepared, Progress
 from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
+from mdp.core.methods._usual import PRESET, remember, settle_
 from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.processes import Processes
@@ -48,8 +49,9 @@ from mdp.core.targets import (
 
 # fmt: off
 __all__ = [
-    "NEEDS_LABELS", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
-    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "state_bytes", "temperature", "unpack",
+    "NEEDS_LABELS", "PRESET", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
+    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "remember", "settle_", "state_bytes",
+    "temperature", "unpack",
 ]
 # fmt: on
 NEEDS_LABELS = True
@@ -117,6 +119,7 @@ def prepare(
     settings: Settings,
     rng: torch.Generator,
     processes: Processes,
+    progress: Progress,
 ) -> Prepared:
     """Keys, bank, prototypes and mixed views; the parts are a `Blend` for each view.
 
@@ -143,7 +146,13 @@ def prepare(
     return Prepared(bank, Shared(known, counts[:-2]), blends, metrics)
 
 
-def loss(pair: EncoderPair[EmbeddingNetwork], shared: Shared, parts: tuple[Blend, ...], settings: Settings) -> Loss:
+def loss(
+    pair: EncoderPair[EmbeddingNetwork],
+    shared: Shared,
+    parts: tuple[Blend, ...],
+    settings: Settings,
+    processes: Processes,
+) -> Loss:
     """Each view's pixels against the prototypes: the mean over its valid pixels, then the mean over views."""
     images = torch.cat([blend.images for blend in parts])  # (V B, 3, H, W)
     queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)

@@ -15,15 +15,17 @@ from mdp.core.batches import Batch
 from mdp.core.contrast import mean_over, pixel_anchors, pixel_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import Data, Loss, Prepared
+from mdp.core.methods import Data, Loss, Prepared, Progress
 from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
+from mdp.core.methods._usual import PRESET, remember, settle_
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.processes import Processes
 
 # fmt: off
 __all__ = [
-    "NEEDS_LABELS", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
-    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "state_bytes", "temperature", "unpack",
+    "NEEDS_LABELS", "PRESET", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
+    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "remember", "settle_", "state_bytes",
+    "temperature", "unpack",
 ]
 # fmt: on
 NEEDS_LABELS = True
@@ -52,6 +54,7 @@ def prepare(
     settings: Settings,
     rng: torch.Generator,
     processes: Processes,
+    progress: Progress,
 ) -> Prepared:
     """Keys of all views; the parts are `Pixels` for each view, shared are the anchors of each ordered pair of views."""
     with torch.no_grad():
@@ -69,7 +72,13 @@ def prepare(
     return Prepared((), counts[:-2], parts, metrics)
 
 
-def loss(pair: EncoderPair[EmbeddingNetwork], shared: Tensor, parts: tuple[Pixels, ...], settings: Settings) -> Loss:
+def loss(
+    pair: EncoderPair[EmbeddingNetwork],
+    shared: Tensor,
+    parts: tuple[Pixels, ...],
+    settings: Settings,
+    processes: Processes,
+) -> Loss:
     """Every ordered pair of views is a direction; the loss is the mean over them."""
     images = torch.cat([view.images for view in parts])  # (V B, 3, H, W)
     queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)

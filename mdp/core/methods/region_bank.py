@@ -18,8 +18,9 @@ from mdp.core.bounds import Positive
 from mdp.core.contrast import mean_over, region_anchors, region_nce
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import Data, Loss, Prepared
+from mdp.core.methods import Data, Loss, Prepared, Progress
 from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
+from mdp.core.methods._usual import PRESET, remember, settle_
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.processes import Processes
 from mdp.core.prototype_bank import Prototypes, class_means, class_similarity
@@ -27,8 +28,9 @@ from mdp.core.queues import ClassQueues, empty_queues, enqueue_classes, queue_pr
 
 # fmt: off
 __all__ = [
-    "NEEDS_LABELS", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
-    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "state_bytes", "temperature", "unpack",
+    "NEEDS_LABELS", "PRESET", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
+    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "remember", "settle_", "state_bytes",
+    "temperature", "unpack",
 ]
 # fmt: on
 NEEDS_LABELS = True
@@ -67,6 +69,7 @@ def prepare(
     settings: Settings,
     rng: torch.Generator,
     processes: Processes,
+    progress: Progress,
 ) -> Prepared:
     """Keys into the queues, those of all processes in one order; the parts are a `Batch` for each view."""
     labels = downsample_labels(torch.cat([view.labels for view in views]), pair.query.output_stride)  # (V B, h, w)
@@ -92,7 +95,13 @@ def _gathered(rows: Tensor, views: int, processes: Processes) -> Tensor:
     return torch.cat([processes.gather(part) for part in rows.chunk(views)])
 
 
-def loss(pair: EncoderPair[EmbeddingNetwork], shared: Shared, parts: tuple[Batch, ...], settings: Settings) -> Loss:
+def loss(
+    pair: EncoderPair[EmbeddingNetwork],
+    shared: Shared,
+    parts: tuple[Batch, ...],
+    settings: Settings,
+    processes: Processes,
+) -> Loss:
     """Each view's pixels against the same queues: the mean over its pixels, then the mean over views."""
     queries = pair.query(torch.cat([view.images for view in parts])).chunk(len(parts))  # V of (B, D, h, w)
     losses = []

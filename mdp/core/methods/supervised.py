@@ -17,12 +17,20 @@ from mdp.core.batches import Batch
 from mdp.core.contrast import mean_over, nce, pixel_rows
 from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import Data, Loss, Prepared
+from mdp.core.methods import Data, Loss, Prepared, Progress
+from mdp.core.methods._usual import PRESET, remember, settle_
 from mdp.core.networks import NetworkSettings, Segmentor, build_segmentor
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes
 from mdp.core.targets import hard_targets
 
+# fmt: off
+__all__ = [
+    "NEEDS_LABELS", "PRESET", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
+    "known_prototypes", "loss", "pack", "prepare", "prototype_images", "remember", "settle_", "state_bytes",
+    "temperature", "unpack",
+]
+# fmt: on
 NEEDS_LABELS = True
 SYNC_BATCH_NORM = True
 
@@ -65,6 +73,7 @@ def prepare(
     settings: Settings,
     rng: torch.Generator,
     processes: Processes,
+    progress: Progress,
 ) -> Prepared:
     """The parts are a `Batch` for each view, with labels on the feature grid."""
     parts = tuple(Batch(v.images, downsample_labels(v.labels, pair.query.output_stride)) for v in views)
@@ -74,7 +83,9 @@ def prepare(
     return Prepared(state, Shared(state, counts[0]), parts, {"valid_share": counts[0] / counts[1]})
 
 
-def loss(pair: EncoderPair[Segmentor], shared: Shared, parts: tuple[Batch, ...], settings: Settings) -> Loss:
+def loss(
+    pair: EncoderPair[Segmentor], shared: Shared, parts: tuple[Batch, ...], settings: Settings, processes: Processes
+) -> Loss:
     """Cross-entropy among the classes of each pixel's head; all views pass the network as one batch."""
     logits = pair.query(torch.cat([part.images for part in parts]))  # (V B, C, h, w)
     labels = torch.cat([part.labels for part in parts]).flatten()  # (N,)
@@ -86,7 +97,7 @@ def loss(pair: EncoderPair[Segmentor], shared: Shared, parts: tuple[Batch, ...],
     return Loss(mean_over(found.total, shared.weight), {"accuracy": hits / shared.weight.clamp(min=1)})
 
 
-def key_momentum(settings: Settings) -> float:
+def key_momentum(settings: Settings, progress: Progress) -> float:
     """There is no key encoder."""
     return 0.0
 

@@ -1,8 +1,8 @@
 """Recipes: every setting of a run, from YAML, environment and flags to frozen dataclasses.
 
 One recipe serves pretrain, finetune and eval: each reads its own section and shares the others.  Layers, later ones
-win: defaults, the target's published fine-tuning schedule, the recipe of the run that is continued from, `--config`,
-flags (or their MDP_* environment variables), `--set`.  Unknown keys are errors.
+win: defaults, the pretraining method's preset, the target's published fine-tuning schedule, the recipe of the run that
+is continued from, `--config`, flags (or their MDP_* environment variables), `--set`.  Unknown keys are errors.
 """
 
 import math
@@ -139,14 +139,15 @@ def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
     Raises RecipeError, naming the full key and the file it comes from, or `source` where that is none, for unknown
     keys, wrong types and values out of range.
     """
-    merged, origin = merge(*map(_one_length, layers)), _Origin(layers, source)
-    method = dict(_section(merged.pop("method", {}), "method", origin))
+    origin = _Origin(layers, source)
+    method = dict(_section(merge(*layers).get("method", {}), "method", origin))
     name = method.pop("name", "multi_dataset")
-    known = [f.name for f in fields(Recipe)]
-    _refuse_unknown(merged, known, "", origin)
     if name not in method_names():
         raise origin.refusal("method.name", unknown_method(name))
     kind = find_method(name).Settings
+    merged = merge(*map(_one_length, (find_method(name).PRESET, *layers)))
+    merged.pop("method", None)
+    _refuse_unknown(merged, [f.name for f in fields(Recipe)], "", origin)
     _refuse_unknown(method, list(get_type_hints(kind)), "method.", origin, f" (method {name})")
     settings = _build(kind, method, "method", origin)
     sections = {

@@ -16,6 +16,7 @@ from mdp.core.methods import Loss
 from mdp.core.metrics import mean_iou, pixel_accuracy
 from mdp.core.networks import Segmentor, upsample
 from mdp.core.networks.pair import EncoderPair
+from mdp.core.processes import Processes
 from mdp.io.data.crops import Crops, FinetuneItems, crop_batch, stack_crops
 from mdp.io.data.order import stream_batches
 from mdp.io.data.pool import Key, Pool
@@ -78,15 +79,15 @@ class Finetuning(TrainingRun):
         lr = learning_rate(settings, step, self.schedule.steps, len(self.pool.samples) / settings.batch_size)
         count = (batch.labels != IGNORE).sum() if settings.avg_non_ignore else torch.tensor(batch.labels.numel())
         pixels = self.context.world.all_sum(count).to(self.context.device)  # the mean is over the whole batch
-        losses = self.losses(batch, len(batch.labels), step, partial(self._loss, pixels))
+        losses = self.losses(batch, step, partial(self._loss, pixels))
         try:
             with self.pictured([batch], step), unharmed(self.trainee, [batch]):
-                values = update_(self.trainee, losses, lr, f"step {step + 1}")
+                values = update_(self.trainee, losses, lr, f"step {step + 1}").values
         except Overflow as error:
             return {**error.record, "lr": lr, "overflow": 1}
         return {**values, "lr": lr}
 
-    def _loss(self, pixels: Tensor, part: Batch) -> Loss:
+    def _loss(self, pixels: Tensor, part: Batch, processes: Processes) -> Loss:
         logits = upsample(self.forward(part.images), self.recipe.finetune.crop)  # (B, C, H, W)
         return Loss(cross_entropy(logits, part.labels, pixels), {})
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from mdp.core.batches import Batch, Blend
 from mdp.core.chance import generator
 from mdp.core.labels import LabelUnion
-from mdp.core.methods import Data, Loss
+from mdp.core.methods import Data, Loss, Progress
 from mdp.core.networks import EncoderPair
 from mdp.core.networks.pair import follow_
+from mdp.core.processes import Processes
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, expect_pretraining, plan_pretraining
@@ -83,6 +84,7 @@ class Pretraining(TrainingRun):
         self.pair = self.method.build(self.chosen, recipe.model, data, generator(seed, "weights"))
         for network in self.pair:
             network.load_state_dict(weights, strict=False)  # what fits was decided, and reported, before
+        self.method.settle_(self.pair, self.chosen)
         make = partial(build_optimizer, settings=settings)
         sync = self.method.SYNC_BATCH_NORM
         self.trainee, self.forward = new_trainee(self.pair, make, recipe.run, context.device, context.world, sync)
@@ -109,7 +111,8 @@ class Pretraining(TrainingRun):
         return epoch_batches(self.recipe.run.seed, sizes, settings.batch_size, settings.balance, start, steps)
 
     def advance(self, items: Views, step: int) -> dict[str, float]:
-        settings, seed, images = self.recipe.pretrain, self.recipe.run.seed, items.labels.shape[1]
+        settings, seed = self.recipe.pretrain, self.recipe.run.seed
+        progress = Progress(step, self.schedule.steps, self.epoch_steps)
         epoch, lr = step // self.epoch_steps, learning_rate(settings, step, self.schedule.steps, self.epoch_steps)
         views = view_batches(items, self.context.device)
         shown: list[Batch | Blend] = [*views]
@@ -118,19 +121,26 @@ class Pretraining(TrainingRun):
                 seed_dropout(seed, step, self.context.world.rank, "keys")  # a key encoder may have stochastic depth
                 with self.trainee.autocast():
                     ready = self.method.prepare(
-                        self.pair, self.state, views, self.chosen, generator(seed, "step", step), self.processes
+                        self.pair,
+                        self.state,
+                        views,
+                        self.chosen,
+                        generator(seed, "step", step),
+                        self.processes,
+                        progress,
                     )
                 shown[:] = [part for part in ready.parts if isinstance(part, Blend)] or views  # as they are mixed
-                losses = self.losses(ready.parts, images, step, partial(self._loss, ready.shared))
-                values = update_(self.trainee, losses, lr, f"step {step + 1}", ready.metrics)
+                losses = self.losses(ready.parts, step, partial(self._loss, ready.shared))
+                done = update_(self.trainee, losses, lr, f"step {step + 1}", ready.metrics)
         except Overflow as error:
             return {"epoch": epoch, **error.record, "lr": lr, "overflow": 1}
-        follow_(self.pair, self.method.key_momentum(self.chosen))
-        self.state = ready.state
-        return {"epoch": epoch, **values, "lr": lr}
+        follow_(self.pair, self.method.key_momentum(self.chosen, progress))
+        self.method.settle_(self.pair, self.chosen)
+        self.state = self.method.remember(ready.state, done.kept, self.chosen, self.processes)
+        return {"epoch": epoch, **done.values, "lr": lr}
 
-    def _loss(self, shared: Any, part: Any) -> Loss:
-        return self.method.loss(self.forward, shared, part, self.chosen)
+    def _loss(self, shared: Any, part: Any, processes: Processes) -> Loss:
+        return self.method.loss(self.forward, shared, part, self.chosen, processes)
 
     def validate(self, step: int, stop: Stop) -> float | None:
         known = self.method.known_prototypes(self.state, self.chosen)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mdp.core.batches import Batch, Blend
 from mdp.core.methods import Loss, split
+from mdp.core.processes import Processes
 from mdp.io.data.pool import Key
 from mdp.io.data.selection import Plan
 from mdp.io.errors import Diverged
@@ -63,14 +64,18 @@ class TrainingRun:
     def samples(self, step: int) -> list[str]:
         return [self.pool.name(index) for _, index in next(self.keys(step, step + 1))]
 
-    def losses(self, parts: Any, images: int, step: int, loss: Callable[[Any], Loss]) -> list[Callable[[], Loss]]:
-        """The losses of the parts that a batch of images is taken in, each made in its turn with dropout of its own."""
+    def losses(self, parts: Any, step: int, loss: Callable[[Any, Processes], Loss]) -> list[Callable[[], Loss]]:
+        """The losses of the parts that this process's images are taken in, each made in its turn.
 
-        def make(number: int, part: Any) -> Loss:
+        Each has dropout of its own, and is given the processes that share the part.
+        """
+
+        def make(number: int, part: Any, among: Processes) -> Loss:
             seed_dropout(self.recipe.run.seed, step, *part_key(self.context.world, number))
-            return loss(part)
+            return loss(part, among)
 
-        return [partial(make, *part) for part in enumerate(split(parts, images, self.recipe.run.accumulate))]
+        turns = split(parts, self.processes, self.recipe.run.accumulate)
+        return [partial(make, number, *turn) for number, turn in enumerate(turns)]
 
     @contextmanager
     def pictured(self, views: Sequence[Batch | Blend], step: int) -> Iterator[None]:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from mdp.core.methods import Loss
 from mdp.core.networks.backbones import convert_sync_batchnorm_
 from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.core.networks.pair import EncoderPair
+from mdp.core.processes import join_rows
 from mdp.io.errors import Diverged, RecipeError
 from mdp.io.processes.world import World
 from mdp.io.recipe.settings import RunSettings
@@ -139,14 +140,21 @@ class Overflow(Diverged):
     """The fp16 gradients overflowed: the scale is smaller now, and the step does not count."""
 
 
+class Update(NamedTuple):
+    """An update that is done."""
+
+    values: dict[str, float]  # loss and metrics
+    kept: Any  # what the losses kept, a row for each image of this process
+
+
 def update_(
     trainee: Trainee,
     losses: Iterable[Callable[[], Loss]],
     lr: float,
     what: str,
     besides: Mapping[str, Tensor] | None = None,
-) -> dict[str, float]:
-    """One step at rate `lr` down the sum of the losses, each made when its turn comes; returns loss and metrics.
+) -> Update:
+    """One step at rate `lr` down the sum of the losses, each made when its turn comes.
 
     `besides` are metrics of the whole batch to return too: all numbers of a step are waited for once, before weights
     are changed.
@@ -157,12 +165,14 @@ def update_(
     trainee.optimizer.zero_grad(set_to_none=True)
     turns = list(losses)
     shares: list[Mapping[str, Tensor]] = []
+    kept = []
     for turn, make in enumerate(turns, 1):
         with _sent(trainee, last=turn == len(turns)), trainee.world.answered():
             with trainee.autocast():
                 loss = make()
             trainee.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
         shares.append({"loss": loss.value.detach(), **loss.metrics})
+        kept.append(loss.kept)
     sums = torch.stack([torch.stack([share[name] for share in shares]).double().sum() for name in shares[0]])
     summed = dict(zip(shares[0], trainee.world.all_sum(sums).unbind(), strict=True))
     _reduce_(trainee)
@@ -179,7 +189,7 @@ def update_(
     set_rate_(trainee.optimizer, lr)
     trainee.scaler.step(_torchs(trainee.optimizer))
     trainee.scaler.update()
-    return values
+    return Update(values, join_rows(kept))
 
 
 def _torchs(optimizer: Optimizer) -> torch.optim.Optimizer:
