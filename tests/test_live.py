@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -215,7 +216,7 @@ def shown(screen: Any) -> list[str]:
 def steps(journal: Journal, *numbers: int) -> None:
     for step in numbers:
         journal.record("train", step, loss=10.0 - step, lr=0.5, images_per_second=10.0, data_wait=0.25)
-        journal.shown = -math.inf
+        journal.drawn = -math.inf
         journal.progress(step)
 
 
@@ -363,6 +364,34 @@ def test_no_terminal_and_quiet_runs_have_no_screen(
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert Journal(tmp_path, 9, 1.0, quiet=True).screen is None
     assert Journal(tmp_path, 9, 1.0, main=False).screen is None
+
+
+@pytest.mark.parametrize("kind", ["terminal", "pipe", "quiet"])
+def test_log_and_status_tell_the_step_whoever_watches(
+    kind: str, opened: Callable[[], Terminal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "terminal":
+        opened()
+    monkeypatch.setattr("mdp.io.journal.journal._STATUS", 0.0)
+    journal = Journal(tmp_path, 9, 0.0, quiet=kind == "quiet")
+    for step in (1, 2):
+        steps(journal, step)
+        assert json.loads((tmp_path / "status.json").read_text())["step"] == step
+        *_, line = (tmp_path / "log.txt").read_text().splitlines()
+        assert re.fullmatch(rf"[-0-9]{{10}} [:0-9]{{8}} step {step}/9  loss .*", line)
+
+
+def test_log_and_status_cost_nothing_between_their_times(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 9, 1e9, quiet=True)
+    steps(journal, 8)
+    assert not (tmp_path / "log.txt").exists()
+    steps(journal, 9)
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 1
+
+
+def test_a_run_that_goes_on_says_at_once_at_which_step(tmp_path: Path) -> None:
+    Journal(tmp_path, 9, 1.0, quiet=True).begin(4, 4)
+    assert json.loads((tmp_path / "status.json").read_text())["step"] == 4
 
 
 def test_a_terminal_that_is_gone_does_not_stop_a_run(sized: object, monkeypatch: pytest.MonkeyPatch) -> None:

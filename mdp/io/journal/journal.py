@@ -1,7 +1,8 @@
 """The words of a run while it goes: lines on stderr and in log.txt, records in metrics.jsonl, results.csv, status.json.
 
-On a terminal a few lines are redrawn in place; otherwise a plain line comes every so many seconds.  With several
-processes the main one tells of its own time: what it waits for others counts as communication.
+On a terminal a few lines are redrawn in place; otherwise a plain line comes every so many seconds, as it does in
+log.txt and, for the step, in status.json in any case.  With several processes the main one tells of its own time: what
+it waits for others counts as communication.
 """
 
 import json
@@ -19,6 +20,9 @@ from mdp.io.journal.progress_text import marks_for, sentence, view
 from mdp.io.journal.results_csv import Results
 from mdp.io.journal.tensorboard import Events, tag_of
 from mdp.io.journal.terminal import LINES, Screen, screen_on
+
+_REDRAWN = 0.2  # seconds between drawings on a terminal
+_STATUS = 1.0  # seconds at least between the steps that status.json tells
 
 
 class Journal:
@@ -38,7 +42,7 @@ class Journal:
         self.warns, self.tensorboard = not quiet, tensorboard and main
         self.screen = None if self.quiet else screen_on(sys.stderr)
         self.marks = marks_for(sys.stderr.encoding or "ascii")
-        self.opened = self.started = self.shown = self.stepped = time.monotonic()
+        self.opened = self.started = self.drawn = self.logged = self.told = self.stepped = time.monotonic()
         self.step = 0  # steps done
         self.first_step: int | None = None
         self.facts = Facts(str(folder), steps)
@@ -58,6 +62,8 @@ class Journal:
             self.events = Events(self.folder / "tensorboard", step + 1 if validated == step else step)
         rewind(self.folder, step, validated, self._again)
         self._write_results()
+        if step:
+            self.status("running")
 
     def say(self, text: str) -> None:
         """One line for people: stderr and log.txt."""
@@ -65,7 +71,7 @@ class Journal:
             self.screen.say(text)
         elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
-        self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+        self._log(text)
 
     def record(self, kind: str, step: int, **values: Any) -> None:
         """One record in metrics.jsonl, and in what is made of it; numbers that are not finite are written as null."""
@@ -89,16 +95,29 @@ class Journal:
         if self.first_step is None:
             self.first_step, self.started = step - 1, now
         last = step == self.steps
-        if self.quiet or not (last or now - self.shown >= (0.2 if self.screen else self.seconds)):
+        draws = self.screen is not None and (last or now - self.drawn >= _REDRAWN)
+        logs = self.main and (last or now - self.logged >= self.seconds)
+        if not (draws or logs):
             return
-        self.shown = now
         done = step - self.first_step
         left = (now - self.started) / done * (self.steps - step) if done > 1 else math.nan
         self.facts = self.facts._replace(elapsed=now - self.opened, left=left)
-        if self.screen:
+        if draws and self.screen:
+            self.drawn = now
             self._draw(self.screen)
-        else:
-            print(sentence(self.facts), file=sys.stderr, flush=True)
+        if logs:
+            self.logged = now
+            self._tell_step(now, last)
+
+    def _tell_step(self, now: float, last: bool) -> None:
+        """How far the run is, for whoever is not at its terminal."""
+        text = sentence(self.facts)
+        if not (self.screen or self.quiet):
+            print(text, file=sys.stderr, flush=True)
+        self._log(text)
+        if last or now - self.told >= _STATUS:
+            self.told = now
+            self.status("running")
 
     def status(self, state: str, message: str = "", exit_code: int | None = None) -> None:
         """status.json: running, done, preempted or failed, and why; launchers lose exit codes, files do not."""
@@ -157,6 +176,9 @@ class Journal:
         if not self.results.names:
             return
         write_text(self.folder / "results.csv", csv_text([self.results.names, *self.results.rows]))
+
+    def _log(self, text: str) -> None:
+        self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     def _append(self, name: str, line: str) -> None:
         if not self.main:
