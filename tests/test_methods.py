@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mdp.core.batches import Batch
 from mdp.core.contrast import pixel_nce, region_nce
+from mdp.core.geometry import Grid
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
 from mdp.core.methods import (
     Data,
@@ -604,7 +605,7 @@ def test_queues_longer_than_all_batches_keep_every_image() -> None:
 class Sums(nn.Module):
     """Embeds an image by its first numbers, and remembers what it was given."""
 
-    output_stride = 32
+    grid = Grid(32)
 
     def __init__(self) -> None:
         super().__init__()
@@ -700,7 +701,7 @@ def test_a_batch_too_small_for_its_groups_is_refused(batch: int, groups: int) ->
 class Fixed(nn.Module):
     """Logits that are parameters, whatever the images."""
 
-    output_stride = 8
+    grid = Grid(8)
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()

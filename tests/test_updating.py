@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from mdp.core.geometry import Grid
 from mdp.core.methods import Loss
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import even_parts
@@ -248,7 +249,7 @@ def test_the_score_while_pretraining_is_over_the_images_of_all_processes() -> No
         return torch.stack([images[:, 0] * k % 1 for k in range(1, 6)], 1)[:, :, ::8, ::8]
 
     def work(world: World) -> dict[str, float]:
-        return probe(nn.Identity(), Looker(classify, pool, settings, 8, CPU), None, Stop(), world).iou
+        return probe(nn.Identity(), Looker(classify, pool, settings, Grid(8), CPU), None, Stop(), world).iou
 
     expected = work(ALONE)
     assert 0 < expected["shapes-coarse"] < 1

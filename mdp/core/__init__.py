@@ -35,6 +35,7 @@ from mdp.core.criteria.ohem import hard_labels, hard_pixels
 from mdp.core.criteria.weighted import balanced_weights, total_weight, weighted_cross_entropy
 from mdp.core.geometry import (
     Box,
+    Grid,
     View,
     cut_image,
     cut_labels,
@@ -142,6 +143,7 @@ __all__ = [
     "EmbeddingNetwork",
     "EncoderPair",
     "Exchange",
+    "Grid",
     "InstanceNetwork",
     "Interval",
     "LabelSpace",

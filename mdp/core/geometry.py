@@ -93,12 +93,32 @@ def _centres(length: int, count: int) -> Tensor:
     return (2 * torch.arange(count) + 1) * length // (2 * count)
 
 
-def downsample_labels(labels: Tensor, stride: int) -> Tensor:
-    """Labels (B, H, W) on the feature grid (B, ceil(H / stride), ceil(W / stride)): pixel (stride i, stride j).
+class Grid(NamedTuple):
+    """Which pixels the cells of a feature grid lie over: cell i is centred on pixel stride * i + offset."""
 
-    Feature cell i of this ResNet is centred on input pixel stride * i, so this is the aligned choice.
+    stride: int
+    offset: int = 0
+
+    def pixels(self, length: int) -> Tensor:
+        """The pixels (ceil(length / stride),) int64 under the centres of the cells over so many, the last at most.
+
+        >>> Grid(4, 1).pixels(9).tolist()
+        [1, 5, 8]
+        """
+        return (torch.arange(0, length, self.stride) + self.offset).clamp(max=length - 1)
+
+
+def downsample_labels(labels: Tensor, stride: int, offset: int = 0) -> Tensor:
+    """Labels (B, H, W) on the feature grid (B, ceil(H / stride), ceil(W / stride)): pixel stride * i + offset.
+
+    Feature cell i of our ResNets is centred on input pixel stride * i, so 0 is the aligned choice for them; see
+    `Grid` for others.
     """
-    return labels[:, ::stride, ::stride]
+    if offset == 0:
+        return labels[:, ::stride, ::stride]
+    grid = Grid(stride, offset)
+    rows, columns = (grid.pixels(length).to(labels.device, non_blocking=True) for length in labels.shape[1:])
+    return labels[:, rows[:, None], columns]
 
 
 def fitted_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from mdp.core.batches import Batch, Blend
 from mdp.core.bounds import Positive, Weight, check_bounds
 from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
-from mdp.core.geometry import downsample_labels
+from mdp.core.geometry import Grid, downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared, Progress
 from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
@@ -126,16 +126,16 @@ def prepare(
     Both views pass each network as one batch of V B images: half the launches, and BatchNorm statistics over twice
     the images.
     """
-    stride = pair.query.output_stride
+    grid = pair.query.grid
     with torch.no_grad():
         keys = pair.key(torch.cat([view.images for view in views]))  # (V B, D, h, w)
-    labels = downsample_labels(torch.cat([view.labels for view in views]), stride)  # (V B, h, w)
+    labels = downsample_labels(torch.cat([view.labels for view in views]), *grid)  # (V B, h, w)
     sums = class_sums(keys, labels, classes=len(state.total.counts), unit=True)
     sums = ClassSums(processes.all_sum(sums.sums), processes.all_sum(sums.counts))
     bank = push(state, sums)
     known = prototypes(bank, settings.normalise_prototypes)
     blends = tuple(_blend(view, settings.mix, rng, processes) for view in views)
-    weights = [_plain_targets(blend, settings.mix, stride).valid.sum() for blend in blends]
+    weights = [_plain_targets(blend, settings.mix, grid).valid.sum() for blend in blends]
     valid = [(labels != IGNORE).sum().float(), labels.new_full((), labels.numel(), dtype=torch.float32)]
     counts = processes.all_sum(torch.stack([*weights, *valid]))  # (V + 2,)
     metrics = {
@@ -156,9 +156,9 @@ def loss(
     """Each view's pixels against the prototypes: the mean over its valid pixels, then the mean over views."""
     images = torch.cat([blend.images for blend in parts])  # (V B, 3, H, W)
     queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)
-    stride, losses = pair.query.output_stride, []
+    grid, losses = pair.query.grid, []
     for query, blend, weight in zip(queries, parts, shared.weights, strict=True):
-        targets = _targets(query, blend, shared.known, settings, stride)
+        targets = _targets(query, blend, shared.known, settings, grid)
         found = prototype_nce(query, shared.known, targets, settings.temperature)
         losses.append(mean_over(found.total, weight))
     return Loss(torch.stack(losses).mean(), {})
@@ -174,16 +174,16 @@ def _blend(view: Batch, settings: MixSettings, rng: torch.Generator, processes: 
     return mix(view, plan_rows(plan, processes.own), others)
 
 
-def _plain_targets(blend: Blend, settings: MixSettings, stride: int) -> Targets:
+def _plain_targets(blend: Blend, settings: MixSettings, grid: Grid) -> Targets:
     """The labels' own targets; they decide which pixels are valid."""
-    first = downsample_labels(blend.first, stride)  # (B, h, w)
+    first = downsample_labels(blend.first, *grid)  # (B, h, w)
     if settings.pixel:
-        return mixed_targets(first, downsample_labels(blend.second, stride), blend.share)
+        return mixed_targets(first, downsample_labels(blend.second, *grid), blend.share)
     return hard_targets(first)
 
 
-def _targets(query: Tensor, blend: Blend, known: Prototypes, settings: Settings, stride: int) -> Targets:
-    targets, sparse = _plain_targets(blend, settings.mix, stride), settings.sparse
+def _targets(query: Tensor, blend: Blend, known: Prototypes, settings: Settings, grid: Grid) -> Targets:
+    targets, sparse = _plain_targets(blend, settings.mix, grid), settings.sparse
     if sparse.variant == "off":
         return targets
     if sparse.source == "pixel":
@@ -192,7 +192,7 @@ def _targets(query: Tensor, blend: Blend, known: Prototypes, settings: Settings,
         return _sparse(targets, prototype_similarity(targets, known), known, sparse)
     every = hard_targets(torch.arange(len(known.present), device=query.device))  # pixels of a class have one answer
     table = _sparse(every, prototype_similarity(every, known), known, sparse)
-    return targets_by_class(downsample_labels(blend.first, stride), table)
+    return targets_by_class(downsample_labels(blend.first, *grid), table)
 
 
 def _sparse(targets: Targets, similarity: Tensor, known: Prototypes, sparse: SparseSettings) -> Targets:

@@ -59,7 +59,7 @@ def prepare(
     """Keys of all views; the parts are `Pixels` for each view, shared are the anchors of each ordered pair of views."""
     with torch.no_grad():
         keys = pair.key(torch.cat([view.images for view in views])).chunk(len(views))  # V of (B, D, h, w)
-    labels = [downsample_labels(view.labels, pair.query.output_stride) for view in views]  # V of (B, h, w)
+    labels = [downsample_labels(view.labels, *pair.query.grid) for view in views]  # V of (B, h, w)
     anchors = [pixel_anchors(labels[a], labels[b]).sum() for a, b in permutations(range(len(views)), 2)]
     every = torch.stack(labels)  # (V, B, h, w)
     valid = [(every != IGNORE).sum(), every.new_full((), every.numel())]

@@ -72,7 +72,7 @@ def prepare(
     progress: Progress,
 ) -> Prepared:
     """Keys into the queues, those of all processes in one order; the parts are a `Batch` for each view."""
-    labels = downsample_labels(torch.cat([view.labels for view in views]), pair.query.output_stride)  # (V B, h, w)
+    labels = downsample_labels(torch.cat([view.labels for view in views]), *pair.query.grid)  # (V B, h, w)
     with torch.no_grad():
         keys = pair.key(torch.cat([view.images for view in views]))  # (V B, D, h, w)
     means, present = class_means(keys, labels, classes=len(state.pushed), unit=True)  # (V B, C, D), (V B, C)

@@ -76,7 +76,7 @@ def prepare(
     progress: Progress,
 ) -> Prepared:
     """The parts are a `Batch` for each view, with labels on the feature grid."""
-    parts = tuple(Batch(v.images, downsample_labels(v.labels, pair.query.output_stride)) for v in views)
+    parts = tuple(Batch(v.images, downsample_labels(v.labels, *pair.query.grid)) for v in views)
     labels = torch.stack([part.labels for part in parts])  # (V, B, h, w)
     valid = [(labels != IGNORE).sum(), labels.new_full((), labels.numel())]
     counts = processes.all_sum(torch.stack(valid).float())  # (2,)

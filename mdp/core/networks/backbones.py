@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mdp.core.geometry import Grid
 from mdp.core.networks import timm_backbone
 from mdp.core.networks.decode_heads import LOW_STRIDE
 from mdp.core.networks.feature_maps import FeatureMaps
@@ -30,6 +31,12 @@ class Backbone(NamedTuple):
     low_channels: int | None  # of the finer map; None when it was not asked for
     stage_channels: tuple[int, ...] = ()  # of the four stages; empty when they were not asked for
     finest: int = LOW_STRIDE  # stride of the finer map, or of the first stage
+    offset: int = 0  # the pixel of its stride that a cell of the last map is centred on; 0 in our ResNets
+    finest_offset: int = 0  # likewise of the finer map, or of the first stage
+
+    def grid(self, takes: Takes) -> Grid:
+        """The grid that a head which takes these maps gives its features on."""
+        return Grid(self.stride, self.offset) if takes == "last" else Grid(self.finest, self.finest_offset)
 
     @property
     def inputs(self) -> Inputs:
@@ -85,7 +92,17 @@ def build_backbone(
     found = _described(name, output_stride, takes, image_channels)
     module, maps = timm_backbone.build(found), partial(timm_backbone.maps, found)
     finest = found.stage_strides[0] if found.stage_strides else LOW_STRIDE
-    return Backbone(module, maps, found.stride, found.channels, found.low_channels, found.stage_channels, finest)
+    return Backbone(
+        module,
+        maps,
+        found.stride,
+        found.channels,
+        found.low_channels,
+        found.stage_channels,
+        finest,
+        found.offset,
+        found.finest_offset,
+    )
 
 
 def _own_maps(backbone: nn.Module, images: Tensor) -> FeatureMaps:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mdp.core.bounds import Bounds, Channels, Share, Side, check_bounds
 from mdp.core.contrast_chunked import EPS
+from mdp.core.geometry import Grid
 from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, inputs_of, randomly
 from mdp.core.networks.decode_heads import HEADS
 from mdp.core.networks.projection_heads import instance_head, projection_head
@@ -106,15 +107,19 @@ def _head(settings: NetworkSettings, backbone: Backbone, dropout: float = 0.0) -
     return build(backbone.inputs, settings.head_channels, settings.head_dilations, dropout)
 
 
-def _stride(settings: NetworkSettings, backbone: Backbone) -> int:
-    """Image pixels to a pixel of what the head gives."""
-    return backbone.stride if HEADS[settings.head].takes == "last" else backbone.finest
+class OnGrid(nn.Module):
+    """A network whose answers lie on a feature grid."""
+
+    grid: Grid  # where labels are taken for its cells
+
+    @property
+    def output_stride(self) -> int:
+        """Image pixels to a cell."""
+        return self.grid.stride
 
 
-class EmbeddingNetwork(nn.Module):
+class EmbeddingNetwork(OnGrid):
     """Images -> unit-length pixel embeddings."""
-
-    output_stride: int
 
     def __init__(self, settings: NetworkSettings, embedding: int, hidden: int) -> None:
         super().__init__()
@@ -122,7 +127,7 @@ class EmbeddingNetwork(nn.Module):
         self.backbone, self._maps = found.module, found.maps
         self.decode_head = _head(settings, found)
         self.projection_head = projection_head(settings.head_channels, hidden, embedding)
-        self.output_stride = _stride(settings, found)
+        self.grid = found.grid(HEADS[settings.head].takes)
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, F, h, w): what fine-tuning's classifier sees."""
@@ -138,17 +143,15 @@ class EmbeddingNetwork(nn.Module):
         return F.normalize(vectors.float(), dim=1, eps=EPS) if unit else vectors
 
 
-class InstanceNetwork(nn.Module):
+class InstanceNetwork(OnGrid):
     """Images -> one unit-length embedding an image; a backbone without dilation, as MoCo trains it."""
-
-    output_stride: int
 
     def __init__(self, settings: NetworkSettings, embedding: int) -> None:
         super().__init__()
         found = build_backbone(settings.backbone, settings.width, None, "last", settings.image_channels)
         self.backbone, self._maps = found.module, found.maps
         self.projection_head = instance_head(found.channels, embedding)
-        self.output_stride = found.stride
+        self.grid = found.grid("last")
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D) float32 of unit length, whatever the autocast."""
@@ -156,13 +159,11 @@ class InstanceNetwork(nn.Module):
         return F.normalize(self.projection_head(features).float(), dim=1, eps=EPS)
 
 
-class Segmentor(nn.Module):
+class Segmentor(OnGrid):
     """Images -> class logits on the feature grid.
 
     Dropout draws from torch's global generator in training; the shell seeds it before every step.
     """
-
-    output_stride: int
 
     def __init__(self, settings: NetworkSettings, classes: int) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class Segmentor(nn.Module):
         self.decode_head = _head(settings, found, head.inner_dropout)
         self.decode_head.conv_seg = nn.Conv2d(settings.head_channels, classes, 1)  # all libraries keep it in the head
         self.dropout = nn.Dropout2d(head.dropout)
-        self.output_stride = _stride(settings, found)
+        self.grid = found.grid(HEADS[settings.head].takes)
 
     @property
     def classifier(self) -> nn.Conv2d:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdp.core.networks.cell_centres import centre_of
 from mdp.core.networks.feature_maps import FeatureMaps
 
 PREFIX = "timm:"
@@ -35,9 +36,11 @@ class Description(NamedTuple):
     last: int  # its place among the model's feature maps
     low_channels: int | None  # of the finer map, if it was asked for
     low: int | None
-    multiple: int  # images are padded to multiples of this, 1: not at all; then the grid is rounded up
+    multiple: int  # images are padded to multiples of this, 1: not at all; then the grid is rounded up, see `maps`
     unused: tuple[str, ...]  # modules that do not run: final norms, classifiers
     silent: tuple[str, ...]  # other parameters that the feature maps do not depend on
+    offset: int = 0  # the pixel of the stride that a cell of the last map is centred on
+    finest_offset: int = 0  # likewise of the finer map, or of the first stage, where there are such
     stages: tuple[int, ...] = ()  # places of the maps of four stages, if they were asked for, the finest first
     stage_channels: tuple[int, ...] = ()
     stage_strides: tuple[int, ...] = ()
@@ -71,7 +74,10 @@ def _described(
         raise ValueError(f"backbone: the maps of {PREFIX}{name} do not lie on a regular grid; take another model")
     low = None if low_stride is None else _finer(name, shapes, low_stride)
     stages = _stages(name, shapes) if staged else ()
-    unused, silent = _left_over(model, _wanted(last, low, stages), arguments)
+    wanted = _wanted(last, low, stages)
+    image = _images(arguments, *_PROBED).requires_grad_()
+    centres = [centre_of(cells, image) for cells in _forward(model.eval(), image, wanted)]
+    unused, silent = _left_over(model, wanted, arguments)
     return Description(
         name=name,
         arguments=tuple(arguments.items()),
@@ -80,9 +86,11 @@ def _described(
         last=last,
         low_channels=None if low is None else shapes[low][1],
         low=low,
-        multiple=_multiple(name, model, stride, arguments),
+        multiple=_multiple(name, model, stride, arguments) if all(centre.fixed for centre in centres) else stride,
         unused=unused,
         silent=silent,
+        offset=int(centres[-1].offset),
+        finest_offset=int(centres[0].offset),
         stages=stages,
         stage_channels=tuple(shapes[place][1] for place in stages),
         stage_strides=tuple(_stride(shapes[place]) or 0 for place in stages),
@@ -125,6 +133,8 @@ def maps(description: Description, model: nn.Module, images: Tensor) -> FeatureM
     """The model's feature maps of images (B, 3, H, W), on grids (ceil(H / s), ceil(W / s)), as they leave the stages.
 
     There is no final norm: every head begins with a convolution and BatchNorm, which undo a scale.
+    TensorFlow's padding lies on other sides at other sizes, up to half a stride a layer; at multiples of the stride,
+    to which images are padded for such a model, its cells are centred on the same place in all sizes.
     """
     height, width = images.shape[2:]
     padding = (0, -width % description.multiple, 0, -height % description.multiple)

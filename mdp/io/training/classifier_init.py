@@ -41,7 +41,7 @@ def start_classifier_(network: Segmentor, weights: Path, recipe: Recipe, pool: P
             batch = crop_batch(item, device)
             feature = embedding.features(batch.images)  # (B, F, h, w)
             vectors = torch.nn.functional.normalize(embedding.projection_head(feature).float(), dim=1)  # (B, D, h, w)
-            label = downsample_labels(batch.labels, embedding.output_stride)  # (B, h, w)
+            label = downsample_labels(batch.labels, *embedding.grid)  # (B, h, w)
             own = class_sums(vectors, label, pool.union.size, unit=True)
             sums = own if sums is None else add(sums, own)
             features.append(torch.cat([pixel_rows(feature.float()), pixel_rows(vectors)], 1))

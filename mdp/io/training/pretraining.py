@@ -146,7 +146,7 @@ class Pretraining(TrainingRun):
         known = self.method.known_prototypes(self.state, self.chosen)
         classify = partial(self.method.class_scores, self.pair, self.state, settings=self.chosen)
         query, context = self.pair.query, self.context
-        looker = Looker(classify, self.validation, self.recipe.pretrain, query.output_stride, context.device)
+        looker = Looker(classify, self.validation, self.recipe.pretrain, query.grid, context.device)
         scores = probe(query, looker, known, stop, context.world)
         if stop.agree(context.world):
             return None

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mdp.core.batches import Batch
 from mdp.core.chance import generator
+from mdp.core.geometry import Grid
 from mdp.core.methods import Loss
 from mdp.core.networks.backbones import convert_sync_batchnorm_
 from mdp.core.networks.memory_layout import to_channels_last_
@@ -36,9 +37,9 @@ class Overlapped(DistributedDataParallel):
     """Sends gradients while the backward pass goes on: faster over nccl, but resumed runs differ in the last bits."""
 
     @property
-    def output_stride(self) -> int:
-        stride: int = self.module.output_stride
-        return stride
+    def grid(self) -> Grid:
+        grid: Grid = self.module.grid
+        return grid
 
 
 @dataclass(frozen=True, kw_only=True)

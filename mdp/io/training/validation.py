@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mdp.core.geometry import Box, View, cut_image, cut_labels, downsample_labels
+from mdp.core.geometry import Box, Grid, View, cut_image, cut_labels, downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.metrics import confusion_matrix, majority, mean_iou
 from mdp.core.photometry import normalise
@@ -77,7 +77,7 @@ class Looker(NamedTuple):
     classify: Classify
     pool: Pool
     settings: PretrainSettings
-    stride: int  # of the feature grid that classes are scored on
+    grid: Grid  # that classes are scored on
     device: torch.device
 
     def look(self, index: int) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -137,7 +137,7 @@ def _confusion(looker: Looker, name: str, stop: Stop, world: World) -> tuple[Ten
         if look is None:  # no class of this dataset is scored, in no image
             break
         _, guess, labels = look
-        counts = confusion_matrix(guess, downsample_labels(labels[None], looker.stride)[0], classes)
+        counts = confusion_matrix(guess, downsample_labels(labels[None], *looker.grid)[0], classes)
         scores.observe_(index, "", counts)
         confusion += counts
     return confusion, scores
@@ -153,10 +153,8 @@ def draw_predictions(
         look = looker.look(index)
         assert look is not None  # it was scored a moment ago
         image, classes, labels = look
-        cells = (
-            torch.arange(len(labels)) + looker.stride // 2
-        ) // looker.stride  # cell i is centred on pixel stride * i
-        cells = cells.clamp(max=len(classes) - 1)
+        stride, offset = looker.grid  # cell i is centred on pixel stride * i + offset
+        cells = ((torch.arange(len(labels)) + stride // 2 - offset) // stride).clamp(0, len(classes) - 1)
         return image, classes[cells][:, cells], labels
 
     names = [sample.image for sample in looker.pool.samples]
