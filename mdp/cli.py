@@ -565,11 +565,11 @@ def check(names: tuple[str, ...], datasets: tuple[str, ...], root: str, workers:
     Without SPLIT these are the splits that are trained and scored on.  Exit code 3 when there are errors.
     """
     from mdp.io.check.job import run_check
-    from mdp.io.check.report import refuse_errors, report_json, report_text
+    from mdp.io.check.report import expect_sound, report_json, report_text
 
     reports = run_check(_words((*names, *datasets)), Path(root), workers, images, quiet)
     click.echo(json.dumps(report_json(reports), indent=1) if as_json else report_text(reports))
-    refuse_errors(reports, strict)
+    expect_sound(reports, strict)
 
 
 @command("methods", "")

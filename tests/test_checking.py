@@ -24,7 +24,7 @@ from mdp.cli import cli
 from mdp.io.check.job import check_before_training, run_check
 from mdp.io.check.problem import Problem
 from mdp.io.check.remembered import fingerprint
-from mdp.io.check.report import Report, judge, refuse_errors, report_text
+from mdp.io.check.report import Report, expect_sound, judge, refuse_errors, report_text
 from mdp.io.check.scan import check_samples, difference_hash, has_ramps
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Dataset, Pair, Sample, open_split
@@ -206,8 +206,26 @@ def test_errors_on_warnings_only_when_strict(tmp_path: Path) -> None:
     report = checked(own(tmp_path, [labels_array([0, 1], seed) for seed in range(2)]), tmp_path)
     assert kinds(report) == {"class_absent"}
     refuse_errors([report])
-    with pytest.raises(DatasetError, match="never occur: tree"):
-        refuse_errors([report], strict=True)
+    expect_sound([report], strict=False)
+    with pytest.raises(DatasetError, match=r"^1 warning in site train; the report says which$"):
+        expect_sound([report], strict=True)
+
+
+def test_a_class_has_one_row_whatever_the_split_has_of_it(tmp_path: Path) -> None:
+    halves, third = labels_array([0, 1], 0), labels_array([0, 1, 2], 1)
+    train = checked(own(tmp_path, [halves, halves]), tmp_path)
+    val = replace(checked(own(tmp_path / "other", [third]), tmp_path / "other"), split="val")
+    text = report_text([train, val])
+    assert text.count("site: classes\n") == 1
+    head, *rows = text.partition("site: classes\n")[2].split("\n\n")[0].splitlines()
+    assert head.split() == ["class", "train", "pixels", "images", "val", "pixels", "images"]
+    assert sorted(row.split()[0] for row in rows) == sorted(val_name for val_name, _, _ in val.classes)
+    cells = {row.split()[0]: row.split()[1:] for row in rows}
+    for name, share, images in val.classes:
+        assert cells[name][2:] == [f"{share:.3%}", str(images)]
+    (only,) = {name for name, _, _ in val.classes} - {name for name, _, _ in train.classes}
+    assert cells[only][:2] == ["-", "-"]
+    assert len({len(row) for row in (head, *rows)}) == 1
 
 
 # Traps
@@ -778,7 +796,7 @@ def test_the_command_prints_json_and_leaves_with_the_code_for_data(tmp_path: Pat
     assert done.code == 3, done.err
     found = json.loads(done.out)
     assert (found["errors"], found["datasets"][0]["problems"][0]["kind"]) == (1, "unknown_values")
-    assert "error: the data check found" in done.err
+    assert done.err.splitlines()[-1] == "error: 1 error in site train; the report says which"
     assert "Traceback" not in done.err
 
 

@@ -6,6 +6,7 @@ Everything is made of what `scan.py` saw; nothing here reads a file or prints.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -193,7 +194,7 @@ def _ignored(unlabelled: Sequence[str], share: float, images: int) -> list[Probl
 
 
 def lines_of_report(report: Report) -> list[str]:
-    """The report for people."""
+    """The report of one split for people, without its classes."""
     lines = [f"{report.dataset} {report.split}: {report.images:,} images"]
     if report.sizes:
         sizes = ", ".join(f"{name} {width} x {height}" for name, (width, height) in report.sizes.items())
@@ -204,8 +205,6 @@ def lines_of_report(report: Report) -> list[str]:
         lines.append("  no labels")
     elif report.sizes:
         lines.append(f"  ignored: {report.ignored:.1%} of pixels, {report.all_ignored:,} images entirely")
-        width = max((len(name) for name, _, _ in report.classes), default=0)
-        lines += [f"    {name:<{width}}  {share:8.3%}  {images:>7,} images" for name, share, images in report.classes]
     if report.never and report.sizes:
         lines.append(f"  never: {', '.join(report.never)}")
     for problem in report.problems:
@@ -214,6 +213,27 @@ def lines_of_report(report: Report) -> list[str]:
     if report.yaml:
         lines += [f"  for {report.source}:", *(f"    {line}" for line in report.yaml)]
     return lines
+
+
+def class_table(reports: Sequence[Report]) -> list[str]:
+    """The classes of the splits of one dataset, a row each: share of all pixels and images in each split.
+
+    In the order of the first split; nothing where no split has classes.
+    """
+    reports = [report for report in reports if report.classes]
+    names = list(dict.fromkeys(name for report in reports for name, _, _ in report.classes))
+    if not names:
+        return []
+    found = [{name: (f"{share:.3%}", f"{images:,}") for name, share, images in report.classes} for report in reports]
+    heads = [(f"{report.split} pixels", "images") for report in reports]
+    first = max(len(name) for name in (*names, "class"))
+    widths = [(max(len(pixels), 9), 8) for pixels, _ in heads]
+    rows = [("class", heads), *((name, [known.get(name, ("-", "-")) for known in found]) for name in names)]
+    return [
+        f"    {name:<{first}}"
+        + "".join(f"  {a:>{wide}}{b:>{slim}}" for (a, b), (wide, slim) in zip(cells, widths, strict=True))
+        for name, cells in rows
+    ]
 
 
 def listed(problem: Problem, most: int = LISTED) -> list[str]:
@@ -232,8 +252,13 @@ def report_json(reports: Sequence[Report]) -> dict[str, Any]:
 def report_text(reports: Sequence[Report]) -> str:
     """All reports and the sum of what is wrong."""
     errors, warnings = _counts(reports)
-    end = f"errors: {errors}, warnings: {warnings}"
-    text = "\n".join([line for report in reports for line in [*lines_of_report(report), ""]] + [end])
+    lines = []
+    for dataset, some_reports in groupby(reports, key=lambda report: report.dataset):
+        splits = list(some_reports)
+        lines += [line for report in splits for line in lines_of_report(report)]
+        table = class_table(splits)
+        lines += [f"{dataset}: classes", *table, ""] if table else [""]
+    text = "\n".join([*lines, f"errors: {errors}, warnings: {warnings}"])
     return text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
 
 
@@ -243,9 +268,19 @@ def _counts(reports: Sequence[Report]) -> tuple[int, int]:
     return sum(wrong), len(wrong) - sum(wrong)
 
 
-def refuse_errors(reports: Sequence[Report], strict: bool = False) -> None:
-    """Raises DatasetError when there are errors, with `strict` also for warnings: the first ten files, 40 lines."""
-    wrong = [(r, problem) for r in reports for problem in r.problems if problem.error or strict]
+def expect_sound(reports: Sequence[Report], strict: bool) -> None:
+    """Raises DatasetError, which says how much there is, when reports that were shown have errors, or warnings."""
+    errors, warnings = _counts(reports)
+    parts = [(errors, "error", "errors")] + [(warnings, "warning", "warnings")] * strict
+    found = [f"{count} {one if count == 1 else several}" for count, one, several in parts if count]
+    if found:
+        wrong = [f"{r.dataset} {r.split}" for r in reports if any(problem.error or strict for problem in r.problems)]
+        raise DatasetError(f"{' and '.join(found)} in {', '.join(dict.fromkeys(wrong))}; the report says which")
+
+
+def refuse_errors(reports: Sequence[Report]) -> None:
+    """Raises DatasetError when there are errors: the first ten files, 40 lines."""
+    wrong = [(r, problem) for r in reports for problem in r.problems if problem.error]
     if not wrong:
         return
     lines, left = [], LISTED
