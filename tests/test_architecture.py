@@ -237,7 +237,9 @@ def test_mypy_refuses_a_method_or_a_dataset_whose_function_takes_an_argument_too
         text, name, module = (PACKAGE / path).read_text(encoding="utf-8"), Path(path).stem, protocol.rpartition(".")[0]
         assert text.count(signature) == 1
         (tmp_path / f"right_{name}.py").write_text(text)
-        (tmp_path / f"wrong_{name}.py").write_text(text.replace(signature, signature.replace("\n)", ")").replace(")", ", more: int)")))
+        (tmp_path / f"wrong_{name}.py").write_text(
+            text.replace(signature, signature.replace("\n)", ")").replace(")", ", more: int)"))
+        )
         lines.append(f"import {module}, right_{name}, wrong_{name}")
         lines += [f"{side}_{name}_held: {protocol} = {side}_{name}" for side in ("right", "wrong")]
     (tmp_path / "table.py").write_text("\n".join(lines))
