@@ -384,6 +384,16 @@ def test_the_counts_of_an_evaluation_are_those_of_its_predictions() -> None:
     assert summary(counts, SPACE, 1)["miou"] == pytest.approx(mean_iou(confusion_matrix(guess, labels, 3)))
 
 
+def test_scores_of_a_part_do_not_replace_those_of_more_images(tmp_path: Path) -> None:
+    tuned = str(run_finetuning(request(init="scratch")))
+    common = ["eval", tuned, "--device", "cpu", "--workers", "0", "-q", "--json", "--out", str(tmp_path / "out")]
+    for count, told in ((3, ""), (2, "it has the scores of 3 images, which those of 2 would replace"), (4, "")):
+        done = CliRunner().invoke(cli, [*common, "--images", str(count)])
+        assert isinstance(done.exception, RecipeError) == bool(told), done.output
+        assert told in str(done.exception)
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["images"] == 4
+
+
 def test_flags_reach_the_settings_and_a_bad_list_is_refused() -> None:
     tuned = str(run_finetuning(request(init="scratch")))
     runner = CliRunner()
@@ -391,7 +401,7 @@ def test_flags_reach_the_settings_and_a_bad_list_is_refused() -> None:
     done = runner.invoke(cli, [*command, "--device", "cpu", "--workers", "0"])
     assert done.exit_code == 0, done.output
     assert "mean IoU over all classes, absent ones as 0" in done.output
-    (path,) = Path(tuned).rglob("scores.json")
+    path = Path(tuned, "eval", "shapes-target-val-first-2", "scores.json")  # not where the scores of all images go
     scores = json.loads(path.read_text())
     assert (scores["scales"], scores["flip"], scores["images"]) == ([0.5, 1.0], True, 2)
     wrong = runner.invoke(cli, ["eval", tuned, "--scales", "0.5,x"])

@@ -267,7 +267,7 @@ def test_the_command_line_takes_a_number_or_none(tuned: Path, capsys: pytest.Cap
     for words, count in ((["--gallery", "2"], 2), (["--gallery"], 5), (["--gallery=1"], 1)):
         cli.main([*common, *words], standalone_mode=False)
         capsys.readouterr()
-        found = json.loads((tuned / "eval" / "shapes-target-val" / "gallery" / "gallery.json").read_text())
+        found = json.loads((tuned / "eval/shapes-target-val-first-5/gallery/gallery.json").read_text())
         assert len(found["images"]) == count
     for word in ("0", "1001", "runs/x", "1.5"):
         with pytest.raises(click.BadParameter, match="RUN goes before --gallery"):

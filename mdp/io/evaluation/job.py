@@ -73,13 +73,15 @@ def _evaluate(
     pool = pool_of([(dataset, samples)])
     same_labels(opened.record, pool.union, path)
     kinds = kinds_of(keep, save_as, dataset.labels)
-    home = home_of(path)
-    folder = make(request.out or home / "eval" / f"{dataset.name}-{split}")
-    settings = inference_settings(recipe)
+    home, settings = home_of(path), inference_settings(recipe)
+    count = images_of(pool, settings)
+    part = f"-first-{count}" if count < len(samples) else ""  # a part does not take the place of the whole
+    folder = make(request.out or home / "eval" / f"{dataset.name}-{split}{part}")
+    if part and request.out:
+        _expect_no_more(folder, count)
     seen = read_seen(home)
     data = look_at_pool(pool, "val", recipe.data.root, read_manifest(home)) if world.size > 1 or seen else []
     agree(world, recipe, [samples], data, {"the checkpoint": path})
-    count = images_of(pool, settings)
     progress = Counter(request.quiet or not world.main)
     progress.say(f"scoring {path} (step {step})")
     progress.say(line)
@@ -115,6 +117,19 @@ def _evaluate(
     if world.main and request.report and folder.parent == home / "eval":  # of which the page has the scores
         report_at_end(home, progress.say)
     return scores, folder
+
+
+def _expect_no_more(folder: Path, images: int) -> None:
+    """Raises RecipeError where the folder has the scores of more images."""
+    try:
+        there = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["images"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if isinstance(there, int) and there > images:
+        raise RecipeError(
+            f"--out {folder}: it has the scores of {there} images, which those of {images} would replace; choose "
+            "another folder"
+        )
 
 
 def _manner(settings: EvalSettings) -> dict[str, Any]:
