@@ -9,17 +9,20 @@ Shape legend: B images, C classes, D embedding channels, H x W image, h x w feat
 T batches in the bank.
 """
 
+from mdp.core.autoaugment import AutoDraw, apply_auto, augment, draw_auto
 from mdp.core.batches import Batch, Blend
 from mdp.core.boundaries import boundary, boundary_counts, boundary_width
 from mdp.core.chance import beta, generator
 from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes
 from mdp.core.comparison import Difference, Interval, block_counts, count_iou, count_miou, difference, miou_interval
 from mdp.core.contrast import (
+    NeighbourLoss,
     WeightedLoss,
     class_logits,
     instance_nce,
     mean_over,
     nce,
+    neighbour_nce,
     pixel_anchors,
     pixel_nce,
     pixel_rows,
@@ -62,6 +65,7 @@ from mdp.core.metrics import (
     pixel_accuracy,
 )
 from mdp.core.mixing import MixPlan, MixSettings, draw_box, draw_plan, mix, mix_pixels, mix_regions, plan_rows
+from mdp.core.neighbours import nearest, vote
 from mdp.core.networks import (
     EmbeddingNetwork,
     EncoderPair,
@@ -103,7 +107,15 @@ from mdp.core.prototype_bank import (
     prototypes,
     push,
 )
-from mdp.core.queues import ClassQueues, empty_queues, enqueue, enqueue_classes, noise_queue, queue_prototypes
+from mdp.core.queues import (
+    AlignedQueues,
+    ClassQueues,
+    empty_queues,
+    enqueue,
+    enqueue_classes,
+    noise_queue,
+    queue_prototypes,
+)
 from mdp.core.schedules import cosine, polynomial, warm_up
 from mdp.core.targets import (
     Targets,
@@ -130,6 +142,8 @@ from mdp.core.thinning import bucket_means, thin
 
 __all__ = [
     "IGNORE",
+    "AlignedQueues",
+    "AutoDraw",
     "Batch",
     "Blend",
     "Box",
@@ -150,6 +164,7 @@ __all__ = [
     "LabelUnion",
     "MixPlan",
     "MixSettings",
+    "NeighbourLoss",
     "NetworkSettings",
     "PhotometrySettings",
     "Processes",
@@ -166,8 +181,10 @@ __all__ = [
     "WeightedLoss",
     "add",
     "alone",
+    "apply_auto",
     "apply_distortion",
     "apply_photometry",
+    "augment",
     "average_linkage",
     "balanced_weights",
     "beta",
@@ -202,6 +219,7 @@ __all__ = [
     "dice_sums",
     "difference",
     "downsample_labels",
+    "draw_auto",
     "draw_box",
     "draw_crop",
     "draw_distortion",
@@ -244,6 +262,8 @@ __all__ = [
     "mix_regions",
     "mixed_targets",
     "nce",
+    "nearest",
+    "neighbour_nce",
     "noise_queue",
     "normalise",
     "pixel_accuracy",
@@ -272,6 +292,7 @@ __all__ = [
     "thin",
     "total_weight",
     "upsample",
+    "vote",
     "warm_up",
     "weighted_cross_entropy",
 ]

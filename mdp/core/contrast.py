@@ -129,6 +129,71 @@ def instance_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: floa
         return WeightedLoss(losses.sum(), losses.new_tensor(len(losses)))
 
 
+class NeighbourLoss(NamedTuple):
+    """The two losses of queries that have neighbours, each a sum over queries."""
+
+    instances: Tensor  # () float32, with gradient: each query against its key and the queue (eq. 1)
+    neighbours: Tensor  # () float32, with gradient: pulled to its neighbours in the queue
+
+
+def neighbour_nce(
+    queries: Tensor, keys: Tensor, queue: Tensor, neighbours: Tensor, temperature: float
+) -> NeighbourLoss:
+    """MoCo's loss, and that of the nearest neighbours as further positives (arXiv 2106.05967, eq. 1 and 2).
+
+    `queries` and `keys` (R, D), a key for each query, and `queue` (Q, D), of unit length; `neighbours` (R, k) are rows
+    of the queue.  The second loss is - mean_k log softmax over the queue alone: the query's own key does not compete.
+    Logits of queries and queue, which both share, are made and differentiated a chunk of queries at a time.
+
+    Raises ValueError when queries and keys differ in shape, or neighbours are those of other queries.
+
+    >>> zero, one = torch.zeros(2, 4), torch.ones(7, 4)
+    >>> found = neighbour_nce(zero, zero, one, torch.tensor([[0, 3], [6, 1]]), 0.2)
+    >>> [round(float(loss) / 2, 4) for loss in found]  # log 8, log 7
+    [2.0794, 1.9459]
+    """
+    if queries.shape != keys.shape or len(neighbours) != len(queries):
+        raise ValueError(
+            f"queries {tuple(queries.shape)}, keys {tuple(keys.shape)} and neighbours {tuple(neighbours.shape)}: "
+            "expected a key and some neighbours for each query"
+        )
+    with torch.autocast(queries.device.type, enabled=False):
+        rows, own, others = queries.float(), keys.detach().float(), queue.detach().float()
+        size = max(1, _CHUNK_BYTES // (4 * len(others)))
+        return NeighbourLoss(*_TwoLosses.apply(rows, own, others, neighbours, temperature, size))  # type: ignore[no-untyped-call]
+
+
+class _TwoLosses(torch.autograd.Function):
+    """Both losses in one pass over the logits; gradients of each are kept, of the rows' size."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, keys: Tensor, queue: Tensor, neighbours: Tensor, temperature: float, size: int
+    ) -> tuple[Tensor, Tensor]:
+        totals, slopes = rows.new_zeros(2), rows.new_empty(2, *rows.shape) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(rows), size):
+            part, own, near = (t[start : start + size] for t in (rows, keys, neighbours))
+            positive = (part * own).sum(1, keepdim=True) / temperature  # (n, 1)
+            logits = part @ queue.T / temperature  # (n, Q)
+            pulled = logits.gather(1, near).mean(1)  # (n,)
+            negatives = logits.logsumexp(1, keepdim=True)  # (n, 1)
+            totals += torch.stack([F.softplus(negatives - positive).sum(), (negatives[:, 0] - pulled).sum()])
+            if slopes is None:
+                continue
+            mean = logits.sub_(negatives).exp_() @ queue  # (n, D): of the queue, weighted by softmax
+            share = torch.sigmoid(negatives - positive)  # (n, 1): what the negatives have of the whole softmax
+            slopes[0, start : start + size] = share * (mean - own) / temperature
+            slopes[1, start : start + size] = (mean - queue[near].mean(1)) / temperature
+        ctx.slopes = slopes
+        return totals[0], totals[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        slopes: Tensor = ctx.slopes
+        return slopes[0] * outputs[0] + slopes[1] * outputs[1], None, None, None, None, None
+
+
 def pixel_nce(
     queries: Tensor,
     keys: Tensor,

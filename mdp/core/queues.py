@@ -32,6 +32,19 @@ def enqueue(queue: Tensor, rows: Tensor) -> Tensor:
     return torch.cat([queue, rows.detach().to(queue.dtype)])[-len(queue) :]
 
 
+class AlignedQueues(NamedTuple):
+    """Two queues in which a row of the one belongs to the same row of the other; both move together."""
+
+    keys: Tensor  # (Q, D) what queries are compared with
+    features: Tensor  # (Q, F) what neighbours are found by
+
+    def enqueue(self, keys: Tensor, features: Tensor) -> "AlignedQueues":
+        """The queues with keys (B, D) and features (B, F) at their ends.  Raises ValueError for other numbers."""
+        if len(keys) != len(features):
+            raise ValueError(f"{len(keys)} keys and {len(features)} features: expected as many")
+        return AlignedQueues(enqueue(self.keys, keys), enqueue(self.features, features))
+
+
 class ClassQueues(NamedTuple):
     """The last Q image-level embeddings of each class, as rings."""
 
