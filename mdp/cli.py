@@ -211,6 +211,7 @@ DATASET: Kind = {"metavar": "NAME|FILE.yaml", "shell_complete": _complete_datase
 DATASETS: Kind = {"metavar": "A,B,C.yaml", "shell_complete": _complete_datasets, "multiple": True}
 ROOT: Kind = {"envvar": ["MDP_ROOT", "MDP_DATA"]}
 WHICH: Kind = {"type": click.Choice(["last", "best"]), "default": "last", "show_default": True}
+WEIGHTS: Kind = {"type": click.Choice(["ema", "raw"])}  # of mdp.io.run.opened
 MODE: Kind = {"type": click.Choice(["whole", "slide"])}
 BAD_SAMPLE: Kind = {"type": click.Choice(["stop", "skip"])}
 HEADS = _files("core/networks/heads", "deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision")
@@ -224,6 +225,7 @@ result = option("--json as_json", "Print the result as JSON on stdout.", **FLAG)
 facts = option("--json as_json", "Print as JSON.", **FLAG)
 quiet = option("-q --quiet", "No progress on stderr.", **FLAG)
 silent = setting("-q --quiet", "quiet", "No progress on stderr.", **FLAG)
+weights = option("--weights", "Of a run with an EMA: that [default], or the weights of its last step.", **WEIGHTS)
 head = setting("--head", "model.head", "Segmentation head [default: deeplabv3].", type=click.Choice(HEADS))
 device = setting("--device", "run.device", "auto, cpu, cuda or cuda:N.")
 workers = setting("--workers", "run.workers", "Loader processes; 0 loads in the main process.", type=int)
@@ -353,6 +355,7 @@ def finetune(processes: int | None, print_config: bool, as_json: bool) -> None:
 @setting("--target", "target", "Another dataset with the same classes.", **DATASET)
 @setting("--split", "eval.split", "Split to score [default: the dataset's validation split].")
 @option("--which", "Checkpoint to score; best was chosen by the validation split.", **WHICH)
+@weights
 @setting("--mode", "eval.mode", "Whole images or sliding windows.", **MODE)
 @setting("--images", "eval.images", "Score the first so many images only.", type=int)
 @setting("--scales", "eval.scales", "Average the scores of the image at several ratios of its size.", _numbers,
@@ -367,8 +370,8 @@ def finetune(processes: int | None, print_config: bool, as_json: bool) -> None:
 @option("-v --verbose", "Print the mean IoU by other rules too.", **FLAG)
 @processes
 @job
-def evaluate(run: str | None, which: str, save: bool, gallery: int | None, save_as: tuple[str, ...], verbose: bool,
-             processes: int | None, as_json: bool) -> None:  # fmt: skip
+def evaluate(run: str | None, which: str, weights: str | None, save: bool, gallery: int | None,
+             save_as: tuple[str, ...], verbose: bool, processes: int | None, as_json: bool) -> None:  # fmt: skip
     """Score a fine-tuned segmentor at the labels' own resolution.
 
     Without RUN the newest fine-tuning run is scored.  Of a --config, the sections run, data and eval are read: the
@@ -378,8 +381,8 @@ def evaluate(run: str | None, which: str, save: bool, gallery: int | None, save_
     from mdp.io.evaluation.job import refuse_early, run_evaluation
     from mdp.io.evaluation.scores import table
 
-    _launch(processes, lambda _: refuse_early(request, which))
-    scores, folder = run_evaluation(request, which, save, save_as, gallery)
+    _launch(processes, lambda _: refuse_early(request, which, weights))
+    scores, folder = run_evaluation(request, which, save, save_as, gallery, weights)
     if speaks():
         _show(scores, as_json, partial(table, verbose=verbose), indent=None)
         click.echo(f"written to {folder}", err=True)
@@ -391,6 +394,7 @@ def evaluate(run: str | None, which: str, save: bool, gallery: int | None, save_
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO|FOLDER|'PATTERN'...", type=click.Path())
 @setting("--run", "init", "Fine-tuning run, or a checkpoint of one [default: the newest].", metavar="RUN", **NEWEST)
 @option("--which", "Checkpoint of the run; best was chosen by the validation split.", **WHICH)
+@weights
 @setting("--out", "out", "Folder to write to [default: a new one in RUN/predict].", **FILE)
 @option("--overlay", "Also write the photos, tinted by class.", **FLAG)
 @option("--probabilities", "Also write .npy files, float16 (classes, height, width): large.", **FLAG)
@@ -411,8 +415,8 @@ def evaluate(run: str | None, which: str, save: bool, gallery: int | None, save_
 @config("run and eval are read", "eval.scale=[2048,512]")
 @result
 @silent
-def predict(photos: tuple[str, ...], which: str, overlay: bool, probabilities: bool, raw: bool, skip_existing: bool,
-            overwrite: bool, as_json: bool) -> None:  # fmt: skip
+def predict(photos: tuple[str, ...], which: str, weights: str | None, overlay: bool, probabilities: bool, raw: bool,
+            skip_existing: bool, overwrite: bool, as_json: bool) -> None:  # fmt: skip
     """Predict label maps for photos of any size.
 
     Folders are searched at any depth, and what is made of FOLDER/a/x.jpg is OUT/labels/a/x.png: a palette PNG whose
@@ -427,9 +431,8 @@ def predict(photos: tuple[str, ...], which: str, overlay: bool, probabilities: b
     from mdp.io.inference.job import Wanted, run_predictions
 
     existing = "skip" if skip_existing else "overwrite" if overwrite else "stop"
-    wanted = Wanted(
-        photos=photos, overlays=overlay, probabilities=probabilities, raw=raw, existing=existing, which=which
-    )
+    wanted = Wanted(photos=photos, overlays=overlay, probabilities=probabilities, raw=raw, existing=existing,
+                    which=which, weights=weights)  # fmt: skip
     _show(run_predictions(request, wanted), as_json, lambda done: str(done["out"]), indent=None)
 
 

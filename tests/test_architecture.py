@@ -29,6 +29,7 @@ CORE_MAY_IMPORT = {
     "copy",
     "dataclasses",
     "difflib",
+    "fnmatch",
     "functools",
     "itertools",
     "math",

@@ -54,7 +54,7 @@ class Fading(TrainingRun):
         self.trainee, _ = new_trainee(pair, make, plan.recipe.run, context.device, context.world, sync=False)
         if resumed:
             restore_(self.network, section(resumed.tensors, "network"), "map")
-            self.restore_optimizer_(resumed)
+            self.restore_training_(resumed)
 
     def tensors(self) -> dict[str, Tensor]:
         return prefixed("network", self.network.state_dict())

@@ -26,8 +26,16 @@ from mdp.io.recipe.request import Request
 from mdp.io.recipe.settings import EvalSettings
 from mdp.io.report.job import report_at_end
 from mdp.io.run.folder import home_of
-from mdp.io.run.header import read_about
-from mdp.io.run.opened import evaluation_recipe, open_segmentor, same_labels, segmentor_file, trained_segmentor
+from mdp.io.run.header import read_about, read_header
+from mdp.io.run.opened import (
+    at_step,
+    evaluation_recipe,
+    open_segmentor,
+    same_labels,
+    segmentor_file,
+    trained_segmentor,
+    weights_of,
+)
 from mdp.io.run.record import record_of
 from mdp.io.run.same_data import since_training
 
@@ -35,21 +43,27 @@ _OTHERWISE = ", or name one that is elsewhere: mdp eval RUN"
 
 
 def run_evaluation(
-    request: Request, which: str, keep: bool, save_as: Sequence[str] = (), gallery: int | None = None
+    request: Request,
+    which: str,
+    keep: bool,
+    save_as: Sequence[str] = (),
+    gallery: int | None = None,
+    weights: str | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Scores a fine-tuning run (`request.init`, or the newest) and returns the scores and the folder that has them.
 
     `keep` keeps predictions as pictures, `save_as` names formats of benchmarks' servers to keep them in;
-    `gallery` is the number of images, the worst ones, that are put into pictures.
+    `gallery` is the number of images, the worst ones, that are put into pictures; `weights` is what `weights_of` asks.
     Raises an MdpError, with the exit code, for anything the user has to mend.
     """
     with stop_on_signals(), joined(request.timeout) as world:
-        return _evaluate(request, which, keep, save_as, gallery, world)
+        return _evaluate(request, which, keep, save_as, gallery, weights, world)
 
 
-def refuse_early(request: Request, which: str) -> None:
+def refuse_early(request: Request, which: str, weights: str | None = None) -> None:
     """Raises what each of several processes would raise at its start; of the checkpoint it reads the header only."""
     path = segmentor_file(request.init, which, _OTHERWISE)
+    weights_of(path, read_header(path).tensors, weights)
     _scored(evaluation_recipe(request, record_of(path, read_about(path))))
 
 
@@ -63,9 +77,16 @@ def _scored(recipe: Recipe) -> tuple[Dataset, str, list[Sample], str]:
 
 
 def _evaluate(
-    request: Request, which: str, keep: bool, save_as: Sequence[str], gallery: int | None, world: World
+    request: Request,
+    which: str,
+    keep: bool,
+    save_as: Sequence[str],
+    gallery: int | None,
+    asked: str | None,
+    world: World,
 ) -> tuple[dict[str, Any], Path]:
     opened = open_segmentor(request.init, which, _OTHERWISE)
+    weights = opened.weights(asked)
     path, step = opened.path, opened.record.position.step
     recipe = evaluation_recipe(request, opened.record)
     device = set_up(recipe, world)
@@ -83,12 +104,12 @@ def _evaluate(
     data = look_at_pool(pool, "val", recipe.data.root, read_manifest(home)) if world.size > 1 or seen else []
     agree(world, recipe, [samples], data, {"the checkpoint": path})
     progress = Counter(request.quiet or not world.main)
-    progress.say(f"scoring {path} (step {step})")
+    progress.say(f"scoring {path} {at_step(opened, weights)}")
     progress.say(line)
     changed = since_training(recipe, opened.record, home) if world.main and not request.target else []
     for change in changed:
         progress.say(f"warning: {change}")
-    network = trained_segmentor(opened, recipe, device)
+    network = trained_segmentor(opened, recipe, device, weights)
     worst = Worst(gallery, dataset.labels) if gallery else None
     reading = Reading(workers=recipe.run.workers, world=world, tell=progress.tell)
     looked = Looked(data[0]) if seen and len(seen.names) else None
@@ -105,6 +126,7 @@ def _evaluate(
         "images": count,
         "checkpoint": str(path),
         "step": step,
+        **({"weights": weights} if weights else {}),
         **({"changed": changed} if changed else {}),
         **({"seen": before} if before else {}),
         **_manner(settings),

@@ -54,7 +54,7 @@ from mdp.io.recipe.request import Request
 from mdp.io.recipe.settings import EvalSettings
 from mdp.io.run.folder import home_of
 from mdp.io.run.lock import locked
-from mdp.io.run.opened import evaluation_recipe, open_segmentor, trained_segmentor
+from mdp.io.run.opened import at_step, evaluation_recipe, open_segmentor, trained_segmentor
 
 TURNED = "which is not applied: the label maps fit the pixels as they are stored"
 ADVICE = "try --mode slide with a smaller eval.window, a smaller eval.scale, or smaller photos"
@@ -70,6 +70,7 @@ class Wanted:
     raw: bool = False  # the dataset's own values in the label PNGs, instead of class numbers
     existing: str = "stop"  # stop | skip | overwrite: what becomes of files that are there
     which: str = "last"  # checkpoint
+    weights: str | None = None  # what `weights_of` asks
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -85,7 +86,7 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
     """
     with stop_on_signals() as stop:
         opened = open_segmentor(request.init, wanted.which, otherwise=", or give --run")
-        path, step = opened.path, opened.record.position.step
+        path, step, weights = opened.path, opened.record.position.step, opened.weights(wanted.weights)
         recipe = evaluation_recipe(request, opened.record)
         (space,) = opened.record.labels
         device = set_up(recipe, ALONE)
@@ -93,12 +94,12 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
         out = request.out or _fresh_folder(path)
         matches = find_photos(wanted.photos, [out / kind for kind in KINDS])
         settings = inference_settings(recipe)
-        about = _about(path, settings, space, raws)
+        about = _about(path, weights, settings, space, raws)
         job = plan(out, wanted.kinds, matches.photos, wanted.existing, about)
         progress = Counter(request.quiet)
-        progress.say(f"predicting with {path} (step {step})")
+        progress.say(f"predicting with {path} {at_step(opened, weights)}")
         progress.say(_summary(matches, job))
-        network = trained_segmentor(opened, recipe, device)
+        network = trained_segmentor(opened, recipe, device, weights)
         _make_room(job, space, progress)
         work = Work(
             job=job,
@@ -138,7 +139,9 @@ def _fresh_folder(checkpoint: Path) -> Path:
     return next(home / "predict" / name for name in names if not (home / "predict" / name).exists())
 
 
-def _about(path: Path, settings: EvalSettings, space: LabelSpace, raws: tuple[int, ...] | None) -> dict[str, Any]:
+def _about(
+    path: Path, weights: str | None, settings: EvalSettings, space: LabelSpace, raws: tuple[int, ...] | None
+) -> dict[str, Any]:
     """All that decides the predictions, as JSON."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -146,6 +149,7 @@ def _about(path: Path, settings: EvalSettings, space: LabelSpace, raws: tuple[in
     return {
         "mdp": mdp.__version__,
         "checkpoint_sha256": digest,
+        **({"weights": weights} if weights else {}),
         "dataset": space.name,
         "classes": list(space.classes),
         "values": list(range(len(space.classes)) if raws is None else raws),

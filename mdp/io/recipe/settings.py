@@ -80,6 +80,9 @@ class OptimizationSettings:
     milestones: tuple[Positive, ...] = ()  # steps: the rate is multiplied by `factor` at each
     factor: Share = 0.1  # steps
     warmup_steps: Count = 0  # the rate rises linearly; raise it when the loss diverges in the first epochs: docs/log.md
+    ema: Average = 0.0  # decay of an exponential moving average of the weights, which is scored then: 0.999; 0: none
+    ema_warmup: bool = True  # its decay rises from 0, as timm's can: the average of a short run is else near its start
+    freeze: tuple[str, ...] = ()  # parts that are not trained, such as backbone.layer1: names of modules or parameters
 
     def __post_init__(self) -> None:
         check_bounds(self)

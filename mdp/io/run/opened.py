@@ -1,6 +1,7 @@
 """A run's checkpoint, opened: its record, recipe and labels, and the networks and states that its tensors are."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,9 @@ from mdp.io.run.checkpoint import load
 from mdp.io.run.record import FINETUNE, PRETRAIN, RunRecord, record_of, unknown_kind
 from mdp.io.run.restore import restore_, section
 
+EMA = "ema"  # the prefix of the average of the weights
+WEIGHTS = (EMA, "raw")  # which weights of a run with an average are asked for: that, or those of its last step
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedRun:
@@ -42,6 +46,10 @@ class OpenedRun:
     def union(self) -> LabelUnion:
         """The classes that it was trained on."""
         return LabelUnion(list(self.record.labels))
+
+    def weights(self, asked: str | None = None) -> str | None:
+        """What `weights_of` says of it."""
+        return weights_of(self.path, self.tensors, asked)
 
     @property
     def data(self) -> Data:
@@ -91,25 +99,58 @@ def trained_part(path: Path, record: RunRecord) -> str:
     return parts[record.kind]
 
 
+def weights_of(path: Path, names: Iterable[str], asked: str | None) -> str | None:
+    """`ema` or `raw`: which weights of a checkpoint with tensors of these names are taken; None where it has one kind.
+
+    The average, which validations scored and `best` was chosen by, unless the others are asked for.  Raises
+    CheckpointError where the average is asked for and there is none.
+    """
+    if any(name.startswith(f"{EMA}.") for name in names):
+        return asked or EMA
+    if asked == EMA:
+        raise CheckpointError(f"{path}: trained without an average of its weights; leave --weights out")
+    return None
+
+
+def whose(weights: str | None) -> str:
+    """Which weights of a checkpoint are taken, for people; "" where it has one kind."""
+    return {None: "", EMA: "EMA weights", "raw": "raw weights, not their EMA"}[weights]
+
+
+def at_step(opened: OpenedRun, weights: str | None) -> str:
+    """The moment that a checkpoint is of, and which of its weights are taken, in brackets."""
+    return f"({', '.join(filter(None, [f'step {opened.record.position.step}', whose(weights)]))})"
+
+
+def part_of(opened: OpenedRun, weights: str | None = None) -> str:
+    """The prefix of its tensors that are the network's.  Raises what `trained_part` and `weights_of` raise."""
+    part = trained_part(opened.path, opened.record)
+    return EMA if opened.weights(weights) == EMA else part
+
+
 def new_segmentor(recipe: Recipe, classes: int) -> Segmentor:
     """The network that fine-tuning starts from scratch with; a function of the recipe's seed."""
     return build_segmentor(recipe.model, classes, generator(recipe.run.seed, "segmentor"))
 
 
-def trained_segmentor(opened: OpenedRun, recipe: Recipe, device: torch.device) -> Segmentor:
-    """The network of a fine-tuning run's checkpoint, in evaluation mode.  Raises CheckpointError when it differs."""
+def trained_segmentor(opened: OpenedRun, recipe: Recipe, device: torch.device, weights: str | None = None) -> Segmentor:
+    """The network of a fine-tuning run's checkpoint, in evaluation mode, with the weights that `weights_of` says.
+
+    Raises CheckpointError when it differs.
+    """
     network = new_segmentor(recipe, opened.union.size)
-    restore_(network, section(opened.tensors, "network"), str(opened.path))
+    restore_(network, section(opened.tensors, part_of(opened, weights)), str(opened.path))
     to_channels_last_(network.to(device))
     return network.eval()
 
 
-def trained_network(opened: OpenedRun) -> nn.Module:
+def trained_network(opened: OpenedRun, weights: str | None = None) -> nn.Module:
     """The network that later steps start from: the query encoder of pretraining, the segmentor of fine-tuning.
 
-    On the CPU, in training mode.  Raises CheckpointError when the tensors do not fit it, or for an unknown kind of run.
+    On the CPU, in training mode, with the weights that `weights_of` says.  Raises CheckpointError when the tensors do
+    not fit it, or for an unknown kind of run.
     """
-    part = trained_part(opened.path, opened.record)
+    part = part_of(opened, weights)
     recipe = opened.recipe
     if opened.record.kind == FINETUNE:
         network: nn.Module = new_segmentor(recipe, opened.union.size)

@@ -15,6 +15,7 @@ from mdp.core.labels import IGNORE
 from mdp.core.methods import Loss
 from mdp.core.metrics import mean_iou, pixel_accuracy
 from mdp.core.networks import Segmentor, upsample
+from mdp.core.networks.freezing import evaluating
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes
 from mdp.io.data.crops import Crops, FinetuneItems, crop_batch, stack_crops
@@ -40,7 +41,7 @@ from mdp.io.training.loop import Schedule
 from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.phase import Beginning, Phase, Prepared
 from mdp.io.training.rates import learning_rate
-from mdp.io.training.run import TrainingRun
+from mdp.io.training.run import TrainingRun, training_lines
 from mdp.io.training.update import Overflow, new_trainee, unharmed, update_
 from mdp.io.weights.init import take
 from mdp.io.weights.reading import read_record
@@ -59,11 +60,14 @@ class Finetuning(TrainingRun):
         self.network = network
         make = partial(build_optimizer, settings=settings)
         pair = EncoderPair(network, network)
-        self.trainee, forward = new_trainee(pair, make, recipe.run, context.device, context.world, sync=True)
+        self.trainee, forward = new_trainee(
+            pair, make, recipe.run, context.device, context.world, sync=True, frozen=settings.freeze
+        )
         self.forward = forward.query
+        self.begin_average_(settings)
         if resumed:
             restore_(network, section(resumed.tensors, "network"), "segmentor")
-            self.restore_optimizer_(resumed)
+            self.restore_training_(resumed)
             self.last = resumed.record.last
 
     def tensors(self) -> dict[str, Tensor]:
@@ -85,6 +89,7 @@ class Finetuning(TrainingRun):
                 values = update_(self.trainee, losses, lr, f"step {step + 1}").values
         except Overflow as error:
             return {**error.record, "lr": lr, "overflow": 1}
+        self.average_(settings, step)
         return {**values, "lr": lr}
 
     def _loss(self, pixels: Tensor, part: Batch, processes: Processes) -> Loss:
@@ -98,17 +103,18 @@ class Finetuning(TrainingRun):
         settings = replace(inference_settings(self.recipe), boundary=False)
         skipped = context.skip if run.on_bad_sample == "skip" else None
         reading = Reading(workers=run.workers, world=context.world, stop=stop, skipped=skipped)
-        segment = segmenter(self.network, settings, context.device)
-        confusion = tally(segment, self.validation, settings, reading, [images]).confusion
-        stopped = stop.agree(context.world)
-        if step == self.schedule.steps and not stopped:
-            self._show_predictions(self.validation, images, step)
-        self.network.train()
+        with evaluating(self.scored):
+            segment = segmenter(self.scored, settings, context.device)
+            confusion = tally(segment, self.validation, settings, reading, [images]).confusion
+            stopped = stop.agree(context.world)
+            if step == self.schedule.steps and not stopped:
+                self._show_predictions(self.validation, images, step)
         if stopped:
             return None
         self.last, accuracy = mean_iou(confusion), pixel_accuracy(confusion)
         context.journal.record("validate", step, miou=self.last, aacc=accuracy)
-        context.journal.say(f"step {step}: validation mIoU {100 * self.last:.2f}, aAcc {100 * accuracy:.2f}")
+        text = f"mIoU {100 * self.last:.2f}, aAcc {100 * accuracy:.2f}"
+        context.journal.say(f"step {step}: validation {text}{self.whose}")
         return self.last
 
     def _show_predictions(self, pool: Pool, images: ImageScores, step: int) -> None:
@@ -119,7 +125,7 @@ class Finetuning(TrainingRun):
 
         def guess(index: int) -> tuple[Tensor, Tensor, Tensor]:
             image, labels = pool.read(index)
-            return image, predict(self.network, image, settings, self.context.device), labels
+            return image, predict(self.scored, image, settings, self.context.device), labels
 
         title = f"{space.name}: validation after step {step}"
         if chosen:
@@ -168,6 +174,7 @@ def _prepare(beginning: Beginning) -> Prepared:
     plan, recipe = beginning.plan, beginning.plan.recipe
     network = new_segmentor(recipe, plan.pool.union.size)
     report = [] if beginning.resumed else _start_(network, beginning)
+    report += training_lines(FINETUNE, lambda: network, recipe.finetune)
     steps, batch = schedule_of(plan).steps, recipe.finetune.batch_size
     line = f"{steps:,} steps of {batch} crops on {beginning.where(batch)}"
     return Prepared([*report, line], lambda context: Finetuning(plan, network, context, beginning.resumed))

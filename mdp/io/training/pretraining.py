@@ -37,7 +37,7 @@ from mdp.io.training.loop import Schedule
 from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.phase import Beginning, Phase, Prepared
 from mdp.io.training.rates import learning_rate
-from mdp.io.training.run import TrainingRun
+from mdp.io.training.run import TrainingRun, training_lines
 from mdp.io.training.update import Overflow, new_trainee, seed_dropout, unharmed, update_
 from mdp.io.training.validation import Looker, draw_predictions, probe
 from mdp.io.weights.init import take
@@ -87,7 +87,10 @@ class Pretraining(TrainingRun):
         self.method.settle_(self.pair, self.chosen)
         make = partial(build_optimizer, settings=settings)
         sync = self.method.SYNC_BATCH_NORM
-        self.trainee, self.forward = new_trainee(self.pair, make, recipe.run, context.device, context.world, sync)
+        self.trainee, self.forward = new_trainee(
+            self.pair, make, recipe.run, context.device, context.world, sync, settings.freeze
+        )
+        self.begin_average_(settings)
         self.state = self.method.initial_state(self.chosen, data, generator(seed, "state"), context.device)
         if resumed:
             self._restore_(resumed, data)
@@ -97,7 +100,7 @@ class Pretraining(TrainingRun):
         if self.pair.key is not self.pair.query:
             restore_(self.pair.key, section(resumed.tensors, "key"), "key encoder")
         self.state = self.method.unpack(section(resumed.tensors, "state", self.context.device), self.chosen, data)
-        self.restore_optimizer_(resumed)
+        self.restore_training_(resumed)
 
     def tensors(self) -> dict[str, Tensor]:
         return {
@@ -136,6 +139,7 @@ class Pretraining(TrainingRun):
             return {"epoch": epoch, **error.record, "lr": lr, "overflow": 1}
         follow_(self.pair, self.method.key_momentum(self.chosen, progress))
         self.method.settle_(self.pair, self.chosen)
+        self.average_(settings, step)
         self.state = self.method.remember(ready.state, done.kept, self.chosen, self.processes)
         return {"epoch": epoch, **done.values, "lr": lr}
 
@@ -144,14 +148,15 @@ class Pretraining(TrainingRun):
 
     def validate(self, step: int, stop: Stop) -> float | None:
         known = self.method.known_prototypes(self.state, self.chosen)
-        classify = partial(self.method.class_scores, self.pair, self.state, settings=self.chosen)
-        query, context = self.pair.query, self.context
-        looker = Looker(classify, self.validation, self.recipe.pretrain, query.grid, context.device)
+        query, context = self.scored, self.context
+        pair = self.pair._replace(query=query)
+        classify = partial(self.method.class_scores, pair, self.state, settings=self.chosen)
+        looker = Looker(classify, self.validation, self.recipe.pretrain, self.pair.query.grid, context.device)
         scores = probe(query, looker, known, stop, context.world)
         if stop.agree(context.world):
             return None
         context.journal.record("validate", step, **scores.as_json(self.pool.union.names))
-        context.journal.say(f"step {step}: {scores.sentence(self.pool.union.size)}")
+        context.journal.say(f"step {step}: {scores.sentence(self.pool.union.size)}{self.whose}")
         for name, images in scores.images.items() if step == self.schedule.steps else ():
             scored = images.of_all(context.world)
             title = f"{name}: validation after step {step}, scored on the feature grid"
@@ -187,7 +192,15 @@ def _prepare(beginning: Beginning) -> Prepared:
         f"{images:,} images, {plan.pool.union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
         f"images ({length:,} an epoch) on {beginning.where(schedule.batch)}"
     )
+    report += training_lines(PRETRAIN, lambda: _pair(plan).query, recipe.pretrain)
     return Prepared([line, *report], lambda context: Pretraining(plan, context, beginning.resumed, weights))
+
+
+def _pair(plan: Plan) -> EncoderPair[Any]:
+    """The networks that the recipe asks for, with any weights."""
+    recipe = plan.recipe
+    data = data_of(recipe, plan.pool.union, len(plan.pool.samples))
+    return find_method(recipe.method.name).build(recipe.method.settings, recipe.model, data, torch.Generator())
 
 
 def _weights(beginning: Beginning) -> tuple[Weights, list[str]]:
@@ -195,10 +208,8 @@ def _weights(beginning: Beginning) -> tuple[Weights, list[str]]:
     plan, recipe = beginning.plan, beginning.plan.recipe
     assert beginning.weights
     path = run_folder.checkpoint_of(beginning.weights)
-    data = data_of(recipe, plan.pool.union, len(plan.pool.samples))
-    pair = find_method(recipe.method.name).build(recipe.method.settings, recipe.model, data, torch.Generator())
     parts = ("backbone", "decode_head", "projection_head")
-    tensors, report = take(path, pair.query, parts, recipe.run.init_from, recipe.run.init_partial)
+    tensors, report = take(path, _pair(plan).query, parts, recipe.run.init_from, recipe.run.init_partial)
     return tensors, [*report, *filter(None, [run_folder.unfinished(path)])]
 
 

@@ -6,23 +6,57 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdp.core.batches import Batch, Blend
 from mdp.core.methods import Loss, split
+from mdp.core.networks.exponential_moving_average import average_, ema_decay, new_average
+from mdp.core.networks.freezing import frozen_names
+from mdp.core.networks.layers import layers_of
 from mdp.core.processes import Processes
 from mdp.io.data.pool import Key
 from mdp.io.data.selection import Plan
-from mdp.io.errors import Diverged
+from mdp.io.errors import Diverged, RecipeError
+from mdp.io.journal.counter import number_of
 from mdp.io.pictures.samples import sample_sheet, strangest
 from mdp.io.processes.signals import Stop
 from mdp.io.recipe.layers import as_layer
-from mdp.io.run.opened import OpenedRun
+from mdp.io.recipe.settings import OptimizationSettings
+from mdp.io.run.opened import EMA, OpenedRun
 from mdp.io.run.record import Position, RunRecord
+from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Schedule
 from mdp.io.training.optimizers import moments_of, restore_moments_
 from mdp.io.training.update import Overflow, Trainee, part_key, seed_dropout
+
+
+def training_lines(kind: str, build: Callable[[], nn.Module], settings: OptimizationSettings) -> list[str]:
+    """What is said of how weights are trained, where it is not plainly all of them; `build` gives the network.
+
+    Raises RecipeError, naming the setting, where the network does not have the parts or layers that it needs.
+    """
+    lines = []
+    try:
+        if settings.layer_decay != 1:
+            layers_of(build())
+        if settings.freeze:
+            lines.append(_frozen_line(build(), settings.freeze))
+    except ValueError as error:
+        raise RecipeError(f"{kind}.{error}") from error
+    if settings.ema:
+        rises = ", reached in a warm-up" if settings.ema_warmup else ""
+        lines.append(f"EMA of the weights: decay {settings.ema:g}{rises}; it is what validations score")
+    return lines
+
+
+def _frozen_line(network: nn.Module, patterns: Sequence[str]) -> str:
+    names = frozen_names(network, patterns)
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    return (
+        f"frozen: {', '.join(patterns)}: {sum(map(sizes.__getitem__, names)):,} of {sum(sizes.values()):,} parameters "
+        f"in {number_of(len(names), 'tensor')}; BatchNorm there keeps its statistics"
+    )
 
 
 class TrainingRun:
@@ -32,6 +66,7 @@ class TrainingRun:
     trainee: Trainee
     items: Any  # key -> item: what the loader's workers make
     stack: Callable[[list[Any]], Any]  # items -> what `advance` takes
+    average: nn.Module | None = None  # of the trainee's weights, where there is one
     last: float | None = None  # the last validation mIoU of fine-tuning
 
     def __init__(self, plan: Plan, schedule: Schedule, context: RunContext) -> None:
@@ -95,10 +130,31 @@ class TrainingRun:
         title = f"step {step + 1}: samples as the network gets them"
         self.context.picture(f"samples/{name}.png", lambda: sample_sheet(views, names, self.pool.union, title, rows))
 
-    def restore_optimizer_(self, resumed: OpenedRun) -> None:
-        """Puts back the optimizer's moments and the fp16 scale."""
+    @property
+    def scored(self) -> nn.Module:
+        """The network that validations score: the average of its weights where there is one."""
+        return self.trainee.network if self.average is None else self.average
+
+    @property
+    def whose(self) -> str:
+        """Behind a score: whose it is, where it is not that of the network in training."""
+        return "" if self.average is None else " (EMA weights)"
+
+    def begin_average_(self, settings: OptimizationSettings) -> None:
+        """Begins the exponential moving average of the weights, where it is asked for."""
+        self.average = new_average(self.trainee.network) if settings.ema else None
+
+    def average_(self, settings: OptimizationSettings, step: int) -> None:
+        """Takes the weights after a step, counted from 0, into their average."""
+        if self.average is not None:
+            average_(self.average, self.trainee.network, ema_decay(step, settings.ema, settings.ema_warmup))
+
+    def restore_training_(self, resumed: OpenedRun) -> None:
+        """Puts back the optimizer's moments, the fp16 scale and the average of the weights."""
         restore_moments_(self.trainee.optimizer, self.trainee.network, resumed.tensors)
         self.trainee.scaler.load_state_dict(dict(resumed.record.scaler))
+        if self.average is not None:
+            restore_(self.average, section(resumed.tensors, EMA), "average of the weights")
 
     def checkpoint(self, name: str, position: Position) -> None:
         moments = moments_of(self.trainee.optimizer, self.trainee.network)
@@ -114,4 +170,5 @@ class TrainingRun:
             last=self.last,
             data=self.data,
         )
-        self.context.save(name, {**self.tensors(), **moments}, record)
+        average = prefixed(EMA, self.average.state_dict()) if self.average is not None else {}
+        self.context.save(name, {**self.tensors(), **moments, **average}, record)

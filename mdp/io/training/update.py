@@ -21,6 +21,7 @@ from mdp.core.chance import generator
 from mdp.core.geometry import Grid
 from mdp.core.methods import Loss
 from mdp.core.networks.backbones import convert_sync_batchnorm_
+from mdp.core.networks.freezing import freeze_
 from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import join_rows
@@ -68,11 +69,12 @@ def new_trainee(
     device: torch.device,
     world: World,
     sync: bool,
+    frozen: Sequence[str] = (),
 ) -> tuple[Trainee, EncoderPair[Any]]:
     """The networks on their device, ready for training, and the pair that losses are computed with.
 
-    `sync`: whether BatchNorm looks at the images of all processes, where torch can (on CUDA).  Raises RecipeError
-    where channels_last is asked for and unsafe.
+    `sync`: whether BatchNorm looks at the images of all processes, where torch can (on CUDA); `frozen`: names of the
+    parts that are not trained.  Raises RecipeError where channels_last is asked for and unsafe.
     """
     networks = list(dict.fromkeys(pair))
     for network in networks:
@@ -84,6 +86,7 @@ def new_trainee(
             )
         if sync and world.size > 1 and device.type == "cuda":
             convert_sync_batchnorm_(network)
+        freeze_(network, frozen)
         if settings.compile:
             network.compile()
     overlapped = settings.gradients == "overlapped" or (
@@ -213,10 +216,15 @@ def _buffers(trainee: Trainee) -> list[Tensor]:
 
 
 def _reduce_(trainee: Trainee) -> None:
-    """Sums the gradients over all processes, and averages the running statistics, which each has from its images."""
+    """Sums the gradients over all processes, and averages the running statistics, which each has from its images.
+
+    Statistics of what is frozen are the same everywhere, and a mean would round them.
+    """
     if trainee.world.size == 1:
         return
-    statistics = [buffer for buffer in _buffers(trainee) if buffer.is_floating_point()]
+    networks = (trainee.network, *trainee.others)
+    moving = [module for network in networks for module in network.modules() if module.training]
+    statistics = [buffer for module in moving for buffer in module.buffers(recurse=False) if buffer.is_floating_point()]
     if isinstance(trainee.forward, Overlapped):
         torch._foreach_mul_(_gradients(trainee), trainee.world.size)  # it averages
         gradients = []

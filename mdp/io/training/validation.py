@@ -6,8 +6,7 @@ score is on the feature grid, on a fixed evenly spaced subset of the validation 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from mdp.core.geometry import Box, Grid, View, cut_image, cut_labels, downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.metrics import confusion_matrix, majority, mean_iou
+from mdp.core.networks.freezing import evaluating
 from mdp.core.photometry import normalise
 from mdp.core.prototype_bank import Prototypes, effective_rank, mean_cosine
 from mdp.io.data.pool import Pool
@@ -96,22 +96,13 @@ class Looker(NamedTuple):
         return squeezed, scores[0, among].argmax(0).cpu(), torch.where(own == IGNORE, IGNORE, own - among.start)
 
 
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """The network without gradient and dropout, by its running statistics; back in training mode afterwards."""
-    network.eval()
-    with torch.no_grad():
-        yield
-    network.train()
-
-
 def probe(network: nn.Module, looker: Looker, known: Prototypes | None, stop: Stop, world: World = ALONE) -> Probe:
-    """Scores `network`, whose classes the looker sees; it is back in training mode afterwards.
+    """Scores `network`, whose classes the looker sees, in evaluation mode.
 
     The images are dealt out to all processes.  Raises DatasetError for a validation image that cannot be read.
     """
     iou, chance, images = {}, {}, {}
-    with _evaluating(network):
+    with evaluating(network), torch.no_grad():
         own = [_confusion(looker, name, stop, world) for name in looker.pool.datasets]
     for name, (part, scores) in zip(looker.pool.datasets, own, strict=True):
         confusion = world.all_sum(part)
@@ -158,5 +149,5 @@ def draw_predictions(
         return image, classes[cells][:, cells], labels
 
     names = [sample.image for sample in looker.pool.samples]
-    with _evaluating(network):
+    with evaluating(network), torch.no_grad():
         return prediction_sheet(best_median_worst(scored), guess, names, space, title)

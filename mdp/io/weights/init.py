@@ -291,9 +291,10 @@ def _loaded(path: Path, file: WeightsFile, judged: Judged, own: Mapping[str, Ten
 
 
 def where(file: WeightsFile, location: Location) -> str:
-    """The dictionary and the prefix that the weights lie under, in brackets; "" for a bare state_dict."""
+    """The dictionary and the prefix that the weights lie under, and which they are; "" for a bare state_dict."""
     table, prefix = dictionary_and_prefix(file, location)
-    words = [f"dictionary {printable(table)}"] if table else []
+    words = [file.which] if file.which else []
+    words += [f"dictionary {printable(table)}"] if table else []
     words += [f"names after {printable(prefix)}"] if prefix and prefix != "backbone." else []
     return f" ({', '.join(words)})" if words else ""
 

@@ -17,7 +17,7 @@ from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable, shown
 from mdp.io.run.checkpoint import read_tensors
 from mdp.io.run.header import HEADER_LIMIT, opened, read_about, read_header
-from mdp.io.run.opened import open_run, trained_part
+from mdp.io.run.opened import open_run, part_of, whose
 from mdp.io.run.record import RunRecord, record_of
 from mdp.io.run.restore import section
 from mdp.io.weights.pickle_parts import Name, PickledTensor, Unknown
@@ -43,13 +43,15 @@ class WeightsFile(NamedTuple):
     others: dict[str, Any]  # by their path: what is no tensor
     skipped: tuple[tuple[str, int], ...] = ()  # classes of the objects that were left out, and how many of each
     translated: str = ""  # what the network is where its names were another library's, in words
+    which: str = ""  # of a run's weights, in words, where it has two kinds
     backbone: str = ""  # and which `model.backbone` has its shapes; "" where none is known
 
 
 def read_file(path: Path) -> WeightsFile:
     """Everything in a file of weights; nothing in it is executed.
 
-    Of a checkpoint of mdp: the query encoder of a pretraining run, the network of a fine-tuning run.
+    Of a checkpoint of mdp: the query encoder of a pretraining run, the network of a fine-tuning run; of a run with an
+    average of its weights, that.
     Raises CheckpointError naming the file.
     """
     if _pickled(path):
@@ -58,8 +60,8 @@ def read_file(path: Path) -> WeightsFile:
         tensors, texts = read_tensors(path)
         return _renamed(WeightsFile(tensors, None, "safetensors", (), dict(texts)))
     whole = open_run(path)
-    part = trained_part(path, whole.record)
-    return WeightsFile(section(whole.tensors, part), whole.record, f"{whole.record.kind} checkpoint of mdp", (), {})
+    container, which = f"{whole.record.kind} checkpoint of mdp", whose(whole.weights())
+    return WeightsFile(section(whole.tensors, part_of(whole)), whole.record, container, (), {}, which=which)
 
 
 def _renamed(file: WeightsFile) -> WeightsFile:
