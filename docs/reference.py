@@ -99,7 +99,7 @@ def topics() -> list[tuple[str, list[str]]]:
     imported = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
     found = [(str(node.module), [alias.name for alias in node.names]) for node in imported]
     methods = ("methods", *sorted(f"methods.{name}" for name in method_names()))
-    return found + [(f"mdp.core.{name}", []) for name in methods]
+    return found + [(f"mdp.core.{name}", []) for name in (*methods, "protocols", "protocols.segmentation")]
 
 
 def _place(name: str) -> str:

@@ -21,7 +21,7 @@ from mdp.io.data.selection import pool_of
 from mdp.io.data.views import PretrainItems, stack_views, view_batches
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split
-from mdp.io.evaluation.counts import Reading, tally
+from mdp.io.evaluation.counts import Reading, tally_pixels
 from mdp.io.inference.predict import segmenter
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import resolve
@@ -91,8 +91,8 @@ def counts(world: World) -> dict[str, torch.Tensor]:
     pool = pool_of([(dataset, open_split(dataset, Path(), "val")[0][:7])])
     network = new_segmentor(resolve({"model": MODEL}), pool.union.size)
     settings = EvalSettings()
-    found = tally(segmenter(network, settings, CPU), pool, settings, Reading(workers=0, world=world))
-    return {f"count.{key}": tensor for key, tensor in found._asdict().items()}
+    found = tally_pixels(segmenter(network, settings, CPU), pool, settings, Reading(workers=0, world=world))
+    return {f"count.{key}": tensor for key, tensor in found.sums.items()}
 
 
 def everything(world: World) -> dict[str, torch.Tensor]:

@@ -219,6 +219,8 @@ def checked(package: str, *tables: str) -> set[str]:
 
 def test_every_method_and_every_dataset_stands_in_the_table_that_mypy_checks() -> None:
     assert checked("core/methods", "CHECKED") == set(method_names())
+    protocols = {path.stem for path in (PACKAGE / "core" / "protocols").glob("[a-z]*.py")}
+    assert checked("core/protocols", "CHECKED") == protocols
     modules = {name.replace("-", "_") for name in dataset_names()}
     assert checked("io/datasets", "CHECKED", "DETAILED") == modules
     detailed = {name for name in modules if hasattr(importlib.import_module(f"mdp.io.datasets.{name}"), "detail")}
@@ -227,6 +229,7 @@ def test_every_method_and_every_dataset_stands_in_the_table_that_mypy_checks() -
 
 PLANTED = [  # a file of each kind, its Protocol, and what gets an argument too many
     ("core/methods/moco.py", "mdp.core.methods.Method", "settings: Settings, processes: Processes\n) -> Loss:"),
+    ("core/protocols/segmentation.py", "mdp.core.protocols.EvaluationProtocol", "settings: Settings) -> Prediction:"),
     ("io/datasets/sbd.py", "mdp.io.datasets._dataset.DatasetModule", "split: str) -> list[Sample]:"),
 ]
 
@@ -249,5 +252,7 @@ def test_mypy_refuses_a_method_or_a_dataset_whose_function_takes_an_argument_too
         capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "MYPYPATH": str(tmp_path)},
     )  # fmt: skip
     errors = re.findall(r"table\.py:(\d+): error: .*", done.stdout)
-    assert [lines[int(number) - 1].split("_held")[0] for number in errors] == ["wrong_moco", "wrong_sbd"], done.stdout
+    assert [lines[int(number) - 1].split("_held")[0] for number in errors] == [
+        "wrong_moco", "wrong_segmentation", "wrong_sbd",
+    ], done.stdout  # fmt: skip
     assert f"Found {len(PLANTED)} errors in 1 file" in done.stdout

@@ -20,16 +20,17 @@ from mdp.core.chance import generator
 from mdp.core.comparison import block_counts, count_miou, miou_interval
 from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import class_iou, confusion_matrix, mean_iou
+from mdp.core.protocols import Counts
+from mdp.core.protocols.segmentation import group_count, interval
 from mdp.io.data.pool import Pool
 from mdp.io.data.selection import plan_finetuning
 from mdp.io.datasets import ade20k, cityscapes, coco_stuff
 from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import DatasetError, Preempted, RecipeError
-from mdp.io.evaluation.counts import Tally, group_count
 from mdp.io.evaluation.job import run_evaluation
 from mdp.io.evaluation.other_rules import category_groups, conventions
 from mdp.io.evaluation.saved import kinds_of, save, saved
-from mdp.io.evaluation.scores import interval, summary, table, write_report
+from mdp.io.evaluation.scores import summary, table, write_report
 from mdp.io.evaluation.server_formats import cityscapes_format, imagenet_s_format, raw_values, relative_paths
 from mdp.io.inference import predict as inference
 from mdp.io.pictures.confusion import confusion_picture
@@ -48,18 +49,19 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
-def tally_of(matrix: list[list[int]], images: int = 3) -> Tally:
+def tally_of(matrix: list[list[int]], images: int = 3) -> Counts:
     """Counts of so many images that all look alike."""
     confusion = torch.tensor(matrix)
     matrices = confusion.expand(images, *confusion.shape).clone()
-    return Tally(matrices, block_counts(matrices), block_counts(confusion) * 2)
+    sums = {"confusion": matrices, "classes": block_counts(matrices), "boundary": 2 * block_counts(confusion)[None]}
+    return Counts({**sums, "images": torch.tensor([images])}, {})
 
 
 # The report
 
 
 def test_a_summary_by_hand() -> None:
-    scores = summary(tally_of([[6, 2, 0], [0, 4, 0], [0, 0, 0]]), SPACE, 3)
+    scores = summary(tally_of([[6, 2, 0], [0, 4, 0], [0, 0, 0]]), SPACE)
     assert scores["miou"] == pytest.approx((6 / 8 + 4 / 6) / 2)
     assert scores["mdice"] == pytest.approx((12 / 14 + 8 / 10) / 2)
     assert scores["boundary_miou"] == pytest.approx(scores["miou"])
@@ -88,7 +90,7 @@ def test_a_summary_by_hand() -> None:
 
 
 def test_the_table_has_the_interval_and_the_other_rules_when_asked() -> None:
-    scores = summary(tally_of([[6, 2, 0], [0, 4, 0], [0, 0, 0]]), SPACE, 3)
+    scores = summary(tally_of([[6, 2, 0], [0, 4, 0], [0, 0, 0]]), SPACE)
     lines = table(scores).splitlines()
     assert lines[0].split() == ["class", "IoU", "Acc", "Dice", "boundary", "pixels"]
     assert lines[3].split() == ["car", "-", "-", "-", "-", "0"]
@@ -102,12 +104,13 @@ def test_the_table_has_the_interval_and_the_other_rules_when_asked() -> None:
     assert "mean IoU without class 0, background" in rows["foreground", "66.67"]
     assert "mean IoU over all classes, absent ones as 0" in rows["all", "47.22"]
     assert max(map(len, wordy.splitlines())) <= 120
-    plain = table(summary(tally_of([[6, 2, 0], [0, 4, 0], [0, 0, 0]])._replace(boundary=None), SPACE, 3))
+    counts = tally_of([[6, 2, 0], [0, 4, 0], [0, 0, 0]])
+    plain = table(summary(Counts({name: counts.sums[name] for name in ("confusion", "classes", "images")}, {}), SPACE))
     assert "boundary" not in plain
 
 
 def test_one_image_has_no_interval_and_nothing_counted_no_score() -> None:
-    scores = summary(tally_of([[0, 0, 0]] * 3, images=1), SPACE, 1)
+    scores = summary(tally_of([[0, 0, 0]] * 3, images=1), SPACE)
     assert scores["miou"] is None
     assert scores["miou_interval"] is None
     assert "[" not in table(scores)
@@ -125,7 +128,7 @@ def test_many_images_are_counted_in_groups_and_that_is_said() -> None:
 
 def test_written_files_hold_the_scores() -> None:
     matrix = [[6, 2, 0], [0, 4, 0], [0, 0, 0]]
-    scores = summary(tally_of(matrix), SPACE, 3)
+    scores = summary(tally_of(matrix), SPACE)
     write_report(Path(), scores, json.dumps(scores))
     rows = list(csv.DictReader(Path("results.csv").read_text().splitlines()))
     assert [row["name"] for row in rows] == list(SPACE.classes)
@@ -381,7 +384,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(key: str, value: Any, m
 def test_the_counts_of_an_evaluation_are_those_of_its_predictions() -> None:
     labels, guess = (torch.randint(0, 3, (8, 9), generator=rng_of(i)) for i in range(2))
     counts = tally_of(confusion_matrix(guess, labels, 3).tolist(), images=1)
-    assert summary(counts, SPACE, 1)["miou"] == pytest.approx(mean_iou(confusion_matrix(guess, labels, 3)))
+    assert summary(counts, SPACE)["miou"] == pytest.approx(mean_iou(confusion_matrix(guess, labels, 3)))
 
 
 def test_scores_of_a_part_do_not_replace_those_of_more_images(tmp_path: Path) -> None:

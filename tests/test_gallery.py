@@ -17,6 +17,7 @@ from torch import Tensor
 from mdp.cli import cli
 from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import confusion_matrix, mean_iou, pixel_accuracy
+from mdp.core.protocols import Counted, Prediction, segmentation
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import ResourceError
@@ -33,9 +34,9 @@ STEP = gallery._PANEL[0] + sheet.GAP
 
 
 def observe_(worst: Worst, place: int, guess: Tensor, labels: Tensor, name: str = "") -> None:
-    counts = confusion_matrix(guess, labels, 3)
-    image = torch.zeros(3, *labels.shape, dtype=torch.uint8)
-    worst.observe_(place, name or f"{place}.png", counts, image, guess, labels)
+    prediction, image = Prediction(guess), torch.zeros(3, *labels.shape, dtype=torch.uint8)
+    counts = segmentation.count(prediction, labels, SPACE, segmentation.Settings(boundary=False))
+    worst.observe_(Counted(place, name or f"{place}.png", image, labels, prediction, counts))
 
 
 def shown(place: int, name: str, classes: tuple[int, ...] = (0,), noise: bool = False) -> Shown:

@@ -112,8 +112,8 @@ def test_best_median_and_worst_are_in_order_and_none_is_shown_twice(count: int, 
 
 def test_images_without_a_labelled_pixel_have_no_score() -> None:
     scores = ImageScores()
-    scores.observe_(0, "", torch.zeros(2, 2, dtype=torch.int64))
-    scores.observe_(1, "", torch.tensor([[3, 1], [0, 0]]))
+    scores.note_(0, torch.zeros(2, 2, dtype=torch.int64))
+    scores.note_(1, torch.tensor([[3, 1], [0, 0]]))
     assert scores.of_all(ALONE) == [Scored(0.375, 1)]
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from mdp.core.protocols import Counted
 from mdp.io.check.leaks import BANDS, NEAR, Print
 from mdp.io.check.scan import difference_hash, pixel_hash
 from mdp.io.data.manifest import NONE, DataPart
@@ -185,10 +185,10 @@ class Looked:
         self.photos = photos_of(part, {})
         self.found: list[tuple[int, Photo]] = []
 
-    def observe_(self, index: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
-        rgb = image.permute(1, 2, 0).contiguous().numpy()
-        photo = self.photos[index]
-        self.found.append((index, photo._replace(pixels=_number(pixel_hash(rgb)), look=difference_hash(rgb) or 0)))
+    def observe_(self, counted: Counted) -> None:
+        rgb = counted.image.permute(1, 2, 0).contiguous().numpy()
+        seen = self.photos[counted.index]._replace(pixels=_number(pixel_hash(rgb)), look=difference_hash(rgb) or 0)
+        self.found.append((counted.index, seen))
 
 
 # In words

@@ -1,61 +1,29 @@
-"""Counting a segmentor's right and wrong pixels over a split, at the labels' resolution; scores come after.
+"""Counting what a protocol counts over a split, at the labels' resolution; scores come after.
 
-Shape legend: K blocks of consecutive images, N groups of fewer, C classes.
+Whatever makes the predictions, they are counted one image after the other; who looks at them besides is a list.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
-from mdp.core.boundaries import boundary_counts
-from mdp.core.comparison import block_counts
-from mdp.core.metrics import confusion_matrix
-from mdp.io.data.crops import WholeItems
+from mdp.core.protocols import Counted, Counts, EvaluationProtocol, Features, Pair, collect, joined, segmentation
+from mdp.io.data.crops import WholeItem, WholeItems
 from mdp.io.data.loader import load
-from mdp.io.data.pool import Pool
+from mdp.io.data.pool import Key, Pool
 from mdp.io.data.workers import Watch
 from mdp.io.errors import MdpError, Preempted
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import ALONE, World
 from mdp.io.recipe.settings import EvalSettings
 
-BLOCKS = 20  # of consecutive images, which `mdp compare` resamples as a whole
-_GROUPS = 5000  # of consecutive images, which the interval resamples: single images, of any validation set in use
-_GROUP_BYTES = 2**27  # that their counts take at most
-
-
-class Tally(NamedTuple):
-    """Pixel counts; all of them add across images and processes."""
-
-    confusions: Tensor  # (K, C, C) int64
-    groups: Tensor  # (N, C, 3) int64: hits, labelled and predicted pixels of each class
-    boundary: Tensor | None  # (C, 3) int64: the same of boundary pixels
-
-    @property
-    def confusion(self) -> Tensor:
-        """Of all images, (C, C)."""
-        return self.confusions.sum(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """An image of a split and the classes that were predicted in it."""
-
-    index: int  # in the split
-    image: Tensor  # (3, H, W) uint8
-    guess: Tensor  # (H, W) int64: classes
-    labels: Tensor  # (H, W) int16
-
 
 class Observer(Protocol):
     """Looks at every image while a split is scored."""
 
-    def observe_(self, index: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
-        """Takes an image (3, H, W) of the split in, with its confusion matrix; prediction and labels are (H, W)."""
+    def observe_(self, counted: Counted) -> None:
+        """Takes an image of the split in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,32 +37,20 @@ class Reading:
     tell: Callable[[int, int], None] | None = None  # hears (images done, images in all)
 
 
-def group_count(images: int, classes: int) -> int:
-    """How many groups images are counted in: one each, unless there are too many to remember.
-
-    >>> group_count(500, 19), group_count(100_000, 171), group_count(12_419, 920)
-    (500, 5000, 5000)
-    """
-    return max(1, min(images, _GROUPS, _GROUP_BYTES // (24 * classes)))  # three int64 for each class
-
-
 def images_of(pool: Pool, settings: EvalSettings) -> int:
     """How many images of the pool are scored."""
     return min(len(pool.samples), settings.images or len(pool.samples))
 
 
-def predictions(
-    segment: Callable[[Tensor], Tensor], pool: Pool, count: int, reading: Reading
-) -> Generator[Prediction, None, None]:
-    """The first `count` images of the pool that are this process's, segmented one after the other."""
+def images_in(pool: Pool, count: int, reading: Reading) -> Generator[WholeItem, None, None]:
+    """The first `count` images of the pool that are this process's, one after the other."""
     world = reading.world
-    keys = iter([[(0, index)] for index in range(world.rank, count, world.size)])
+    keys: Iterator[list[Key]] = iter([[(0, index)] for index in range(world.rank, count, world.size)])
     watch = Watch(name=lambda key: pool.name(key[1]), stop=lambda: reading.stop)
     try:
         with closing(load(WholeItems(pool), keys, reading.workers, reading.skipped, watch=watch)) as loaded:
             for done, items in enumerate(loaded, 1):
-                for item in items:
-                    yield Prediction(item.sample, item.image, segment(item.image), item.labels)
+                yield from items
                 if reading.tell:
                     reading.tell(min(done * world.size, count), count)
                 if reading.stop:
@@ -104,31 +60,52 @@ def predictions(
             raise
 
 
+def fit(protocol: EvaluationProtocol, features: Features, pool: Pool, settings: Any, reading: Reading) -> Any:
+    """What the protocol learns from the labelled images of a pool, its `FIT_SPLIT`; every process sees all of them."""
+    alone = replace(reading, world=ALONE)
+    with closing(images_in(pool, len(pool.samples), alone)) as items:
+        pairs: Iterator[Pair] = ((item.image, item.labels) for item in items)
+        return protocol.fit(features, pairs, settings)
+
+
 def tally(
-    segment: Callable[[Tensor], Tensor],
+    protocol: EvaluationProtocol,
+    features: Features,
     pool: Pool,
-    settings: EvalSettings,
+    settings: Any,
     reading: Reading,
     observers: Sequence[Observer] = (),
-) -> Tally:
-    """The counts of `segment`'s predictions on the pool, over all processes; `observers` look at every image.
+    images: int | None = None,
+    fitted: Any = None,
+) -> Counts:
+    """The counts of the protocol's predictions on the first `images` of a pool with one label space, by all processes.
 
-    Blocks and groups tell how much a score depends on the choice of images.
+    None of them: all.  `observers` look at every image.
     """
-    classes, count = pool.union.size, images_of(pool, settings)
-    blocks, groups = min(BLOCKS, count), group_count(count, classes)
-    confusions = torch.zeros(blocks, classes, classes, dtype=torch.int64)
-    grouped = torch.zeros(groups, classes, 3, dtype=torch.int64)
-    edges = torch.zeros(classes, 3, dtype=torch.int64)
-    with closing(predictions(segment, pool, count, reading)) as scored:
-        for prediction in scored:
-            matrix = confusion_matrix(prediction.guess, prediction.labels, classes)
-            confusions[prediction.index * blocks // count] += matrix
-            grouped[prediction.index * groups // count] += block_counts(matrix)
-            if settings.boundary:
-                edges += boundary_counts(prediction.guess, prediction.labels, classes)
+    (space,), count = pool.union.spaces, len(pool.samples) if images is None else images
+
+    def counted() -> Iterator[tuple[int, Counts]]:
+        for item in items:
+            prediction = protocol.predict(features, fitted, item.image, settings)
+            counts = protocol.count(prediction, item.labels, space, settings)
+            yield item.sample, counts
+            name = pool.samples[item.sample].image
             for observer in observers:
-                name = pool.samples[prediction.index].image
-                observer.observe_(prediction.index, name, matrix, prediction.image, prediction.guess, prediction.labels)
-    totals = [reading.world.all_sum(counts) for counts in (confusions, grouped, edges)]
-    return Tally(totals[0], totals[1], totals[2] if settings.boundary else None)
+                observer.observe_(Counted(item.sample, name, item.image, item.labels, prediction, counts))
+
+    with closing(images_in(pool, count, reading)) as items:
+        return over_processes(collect(counted(), protocol.empty(space, count, settings), count), reading.world)
+
+
+def over_processes(counts: Counts, world: World) -> Counts:
+    """The counts of all processes, the same on each."""
+    sums = {name: world.all_sum(counts.sums[name]) for name in counts.sums}
+    return Counts(sums, joined(world.gather_objects(dict(counts.marks))) if counts.marks else {})
+
+
+def tally_pixels(
+    segment: Features, pool: Pool, settings: EvalSettings, reading: Reading, observers: Sequence[Observer] = ()
+) -> Counts:
+    """The counts of a segmentor's predictions by the protocol of segmentation, as the settings of an evaluation ask."""
+    wanted = segmentation.Settings(boundary=settings.boundary)
+    return tally(segmentation, segment, pool, wanted, reading, observers, images_of(pool, settings))

@@ -10,7 +10,7 @@ from mdp.io.data.manifest import look_at_pool, read_manifest
 from mdp.io.data.selection import named, no_validation, pool_of
 from mdp.io.datasets._dataset import Dataset, Sample, open_split
 from mdp.io.errors import RecipeError
-from mdp.io.evaluation.counts import Observer, Reading, images_of, tally
+from mdp.io.evaluation.counts import Observer, Reading, images_of, tally_pixels
 from mdp.io.evaluation.saved import kinds_of, saved
 from mdp.io.evaluation.scores import summary, write_report
 from mdp.io.files.writing import make
@@ -116,7 +116,7 @@ def _evaluate(
     with memory_in_one_line(), saved(folder, pool, kinds, world) as files:
         segment = segmenter(network, settings, device, progress.say)
         observers: list[Observer] = [observer for observer in (worst, files, looked) if observer]
-        counts = tally(segment, pool, settings, reading, observers)
+        counts = tally_pixels(segment, pool, settings, reading, observers)
     before = seen_before(looked, seen, count, world) if looked and seen else {}
     if before.get("text"):
         progress.say(f"warning: {before['text']}")
@@ -130,7 +130,7 @@ def _evaluate(
         **({"changed": changed} if changed else {}),
         **({"seen": before} if before else {}),
         **_manner(settings),
-        **summary(counts, dataset.labels, count),
+        **summary(counts, dataset.labels),
     }
     if world.main:
         write_report(folder, scores, json.dumps(scores) + "\n")

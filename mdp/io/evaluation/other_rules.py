@@ -1,19 +1,15 @@
-"""Other means of the IoU than the one that is reported first, each with its rule in words.
+"""The means that the benchmarks of some datasets report, each with its rule in words."""
 
-What a paper calls mIoU depends on its evaluation code; a number can be compared only with one made by the same rule.
-"""
-
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mdp.core.labels import LabelSpace
-from mdp.core.metrics import mean_iou, mean_iou_of, mean_iou_of_all, mean_iou_of_labelled, merge_classes, pixel_accuracy
+from mdp.core.metrics import mean_iou, mean_iou_of, mean_iou_of_all, merge_classes, pixel_accuracy
+from mdp.core.protocols.segmentation import number_or_none, other_means
 from mdp.io.datasets import ade20k, cityscapes, coco_stuff
 
-_BACKGROUNDS = ("background", "other")  # names of a class 0 that stands for all that has no class
 _THINGS = 80  # of COCO-Stuff's classes come first, then 91 of stuff
 _CATEGORIES = {  # of Cityscapes
     "flat": ("road", "sidewalk"),
@@ -28,17 +24,9 @@ _CATEGORIES = {  # of Cityscapes
 
 def conventions(confusion: Tensor, space: LabelSpace) -> list[dict[str, Any]]:
     """The means by other rules, of a confusion matrix (C, C), as JSON: name, rule, value in 0..1 or null."""
-    rows = [
-        ("labelled", "mean IoU over classes with labelled pixels", mean_iou_of_labelled(confusion)),
-        ("all", "mean IoU over all classes, absent ones as 0", mean_iou_of_all(confusion)),
-    ]
-    if space.classes[0].lower() in _BACKGROUNDS and len(space.classes) > 1:
-        rule = f"mean IoU without class 0, {space.classes[0]}, whose pixels still count as errors of the others"
-        rows.append(("foreground", rule, mean_iou_of(confusion, slice(1, None))))
-    rows += _of_dataset(confusion, space)
-    return [
-        {"name": name, "rule": rule, "value": value if math.isfinite(value) else None} for name, rule, value in rows
-    ]
+    rows = _of_dataset(confusion, space)
+    own = [{"name": name, "rule": rule, "value": number_or_none(value)} for name, rule, value in rows]
+    return other_means(confusion, space) + own
 
 
 def _of_dataset(confusion: Tensor, space: LabelSpace) -> list[tuple[str, str, float]]:

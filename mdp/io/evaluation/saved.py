@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mdp.core.labels import LabelSpace
+from mdp.core.protocols import Counted
 from mdp.io.data.pool import Pool
 from mdp.io.errors import DatasetError, ResourceError
 from mdp.io.evaluation.server_formats import Format, format_of, relative_paths
@@ -36,9 +37,9 @@ class Saved(NamedTuple):
     formats: Mapping[str, Encode]  # kinds for servers
     space: LabelSpace
 
-    def observe_(self, index: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
+    def observe_(self, counted: Counted) -> None:
         """Saves the prediction for an image."""
-        save(self, index, image, guess, labels)
+        save(self, counted.index, counted.image, counted.prediction.labels, counted.labels)
 
 
 def kinds_of(pictures: bool, names: Sequence[str], space: LabelSpace) -> list[Format]:

@@ -4,108 +4,24 @@ JSON holds means in 0..1 and null where a score is undefined; what people read i
 """
 
 import io
-import math
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from mdp.core.chance import generator
-from mdp.core.comparison import block_counts, count_iou, count_miou, miou_interval
 from mdp.core.labels import LabelSpace
-from mdp.core.metrics import (
-    class_accuracy,
-    class_dice,
-    class_iou,
-    class_precision,
-    majority,
-    mean_accuracy,
-    mean_iou,
-    pixel_accuracy,
-)
-from mdp.io.evaluation.counts import Tally
+from mdp.core.protocols import Counts, segmentation
 from mdp.io.evaluation.other_rules import conventions
 from mdp.io.files.writing import csv_text, write_atomically, write_text
 from mdp.io.pictures.confusion import confusion_picture
 
-RULE = (
-    "mIoU: mean IoU over classes whose union of labelled and predicted pixels is not empty, from one confusion matrix "
-    "over all images at the label maps' own resolution, ignored pixels left out (MMSegmentation's rule)"
-)
-BOUNDARY_RULE = (
-    "boundary IoU: IoU of the pixels within d of another value or of the outside of the image, "
-    "d = max(1, round(3 % of the diagonal)), on complete maps, ignored pixels left out after; mean as for mIoU"
-)
-REPLICATES = 2000
 
-
-def summary(counts: Tally, space: LabelSpace, images: int) -> dict[str, Any]:
-    """All scores of so many images as JSON, with the rules they follow, and a row for each class."""
-    confusion = counts.confusion
-    frequent = int(confusion.sum(1).argmax())
-    return {
-        "rule": RULE,
-        "miou": _number(mean_iou(confusion)),
-        "miou_interval": interval(counts.groups, images),
-        "macc": _number(mean_accuracy(confusion)),
-        "aacc": _number(pixel_accuracy(confusion)),
-        "mdice": _number(float(class_dice(confusion).nanmean())),
-        "boundary_rule": BOUNDARY_RULE,
-        "boundary_miou": None if counts.boundary is None else _number(float(count_miou(counts.boundary))),
-        "conventions": conventions(confusion, space),
-        "classes_counted": int((~class_iou(confusion).isnan()).sum()),
-        "majority": {"class": space.classes[frequent], "miou": _number(mean_iou(majority(confusion)))},
-        "classes": _rows(counts, space),
-        "confusion": confusion.tolist(),
-        "blocks": block_counts(counts.confusions).tolist(),  # of images in a row: hits, labelled, predicted by class
-    }
-
-
-def _rows(counts: Tally, space: LabelSpace) -> list[dict[str, Any]]:
-    confusion = counts.confusion
-    undefined = torch.full((len(confusion),), math.nan)
-    columns = {
-        "iou": class_iou(confusion),
-        "acc": class_accuracy(confusion),
-        "dice": class_dice(confusion),
-        "precision": class_precision(confusion),
-        "boundary_iou": undefined if counts.boundary is None else count_iou(counts.boundary),
-    }
-    pixels = {"labelled_pixels": confusion.sum(1), "predicted_pixels": confusion.sum(0)}
-    return [
-        {
-            "name": name,
-            **{key: _number(float(column[i])) for key, column in columns.items()},
-            **{key: int(column[i]) for key, column in pixels.items()},
-        }
-        for i, name in enumerate(space.classes)
-    ]
-
-
-def interval(groups: Tensor, images: int) -> dict[str, Any] | None:
-    """The interval of the mIoU over images, counted in groups (N, C, 3), and how it came about; None for one group."""
-    if len(groups) < 2:
-        return None
-    low, high = miou_interval(groups, generator(0, "interval"), REPLICATES)
-    drawn = "images" if len(groups) == images else f"{len(groups)} groups of {-(-images // len(groups))} images at most"
-    return {
-        "low": _number(low),
-        "high": _number(high),
-        "rule": (
-            f"95 % percentile bootstrap over {drawn}, {REPLICATES} replicates, which takes them as independent; "
-            "a replicate without a class leaves it out of its mean"
-        ),
-        "images": images,
-        "groups": len(groups),
-        "replicates": REPLICATES,
-    }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def summary(counts: Counts, space: LabelSpace) -> dict[str, Any]:
+    """All scores of a segmentation as JSON, with the means that the benchmark of a dataset reports besides."""
+    found = segmentation.scores(counts, None, space, segmentation.Settings())
+    return {**found, "conventions": conventions(segmentation.confusion_of(counts), space)}
 
 
 # Files

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mdp.core.labels import LabelSpace
 from mdp.core.metrics import confusion_matrix, mean_iou
+from mdp.core.protocols import Counted
 from mdp.io.pictures.gallery import look, page
 from mdp.io.processes.world import World
 
@@ -32,9 +33,13 @@ class ImageScores:
     def __init__(self) -> None:
         self.scored: list[Scored] = []
 
-    def observe_(self, index: int, name: str, counts: Tensor, *_: Tensor) -> None:
-        """Notes the image's mIoU, from its confusion matrix."""
-        miou = mean_iou(counts)
+    def observe_(self, counted: Counted) -> None:
+        """Notes the image's mIoU."""
+        self.note_(counted.index, counted.counts.sums["confusion"])
+
+    def note_(self, index: int, confusion: Tensor) -> None:
+        """Notes the mIoU of an image with that confusion matrix (C, C)."""
+        miou = mean_iou(confusion)
         if math.isfinite(miou):
             self.scored.append(Scored(miou, index))
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import mean_iou, pixel_accuracy
+from mdp.core.protocols import Counted
 from mdp.io.errors import ResourceError
 from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.images import png_bytes
@@ -74,16 +75,18 @@ class Worst:
         self.count, self.space = count, space
         self.heap: list[tuple[float, int, Shown]] = []  # the best of the worst first
 
-    def observe_(self, index: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor) -> None:
+    def observe_(self, counted: Counted) -> None:
         """Keeps the image if it is among the worst."""
-        miou = mean_iou(counts)
+        index, confusion = counted.index, counted.counts.sums["confusion"]
+        miou = mean_iou(confusion)
         if not math.isfinite(miou):
             return
         rank = (-miou, -index)  # equal scores by index, so that several processes keep the images that one would
         if len(self.heap) == self.count and rank < self.heap[0][:2]:
             return
         keep = heapq.heappush if len(self.heap) < self.count else heapq.heappushpop
-        keep(self.heap, (*rank, look(index, name, counts, image, guess, labels, self.space)))
+        guess, labels = counted.prediction.labels, counted.labels
+        keep(self.heap, (*rank, look(index, counted.name, confusion, counted.image, guess, labels, self.space)))
 
     def of_all(self, world: World) -> list[Shown]:
         """The worst of all processes, worst first."""

@@ -18,12 +18,13 @@ from mdp.core.networks import Segmentor, upsample
 from mdp.core.networks.freezing import evaluating
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes
+from mdp.core.protocols.segmentation import confusion_of
 from mdp.io.data.crops import Crops, FinetuneItems, crop_batch, stack_crops
 from mdp.io.data.order import stream_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, plan_finetuning
 from mdp.io.errors import CheckpointError, RecipeError
-from mdp.io.evaluation.counts import Reading, tally
+from mdp.io.evaluation.counts import Reading, tally_pixels
 from mdp.io.inference.predict import inference_settings, predict, segmenter
 from mdp.io.journal.results_csv import columns
 from mdp.io.pictures.best_and_worst import ImageScores, best_median_worst, prediction_sheet
@@ -105,7 +106,7 @@ class Finetuning(TrainingRun):
         reading = Reading(workers=run.workers, world=context.world, stop=stop, skipped=skipped)
         with evaluating(self.scored):
             segment = segmenter(self.scored, settings, context.device)
-            confusion = tally(segment, self.validation, settings, reading, [images]).confusion
+            confusion = confusion_of(tally_pixels(segment, self.validation, settings, reading, [images]))
             stopped = stop.agree(context.world)
             if step == self.schedule.steps and not stopped:
                 self._show_predictions(self.validation, images, step)

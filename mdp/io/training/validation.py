@@ -129,7 +129,7 @@ def _confusion(looker: Looker, name: str, stop: Stop, world: World) -> tuple[Ten
             break
         _, guess, labels = look
         counts = confusion_matrix(guess, downsample_labels(labels[None], *looker.grid)[0], classes)
-        scores.observe_(index, "", counts)
+        scores.note_(index, counts)
         confusion += counts
     return confusion, scores
 
