@@ -107,6 +107,7 @@ from mdp.core.prototype_bank import (
     prototypes,
     push,
 )
+from mdp.core.prototype_learner import PrototypeLearner
 from mdp.core.queues import (
     AlignedQueues,
     ClassQueues,
@@ -169,6 +170,7 @@ __all__ = [
     "PhotometrySettings",
     "Processes",
     "PrototypeBank",
+    "PrototypeLearner",
     "Prototypes",
     "Related",
     "RelationSettings",
