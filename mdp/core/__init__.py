@@ -9,6 +9,7 @@ Shape legend: B images, C classes, D embedding channels, H x W image, h x w feat
 T batches in the bank.
 """
 
+from mdp.core.assignment import assign
 from mdp.core.autoaugment import AutoDraw, apply_auto, augment, draw_auto
 from mdp.core.batches import Batch, Blend
 from mdp.core.boundaries import boundary, boundary_counts, boundary_width
@@ -186,6 +187,7 @@ __all__ = [
     "apply_auto",
     "apply_distortion",
     "apply_photometry",
+    "assign",
     "augment",
     "average_linkage",
     "balanced_weights",

@@ -1,0 +1,130 @@
+"""k-means in bounded memory: the rows come in parts, and all restarts go over them together.
+
+Lloyd's iterations (1982).  With R restarts in lockstep the rows are read once an iteration and not R times; the
+assignment is one product, `|c|^2 / 2 - x c` being smallest.  Every answer is a function of rows and starts alone: of
+equally near centres the first is taken, and parts are summed in their order.
+Shape legend: N rows, D channels, K clusters, R restarts.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_SHIFT = 1 / 1024  # how far the halves of a divided cluster are moved apart, in parts of each channel; faiss's
+
+
+class Clusters(NamedTuple):
+    """The outcome of each restart."""
+
+    centres: Tensor  # (R, K, D)
+    inertia: Tensor  # (R,) float64: the sum of squared distances to the nearest centre
+    counts: Tensor  # (R, K) int64: the rows that are nearest to each centre
+
+    @property
+    def best(self) -> Tensor:
+        """The centres (K, D) of the restart with the least inertia."""
+        return self.centres[int(self.inertia.argmin())]
+
+
+def random_starts(rng: torch.Generator, count: int, clusters: int, restarts: int) -> Tensor:
+    """Which of `count` rows the restarts begin at, (R, K) int64: different rows in each.
+
+    Raises ValueError when there are fewer rows than clusters.
+    """
+    _expect(count, clusters)
+    return torch.stack([torch.randperm(count, generator=rng)[:clusters] for _ in range(restarts)])
+
+
+def spread_starts(rng: torch.Generator, rows: Tensor, clusters: int) -> Tensor:
+    """Which of rows (N, D) to begin at, (K,) int64, each far from those before it (k-means++, Arthur 2007).
+
+    A row is drawn with a probability in proportion to its squared distance from the nearest one so far.  Raises
+    ValueError when there are fewer rows than clusters.
+    """
+    _expect(len(rows), clusters)
+    chosen = [int(torch.randint(len(rows), (), generator=rng))]
+    away = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=rows.device)
+    for _ in range(1, clusters):
+        away = torch.minimum(away, (rows - rows[chosen[-1]]).double().square().sum(1))
+        away[chosen] = 0
+        share = torch.rand((), generator=rng, dtype=torch.float64)
+        if bool(away.sum() > 0):
+            place = int(torch.searchsorted(away.cumsum(0), float(share) * float(away.sum()), right=True))
+        else:  # all that are left equal one that was chosen
+            place = next(index for index in range(len(rows)) if index not in chosen)
+        chosen.append(min(place, len(rows) - 1))
+    return torch.tensor(chosen)
+
+
+def _expect(rows: int, clusters: int) -> None:
+    if not 1 <= clusters <= rows:
+        raise ValueError(f"clusters: expected 1 to {rows}, as many as there are rows at the most, got {clusters}")
+
+
+def nearest_centres(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Of rows (N, D) the nearest of centres (R, K, D) and the squared distance to it: (R, N) int64 and float64.
+
+    >>> nearest_centres(torch.tensor([[0.0], [5.0]]), torch.tensor([[[1.0], [4.0]]]))[0].tolist()
+    [[0, 1]]
+    """
+    restarts, clusters, channels = centres.shape
+    lengths = centres.square().sum(2) / 2  # (R, K)
+    scores = torch.addmm(-lengths.flatten(), rows, centres.reshape(-1, channels).T)  # (N, R K)
+    best = scores.view(-1, restarts, clusters).max(2)  # (N, R)
+    squares = rows.double().square().sum(1, keepdim=True) - 2 * best.values.double()  # (N, R)
+    return best.indices.T.contiguous(), squares.clamp(min=0).T
+
+
+def kmeans(parts: Callable[[], Iterable[Tensor]], starts: Tensor, iterations: int) -> Clusters:
+    """Clusters of the rows that `parts` gives again for every pass, each part (N', D), from starts (R, K, D).
+
+    Ends early where an iteration moves no centre of any restart.  An empty cluster takes half of the largest one: both
+    have its centre, shifted a little apart.  Holds one part, its N' R K scores and the centres.
+
+    >>> rows = torch.tensor([[0.0], [1.0], [9.0], [11.0]])
+    >>> kmeans(lambda: [rows[:3], rows[3:]], rows[None, :2], 10).best.flatten().tolist()
+    [0.5, 10.0]
+    """
+    centres = starts.clone()
+    for _ in range(iterations):
+        sums, counts, _ = _pass(parts, centres)
+        moved = _divided(torch.where(counts[..., None] > 0, sums / counts.clamp(min=1)[..., None], 0.0), counts)
+        if torch.equal(moved, centres):
+            break
+        centres = moved
+    _, counts, inertia = _pass(parts, centres)
+    return Clusters(centres, inertia, counts)
+
+
+def _pass(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums (R, K, D), counts (R, K) and inertia (R,) of the rows that are nearest to each centre."""
+    restarts, clusters, _ = centres.shape
+    sums, counts = torch.zeros_like(centres), torch.zeros(restarts, clusters, dtype=torch.int64, device=centres.device)
+    inertia = torch.zeros(restarts, dtype=torch.float64, device=centres.device)
+    for part in parts():
+        rows = part.to(centres.dtype)
+        labels, squares = nearest_centres(rows, centres)
+        for restart, own in enumerate(labels):
+            sums[restart].index_add_(0, own, rows)
+            counts[restart] += torch.bincount(own, minlength=clusters)
+        inertia += squares.sum(1)
+    return sums, counts, inertia
+
+
+def _divided(centres: Tensor, counts: Tensor) -> Tensor:
+    """Centres (R, K, D) in which an empty cluster has half of the largest one, the first of equals."""
+    divided, held = centres.clone(), counts.clone()
+    for restart, cluster in (counts == 0).nonzero().tolist():
+        largest = int(held[restart].argmax())
+        signs = torch.ones(centres.shape[2], device=centres.device, dtype=centres.dtype)
+        signs[1::2] = -1
+        middle = divided[restart, largest].clone()
+        divided[restart, cluster], divided[restart, largest] = (
+            middle * (1 + _SHIFT * signs),
+            middle * (1 - _SHIFT * signs),
+        )
+        held[restart, cluster] = held[restart, largest] // 2
+        held[restart, largest] -= held[restart, cluster]
+    return divided
