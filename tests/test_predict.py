@@ -34,6 +34,7 @@ from mdp.io.inference.job import Wanted, run_predictions
 from mdp.io.inference.photos import Photo
 from mdp.io.inference.predict import predict
 from mdp.io.journal.counter import Counter
+from mdp.io.pictures.class_colors import colors_of_space
 from mdp.io.run.opened import open_segmentor
 from mdp.io.training.job import run_finetuning
 from tests.small_runs import request
@@ -272,7 +273,7 @@ def test_above_255_classes_or_raw_values_labels_have_16_bits() -> None:
 
 
 def test_a_dataset_without_colours_gets_vocs() -> None:
-    assert inference_folder.colors_of(space(None)) == voc_colormap(2)
+    assert colors_of_space(space(None)) == voc_colormap(2)
 
 
 # Nothing is lost or replaced

@@ -1,5 +1,6 @@
 """Pictures of training samples and predictions: the right pixels in the right places, and what a run keeps of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from mdp.io.files.colormap import voc_colormap
 from mdp.io.pictures import samples
 from mdp.io.pictures import sheet as layout
 from mdp.io.pictures.best_and_worst import ImageScores, Scored, best_median_worst
+from mdp.io.pictures.class_colors import colors_of_space, colors_of_union
+from mdp.io.pictures.gallery import look, page
 from mdp.io.pictures.samples import sample_sheet, strangest, unusable_sheet
 from mdp.io.processes.world import ALONE
 from mdp.io.training.job import run_finetuning, run_pretraining
@@ -138,6 +141,11 @@ def test_a_run_keeps_its_first_samples_and_its_predictions_and_they_change_nothi
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = run_pretraining(request(("method.mix.region", True), out=Path("run")))
+    spaces = [load(name).labels for name in ("shapes-coarse", "shapes-fine")]
+    colors = colors_of_union(LabelUnion(spaces))[len(spaces[0].classes) :]  # those of its samples
+    shown = set(map(tuple, np.array(Image.open(run / "predictions" / "shapes-fine.png")).reshape(-1, 3).tolist()))
+    assert len(set(colors) & shown) >= 2
+    assert not shown & set(spaces[1].colors) - set(colors)
     for name in ("samples/first", "predictions/shapes-coarse", "predictions/shapes-fine"):
         assert np.array(Image.open(run / f"{name}.png")).std() > 20, name
     tuned = run_finetuning(request(out=Path("tuned"), init=str(run)))
@@ -192,3 +200,27 @@ def test_class_shares_are_those_of_the_images_looked_at() -> None:
         assert entry["pixels"] == counts.tolist()
         assert entry["images"] == 3
         assert entry["ignored"] + sum(entry["pixels"]) == 3 * 96 * 96
+
+
+# The colours of classes
+
+
+def test_a_class_has_the_same_colour_in_samples_and_predictions() -> None:
+    colors = ((10, 200, 30), (250, 40, 160))
+    own = LabelSpace(name="a", classes=("road", "sky"), colors=colors)
+    assert colors_of_union(LabelUnion([own])) == colors_of_space(own) == colors
+    bare = UNION.spaces[0]
+    assert colors_of_union(LabelUnion([bare])) == colors_of_space(bare)
+    several = colors_of_union(LabelUnion([own, replace(own, name="b")]))
+    assert len(set(several)) == 4  # a dataset's own would be there twice
+    sheet = np.array(sample_sheet([batch(2)], ["x", "y"], LabelUnion([own]), "title"))
+    predicted = np.array(page([look(0, "x", torch.eye(2), *pixels(own), own)], ["1."], own, "title"))
+    for color in colors:
+        assert (sheet == color).all(2).any()  # of the legend
+        assert (predicted == color).all(2).any()
+
+
+def pixels(space: LabelSpace) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A grey photo, and a prediction and labels with all classes."""
+    labels = torch.arange(len(space.classes)).repeat_interleave(20)[:, None].expand(-1, 40)
+    return torch.full((3, *labels.shape), 128, dtype=torch.uint8), labels, labels

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 from torch import Tensor
 
-from mdp.core.labels import RGB, LabelSpace
+from mdp.core.labels import LabelSpace
 from mdp.io.errors import DatasetError, RecipeError, ResourceError
 from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.images import label_image, overlay, png_bytes
@@ -30,6 +30,7 @@ from mdp.io.files.tiff import georeference
 from mdp.io.files.writing import make, write_atomically, write_text
 from mdp.io.inference.photos import INDEX, Photo
 from mdp.io.journal.counter import number_of
+from mdp.io.pictures.class_colors import colors_of_space
 from mdp.io.recipe.layers import changed_keys
 
 KINDS = {"labels": ".png", "overlays": ".png", "probabilities": ".npy"}  # folder -> suffix
@@ -164,11 +165,6 @@ def _read_index(path: Path) -> dict[str, Any]:
 # What is written
 
 
-def colors_of(space: LabelSpace) -> tuple[RGB, ...]:
-    """A colour for each class: the dataset's, or VOC's."""
-    return space.colors or voc_colormap(len(space.classes))
-
-
 def raw_values(space: LabelSpace) -> tuple[int, ...]:
     """For each class the one value that stands for it in the dataset's own label files.
 
@@ -191,7 +187,7 @@ def raw_values(space: LabelSpace) -> tuple[int, ...]:
 
 def labels_png(classes: NDArray[np.integer], space: LabelSpace, raws: tuple[int, ...] | None) -> bytes:
     """A palette PNG of the classes (H, W), or of the raw values that stand for them; 16-bit grey above 255 of them."""
-    colors = colors_of(space)
+    colors = colors_of_space(space)
     if raws is None:
         return png_bytes(label_image(classes, colors))
     palette = list(voc_colormap(max(raws) + 1))
@@ -221,7 +217,7 @@ def overlay_png(rgb: NDArray[np.uint8], classes: NDArray[np.integer], space: Lab
     """The photo (H, W, 3), each pixel tinted in its class's colour, as a PNG."""
     rows = max(1, _BAND // rgb.shape[1])
     bands = [slice(start, start + rows) for start in range(0, len(rgb), rows)]
-    tinted = np.concatenate([overlay(rgb[band], classes[band], colors_of(space)) for band in bands])
+    tinted = np.concatenate([overlay(rgb[band], classes[band], colors_of_space(space)) for band in bands])
     return png_bytes(Image.fromarray(tinted))
 
 
@@ -265,6 +261,6 @@ def write_classes(out: Path, space: LabelSpace, raws: tuple[int, ...] | None) ->
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["value", "name", "red", "green", "blue"])
-    for label, (name, color) in enumerate(zip(space.classes, colors_of(space), strict=True)):
+    for label, (name, color) in enumerate(zip(space.classes, colors_of_space(space), strict=True)):
         writer.writerow([label if raws is None else raws[label], name, *color])
     write_text(out / "classes.csv", file.getvalue())

@@ -24,10 +24,10 @@ from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import mean_iou, pixel_accuracy
 from mdp.core.protocols import Counted
 from mdp.io.errors import ResourceError
-from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.images import png_bytes
 from mdp.io.files.reading import printable
 from mdp.io.files.writing import make, write_atomically, write_text
+from mdp.io.pictures.class_colors import colors_of_space
 from mdp.io.pictures.sheet import (
     FAINT,
     GAP,
@@ -109,7 +109,7 @@ def look(
 def panels(image: Tensor, guess: Tensor, labels: Tensor, space: LabelSpace) -> Image.Image:
     """Photo, ground truth, prediction and errors (wrong pixels red, ignored ones grey), side by side."""
     truth, predicted = labels.numpy().astype(np.int64), guess.numpy().astype(np.int64)  # (H, W)
-    colors = space.colors or voc_colormap(len(space.classes))
+    colors = colors_of_space(space)
     maps = (class_picture(classes, colors, _PANEL) for classes in (truth, predicted))
     pictures = (image.permute(1, 2, 0).numpy(), *maps, errors(predicted, truth))
     height, width = truth.shape
@@ -172,7 +172,7 @@ def page(shown: Sequence[Shown], ranks: Sequence[str], space: LabelSpace, headin
     What all names begin with stands in the heading.
     """
     rows = [Image.open(io.BytesIO(item.picture), formats=("PNG",)).convert("RGB") for item in shown]
-    colors = space.colors or voc_colormap(len(space.classes))
+    colors = colors_of_space(space)
     classes = sorted({label for item in shown for label in item.classes})
     entries = legend([(colors[label], printable(space.classes[label])) for label in classes], _WIDTH - 2 * MARGIN)
     meaning_top = MARGIN + LINE + 8 + LINE * (1 + max((line for line, *_ in entries), default=-1))

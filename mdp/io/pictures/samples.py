@@ -21,6 +21,7 @@ from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.label_maps import read_labels
 from mdp.io.files.photos import read_rgb
 from mdp.io.files.reading import printable
+from mdp.io.pictures.class_colors import colors_of_union
 from mdp.io.pictures.sheet import FAINT, GAP, INK, LINE, MARGIN, PAPER, cut, fitted, font, legend, resized, swatch
 
 ROWS = 6
@@ -42,7 +43,7 @@ def sample_sheet(
     """
     chosen = list(range(min(ROWS, len(names))) if rows is None else rows[:ROWS])
     blends = [rows_at(view if isinstance(view, Blend) else unmixed(view), chosen) for view in views]
-    palette = voc_colormap(union.size + 1)[1:]
+    palette = colors_of_union(union)
     colors = np.array([*palette, (0, 0, 0)], dtype=np.float32)  # the last serves IGNORE
     tiles = [[tile for blend in blends for tile in _tiles(blend, i, colors)] for i in range(len(chosen))]
     present = torch.unique(torch.stack([labels for blend in blends for labels in (blend.first, blend.second)]))

@@ -7,6 +7,7 @@ score is on the feature grid, on a fixed evenly spaced subset of the validation 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from mdp.core.photometry import normalise
 from mdp.core.prototype_bank import Prototypes, effective_rank, mean_cosine
 from mdp.io.data.pool import Pool
 from mdp.io.pictures.best_and_worst import ImageScores, Scored, best_median_worst, prediction_sheet
+from mdp.io.pictures.class_colors import colors_of_union
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import ALONE, World
 from mdp.io.recipe.settings import PretrainSettings
@@ -138,7 +140,9 @@ def draw_predictions(
     network: nn.Module, looker: Looker, name: str, scored: Sequence[Scored], title: str
 ) -> Image.Image:
     """A page with the best, median and worst images of a dataset, as the feature grid has them."""
-    space = next(space for space in looker.pool.union.spaces if space.name == name)
+    union = looker.pool.union
+    space = next(space for space in union.spaces if space.name == name)
+    space = replace(space, colors=colors_of_union(union)[union.classes_of(name)])  # those of the run's samples
 
     def guess(index: int) -> tuple[Tensor, Tensor, Tensor]:
         look = looker.look(index)
