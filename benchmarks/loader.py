@@ -10,7 +10,7 @@ from PIL import Image
 from mdp.io.data.loader import load
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.selection import named, pool_of
-from mdp.io.data.views import PretrainItems
+from mdp.io.data.views import PretrainItems, usual_views
 from mdp.io.datasets._dataset import open_training
 from mdp.io.recipe.settings import PretrainSettings
 
@@ -30,7 +30,7 @@ def loader_rate(crop: int, batch: int, workers: int, batches: int = 6, files: in
         pool = pool_of([(dataset, open_training(dataset, folder, None)[0])])
         warm = 2
         keys = epoch_batches(0, [files], min(batch, files), False, 0, warm + batches)
-        items = load(PretrainItems(pool, PretrainSettings(crop=crop), 0), keys, workers)
+        items = load(PretrainItems(pool, usual_views(PretrainSettings(crop=crop)), 0), keys, workers)
         for _ in range(warm):
             next(items)
         began, seen = time.perf_counter(), sum(len(one) for one in items)

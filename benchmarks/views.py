@@ -23,8 +23,8 @@ from mdp.core.labels import LabelSpace, LabelUnion
 from mdp.core.photometry import MEAN, STD
 from mdp.io.data.loader import keep_freed_memory
 from mdp.io.data.pool import Pool
-from mdp.io.data.views import PretrainItems
-from mdp.io.datasets._dataset import Dataset, Sample, read_pair
+from mdp.io.data.views import PretrainItems, usual_views
+from mdp.io.datasets._dataset import Dataset, Sample, read_pair, read_photo
 from mdp.io.files import jpeg
 from mdp.io.recipe.settings import PretrainSettings
 
@@ -98,10 +98,10 @@ def _ours(photo: Path, labels: Path, fast: bool, finish: bool) -> Run:
     sample = Sample(str(photo), str(labels), space.name)
     dataset = Dataset(
         name=space.name, labels=space, splits={"train": 1}, train=("train",), val=None, home="", source="",
-        samples=lambda root, split: [sample], read=read_pair,
+        samples=lambda root, split: [sample], read=read_pair, photo=read_photo,
     )  # fmt: skip
     pool = Pool([sample], {space.name: dataset}, LabelUnion([space]))
-    items, numbers = PretrainItems(pool, PretrainSettings(crop=SIDE), seed=0, finish=finish), count()
+    items, numbers = PretrainItems(pool, usual_views(PretrainSettings(crop=SIDE)), seed=0, finish=finish), count()
 
     def run() -> object:
         return [items[next(numbers), 0] for _ in range(PHOTOS)]

@@ -18,7 +18,7 @@ from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
 from mdp.core.processes import Processes
 from mdp.io.data.selection import pool_of
-from mdp.io.data.views import PretrainItems, stack_views, view_batches
+from mdp.io.data.views import PretrainItems, stack_views, usual_views, view_batches
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split
 from mdp.io.evaluation.counts import Reading, tally_pixels
@@ -63,7 +63,7 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     for network in (*pair, forward.query):
         network.eval()
     processes = world.share(BATCH)
-    items = PretrainItems(pool, PretrainSettings(crop=64), seed=0)
+    items = PretrainItems(pool, usual_views(PretrainSettings(crop=64)), seed=0)
     own = [items[0, index] for index in range(0, 16, 2)][processes.own]
     views = [Batch(view.images.double(), view.labels) for view in view_batches(stack_views(own), CPU)]
     if world.rank == world.size - 1:

@@ -1,6 +1,7 @@
 """The order of images and what a loader gives: functions of seed, epoch and index, not of workers."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,17 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdp.core.chance import generator
-from mdp.core.geometry import Box, View, draw_view
+from mdp.core.geometry import Box, View, cut_labels, draw_view
 from mdp.core.labels import IGNORE, LabelUnion
-from mdp.core.photometry import DistortionSettings, PhotometrySettings, draw_distortion, draw_photometry
+from mdp.core.photometry import DistortionSettings, PhotometrySettings, denormalise, draw_distortion, draw_photometry
+from mdp.core.views import ViewGroup, missed, views_of
 from mdp.io.data.crops import FinetuneItems, WholeItems, crop_batch, stack_crops
 from mdp.io.data.loader import load
 from mdp.io.data.order import epoch_batches, epoch_order, stream_batches
 from mdp.io.data.pool import Pool
-from mdp.io.data.views import PretrainItems, stack_views, view_batches
+from mdp.io.data.views import PretrainItems, stack_views, usual_views, view_batches
 from mdp.io.datasets import load as load_dataset
 from mdp.io.datasets._dataset import Sample, open_split
 from mdp.io.errors import DatasetError
+from mdp.io.files.images import write_rgb
 from mdp.io.recipe.settings import FinetuneSettings, PretrainSettings
 
 CPU = torch.device("cpu")
@@ -87,7 +90,7 @@ def test_a_stream_wastes_no_image_and_may_be_shorter_than_a_batch() -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(workers: int) -> None:
     pool = shapes_pool("shapes-coarse", "shapes-fine")
-    items = PretrainItems(pool, PretrainSettings(crop=32), seed=3)
+    items = PretrainItems(pool, usual_views(PretrainSettings(crop=32)), seed=3)
 
     def images(count: int) -> torch.Tensor:
         batches = load(items, epoch_batches(3, [12, 12], 6, False, 0, 4), count, stack=stack_views)
@@ -116,7 +119,9 @@ def test_photometry_in_the_workers_gives_what_it_gives_on_the_whole_batch() -> N
     keys = [(0, index) for index in range(12)]
     views = [
         view_batches(stack_views([items[key] for key in keys]), CPU)
-        for items in (PretrainItems(pool, PretrainSettings(crop=48), 3, finish=finish) for finish in (True, False))
+        for items in (
+            PretrainItems(pool, usual_views(PretrainSettings(crop=48)), 3, finish=finish) for finish in (True, False)
+        )
     ]
     crops = [
         crop_batch(stack_crops([items[key] for key in keys]), CPU)
@@ -132,23 +137,82 @@ def test_what_a_worker_hands_over_is_a_few_large_tensors_without_draws_once_they
     pool = shapes_pool("shapes-fine")
     early, late = (
         stack_views([items[0, index] for index in range(5)])
-        for items in (PretrainItems(pool, PretrainSettings(crop=32), 0, finish=finish) for finish in (True, False))
+        for items in (
+            PretrainItems(pool, usual_views(PretrainSettings(crop=32)), 0, finish=finish) for finish in (True, False)
+        )
     )
-    assert (early.images.shape, early.images.dtype, early.draws) == ((2, 5, 3, 32, 32), torch.float32, ())
-    assert (late.images.shape, late.images.dtype) == ((2, 5, 3, 32, 32), torch.uint8)
+    (images,), (bytes_,) = early.images, late.images  # of one group
+    assert (images.shape, images.dtype, early.draws) == ((2, 5, 3, 32, 32), torch.float32, ())
+    assert (bytes_.shape, bytes_.dtype) == ((2, 5, 3, 32, 32), torch.uint8)
+    assert early.frames.shape == (2, 5, 5)
     assert [draw.order.shape for draw in late.draws] == [(5, 4), (5, 4)]
-    assert early.labels.dtype == late.labels.dtype == torch.int16
+    assert early.labels[0].dtype == late.labels[0].dtype == torch.int16
 
 
 def test_views_of_an_image_differ_and_labels_follow() -> None:
     pool = shapes_pool("shapes-fine")
-    item = PretrainItems(pool, PretrainSettings(crop=40), seed=0)[0, 1]
+    item = PretrainItems(pool, usual_views(PretrainSettings(crop=40)), seed=0)[0, 1]
     assert not isinstance(item, Exception)
     first, second = view_batches(stack_views([item]), CPU)
     assert first.images.shape == (1, 3, 40, 40)
     assert first.labels.shape == (1, 40, 40)
     assert not torch.equal(first.images, second.images)
     assert set(first.labels.unique().tolist()) <= set(range(9))
+
+
+SMALL_TOO = replace(  # two views of 40 pixels and three of 24, the last two of which take AutoAugment
+    usual_views(PretrainSettings(crop=40)),
+    groups=(
+        ViewGroup(count=2, size=40, area=(0.2, 1.0)),
+        ViewGroup(count=3, size=24, area=(0.05, 0.14), auto_augment=(0.0, 1.0, 1.0)),
+    ),
+    anchor=1,
+    min_overlap=0.9,
+)
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_views_of_several_sizes_are_cut_where_their_frames_say(finish: bool) -> None:
+    pool = shapes_pool("shapes-fine")
+    items = PretrainItems(pool, SMALL_TOO, seed=1, finish=finish)
+    views = view_batches(stack_views([items[0, index] for index in range(4)]), CPU)
+    assert [view.images.shape[2:] for view in views] == [(40, 40)] * 2 + [(24, 24)] * 3
+    for index in range(4):
+        _, labels = pool.read(index)
+        for view, size in zip(views, SMALL_TOO.sizes, strict=True):
+            assert view.frames is not None
+            (drawn,) = views_of(view.frames[index : index + 1])
+            assert torch.equal(view.labels[index], cut_labels(labels, drawn, (size, size)).long())
+        for view in views[3:]:  # AutoAugment keeps bytes: nothing else has changed them
+            colours = denormalise(view.images[index : index + 1]) * 255
+            torch.testing.assert_close(colours, colours.round(), rtol=0, atol=1e-3)
+
+
+def test_views_that_miss_what_the_plan_wants_are_counted() -> None:
+    items = PretrainItems(shapes_pool("shapes-fine"), SMALL_TOO, seed=1)
+    made = [items[0, index] for index in range(12)]
+    expected = sum(missed(views_of(item.frames), SMALL_TOO) for item in made)
+    assert stack_views(made).missed == expected > 0
+
+
+def test_without_labels_the_same_views_are_cut_and_no_label_map_is_read(tmp_path: Path) -> None:
+    camvid = load_dataset("camvid")
+    write_rgb(tmp_path / "photo.png", torch.randint(0, 255, (40, 50, 3), generator=generator(0)).byte().numpy())
+    sample = Sample(str(tmp_path / "photo.png"), str(tmp_path / "gone.png"), "camvid")
+    pool = Pool([sample], {"camvid": camvid}, LabelUnion([camvid.labels]))
+    plan = usual_views(PretrainSettings(crop=32))
+    (view, _) = view_batches(stack_views([PretrainItems(pool, plan, 0, labelled=False)[0, 0]]), CPU)
+    assert view.images.shape == (1, 3, 32, 32)
+    assert view.labels.shape == (1, 0, 0)
+    assert isinstance(PretrainItems(pool, SMALL_TOO, 0)[0, 0], DatasetError)
+    shapes = shapes_pool("shapes-fine")
+    with_labels, without = (
+        stack_views([PretrainItems(shapes, SMALL_TOO, 3, labelled)[0, index] for index in range(3)])
+        for labelled in (True, False)
+    )
+    assert without.labels == ()
+    assert all(map(torch.equal, with_labels.images, without.images))
+    assert torch.equal(with_labels.frames, without.frames)
 
 
 def test_crops_are_padded_with_zeros_and_ignore() -> None:

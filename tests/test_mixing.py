@@ -20,6 +20,7 @@ from mdp.core.mixing import (
     plan_rows,
     unmixed,
 )
+from mdp.core.processes import rows_of
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 
@@ -112,8 +113,8 @@ def test_applying_a_plan_is_region_mixing_and_then_pixel_mixing_with_the_partner
     whole = batch_of(seed, 5)
     plan = draw_plan(rng_of(seed), MixSettings(region=True, pixel=True), 5, 6, 8)
     rows = slice(1, 4) if parted else slice(0, 5)
-    batch, own = Batch(*(t[rows] for t in whole)), plan_rows(plan, rows)
-    others = Batch(*(t[own.partner] for t in whole))
+    batch, own = rows_of(whole, rows), plan_rows(plan, rows)
+    others = Batch(*(t[own.partner] for t in whole[:2]))
     blend = pure_call(mix, batch, own, others) if parted else pure_call(mix, batch, own)
     none = Box(0, 0, 0, 0)
     boxes = tuple(box if kind == REGION else none for box, kind in zip(own.boxes, own.kind.tolist(), strict=True))

@@ -66,6 +66,19 @@ def test_each_view_stands_beside_its_labels_and_ignored_pixels_keep_the_photo() 
             assert np.abs(labelled[-5, -5].astype(int) - grey).max() <= 1
 
 
+def test_views_of_several_sizes_without_labels_stand_side_by_side() -> None:
+    views = [batch(3, side)._replace(labels=torch.empty(3, 0, 0, dtype=torch.int64)) for side in (23, 23, 12)]
+    for i, row in enumerate(tiles(sample_sheet(views, ["x", "y", "z"], UNION, "title"), 3, 3)):
+        for photo in row:
+            assert np.abs(photo.astype(int) - round(255 * (0.1 + i / 10))).max() <= 1
+
+
+def test_the_strangest_sample_is_the_strangest_in_any_of_its_views() -> None:
+    large, small = torch.zeros(3, 3, 8, 8), torch.zeros(3, 3, 4, 4)
+    large[1, 0, 2, 2], small[2, 1, 0, 0] = 3, -torch.inf
+    assert strangest(large, small) == [2, 1, 0]
+
+
 def test_a_blend_has_the_colours_of_both_labels_by_its_share() -> None:
     first = batch(1)
     second = torch.full_like(first.labels, 2)

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mdp.core.chance import generator
+from mdp.core.geometry import Box, View
 from mdp.core.labels import LabelSpace, LabelUnion
 from mdp.core.networks import Segmentor, build_segmentor
 from mdp.core.photometry import DistortionSettings, PhotometrySettings, draw_distortion, draw_photometry
+from mdp.core.views import frames_of
 from mdp.io.data.crops import CropItem, Crops, stack_crops
 from mdp.io.data.pool import Pool
 from mdp.io.data.selection import Plan
@@ -111,7 +113,13 @@ def _views(sizes: Sizes, rng: torch.Generator) -> ViewsItem:
     cells = torch.randint(-1, sizes.classes, (2, 1, 5, 5), generator=rng).float()
     labels = F.interpolate(cells, side, mode="nearest")[:, 0].to(torch.int16)  # (2, s, s)
     draws = tuple(draw_photometry(rng, PhotometrySettings()) for _ in range(2))
-    return ViewsItem(images, labels, draws)
+    frames = frames_of([View(Box(0, 0, *side), False)] * 2)
+    return ViewsItem((images,), (labels,), frames, 0, draws)
+
+
+def _pinned(items: Views) -> Views:
+    images, labels = (tuple(tensor.pin_memory() for tensor in group) for group in (items.images, items.labels))
+    return items._replace(images=images, labels=labels)
 
 
 class Training:
@@ -124,7 +132,7 @@ class Training:
         self.run = Pretraining(Plan(recipe=self.recipe, pool=pool, validation=pool), nowhere(device), None, {})
         self.items = [made_views(sizes, seed) for seed in range(2)]
         if pin:
-            self.items = [i._replace(images=i.images.pin_memory(), labels=i.labels.pin_memory()) for i in self.items]
+            self.items = [_pinned(items) for items in self.items]
         self.step = 0
 
     def advance(self) -> dict[str, float]:
@@ -180,7 +188,7 @@ class Tuning:
 def class_scores(training: Training) -> Tensor | None:
     """A method's class scores of one view, as validation asks for them; None where it knows no classes."""
     run = training.run
-    images = training.items[0].images[0].float() / 255
+    images = training.items[0].images[0][0].float() / 255
     for network in dict.fromkeys(run.pair):
         network.eval()
     score = partial(run.method.class_scores, run.pair, run.state, settings=run.chosen)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Images and their label maps under the same geometry."""
+    """Images and their label maps under the same geometry: in pretraining one view of each image."""
 
     images: Tensor  # (B, 3, H, W) float32, normalised
-    labels: Tensor  # (B, H, W) int64, classes of the union; -1 where a pixel is ignored
+    labels: Tensor  # (B, H, W) int64, classes of the union, -1 where a pixel is ignored; (B, 0, 0) where none are read
+    frames: Tensor | None = None  # (B, 5) int64: what a view shows of its image, as `mdp.core.views.frames_of` has it
 
 
 class Blend(NamedTuple):

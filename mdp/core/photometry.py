@@ -308,6 +308,12 @@ def draw_photometry(rng: torch.Generator, settings: PhotometrySettings) -> Photo
     )
 
 
+def no_photometry() -> PhotometryDraw:
+    """The draw that leaves an image as it is."""
+    none = torch.tensor(False)
+    return PhotometryDraw(none, torch.zeros(4), torch.arange(4), none, torch.tensor(0.0))
+
+
 _JITTER = (_brightness_, _contrast_, _saturation_, _hue_)
 _PLAIN_JITTER = (_brightness_, _contrast_)  # of images without colours
 

@@ -86,7 +86,9 @@ def even_parts(count: int, parts: int) -> tuple[int, ...]:
 
 
 def rows_of(value: Any, rows: slice) -> Any:
-    """Those rows of every tensor in nested tuples, which keep their types."""
+    """Those rows of every tensor in nested tuples, which keep their types; None stays None."""
+    if value is None:
+        return None
     if isinstance(value, Tensor):
         return value[rows]
     return _like(value, [rows_of(item, rows) for item in value])
@@ -98,6 +100,8 @@ def join_rows(values: Sequence[Any]) -> Any:
     >>> join_rows([(torch.zeros(1), ()), (torch.ones(2), ())])
     (tensor([0., 1., 1.]), ())
     """
+    if values[0] is None:
+        return None
     if isinstance(values[0], Tensor):
         return torch.cat(list(values))
     return _like(values[0], [join_rows(items) for items in zip(*values, strict=True)])

@@ -11,7 +11,6 @@ from mdp.core.chance import generator
 from mdp.core.metrics import confusion_matrix
 from mdp.core.networks import NetworkSettings, build_segmentor
 from mdp.core.networks.decode_heads import HEADS
-from mdp.io.data.views import Views
 from mdp.io.inference.predict import predict, probabilities
 from mdp.io.recipe.settings import EvalSettings
 from tests.fake_cuda.mode import DEVICE, FakeCuda, on_device
@@ -87,7 +86,10 @@ def _pretrain(form: str, way: Way, brief: bool) -> Report:
         training = Training(method_layer(form), DEVICE, way._asdict(), Sizes())
         mode.learns(training.run.trainee.network)
         if brief:
-            training.items = [Views(views.images / 255, views.labels, ()) for views in training.items]
+            training.items = [
+                views._replace(images=tuple(group / 255 for group in views.images), draws=())
+                for views in training.items
+            ]
         _steps(training, 1 if brief else 2, report)
         with report.in_phase("checkpoint"):
             training.run.method.pack(training.run.state)

@@ -19,6 +19,7 @@ from mdp.core.networks import NetworkSettings
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes, alone, join_rows, rows_of
 from mdp.core.prototype_bank import Prototypes
+from mdp.core.views import ViewPlan
 
 
 class Data(NamedTuple):
@@ -86,6 +87,12 @@ class Method(Protocol):
     def PRESET(self) -> Mapping[str, Any]:
         """The method's own schedule: a layer of a recipe above the defaults, below all that is asked for."""
 
+    def view_plan(self, settings: Any, default: ViewPlan) -> ViewPlan:
+        """The views of every image that a step sees; `default` is what the recipe asks for.
+
+        Raises ValueError when the settings fit no plan.
+        """
+
     def build(self, settings: Any, network: NetworkSettings, data: Data, rng: torch.Generator) -> EncoderPair[Any]:
         """Query and key encoder, freshly initialised; one network twice where the method has no key encoder."""
 
@@ -103,6 +110,8 @@ class Method(Protocol):
         progress: Progress,
     ) -> Prepared:
         """The next state and what the losses need, from this process's images; `rng` is the same on every process.
+
+        `views` are in the order of the view plan, without label maps where the method needs none.
 
         Without gradient; the key encoder's running statistics are all that it writes to.
         """

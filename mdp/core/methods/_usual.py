@@ -1,12 +1,21 @@
-"""The answers of methods that keep nothing of their losses, leave weights alone, and have no schedule of their own."""
+"""The answers of methods that take the usual views, keep nothing of their losses and leave weights alone.
+
+And that have no schedule of their own.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes
+from mdp.core.views import ViewPlan
 
 PRESET: Mapping[str, Any] = {}
+
+
+def view_plan(settings: Any, default: ViewPlan) -> ViewPlan:
+    """The two views that the recipe describes."""
+    return default
 
 
 def remember(state: Any, kept: Any, settings: Any, processes: Processes) -> Any:

@@ -17,7 +17,7 @@ from mdp.core.batches import Batch
 from mdp.core.bounds import Channels, Positive, Share, Temperature, check_bounds
 from mdp.core.contrast import instance_nce
 from mdp.core.methods import Data, Loss, Prepared, Progress
-from mdp.core.methods._usual import PRESET, remember, settle_
+from mdp.core.methods._usual import PRESET, remember, settle_, view_plan
 from mdp.core.networks import InstanceNetwork, NetworkSettings, build_instance_network
 from mdp.core.networks.pair import EncoderPair, make_pair
 from mdp.core.processes import Processes
@@ -27,7 +27,7 @@ from mdp.core.queues import enqueue, noise_queue
 __all__ = [
     "NEEDS_LABELS", "PRESET", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
     "known_prototypes", "loss", "pack", "prepare", "prototype_images", "remember", "settle_", "state_bytes",
-    "temperature", "unpack",
+    "temperature", "unpack", "view_plan",
 ]
 # fmt: on
 NEEDS_LABELS = False

@@ -17,7 +17,7 @@ from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared, Progress
 from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
-from mdp.core.methods._usual import PRESET, remember, settle_
+from mdp.core.methods._usual import PRESET, remember, settle_, view_plan
 from mdp.core.networks import EmbeddingNetwork, EncoderPair
 from mdp.core.processes import Processes
 
@@ -25,7 +25,7 @@ from mdp.core.processes import Processes
 __all__ = [
     "NEEDS_LABELS", "PRESET", "SYNC_BATCH_NORM", "Settings", "build", "class_scores", "initial_state", "key_momentum",
     "known_prototypes", "loss", "pack", "prepare", "prototype_images", "remember", "settle_", "state_bytes",
-    "temperature", "unpack",
+    "temperature", "unpack", "view_plan",
 ]
 # fmt: on
 NEEDS_LABELS = True

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mdp.io.data.handing_over import Sender, Sent, memory_files
@@ -216,15 +217,30 @@ def to_device(batches: Generator[Any, None, None], device: torch.device) -> Gene
 
     def begin(batch: Any) -> tuple[Any, torch.cuda.Event]:
         with torch.cuda.stream(beside):
-            moved = {name: getattr(batch, name).to(device, non_blocking=True) for name in ("images", "labels")}
+            moved = {name: _moved(getattr(batch, name), device) for name in ("images", "labels")}
             return batch._replace(**moved), beside.record_event()
 
     def finish(begun: tuple[Any, torch.cuda.Event]) -> Any:
         batch, copied = begun
         present = torch.cuda.current_stream(device)
         present.wait_event(copied)
-        for tensor in (batch.images, batch.labels):
+        for tensor in _tensors((batch.images, batch.labels)):
             tensor.record_stream(present)  # its memory is not for the next copy before the step has read it
         return batch
 
     return ahead(batches, begin, finish)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A tensor, or a tuple of them, on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return tuple(_moved(item, device) for item in value)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    else:
+        for item in value:
+            yield from _tensors(item)

@@ -30,6 +30,15 @@ class Pool(NamedTuple):
             error.sample = sample  # a run that stops for it keeps a picture of it
             raise
 
+    def photo(self, index: int) -> Tensor:
+        """The image of a sample alone; its label map is not looked at."""
+        sample = self.samples[index]
+        try:
+            return torch.from_numpy(self.datasets[sample.dataset].photo(sample)).permute(2, 0, 1)
+        except DatasetError as error:
+            error.sample = sample
+            raise
+
     def name(self, index: int) -> str:
         """A sample's dataset and photo, for people."""
         return f"{self.samples[index].dataset}: {self.samples[index].image}"

@@ -1,34 +1,52 @@
 """The views of an image that pretraining sees."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mdp.core.autoaugment import apply_auto, draw_auto
 from mdp.core.batches import Batch
-from mdp.core.chance import generator
-from mdp.core.geometry import cut_image, cut_labels, draw_view
-from mdp.core.photometry import PhotometryDraw, apply_photometry, draw_photometry, normalise_, stack_draws
+from mdp.core.chance import coin, generator
+from mdp.core.geometry import cut_image, cut_labels
+from mdp.core.photometry import (
+    PhotometryDraw,
+    apply_photometry,
+    draw_photometry,
+    no_photometry,
+    normalise_,
+    stack_draws,
+)
+from mdp.core.views import ViewPlan, draw_views, frames_of, missed, two_views
 from mdp.io.data.pool import Key, Pool
 from mdp.io.errors import MdpError
 from mdp.io.recipe.settings import PretrainSettings
 
-# Pretraining: two views of each image
+
+def usual_views(settings: PretrainSettings) -> ViewPlan:
+    """The two views of an image that a recipe asks for."""
+    plan = two_views(settings.crop, settings.crop_area, settings.photometry)
+    return replace(plan, max_iou=settings.max_iou)
 
 
 class ViewsItem(NamedTuple):
-    """The views of one image, before photometry, or after it and normalised."""
+    """The views of one image, before photometry, or after it and normalised; a tensor for each group of the plan."""
 
-    images: Tensor  # (V, 3, s, s) uint8, or float32 without draws
-    labels: Tensor  # (V, s, s) int16
+    images: tuple[Tensor, ...]  # (v, 3, s, s) each, uint8, or float32 without draws
+    labels: tuple[Tensor, ...]  # (v, s, s) each, int16; none where they are not read
+    frames: Tensor  # (V, 5)
+    missed: int  # views that are not as the plan wants them
     draws: tuple[PhotometryDraw, ...]  # V draws, or none where they have been applied
 
 
 class Views(NamedTuple):
     """The views of some images, as the loader hands them over."""
 
-    images: Tensor  # (V, B, 3, s, s)
-    labels: Tensor  # (V, B, s, s)
+    images: tuple[Tensor, ...]  # (v, B, 3, s, s) each
+    labels: tuple[Tensor, ...]  # (v, B, s, s) each, or none
+    frames: Tensor  # (V, B, 5)
+    missed: int
     draws: tuple[PhotometryDraw, ...]  # V stacks of draws, or none
 
 
@@ -36,27 +54,48 @@ class PretrainItems:
     """Sample -> views; what the loader's workers run.
 
     With `finish` they do the photometry, one view after the other, which stays in a CPU's caches; a GPU does it
-    quicker itself, on a quarter of the bytes.
+    quicker itself, on a quarter of the bytes.  Without `labelled` no label map is read.
     """
 
-    def __init__(self, pool: Pool, settings: PretrainSettings, seed: int, views: int = 2, finish: bool = False) -> None:
-        self.pool, self.settings, self.seed, self.views, self.finish = pool, settings, seed, views, finish
+    def __init__(self, pool: Pool, plan: ViewPlan, seed: int, labelled: bool = True, finish: bool = False) -> None:
+        self.pool, self.plan, self.seed, self.labelled, self.finish = pool, plan, seed, labelled, finish
 
     def __getitem__(self, key: Key) -> ViewsItem | MdpError:
-        rng = generator(self.seed, "views", *key)
-        size = (self.settings.crop, self.settings.crop)
+        rng, plan, labels = generator(self.seed, "views", *key), self.plan, None
         try:
-            image, labels = self.pool.read(key[1])
+            if self.labelled:
+                image, labels = self.pool.read(key[1])
+            else:
+                image = self.pool.photo(key[1])
         except MdpError as error:
             return error  # raised in the main process: a worker would wrap it in a traceback
-        height, width = labels.shape
-        views = [draw_view(rng, height, width, self.settings.crop_area) for _ in range(self.views)]
-        draws = tuple(draw_photometry(rng, self.settings.photometry) for _ in views)
-        images = [cut_image(image, view, size) for view in views]  # each (3, s, s)
+        height, width = image.shape[1:]
+        views = draw_views(rng, height, width, plan)
+        sizes = [(size, size) for size in plan.sizes]
+        images = [cut_image(image, view, size) for view, size in zip(views, sizes, strict=True)]  # each (3, s, s)
+        maps = [] if labels is None else [cut_labels(labels, *view) for view in zip(views, sizes, strict=True)]
+        draws = []
+        for number, share in enumerate(plan.auto_augment):
+            if share and coin(rng, share):
+                images[number] = torch.from_numpy(apply_auto(images[number].numpy(), draw_auto(rng)))
+                draws.append(no_photometry())
+            else:
+                draws.append(draw_photometry(rng, plan.photometry))
         if self.finish:
             images = [finished(i[None], stack_draws([draw]))[0] for i, draw in zip(images, draws, strict=True)]
-        maps = [cut_labels(labels, view, size) for view in views]
-        return ViewsItem(torch.stack(images), torch.stack(maps), () if self.finish else draws)
+        return ViewsItem(
+            _by_group(images, plan),
+            _by_group(maps, plan) if maps else (),
+            frames_of(views),
+            missed(views, plan) if plan.constrained else 0,
+            () if self.finish else tuple(draws),
+        )
+
+
+def _by_group(tensors: list[Tensor], plan: ViewPlan) -> tuple[Tensor, ...]:
+    """The tensors of V views as one for each group."""
+    rest = iter(tensors)
+    return tuple(torch.stack([next(rest) for _ in range(group.count)]) for group in plan.groups)
 
 
 def finished(images: Tensor, draws: PhotometryDraw) -> Tensor:
@@ -67,17 +106,21 @@ def finished(images: Tensor, draws: PhotometryDraw) -> Tensor:
 def stack_views(items: list[ViewsItem]) -> Views:
     """The items stacked, as a worker hands them over: a few large tensors, since each has its price on the way."""
     return Views(
-        torch.stack([item.images for item in items], 1),
-        torch.stack([item.labels for item in items], 1),
+        tuple(torch.stack(group, 1) for group in zip(*(item.images for item in items), strict=True)),
+        tuple(torch.stack(group, 1) for group in zip(*(item.labels for item in items), strict=True)),
+        torch.stack([item.frames for item in items], 1),
+        sum(item.missed for item in items),
         tuple(stack_draws(draws) for draws in zip(*(item.draws for item in items), strict=True)),
     )
 
 
 def view_batches(views: Views, device: torch.device) -> list[Batch]:
     """One batch a view, augmented and normalised, on `device`."""
-    images = views.images.to(device, non_blocking=True)
-    labels = views.labels.to(device, non_blocking=True).long()
+    images = [view for group in views.images for view in group.to(device, non_blocking=True)]  # V of (B, 3, s, s)
+    labels = [view for group in views.labels for view in group.to(device, non_blocking=True).long()]
     if views.draws:
-        changed = [finished(*view) for view in zip(images, views.draws, strict=True)]
-        return [Batch(*view) for view in zip(changed, labels, strict=True)]
-    return [Batch(*view) for view in zip(images, labels, strict=True)]
+        images = [finished(*view) for view in zip(images, views.draws, strict=True)]
+    if not labels:
+        labels = [view.new_empty((len(view), 0, 0), dtype=torch.int64) for view in images]
+    frames = views.frames.to(device, non_blocking=True)  # (V, B, 5)
+    return [Batch(*view) for view in zip(images, labels, frames, strict=True)]

@@ -12,7 +12,7 @@ import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdp.io.datasets._dataset import Dataset, DatasetModule, DetailedModule, Sample, labels_of, open_split
+from mdp.io.datasets._dataset import Dataset, DatasetModule, DetailedModule, Sample, labels_of, open_split, read_photo
 from mdp.io.datasets._mistakes import Mistakes
 from mdp.io.errors import RecipeError
 from mdp.io.files.reading import is_dir
@@ -58,6 +58,7 @@ def load(name: str) -> Dataset:
         source=module.__file__ or name,
         samples=module.samples,
         read=module.read,
+        photo=getattr(module, "photo", read_photo),
         terms=module.TERMS,
         detail=getattr(module, "detail", None),
         schedule=getattr(module, "SCHEDULE", {}),

@@ -49,6 +49,7 @@ class Dataset:
     source: str  # what error messages tell people to edit
     samples: Callable[[Path, str], list[Sample]]
     read: Callable[[Sample], Pair]
+    photo: Callable[[Sample], NDArray[np.uint8]]  # without its labels
     terms: str = ""  # licence of photos and labels as their makers state it; "" where nothing is known
     detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
     drawn: Mapping[str, str] = field(default_factory=dict)  # how splits were drawn from others, for people
@@ -59,7 +60,7 @@ class Dataset:
 
 
 class DatasetModule(Protocol):
-    """A dataset's file.  It may have `detail` besides, as a `Dataset` has."""
+    """A dataset's file.  It may have `detail` besides, as a `Dataset` has, and `photo` where photos are no files."""
 
     @property
     def LABELS(self) -> LabelSpace:
@@ -159,6 +160,11 @@ def _advice(values: list[int], source: str) -> str:
 
 
 # What the modules build on
+
+
+def read_photo(sample: Sample) -> NDArray[np.uint8]:
+    """The photo (H, W, 3) of a sample.  Raises DatasetError when the file cannot be read."""
+    return read_rgb(sample.image)
 
 
 def read_pair(sample: Sample) -> Pair:

@@ -3,12 +3,19 @@
 A wall here is `wall-brick` or `wall-panel` in shapes-fine and background in shapes-target, as in the paper's example.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdp.io.datasets._dataset import Pair, Sample
 from mdp.io.datasets._scenes import Style, generated
 from mdp.io.files.colormap import voc_colormap
 from mdp.label_space import LabelSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CLASSES = ("wall", "floor", "round", "polygon", "pointed")
 MEANING = {
@@ -42,3 +49,8 @@ def read(sample: Sample) -> Pair:
     from mdp.io.datasets._rendering import read_scene  # noqa: PLC0415 - it takes NumPy, which names and counts do not
 
     return read_scene(sample, STYLE, MEANING, CLASSES)
+
+
+def photo(sample: Sample) -> NDArray[np.uint8]:
+    """The picture alone."""
+    return read(sample)[0]

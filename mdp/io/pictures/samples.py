@@ -39,18 +39,19 @@ def sample_sheet(
 ) -> Image.Image:
     """A row for each image, with each of its views (B, 3, H, W) and its labels on it; the first images, or `rows`.
 
-    A mixed pixel has the colours of both its labels, by their shares; an ignored one is left as it is.
+    Views may be of several sizes, and without labels.  A mixed pixel has the colours of both its labels, by their
+    shares; an ignored one is left as it is.
     """
     chosen = list(range(min(ROWS, len(names))) if rows is None else rows[:ROWS])
     blends = [rows_at(view if isinstance(view, Blend) else unmixed(view), chosen) for view in views]
     palette = colors_of_union(union)
     colors = np.array([*palette, (0, 0, 0)], dtype=np.float32)  # the last serves IGNORE
     tiles = [[tile for blend in blends for tile in _tiles(blend, i, colors)] for i in range(len(chosen))]
-    present = torch.unique(torch.stack([labels for blend in blends for labels in (blend.first, blend.second)]))
+    present = torch.unique(torch.cat([labels.flatten() for blend in blends for labels in (blend.first, blend.second)]))
     entries = [(palette[label], printable(union.names[label])) for label in present.tolist() if label != IGNORE]
-    heads = [f"view {i // 2 + 1}" if i % 2 == 0 else "its labels" for i in range(2 * len(views))]
-    if len(views) == 1:
-        heads = ["crop", "its labels"]
+    heads = []
+    for number, blend in enumerate(blends, 1):
+        heads += ["crop" if len(views) == 1 else f"view {number}"] + ["its labels"] * bool(blend.first.numel())
     captions = [_caption(names[row], blends, i) for i, row in enumerate(chosen)]
     return _sheet(title, entries, heads, captions, tiles)
 
@@ -61,10 +62,10 @@ def rows_at(blend: Blend, rows: Sequence[int]) -> Blend:
     return Blend(*(tensor.detach()[index].cpu() for tensor in blend))
 
 
-def strangest(images: torch.Tensor) -> list[int]:
-    """The images (B, 3, H, W) in order of their largest value, those that are not finite first."""
-    largest = images.detach().float().abs().nan_to_num(nan=torch.inf).flatten(1).amax(1)  # (B,)
-    return largest.argsort(descending=True, stable=True).tolist()
+def strangest(*views: torch.Tensor) -> list[int]:
+    """The images, of which each view is (B, 3, H, W), in order of their largest value, those not finite first."""
+    each = [view.detach().float().abs().nan_to_num(nan=torch.inf).flatten(1).amax(1) for view in views]  # V of (B,)
+    return torch.stack(each).amax(0).argsort(descending=True, stable=True).tolist()
 
 
 def _caption(name: str, blends: Sequence[Blend], row: int) -> str:
@@ -75,11 +76,13 @@ def _caption(name: str, blends: Sequence[Blend], row: int) -> str:
 
 
 def _tiles(blend: Blend, row: int, colors: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
-    """A photo, and its labels on it; (H, W, 3) each."""
+    """A photo, and its labels on it where there are any; (H, W, 3) each."""
     image = blend.images[row].float()  # (3, H, W)
     broken = ~image.isfinite().all(0).numpy()  # (H, W)
     photo = denormalise(image[None])[0].nan_to_num(0).clamp(0, 1).permute(1, 2, 0).numpy() * 255  # (H, W, 3)
     photo[broken] = _BROKEN
+    if not blend.first.numel():
+        return [photo.round().astype(np.uint8)]
     first, second, share = blend.first[row].numpy(), blend.second[row].numpy(), float(blend.share[row])
     filled_first, filled_second = np.where(first == IGNORE, second, first), np.where(second == IGNORE, first, second)
     tint = share * colors[filled_first] + (1 - share) * colors[filled_second]  # (H, W, 3)

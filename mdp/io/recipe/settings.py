@@ -109,6 +109,7 @@ class PretrainSettings(OptimizationSettings):
     batch_size: Batch = 64  # inferred: the only larger power of two that explains the paper's bank sizes
     crop: Side = 224  # inferred: MoCo-v2's
     crop_area: tuple[Share, Share] = (0.2, 1.0)  # stated: MoCo-v2's augmentation
+    max_iou: Share = 1.0  # of an image's two views, redrawn ten times while it is more (arXiv 2106.05967, fig. 3)
     balance: bool = False  # stated: uniform over the union; true gives every dataset an equal share
     lr: Weight = 0.03  # chosen; sweep 0.01, 0.03, 0.1; momentum, weight_decay and schedule are MoCo-v2's
     photometry: PhotometrySettings = field(default_factory=PhotometrySettings)

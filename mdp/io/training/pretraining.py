@@ -18,10 +18,11 @@ from mdp.core.methods import Data, Loss, Progress
 from mdp.core.networks import EncoderPair
 from mdp.core.networks.pair import follow_
 from mdp.core.processes import Processes
+from mdp.core.views import ViewPlan
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, expect_pretraining, plan_pretraining
-from mdp.io.data.views import PretrainItems, Views, stack_views, view_batches
+from mdp.io.data.views import PretrainItems, Views, stack_views, usual_views, view_batches
 from mdp.io.errors import RecipeError
 from mdp.io.journal.results_csv import columns
 from mdp.io.processes.signals import Stop
@@ -67,6 +68,14 @@ def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
     return data
 
 
+def plan_of(recipe: Recipe) -> ViewPlan:
+    """The views of every image.  Raises RecipeError where the method's settings fit no plan."""
+    try:
+        return find_method(recipe.method.name).view_plan(recipe.method.settings, usual_views(recipe.pretrain))
+    except ValueError as error:
+        raise RecipeError(f"method.{error}") from error
+
+
 class Pretraining(TrainingRun):
     """A pretraining run: its networks, the method's state, and what a step, a validation and a checkpoint are."""
 
@@ -78,8 +87,8 @@ class Pretraining(TrainingRun):
         recipe, settings, seed, images = plan.recipe, plan.recipe.pretrain, plan.recipe.run.seed, len(plan.pool.samples)
         schedule, self.epoch_steps = schedule_of(recipe, images)
         super().__init__(plan, schedule, context)
-        self.items = PretrainItems(plan.pool, settings, seed, finish=context.finish)
-        self.method, self.chosen = find_method(recipe.method.name), recipe.method.settings
+        self.method, self.chosen, self.views = find_method(recipe.method.name), recipe.method.settings, plan_of(recipe)
+        self.items = PretrainItems(plan.pool, self.views, seed, self.method.NEEDS_LABELS, finish=context.finish)
         data = data_of(recipe, plan.pool.union, images)
         self.pair = self.method.build(self.chosen, recipe.model, data, generator(seed, "weights"))
         for network in self.pair:
@@ -119,6 +128,7 @@ class Pretraining(TrainingRun):
         epoch, lr = step // self.epoch_steps, learning_rate(settings, step, self.schedule.steps, self.epoch_steps)
         views = view_batches(items, self.context.device)
         shown: list[Batch | Blend] = [*views]
+        besides = self._missed(items.missed)
         try:
             with self.pictured(shown, step), unharmed(self.trainee, views):
                 seed_dropout(seed, step, self.context.world.rank, "keys")  # a key encoder may have stochastic depth
@@ -134,7 +144,7 @@ class Pretraining(TrainingRun):
                     )
                 shown[:] = [part for part in ready.parts if isinstance(part, Blend)] or views  # as they are mixed
                 losses = self.losses(ready.parts, step, partial(self._loss, ready.shared))
-                done = update_(self.trainee, losses, lr, f"step {step + 1}", ready.metrics)
+                done = update_(self.trainee, losses, lr, f"step {step + 1}", {**ready.metrics, **besides})
         except Overflow as error:
             return {"epoch": epoch, **error.record, "lr": lr, "overflow": 1}
         follow_(self.pair, self.method.key_momentum(self.chosen, progress))
@@ -142,6 +152,13 @@ class Pretraining(TrainingRun):
         self.average_(settings, step)
         self.state = self.method.remember(ready.state, done.kept, self.chosen, self.processes)
         return {"epoch": epoch, **done.values, "lr": lr}
+
+    def _missed(self, own: int) -> dict[str, Tensor]:
+        """The views of the whole batch that are not as the plan wants them, where it wants anything."""
+        if not self.views.constrained:
+            return {}
+        count = torch.tensor(own).to(self.context.device, non_blocking=True)
+        return {"missed_views": self.context.world.all_sum(count)}
 
     def _loss(self, shared: Any, part: Any, processes: Processes) -> Loss:
         return self.method.loss(self.forward, shared, part, self.chosen, processes)
@@ -180,7 +197,8 @@ def pretrain_yaml(request: Request) -> str:
 
 def _plan(recipe: Recipe) -> Plan:
     plan = plan_pretraining(recipe)
-    data_of(plan.recipe, plan.pool.union, len(plan.pool.samples))  # a misfit is reported before there is a run folder
+    plan_of(plan.recipe)  # a misfit is reported before there is a run folder
+    data_of(plan.recipe, plan.pool.union, len(plan.pool.samples))
     return plan
 
 
@@ -241,6 +259,7 @@ def describe_pretraining(request: Request) -> dict[str, Any]:
         "steps": schedule.steps,
         "steps_an_epoch": length,
         "batch_size": schedule.batch,
+        "views": [f"{group.count} of {group.size} x {group.size}" for group in plan_of(recipe).groups],
         "images_seen": schedule.steps * schedule.batch,
         "parameters": sum(parameter.numel() for parameter in pair.query.parameters()),
         "state_bytes": method.state_bytes(settings, data),

@@ -120,7 +120,7 @@ class TrainingRun:
         except Overflow:
             raise
         except Diverged:
-            self._picture("failed", views, step, strangest(torch.cat([view.images for view in views], 1)))
+            self._picture("failed", views, step, strangest(*(view.images for view in views)))
             raise
         if step == 0:
             self._picture("first", views, step, None)

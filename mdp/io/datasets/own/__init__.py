@@ -77,6 +77,7 @@ def load_own(path: Path) -> Dataset:
         read=partial(reading.read, photos=described.photos, labels=described.label_files, drawing=described.drawing)
         if described.labelled
         else partial(reading.read_unlabelled, photos=described.photos),
+        photo=partial(reading.photo, photos=described.photos),
         terms=described.terms,
         turned=bool(described.photos.exif),
         detail=None if described.labelled else label_maps_left,
@@ -138,5 +139,6 @@ def load_folder(folder: Path) -> Dataset:
         samples=lambda root, split: photos_below(name, folder, os.sep),
         left_out=lambda root, split: label_maps_among(folder, os.sep),
         read=partial(reading.read_unlabelled, photos=PhotoRule()),
+        photo=partial(reading.photo, photos=PhotoRule()),
         detail=label_maps_left,
     )

@@ -1,6 +1,7 @@
 """Reading a photo and its label map as a dataset of one's own has them."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdp.io.annotations.drawing import Drawing, format_of, read_drawn
 from mdp.io.datasets._dataset import Pair, Sample, same_size
@@ -15,6 +16,10 @@ def read(sample: Sample, *, photos: PhotoRule, labels: LabelRule, drawing: Drawi
         size = rgb.shape[:2] if turn < 5 else rgb.shape[1::-1]
         return rgb, upright(read_drawn(sample.labels, size, drawing), turn)
     return same_size(sample, rgb, upright(read_labels(sample.labels, rule=labels), turn))
+
+
+def photo(sample: Sample, *, photos: PhotoRule) -> NDArray[np.uint8]:
+    return read_rgb(sample.image, photos)
 
 
 def read_unlabelled(sample: Sample, *, photos: PhotoRule) -> Pair:
