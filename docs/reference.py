@@ -10,10 +10,9 @@ import importlib
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import click
 
@@ -22,6 +21,7 @@ from mdp.cli import cli
 from mdp.core.networks import NetworkSettings
 from mdp.io.recipe.methods import find_method, method_names
 from mdp.io.recipe.settings import DataSettings, EvalSettings, FinetuneSettings, PretrainSettings, RunSettings
+from mdp.io.recipe.sources import fields_of
 
 ROOT = Path(__file__).resolve().parent.parent
 # files outside docs that are pages of the site
@@ -210,26 +210,6 @@ def _escaped(line: str) -> str:
 
 
 # Fields of named tuples and settings, with the comments beside them
-
-
-class Field(NamedTuple):
-    """A field of a class as its source states it."""
-
-    name: str
-    lines: list[str]
-    comment: str  # at the end of the last line
-
-
-def fields_of(kind: type) -> Iterator[Field]:
-    """The fields of a class, its bases' first."""
-    for base in reversed(kind.__mro__):
-        lines = textwrap.dedent(inspect.getsource(base)).split("\n") if base.__module__.startswith("mdp.") else []
-        body = ast.parse("\n".join(lines)).body
-        for node in body[0].body if body and isinstance(body[0], ast.ClassDef) else []:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.end_lineno:
-                comment = lines[node.end_lineno - 1][node.end_col_offset or 0 :].partition("#")[2].strip()
-                own = [line.strip() for line in lines[node.lineno - 1 : node.end_lineno]]
-                yield Field(node.target.id, own, comment)
 
 
 def fields_block(kind: Any) -> list[str]:

@@ -134,6 +134,17 @@ def _one_line(error: Exception) -> str:
     return printable(" ".join(str(error).split()))[:_MESSAGE] or type(error).__name__
 
 
+def dump_value(value: Any) -> str:
+    """A value on one line, as it stands behind a key.
+
+    >>> dump_value((1, 2.5, None)), dump_value("off"), dump_value(True)
+    ('[1, 2.5, null]', "'off'", 'true')
+    """
+    plain = list(value) if isinstance(value, tuple) else value
+    text: str = yaml.dump(plain, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """YAML that `parse_yaml` reads back as it was."""
     text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True)

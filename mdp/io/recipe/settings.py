@@ -36,7 +36,7 @@ class RunSettings:
     check: bool = True  # look at every file before training; done once, as long as the files do not change
     tensorboard: bool = False  # event files for TensorBoard in the run folder
     timeout: Annotated[float, Bounds(1, 10**6)] = 600.0  # seconds until a process that does not answer is given up
-    log_seconds: Span = 10.0  # a log line every so often when stderr is not a terminal
+    log_seconds: Span = 10.0  # a line on the progress every so often in log.txt, and on stderr where it is no terminal
     checkpoint_minutes: Span = 10.0  # time between checkpoints, besides those after each validation
 
     def __post_init__(self) -> None:
