@@ -187,12 +187,11 @@ def _path_of(name: str) -> str:
     return path if colon and "/" not in split and not os.path.exists(name.strip()) else name.strip()
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str, option: str = "--scales", such_as: str = "0.5,1,1.5") -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        hint = f"expected numbers such as 0.5,1,1.5, got {text!r}"
-        raise click.BadParameter(hint, param_hint="--scales") from error
+        raise click.BadParameter(f"expected numbers such as {such_as}, got {text!r}", param_hint=option) from error
 
 
 def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -653,6 +652,42 @@ def taxonomy(run: Path, out: Path | None, overwrite: bool, as_json: bool, quiet:
     _show(found, as_json, table)
     if not quiet:
         click.echo(f"written to {folder}", err=True)
+
+
+@cli.group(cls=Group)
+def luss() -> None:
+    """Segmentation without labels, and its benchmark, ImageNet-S."""
+
+
+@command("score", "predictions --target imagenet_s50", "predictions --target imagenet_s50:validation --matching none",
+         "first_annotator --labels second_annotator --matching none --boundary 0.02,0.03,0.04", group=luss)  # fmt: skip
+@click.argument("predictions", **FILE)
+@option("--target", "Dataset that they are predictions for; NAME:SPLIT picks a split.", default="", **DATASET)
+@option("--labels", "A folder of label maps in its place; 1000 is ignored.", **FILE)
+@root
+@option(
+    "--matching",
+    "How categories get their names: images (in which both occur), none (their numbers are right), or a match.json.",
+    default="images",
+    show_default=True,
+    metavar="images|none|FILE.json",
+)
+@option("--boundary", "How far boundaries reach, in shares of the diagonal.", default="0.03", show_default=True)
+@option("--out", "Folder to write scores.json and match.json to.", **FILE)
+@result
+@quiet
+def luss_score(predictions: Path, target: str, labels: Path | None, root: str, matching: str, boundary: str,
+               out: Path | None, as_json: bool, quiet: bool) -> None:  # fmt: skip
+    """Score a folder of predicted label maps by all rules of ImageNet-S.
+
+    A photo's prediction lies at the photo's own path with the ending .png: numbers in grey, or red + 256 green; 0 is
+    "other".  Means are over "other" and all categories, absent ones counting 0.
+    """
+    from mdp.io.unsupervised.score import Asked, run_score, score_table
+
+    asked = Asked(predictions=predictions, target=target, labels=labels, root=Path(root), matching=matching, out=out,
+                  ratios=tuple(_numbers(boundary, "--boundary", "0.02,0.03")))  # fmt: skip
+    _show(run_score(asked, quiet), as_json, score_table)
 
 
 @cli.group(cls=Group)

@@ -59,6 +59,7 @@ def workshop(folder: Path) -> Path:
     msrc_tree(data / "MSRC_v2")
     clothing_tree(data / "clothing-co-parsing")
     site_tree(folder)
+    label_map_folders(folder)
     for seed, name in enumerate(("one.jpg", "of_may/two.jpg")):
         trees.photo(folder / "photos" / name, seed)
     for name in ("examples", "docs/study"):
@@ -86,6 +87,14 @@ def site_tree(folder: Path) -> None:
             """,
             f"{name}.yaml",
         )
+
+
+def label_map_folders(folder: Path) -> None:
+    """ImageNet-S in small, and folders of label maps that belong together."""
+    trees.imagenet_s_tree(folder / "data")
+    maps = folder / "data" / "ImageNetS50" / "validation-segmentation"
+    for name in ("predictions", "test_predictions", "test_label_maps", "first_annotator", "second_annotator"):
+        shutil.copytree(maps, folder / name)
 
 
 def labelmefacade_tree(home: Path) -> None:

@@ -201,17 +201,20 @@ def luss_interval(
 ) -> Interval:
     """The 95 % percentile bootstrap interval of the mIoU over images, drawn again with replacement.
 
+    A class that is in none of the images that were drawn is left out of their mean, unless no image has it at all.
     Raises ValueError for fewer than two images, and as `luss_scores` does.
     """
     if marks.images < 2:
         raise ValueError(f"an interval needs two images or more, got {marks.images}")
     _expect(marks, categories, len(names) - 1)
     image, found = marks.areas[:, 0], []
+    never = _area_counts(marks.areas, names, categories).sum(1) == 0  # (C + 1,)
     for _ in range(replicates):
         drawn = torch.randint(marks.images, (marks.images,), generator=rng)
         rows = marks.areas.clone()
         rows[:, 4] *= torch.bincount(drawn, minlength=marks.images)[image]
-        found.append(_mean(_area_counts(rows, names, categories)))
+        values = count_iou(_area_counts(rows, names, categories))  # (C + 1,)
+        found.append(float(torch.where(never, 0.0, values).nanmean()))
     low, high = torch.quantile(torch.tensor(found, dtype=torch.float64), torch.tensor([0.025, 0.975]).double()).tolist()
     return Interval(low, high)
 

@@ -112,6 +112,6 @@ def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 if TYPE_CHECKING:  # here mypy holds every protocol to the Protocol
-    from mdp.core.protocols import segmentation
+    from mdp.core.protocols import luss, segmentation
 
-    CHECKED: tuple[EvaluationProtocol, ...] = (segmentation,)
+    CHECKED: tuple[EvaluationProtocol, ...] = (luss, segmentation)
