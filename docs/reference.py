@@ -19,6 +19,7 @@ import click
 import mdp.core
 from mdp.cli import cli
 from mdp.core.networks import NetworkSettings
+from mdp.io.recipe.criteria import criterion_names, find_criterion
 from mdp.io.recipe.methods import find_method, method_names
 from mdp.io.recipe.settings import DataSettings, EvalSettings, FinetuneSettings, PretrainSettings, RunSettings
 from mdp.io.recipe.sources import fields_of
@@ -238,6 +239,10 @@ def settings_page() -> str:
     for method in method_names():
         kind = find_method(method).Settings
         parts += [f"## method, for `{method}`", f"With `method.name: {method}`:", _settings_table(kind, "method")]
+    for criterion in criterion_names():
+        kind = find_criterion(criterion).Settings
+        words = f"With `criterion.name: {criterion}`, or the same under `criterion.plus.{criterion}`:"
+        parts += [f"## criterion, for `{criterion}`", words, _settings_table(kind, "criterion")]
     return "\n\n".join(parts) + "\n"
 
 

@@ -194,6 +194,24 @@ def _numbers(text: str, option: str = "--scales", such_as: str = "0.5,1,1.5") ->
         raise click.BadParameter(f"expected numbers such as {such_as}, got {text!r}", param_hint=option) from error
 
 
+def _criteria(text: str) -> dict[str, Any]:
+    """The section `criterion` of names with weights: `cross_entropy,dice=3`."""
+    terms: list[tuple[str, dict[str, Any]]] = []
+    for part in text.split(","):
+        name, equals, weight = part.partition("=")
+        try:
+            terms.append((name.strip(), {"weight": float(weight)} if equals else {}))
+        except ValueError:
+            terms.append((name.strip(), {"weight": weight}))  # refused by the recipe, as in a file
+    (first, settings), *others = terms
+    return {"name": first, **settings, "plus": dict(others)}
+
+
+def _complete_criteria(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    done, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(done + comma + name) for name in CRITERIA if name.startswith(last)]
+
+
 def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     if value is None or (value.isdecimal() and 1 <= int(value) <= 1000):
         return None if value is None else int(value)
@@ -214,6 +232,7 @@ WEIGHTS: Kind = {"type": click.Choice(["ema", "raw"])}  # of mdp.io.run.opened
 MODE: Kind = {"type": click.Choice(["whole", "slide"])}
 BAD_SAMPLE: Kind = {"type": click.Choice(["stop", "skip"])}
 HEADS = _files("core/networks/heads", "deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision")
+CRITERIA = _files("core/criteria", "cross_entropy")
 OPTIMIZERS = _files("io/training/optimizers", "sgd")
 GALLERY = 24  # images
 
@@ -325,7 +344,7 @@ def pretrain(dry_run: bool, processes: int | None, print_config: bool, as_json: 
 
 @command("finetune", "--target cityscapes",
          "--target my_site.yaml --init runs/pretrain/2026-11-20_1432_voc+ade20k --steps 5000",
-         "--target voc --init scratch")  # fmt: skip
+         "--target voc --init scratch --criterion cross_entropy,dice=3")  # fmt: skip
 @setting("--target", "finetune.target", "Dataset to fine-tune on.", **DATASET)
 @setting(
     "--init",
@@ -337,6 +356,8 @@ def pretrain(dry_run: bool, processes: int | None, print_config: bool, as_json: 
 @setting("--images", "finetune.images", "Train on so many images only, drawn by the seed.", type=int)
 @setting("--backbone-only", "finetune.load", "Load the backbone but not the head.", lambda _: ["backbone"], **FLAG)
 @head
+@setting("--criterion", "criterion", "What is minimised, and what is added to it; see `mdp methods`.", _criteria,
+         metavar="NAME[,NAME=WEIGHT]...", shell_complete=_complete_criteria)  # fmt: skip
 @setting("--head-init", "finetune.head_init",
          "Start the classifier at random, or from the prototypes of related source classes.",
          type=click.Choice(["random", "prototypes"]))  # fmt: skip
@@ -576,7 +597,7 @@ def check(names: tuple[str, ...], datasets: tuple[str, ...], root: str, workers:
 
 @command("methods", "")
 def methods() -> None:
-    """List the pretraining methods."""
+    """List the pretraining methods, and the criteria of fine-tuning."""
     from mdp.io.recipe.catalogue import method_lines
 
     click.echo("\n".join(method_lines()))

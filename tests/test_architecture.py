@@ -18,6 +18,7 @@ import mdp.core
 import mdp.core.methods
 from mdp.core.methods import Method
 from mdp.io.datasets import names as dataset_names
+from mdp.io.recipe.criteria import criterion_names
 from mdp.io.recipe.methods import method_names
 from mdp.io.run.checkpoint import save
 from tests.conftest import ROOT
@@ -217,10 +218,11 @@ def checked(package: str, *tables: str) -> set[str]:
     return {name for table in tables for name in named[table]}
 
 
-def test_every_method_and_every_dataset_stands_in_the_table_that_mypy_checks() -> None:
+def test_every_method_criterion_and_dataset_stands_in_the_table_that_mypy_checks() -> None:
     assert checked("core/methods", "CHECKED") == set(method_names())
     protocols = {path.stem for path in (PACKAGE / "core" / "protocols").glob("[a-z]*.py")}
     assert checked("core/protocols", "CHECKED") == protocols
+    assert checked("core/criteria", "CHECKED") == set(criterion_names())
     modules = {name.replace("-", "_") for name in dataset_names()}
     assert checked("io/datasets", "CHECKED", "DETAILED") == modules
     detailed = {name for name in modules if hasattr(importlib.import_module(f"mdp.io.datasets.{name}"), "detail")}

@@ -12,11 +12,17 @@ from mdp.core.bounds import bounds_of
 from mdp.core.networks.decode_heads import HEADS
 from mdp.core.taxonomy import RelationSettings
 from mdp.io.errors import RecipeError
+from mdp.io.recipe.criteria import criterion_names, find_criterion
 from mdp.io.recipe.layers import FileLayer, Recipe, as_layer, config_layer, nest, resolve
 from mdp.io.recipe.methods import find_method, method_names
 
-SECTIONS = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "method"}
-KINDS = [*SECTIONS.values(), *(find_method(name).Settings for name in method_names()), RelationSettings]
+SECTIONS = {name: kind for name, kind in get_type_hints(Recipe).items() if name not in ("method", "criterion")}
+KINDS = [
+    *SECTIONS.values(),
+    *(find_method(name).Settings for name in method_names()),
+    *(find_criterion(name).Settings for name in criterion_names()),
+    RelationSettings,
+]
 ODD = {
     "nan": math.nan,
     "inf": math.inf,
@@ -65,9 +71,15 @@ def settings() -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((key, {}) for key in keys_of(kind, name))
     for name in method_names():
         yield from ((key, {"method": {"name": name}}) for key in keys_of(find_method(name).Settings, "method"))
+    for name in criterion_names():
+        kind = find_criterion(name).Settings
+        yield from ((key, {"criterion": {"name": name}}) for key in keys_of(kind, "criterion"))
+        first = "focal" if name == "dice" else "dice"
+        yield from ((key, {"criterion": {"name": first}}) for key in keys_of(kind, f"criterion.plus.{name}"))
     for head in HEADS:
         yield from ((key, {"model": {"head": head}}) for key in keys_of(SECTIONS["model"], "model"))
-    yield from ((key, {}) for key in (*SECTIONS, "method", "method.name", "method.mix", "pretrain.photometry"))
+    sections = ("method", "method.name", "method.mix", "pretrain.photometry", "criterion", "criterion.plus")
+    yield from ((key, {}) for key in (*SECTIONS, *sections, "criterion.plus.dice", "criterion.name"))
 
 
 @pytest.mark.parametrize("kind", sorted({part for kind in KINDS for part in inside(kind)}, key=str))

@@ -320,7 +320,7 @@ def test_the_examples_in_help_texts_are_commands_that_exist() -> None:
 
 def test_every_option_that_is_a_setting_has_the_key_of_one() -> None:
     known = {f"{section}.{key}" for section, values in as_layer(Recipe()).items() for key in values}
-    known |= {"method.sparse.variant", "config", "assignments", *(field.name for field in fields(Request))}
+    known |= {"method.sparse.variant", "criterion", "config", "assignments", *(field.name for field in fields(Request))}
     found = [
         parameter.callback.args[0]
         for _, command in walk(cli)

@@ -25,6 +25,7 @@ import mdp.core
 from mdp.cli import cli
 from mdp.io.datasets import load, names
 from mdp.io.errors import MdpError
+from mdp.io.recipe.criteria import criterion_names, find_criterion
 from mdp.io.recipe.layers import Recipe
 from mdp.io.recipe.methods import find_method, method_names
 from mdp.io.recipe.settings import FinetuneSettings, PretrainSettings
@@ -126,11 +127,14 @@ def settings() -> set[str]:
         return found
 
     recipe = Recipe()
-    found = {"method.name"}
-    for section in SECTIONS - {"method"}:
+    found = {"method.name", "criterion", "criterion.name", "criterion.plus"}
+    for section in SECTIONS - {"method", "criterion"}:
         found |= below(getattr(recipe, section), section)
     for name in method_names():
         found |= below(find_method(name).Settings(), "method")
+    for name in criterion_names():
+        chosen = find_criterion(name).Settings()
+        found |= below(chosen, "criterion") | below(chosen, f"criterion.plus.{name}")
     return found
 
 
@@ -270,7 +274,8 @@ def test_every_setting_and_every_public_name_and_command_is_in_the_reference() -
     pages = reference().pages()
     listed = set(re.findall(r"^\| `([\w.]+)` \|", pages["settings.md"], flags=re.MULTILINE))
     leaves = {name for name in settings() if not any(other.startswith(f"{name}.") for other in settings())}
-    assert listed == leaves - {"method.name"}
+    of_sums = {name for name in leaves if name.startswith("criterion.plus")}  # listed as settings of the criterion
+    assert listed == leaves - of_sums - {"method.name", "criterion.name"}
     assert "| `method.temperature` | `0.07` | stated: 0.07 beats 0.3 and 0.5 (Table 2) |" in pages["settings.md"]
     core = "\n".join(text for name, text in pages.items() if name.startswith("core/"))
     named = re.findall(r"^\.\. auto(?:class|function|data):: mdp\.core\.(\w+)$", core, flags=re.MULTILINE)
@@ -326,7 +331,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     assert not re.findall(r"(?:url\(|@import)\s*[\"']?https?:", styles)
     contrast = (site / "generated" / "core" / "contrast.html").read_text(encoding="utf-8")
     assert 'id="mdp.core.prototype_nce"' in contrast
-    assert 'href="prototypes.html#mdp.core.Prototypes"' in contrast, "types are not linked"
+    assert 'href="prototype_bank.html#mdp.core.Prototypes"' in contrast, "types are not linked"
     method = (site / "method.html").read_text(encoding="utf-8")
     assert method.count("<mfrac") >= 5, "equations are not drawn"
     assert 'href="generated/core/contrast.html#mdp.core.prototype_nce"' in method, "functions are not linked"

@@ -14,6 +14,7 @@ from mdp.core.autoaugment import AutoDraw, apply_auto, augment, draw_auto
 from mdp.core.batches import Batch, Blend
 from mdp.core.boundaries import boundary, boundary_counts, boundary_width
 from mdp.core.chance import beta, generator
+from mdp.core.class_weights import balanced_weights, total_weight, weights_of
 from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes
 from mdp.core.comparison import Difference, Interval, block_counts, count_iou, count_miou, difference, miou_interval
 from mdp.core.contrast import (
@@ -31,12 +32,10 @@ from mdp.core.contrast import (
     region_anchors,
     region_nce,
 )
-from mdp.core.criteria.cross_entropy import cross_entropy
+from mdp.core.criteria.cross_entropy import cross_entropy, weighted_cross_entropy
 from mdp.core.criteria.dice import DiceSums, dice, dice_sums
 from mdp.core.criteria.focal import focal
 from mdp.core.criteria.lovasz import jaccard_steps, lovasz_softmax
-from mdp.core.criteria.ohem import hard_labels, hard_pixels
-from mdp.core.criteria.weighted import balanced_weights, total_weight, weighted_cross_entropy
 from mdp.core.geometry import (
     Box,
     Grid,
@@ -48,6 +47,7 @@ from mdp.core.geometry import (
     draw_view,
     draw_window,
     fitted_size,
+    thin_labels,
 )
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion, UnknownLabels
 from mdp.core.metrics import (
@@ -71,8 +71,10 @@ from mdp.core.networks import (
     EmbeddingNetwork,
     EncoderPair,
     InstanceNetwork,
+    Look,
     NetworkSettings,
     Segmentor,
+    TrainedSegmentor,
     build_embedding_network,
     build_instance_network,
     build_segmentor,
@@ -81,6 +83,7 @@ from mdp.core.networks import (
     match,
     upsample,
 )
+from mdp.core.ohem import OhemSettings, hard_labels, hard_pixels, trained_labels
 from mdp.core.photometry import (
     DistortionSettings,
     PhotometrySettings,
@@ -118,6 +121,7 @@ from mdp.core.queues import (
     noise_queue,
     queue_prototypes,
 )
+from mdp.core.rare_classes import class_chances, image_chances
 from mdp.core.schedules import cosine, polynomial, warm_up
 from mdp.core.targets import (
     Targets,
@@ -164,10 +168,12 @@ __all__ = [
     "Interval",
     "LabelSpace",
     "LabelUnion",
+    "Look",
     "MixPlan",
     "MixSettings",
     "NeighbourLoss",
     "NetworkSettings",
+    "OhemSettings",
     "PhotometrySettings",
     "Processes",
     "PrototypeBank",
@@ -179,6 +185,7 @@ __all__ = [
     "Segmentor",
     "Statistics",
     "Targets",
+    "TrainedSegmentor",
     "UnknownLabels",
     "View",
     "WeightedLoss",
@@ -202,6 +209,7 @@ __all__ = [
     "build_segmentor",
     "centred_cosines",
     "class_accuracy",
+    "class_chances",
     "class_cosines",
     "class_dice",
     "class_iou",
@@ -246,6 +254,7 @@ __all__ = [
     "hard_labels",
     "hard_pixels",
     "hard_targets",
+    "image_chances",
     "instance_nce",
     "jaccard_steps",
     "lovasz_softmax",
@@ -294,9 +303,12 @@ __all__ = [
     "taken",
     "targets_by_class",
     "thin",
+    "thin_labels",
     "total_weight",
+    "trained_labels",
     "upsample",
     "vote",
     "warm_up",
     "weighted_cross_entropy",
+    "weights_of",
 ]

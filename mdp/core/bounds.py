@@ -5,7 +5,7 @@ calls `check_bounds(self)` first of all in `__post_init__`.  What no number of a
 what needs more memory than there is may be inside them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
@@ -41,10 +41,10 @@ def check_bounds(settings: Any) -> None:
     """
     for name, bounds in bounds_of(type(settings)).items():
         value = getattr(settings, name)
-        numbers = value if isinstance(value, tuple | list) else () if value is None else (value,)
+        numbers = _numbers(value)
         for bound, number in zip(_each(bounds, len(numbers)), numbers, strict=False):
             if not bound.low <= number <= bound.high:  # nor is nan
-                wanted = _words(bound, number, several=isinstance(value, tuple | list))
+                wanted = _words(bound, number, several=isinstance(value, tuple | list | dict))
                 raise ValueError(f"{name}: expected {wanted}, got {_plain(value)}")
 
 
@@ -62,8 +62,15 @@ def _within(hint: Any) -> Iterator[Bounds]:
         yield from _within(part)
 
 
+def _numbers(value: Any) -> Sequence[float]:
+    """The numbers of a setting: itself, or those in it; a word in the place of numbers has none."""
+    if value is None or isinstance(value, str):
+        return ()
+    return tuple(value.values()) if isinstance(value, dict) else value if isinstance(value, tuple | list) else (value,)
+
+
 def _each(bounds: tuple[Bounds, ...], count: int) -> tuple[Bounds, ...]:
-    return bounds * count if len(bounds) == 1 else bounds
+    return bounds[:1] * count if len(set(bounds)) == 1 else bounds
 
 
 def _words(bound: Bounds, number: float, several: bool) -> str:
@@ -76,6 +83,8 @@ def _words(bound: Bounds, number: float, several: bool) -> str:
 
 def _plain(value: Any) -> str:
     """A value as people write it; of a giant its size."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_plain(item)}' for key, item in value.items())}}}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_plain, value))}]"
     if isinstance(value, int) and value.bit_length() > 100:

@@ -121,6 +121,20 @@ def downsample_labels(labels: Tensor, stride: int, offset: int = 0) -> Tensor:
     return labels[:, rows[:, None], columns]
 
 
+def thin_labels(labels: Tensor, stride: int) -> Tensor:
+    """Labels (B, H, W) at one pixel in `stride` each way, (B, ceil(H / stride), ceil(W / stride)).
+
+    Each is the one at the centre of a cell of the smaller grid, where bilinear resizing puts that grid's values.
+
+    >>> thin_labels(torch.arange(6).view(1, 1, 6), 3)
+    tensor([[[1, 4]]])
+    """
+    if stride == 1:
+        return labels
+    rows, columns = (_centres(length, -(-length // stride)).to(labels.device) for length in labels.shape[1:])
+    return labels[:, rows[:, None], columns]
+
+
 def fitted_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:
     """The size (height, width) that keeps the aspect and fits `scale`, given as (long side, short side).
 

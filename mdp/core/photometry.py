@@ -30,7 +30,7 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma, as Pillow's convert("L")
 _COLORS = 3  # channels of an image that has hue and saturation
 _TINY = 1e-12  # in place of a span of 0
 
-Draw = TypeVar("Draw", "PhotometryDraw", "DistortionDraw")
+Draw = TypeVar("Draw", bound="PhotometryDraw | DistortionDraw")
 
 
 class Statistics(NamedTuple):

@@ -1,17 +1,60 @@
 """The soft Dice loss (Milletari et al. 2016, arXiv 1606.04797, section 3), for every class against the rest.
 
-It is a function of three sums a class, which add up over parts and processes: first the sums, then the loss.
+It is a function of three sums a class, which add up over images and processes: first the sums, then the loss.
 Shape legend: B images, C classes, H x W image.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from mdp.core.bounds import Bounds, Weight, check_bounds
+from mdp.core.criteria import Part, Rngs
+from mdp.core.criteria._stateless import (
+    SUPPLEMENT,
+    build,
+    initial_state,
+    pack,
+    prepare,
+    remember,
+    state_bytes,
+    unpack,
+)
 from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
+from mdp.core.methods import Loss
+from mdp.core.networks import Look
+from mdp.core.processes import Processes
+
+__all__ = [
+    "SUPPLEMENT",
+    "DiceSums",
+    "Settings",
+    "build",
+    "dice",
+    "dice_sums",
+    "initial_state",
+    "loss",
+    "pack",
+    "prepare",
+    "remember",
+    "state_bytes",
+    "unpack",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the Dice loss."""
+
+    weight: Weight = 1.0  # what it counts in a sum of criteria; MMSegmentation beside cross-entropy: 3
+    smooth: Annotated[float, Bounds(0, 1e6)] = 1.0  # pixels added above and below: MMSegmentation's; the paper: 0
+    squared: bool = False  # squares of probabilities below, as in the paper; false: as in MMSegmentation, smp
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
 
 class DiceSums(NamedTuple):
@@ -20,6 +63,18 @@ class DiceSums(NamedTuple):
     both: Tensor  # probability of the class at its own pixels
     predicted: Tensor  # probability of the class, or its square, everywhere
     labelled: Tensor  # pixels of the class
+
+
+def loss(look: Look, head: Any, shared: Any, part: Part, settings: Settings, rngs: Rngs, processes: Processes) -> Loss:
+    """One loss of the images that all processes take at once, by the sums of all of them.
+
+    Each process has the gradient through its own sums; with parts that follow each other the loss is their mean.
+    """
+    own = torch.stack(dice_sums(part.logits, part.labels, settings.squared))  # (3, C)
+    others = processes.all_sum(own.detach()) - own.detach()  # (3, C)
+    value = dice(DiceSums(*(own + others)), settings.smooth)
+    share = value.detach() / len(processes.images)  # of the value; the gradient is whole
+    return Loss((value - value.detach() + share) * (processes.total / part.images), {})
 
 
 def dice_sums(logits: Tensor, labels: Tensor, squared: bool = False) -> DiceSums:
@@ -31,14 +86,16 @@ def dice_sums(logits: Tensor, labels: Tensor, squared: bool = False) -> DiceSums
     """
     expect_grid(logits, labels)
     expect_labels(labels, logits.shape[1])
-    valid = (labels != IGNORE).unsqueeze(1)  # (B, 1, H, W)
-    probability = logits.float().softmax(1) * valid  # (B, C, H, W)
-    marked = F.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1) * valid  # (B, C, H, W)
-    over = (0, 2, 3)
+    valid = labels != IGNORE  # (B, H, W)
+    own = labels.clamp(min=0)  # (B, H, W)
+    probability = logits.float().softmax(1) * valid.unsqueeze(1)  # (B, C, H, W)
+    hits = probability.gather(1, own.unsqueeze(1)).flatten()  # (B H W,)
+    classes = logits.shape[1]
+    both = torch.zeros(classes, dtype=torch.float64, device=hits.device).index_add(0, own.flatten(), hits.double())
     return DiceSums(
-        both=(probability * marked).sum(over),
-        predicted=(probability.square() if squared else probability).sum(over),
-        labelled=marked.float().sum(over),
+        both=both.float(),
+        predicted=(probability.square() if squared else probability).sum((0, 2, 3)),
+        labelled=torch.bincount(labels[valid], minlength=classes).float(),
     )
 
 

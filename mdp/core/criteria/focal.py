@@ -4,12 +4,58 @@ With a softmax over the classes; of two classes it is the paper's own form, of a
 Shape legend: B images, C classes, H x W image.
 """
 
+from dataclasses import dataclass
+from typing import Annotated, Any
+
 import torch
 from torch import Tensor
 
+from mdp.core.bounds import Bounds
 from mdp.core.contrast import mean_over
+from mdp.core.criteria import Part, Rngs
+from mdp.core.criteria._pixels import PixelSettings, labels_and_weights
+from mdp.core.criteria._stateless import (
+    SUPPLEMENT,
+    build,
+    initial_state,
+    pack,
+    prepare,
+    remember,
+    state_bytes,
+    unpack,
+)
 from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
+from mdp.core.methods import Loss
+from mdp.core.networks import Look
+from mdp.core.processes import Processes
+
+__all__ = [
+    "SUPPLEMENT",
+    "Settings",
+    "build",
+    "focal",
+    "initial_state",
+    "loss",
+    "pack",
+    "prepare",
+    "remember",
+    "state_bytes",
+    "unpack",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(PixelSettings):
+    """Settings of the focal loss; its alpha are the class weights."""
+
+    gamma: Annotated[float, Bounds(0, 100)] = 2.0  # the paper's best
+
+
+def loss(look: Look, head: Any, shared: Any, part: Part, settings: Settings, rngs: Rngs, processes: Processes) -> Loss:
+    """The mean over the pixels of the batch."""
+    labels, weights = labels_and_weights(part, settings)
+    return Loss(focal(part.logits, labels, part.pixels, settings.gamma, weights), {})
 
 
 def focal(logits: Tensor, labels: Tensor, total: Tensor, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
@@ -33,5 +79,5 @@ def focal(logits: Tensor, labels: Tensor, total: Tensor, gamma: float = 2.0, wei
     unsure = (-torch.expm1(log_p)).clamp(min=torch.finfo(torch.float32).tiny)
     losses = -(unsure**gamma) * log_p
     if weights is not None:
-        losses = losses * weights.to(logits.device, torch.float32)[own]
+        losses = losses * weights.to(losses.device, losses.dtype)[own]
     return mean_over(losses.masked_fill(~valid, 0).sum(), total.float())

@@ -3,11 +3,64 @@
 Shape legend: B images, C classes, H x W image, N valid pixels of the batch.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from mdp.core.bounds import Weight, check_bounds
+from mdp.core.criteria import Part, Rngs
+from mdp.core.criteria._stateless import (
+    SUPPLEMENT,
+    build,
+    initial_state,
+    pack,
+    prepare,
+    remember,
+    state_bytes,
+    unpack,
+)
 from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
+from mdp.core.methods import Loss
+from mdp.core.networks import Look
+from mdp.core.processes import Processes
+
+__all__ = [
+    "SUPPLEMENT",
+    "Settings",
+    "build",
+    "initial_state",
+    "jaccard_steps",
+    "loss",
+    "lovasz_softmax",
+    "pack",
+    "prepare",
+    "remember",
+    "state_bytes",
+    "unpack",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the Lovasz-softmax loss."""
+
+    weight: Weight = 1.0  # what it counts in a sum of criteria
+    per_image: bool = False  # a loss for each image, and their mean; false: one of all pixels, as the paper's code
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+def loss(look: Look, head: Any, shared: Any, part: Part, settings: Settings, rngs: Rngs, processes: Processes) -> Loss:
+    """The loss of this part's pixels, or the mean over its images, by its share of the images of the batch."""
+    images = len(part.labels)
+    if not settings.per_image:
+        return Loss(lovasz_softmax(part.logits, part.labels) * (images / part.images), {})
+    each = [lovasz_softmax(part.logits[i : i + 1], part.labels[i : i + 1]) for i in range(images)]
+    return Loss(torch.stack(each).sum() / part.images, {})
 
 
 def jaccard_steps(marked: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Shape legend: B images, D embedding channels, C classes, F channels of the head,
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,12 @@ class NetworkSettings:
     def statistics(self) -> Statistics:
         """By which images are normalised."""
         return Statistics(self.image_mean or IMAGENET.mean, self.image_std or IMAGENET.std)
+
+    @property
+    def last_channels(self) -> int:
+        """Channels of the backbone's last map."""
+        takes = HEADS[self.head].takes
+        return inputs_of(self.backbone, self.width, self.output_stride, takes, self.image_channels).last
 
     @property
     def head_channels(self) -> int:
@@ -159,6 +165,14 @@ class InstanceNetwork(OnGrid):
         return F.normalize(self.projection_head(features).float(), dim=1, eps=EPS)
 
 
+class Look(NamedTuple):
+    """What a segmentor makes of images on the way to its classes, each (B, ., h, w) on a grid of its own."""
+
+    last: Tensor  # the backbone's last map
+    features: Tensor  # (B, F, h, w): what the classifier sees, before dropout
+    logits: Tensor  # (B, C, h, w)
+
+
 class Segmentor(OnGrid):
     """Images -> class logits on the feature grid.
 
@@ -186,10 +200,35 @@ class Segmentor(OnGrid):
         features: Tensor = self.decode_head(*self._maps(self.backbone, images))
         return features
 
+    def look(self, images: Tensor) -> Look:
+        """(B, 3, H, W) -> what criteria of training ask for."""
+        maps = self._maps(self.backbone, images)
+        features: Tensor = self.decode_head(*maps)  # (B, F, h, w)
+        return Look(maps.last, features, self.classifier(self.dropout(features)))
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, C, h, w)."""
-        logits: Tensor = self.classifier(self.dropout(self.features(images)))
-        return logits
+        return self.look(images).logits
+
+
+class TrainedSegmentor(OnGrid):
+    """A segmentor in training, and beside it the extra head of its criterion, which nothing but training sees.
+
+    Its parameters are those of the segmentor, by the same names, and the head's under `criterion.`.
+    """
+
+    def __init__(self, segmentor: Segmentor, head: nn.Module | None) -> None:
+        super().__init__()
+        for name, part in segmentor.named_children():
+            self.add_module(name, part)
+        self.criterion = head
+        self._look = segmentor.look
+        self.grid = segmentor.grid
+
+    def forward(self, images: Tensor) -> tuple[Look, Any]:
+        """(B, 3, H, W) -> what the segmentor makes of them, and what the extra head makes of that (None without)."""
+        look = self._look(images)
+        return look, None if self.criterion is None else self.criterion(look)
 
 
 def build_embedding_network(

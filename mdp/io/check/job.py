@@ -96,7 +96,7 @@ def _checked(
         return report, _prints(part, known), True
     observations = check_samples(dataset, samples, workers, stop, tell)
     report = judge(dataset, samples, observations, role, role == "train")
-    remember(cache, key, report, samples, stamps, observations)
+    remember(cache, key, report, dataset, samples, stamps, observations)
     return report, prints_of(samples, observations), False
 
 
@@ -139,7 +139,8 @@ def run_check(names: Sequence[str], root: Path, workers: int | None, images: int
             observations = check_samples(dataset, chosen, workers, lambda: bool(stop), progress.tell)
             report = judge(dataset, chosen, observations, role, role == "train")
             if every and not generated(samples):
-                remember(cache, key_of((dataset, samples, role), stamps), report, samples, stamps, observations)
+                key = key_of((dataset, samples, role), stamps)
+                remember(cache, key, report, dataset, samples, stamps, observations)
             if len(dataset.labels.classes) == 1:  # beside other sets it may be trained on
                 text = ONE_CLASS.format(name=shown(dataset.labels.classes[0]))
                 report = replace(report, problems=(Problem("one_class", True, text), *report.problems))

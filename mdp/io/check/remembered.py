@@ -12,7 +12,7 @@ from typing import Any
 from mdp import __version__
 from mdp.io.annotations.drawing import stamp_of
 from mdp.io.check.report import Report
-from mdp.io.check.scan import Observation
+from mdp.io.check.scan import Observation, classes_in
 from mdp.io.datasets._dataset import Dataset, Sample
 from mdp.io.datasets.own.description import description_values
 from mdp.io.files.reading import Stamp, is_file, read_bytes
@@ -20,7 +20,7 @@ from mdp.io.run.record import space_json
 
 Part = tuple[Dataset, list[Sample], str]  # what is read, and as what: "train" or "val"
 
-_VERSION = 2  # of what is checked and remembered
+_VERSION = 3  # of what is checked and remembered
 _KEPT = 200  # remembered checks; the oldest are forgotten
 
 
@@ -120,6 +120,7 @@ def remember(
     cache: Cache,
     key: str,
     report: Report,
+    dataset: Dataset,
     samples: Sequence[Sample],
     stamps: Sequence[Stamp],
     observations: Sequence[Observation],
@@ -134,6 +135,7 @@ def remember(
         row["sha256"] = observation.image_hash
         if sample.labels:
             row["labels"] = [sample.labels, labels.size, labels.changed, observation.labels_hash]
+            row["classes"] = classes_in(dataset.labels, observation)
         rows.append({**row, "pixels": observation.pixel_hash, "look": observation.look})
     problems = [asdict(problem) for problem in report.problems]
     about = {"dataset": report.dataset, "split": report.split, "images": report.images}

@@ -28,9 +28,10 @@ from mdp.io.files.label_maps import Strange, UnknownColors
 from mdp.io.files.photos import read_orientation
 from mdp.io.files.reading import is_file, read_bytes
 from mdp.io.processes.early import STOPPING
-from mdp.label_space import UNKNOWN, LabelSpace
+from mdp.label_space import IGNORE, UNKNOWN, LabelSpace
 
 Read = Callable[[Sample], Pair]
+Row: TypeAlias = list[tuple[int, int]]  # the classes of an image, and the pixels that each has
 Labelled: TypeAlias = "NDArray[np.uint16] | None"  # what `look_at` gets
 
 _CHUNK = 8  # images a message: short enough to stop within a second
@@ -104,6 +105,16 @@ def merged_values(space: LabelSpace) -> NDArray[np.uint16]:
         alike = np.flatnonzero(table == label)
         merged[alike] = alike[0]
     return merged if (merged != np.arange(len(table))).any() else merged[:0]
+
+
+def classes_in(space: LabelSpace, seen: Observation) -> Row:
+    """The classes of an image that was looked at, and their pixels."""
+    if seen.error or not space.classes:
+        return []
+    labels = space.table[seen.values]
+    pixels = np.zeros(len(space.classes), dtype=np.int64)
+    np.add.at(pixels, labels[labels > IGNORE], seen.counts[labels > IGNORE])
+    return [(int(label), int(pixels[label])) for label in np.flatnonzero(pixels)]
 
 
 def look_at(read: Read, merged: Labelled, sample: Sample) -> Observation:

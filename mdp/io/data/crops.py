@@ -13,23 +13,34 @@ from torch import Tensor
 
 from mdp.core.batches import Batch
 from mdp.core.chance import coin, generator, uniform
-from mdp.core.geometry import Box, View, cut_image, cut_labels, draw_window, fitted_size, pad_to
+from mdp.core.geometry import Box, View, cut_image, cut_labels, draw_crop, draw_window, fitted_size, pad_to
 from mdp.core.labels import IGNORE
-from mdp.core.photometry import DistortionDraw, apply_distortion, draw_distortion, normalise_, stack_draws
+from mdp.core.photometry import (
+    DistortionDraw,
+    PhotometryDraw,
+    apply_distortion,
+    apply_photometry,
+    draw_distortion,
+    draw_photometry,
+    normalise_,
+    stack_draws,
+)
 from mdp.io.data.pool import Key, Pool
 from mdp.io.errors import MdpError
 from mdp.io.recipe.settings import FinetuneSettings
 
 # Fine-tuning: one crop of each image
 
+ColourDraw = DistortionDraw | PhotometryDraw
+
 
 class CropItem(NamedTuple):
-    """A crop padded to the full crop size, before distortion, or after it and normalised."""
+    """A crop padded to the full crop size, before its colours are changed, or after that and normalised."""
 
     image: Tensor  # (3, *crop) uint8, or float32 without a draw
     labels: Tensor  # (*crop) int16; IGNORE where padded
     inside: tuple[int, int]  # height and width of what is not padding
-    draw: DistortionDraw | None
+    draw: ColourDraw | None
 
 
 class Crops(NamedTuple):
@@ -38,11 +49,14 @@ class Crops(NamedTuple):
     images: Tensor  # (B, 3, *crop)
     labels: Tensor  # (B, *crop)
     inside: list[tuple[int, int]]
-    draws: DistortionDraw | None
+    draws: ColourDraw | None
 
 
 class FinetuneItems:
-    """Sample -> random scale, crop and flip, in MMSegmentation's order; with `finish` distortion as well."""
+    """Sample -> random scale, crop and flip, in MMSegmentation's order, or a random resized crop as in pretraining.
+
+    With `finish` the colours are changed as well.
+    """
 
     def __init__(self, pool: Pool, settings: FinetuneSettings, seed: int, finish: bool = False) -> None:
         self.pool, self.settings, self.seed, self.finish = pool, settings, seed, finish
@@ -53,27 +67,53 @@ class FinetuneItems:
             image, labels = self.pool.read(key[1])
         except MdpError as error:
             return error
-        height, width = labels.shape
-        ratio = uniform(rng, *settings.ratio)
-        long, short = settings.scale or (max(height, width), min(height, width))
-        size = fitted_size(height, width, (int(long * ratio), int(short * ratio)))
-        whole = Box(0, 0, height, width)
-        resized = cut_labels(labels, View(whole, False), size)  # before the image: the window is judged by labels
-        box = draw_window(rng, resized, settings.crop, settings.largest_share)
-        window = View(box, coin(rng, settings.flip))
-        inside = (box.height, box.width)
-        image = cut_image(cut_image(image, View(whole, False), size), window, inside)
-        image = pad_to(image, settings.crop, 0)
-        labels = pad_to(cut_labels(resized, window, inside), settings.crop, IGNORE)
-        draw = draw_distortion(rng, settings.distortion)
+        cut = _window if settings.crop_area is None else _resized
+        image, labels, inside = cut(image, labels, settings, rng)
+        draw = _draw(rng, settings)
         if not self.finish:
             return CropItem(image, labels, inside, draw)
         return CropItem(finished_crops(image[None], [inside], stack_draws([draw]))[0], labels, inside, None)
 
 
-def finished_crops(images: Tensor, inside: list[tuple[int, int]], draws: DistortionDraw) -> Tensor:
-    """Distortion and normalisation of crops (B, 3, *crop) uint8: float32; padding is 0 after normalisation."""
-    images = normalise_(apply_distortion(images, draws))
+def _window(
+    image: Tensor, labels: Tensor, settings: FinetuneSettings, rng: torch.Generator
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """A window of the image at a random scale, mirrored or not: image, labels, and the size of what is no padding."""
+    height, width = labels.shape
+    ratio = uniform(rng, *settings.ratio)
+    long, short = settings.scale or (max(height, width), min(height, width))
+    size = fitted_size(height, width, (int(long * ratio), int(short * ratio)))
+    whole = Box(0, 0, height, width)
+    resized = cut_labels(labels, View(whole, False), size)  # before the image: the window is judged by labels
+    box = draw_window(rng, resized, settings.crop, settings.largest_share)
+    window = View(box, coin(rng, settings.flip))
+    inside = (box.height, box.width)
+    image = cut_image(cut_image(image, View(whole, False), size), window, inside)
+    return pad_to(image, settings.crop, 0), pad_to(cut_labels(resized, window, inside), settings.crop, IGNORE), inside
+
+
+def _resized(
+    image: Tensor, labels: Tensor, settings: FinetuneSettings, rng: torch.Generator
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """A random share of the image resized to the crop, whose aspect it has within a factor of 3/4 to 4/3."""
+    assert settings.crop_area is not None
+    height, width = settings.crop
+    aspect = (3 / 4 * width / height, 4 / 3 * width / height)
+    box = draw_crop(rng, labels.shape[0], labels.shape[1], settings.crop_area, aspect)
+    view = View(box, coin(rng, settings.flip))
+    return cut_image(image, view, settings.crop), cut_labels(labels, view, settings.crop), settings.crop
+
+
+def _draw(rng: torch.Generator, settings: FinetuneSettings) -> ColourDraw:
+    if settings.photometry is None:
+        return draw_distortion(rng, settings.distortion)
+    return draw_photometry(rng, settings.photometry)
+
+
+def finished_crops(images: Tensor, inside: list[tuple[int, int]], draws: ColourDraw) -> Tensor:
+    """Changed colours and normalisation of crops (B, 3, *crop) uint8: float32; padding is 0 after normalisation."""
+    changed = apply_distortion(images, draws) if isinstance(draws, DistortionDraw) else apply_photometry(images, draws)
+    images = normalise_(changed)
     for image, (height, width) in zip(images, inside, strict=True):
         image[:, height:] = 0
         image[:, :, width:] = 0

@@ -65,3 +65,16 @@ def stream_batches(seed: int, size: int, batch: int, start: int, steps: int) -> 
                 orders[epoch] = epoch_order(seed, epoch, [size])
             keys.append((epoch, int(orders[epoch][position % size])))
         yield keys
+
+
+def drawn_batches(seed: int, chances: NDArray[np.float64], batch: int, start: int, steps: int) -> Iterator[list[Key]]:
+    """The keys of steps start .. steps - 1, every image drawn anew by the samples' chances, which add up to 1.
+
+    Each position in the run has draws of its own.
+    """
+    bounds = np.cumsum(chances)
+    for step in range(start, steps):
+        draws = np.random.default_rng([seed, step]).random(batch) * bounds[-1]
+        # a draw is below the last bound, so that an image of chance 0 is never found
+        chosen = np.searchsorted(bounds, draws, side="right").tolist()
+        yield [(step * batch + i, index) for i, index in enumerate(chosen)]

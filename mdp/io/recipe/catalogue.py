@@ -8,6 +8,7 @@ from mdp.io.datasets import load, names
 from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import read_bytes
+from mdp.io.recipe.criteria import criterion_names, find_criterion
 from mdp.io.recipe.methods import find_method, method_names
 from mdp.io.recipe.shelf import recipe_files, recipe_names
 
@@ -52,8 +53,14 @@ def dataset_table(rows: list[dict[str, Any]]) -> str:
 
 
 def method_lines() -> list[str]:
-    """A line for each method: its name and the first line of its module."""
-    return [f"{name:<16}{(find_method(name).__doc__ or '').splitlines()[0]}" for name in method_names()]
+    """A line for each pretraining method and each criterion of fine-tuning: its name and its module's first line."""
+    methods = [_line(name, find_method(name)) for name in method_names()]
+    criteria = [_line(name, find_criterion(name)) for name in criterion_names()]
+    return [*methods, "", "Criteria of `mdp finetune --criterion NAME[,NAME=WEIGHT]`:", *criteria]
+
+
+def _line(name: str, module: object) -> str:
+    return f"{name:<16}{(module.__doc__ or '').splitlines()[0]}"
 
 
 def recipe_rows(folder: Path | None = None) -> list[dict[str, Any]]:

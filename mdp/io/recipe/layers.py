@@ -1,6 +1,6 @@
 """Recipes: every setting of a run, from YAML, environment and flags to frozen dataclasses.
 
-One recipe serves pretrain, finetune and eval: each reads its own section and shares the others.  Layers, later ones
+One recipe serves pretrain, finetune and eval: each reads its own sections and shares the others.  Layers, later ones
 win: defaults, the pretraining method's preset, the target's published fine-tuning schedule, the recipe of the run that
 is continued from, `--config`, flags (or their MDP_* environment variables), `--set`.  Unknown keys are errors.
 """
@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
+from mdp.core.criteria.cross_entropy import Settings as CrossEntropySettings
 from mdp.core.methods.multi_dataset import Settings as MultiDatasetSettings
 from mdp.core.networks import NetworkSettings
 from mdp.io.errors import RecipeError
 from mdp.io.files.reading import has_controls, printable, shown
 from mdp.io.files.strict_yaml import dump_yaml, load_yaml, parse_yaml
+from mdp.io.recipe.criteria import criterion_names, find_criterion, unknown_criterion
 from mdp.io.recipe.methods import find_method, method_names, suggestion, unknown_method
 from mdp.io.recipe.settings import DataSettings, EvalSettings, FinetuneSettings, PretrainSettings, RunSettings
 from mdp.io.recipe.shelf import recipe_path
@@ -36,6 +38,15 @@ class MethodRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CriterionRecipe:
+    """A criterion of fine-tuning by name, its settings, and what is added to it."""
+
+    name: str = "cross_entropy"
+    settings: Any = field(default_factory=CrossEntropySettings)
+    plus: Mapping[str, Any] = field(default_factory=dict)  # settings of further criteria, by their names
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Every setting of a run."""
 
@@ -45,6 +56,7 @@ class Recipe:
     method: MethodRecipe = field(default_factory=MethodRecipe)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    criterion: CriterionRecipe = field(default_factory=CriterionRecipe)
     eval: EvalSettings = field(default_factory=EvalSettings)
 
 
@@ -133,6 +145,16 @@ def _one_length(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     return layer
 
 
+def _full_terms(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The layer, in which a number in the place of a criterion's settings is its weight: `plus: {dice: 3}`."""
+    section = layer.get("criterion")
+    plus = section.get("plus") if isinstance(section, Mapping) else None
+    if not isinstance(section, Mapping) or not isinstance(plus, Mapping):
+        return layer
+    full = {key: value if isinstance(value, Mapping) else {"weight": value} for key, value in plus.items()}
+    return {**layer, "criterion": {**section, "plus": full}}
+
+
 def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
     """The recipe that the layers make.
 
@@ -145,8 +167,9 @@ def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
     if name not in method_names():
         raise origin.refusal("method.name", unknown_method(name))
     kind = find_method(name).Settings
-    merged = merge(*map(_one_length, (find_method(name).PRESET, *layers)))
+    merged = merge(*map(_full_terms, map(_one_length, (find_method(name).PRESET, *layers))))
     merged.pop("method", None)
+    criterion = _criterion(merged.pop("criterion", {}), origin)
     _refuse_unknown(merged, [f.name for f in fields(Recipe)], "", origin)
     _refuse_unknown(method, list(get_type_hints(kind)), "method.", origin, f" (method {name})")
     settings = _build(kind, method, "method", origin)
@@ -154,7 +177,33 @@ def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
         key: _build(get_type_hints(Recipe)[key], _section(value, key, origin), key, origin)
         for key, value in merged.items()
     }
-    return Recipe(method=MethodRecipe(name=name, settings=settings), **sections)
+    return Recipe(method=MethodRecipe(name=name, settings=settings), criterion=criterion, **sections)
+
+
+def _criterion(value: Any, origin: _Origin) -> CriterionRecipe:
+    """The section `criterion`: a name, its settings beside it, and under `plus` those of others by their names."""
+    own = dict(_section(value, "criterion", origin))
+    name = own.pop("name", "cross_entropy")
+    plus = _section(own.pop("plus", {}), "criterion.plus", origin)
+    settings = _criterion_settings("criterion.name", name, own, "criterion", origin)
+    if name in plus:
+        raise origin.refusal(f"criterion.plus.{name}", f"criterion.plus.{name}: the criterion {name} is there already")
+    added = {
+        term: _criterion_settings(f"criterion.plus.{term}", term, given, f"criterion.plus.{term}", origin)
+        for term, given in plus.items()
+    }
+    if not any(term.weight for term in (settings, *added.values())):
+        raise origin.refusal("criterion.weight", "criterion.weight: expected a criterion with a weight above 0")
+    return CriterionRecipe(name=name, settings=settings, plus=added)
+
+
+def _criterion_settings(named: str, name: Any, values: Mapping[str, Any], where: str, origin: _Origin) -> Any:
+    """The settings of a criterion; `named` is the key where its name stands."""
+    if name not in criterion_names():
+        raise origin.refusal(named, unknown_criterion(named, name))
+    kind = find_criterion(name).Settings
+    _refuse_unknown(values, list(get_type_hints(kind)), f"{where}.", origin, f" (criterion {name})")
+    return _build(kind, values, where, origin)
 
 
 def _section(value: Any, key: str, origin: _Origin) -> Mapping[str, Any]:
@@ -192,9 +241,11 @@ def coerce(kind: Any, value: Any, where: str, origin: _Origin) -> Any:
     if generic in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return coerce(next(a for a in arguments if a is not type(None)), value, where, origin)
+        return coerce(_alternative(arguments, value), value, where, origin)
     if generic is tuple:
         return _coerce_tuple(arguments, value, where, origin)
+    if generic is dict:
+        return _coerce_mapping(arguments[1], value, where, origin)
     # true and false are whole numbers to Python, and never meant as such
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
@@ -223,6 +274,19 @@ def _coerce_tuple(kinds: tuple[Any, ...], value: Any, where: str, origin: _Origi
     return tuple(coerce(kind, item, where, origin) for kind, item in zip(kinds, value, strict=True))
 
 
+def _alternative(kinds: tuple[Any, ...], value: Any) -> Any:
+    """The one of several types that a value is to be read as: the first, unless its form is another's."""
+    form = dict if isinstance(value, Mapping) else tuple if isinstance(value, list | tuple) else None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    return next((kind for kind in kinds if form and get_origin(kind) is form), kinds[0])
+
+
+def _coerce_mapping(kind: Any, value: Any, where: str, origin: _Origin) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or len(value) > _LONGEST:
+        raise origin.expected(where, f"a section of up to {_LONGEST} values", value)
+    return {coerce(str, str(key), where, origin): coerce(kind, item, where, origin) for key, item in value.items()}
+
+
 # Back to YAML
 
 
@@ -231,7 +295,10 @@ def as_layer(recipe: Recipe) -> Layer:
     layer = cast(Layer, _plain(asdict(recipe)))
     method = layer.pop("method")
     layer["method"] = {"name": method["name"], **method["settings"]}
-    return {key: layer[key] for key in ("run", "data", "model", "method", "pretrain", "finetune", "eval")}
+    criterion = layer.pop("criterion")
+    layer["criterion"] = {"name": criterion["name"], **criterion["settings"], "plus": criterion["plus"]}
+    sections = ("run", "data", "model", "method", "pretrain", "criterion", "finetune", "eval")
+    return {key: layer[key] for key in sections}
 
 
 def _plain(value: Any) -> Any:

@@ -41,8 +41,12 @@ class Request:
 
 
 def layers_of(given: Mapping[str, Any]) -> tuple[Layer, ...]:
-    """The layers of what was given by full keys (`pretrain.lr`), `config` (a file) and `assignments` (of --set)."""
-    flags = merge(*(nest(key, value) for key, value in given.items() if "." in key))
+    """The layers of what was given by full keys (`pretrain.lr`), `config` (a file) and `assignments` (of --set).
+
+    A key without a dot that has several values is a section.
+    """
+    settings = {key: value for key, value in given.items() if "." in key or isinstance(value, Mapping)}
+    flags = merge(*(nest(key, value) for key, value in settings.items()))
     return config_layer(given.get("config")), flags, set_layer(given.get("assignments", ()))
 
 

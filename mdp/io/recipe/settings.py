@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from mdp.core.bounds import Bounds, Count, Positive, Share, Side, Weight, check_bounds
+from mdp.core.bounds import Bounds, Count, Positive, Share, Side, Temperature, Weight, check_bounds
 from mdp.core.photometry import DistortionSettings, PhotometrySettings
 
 Threads = Annotated[int, Bounds(1, 1024)]
@@ -136,8 +136,13 @@ class FinetuneSettings(OptimizationSettings):
     scale: tuple[Side, Side] | None = None  # (long, short) side that images are fitted to first; None: as they are
     ratio: tuple[Ratio, Ratio] = (0.5, 2.0)  # random factor on the scale
     largest_share: Share = 0.75  # crops are redrawn while one class covers more of them
+    crop_area: tuple[Share, Share] | None = None  # a random resized crop with such a share of the image; null: scale
     flip: Share = 0.5
     distortion: DistortionSettings = field(default_factory=DistortionSettings)
+    photometry: PhotometrySettings | None = None  # instead of `distortion`; {}: as in pretraining
+    loss_stride: Side = 1  # the loss is of one pixel in so many each way, the logits resized to these
+    rare_temperature: Temperature | None = None  # images of rare classes come more often; DAFormer: 0.01; null: in turn
+    rare_pixels: Positive = 3000  # that an image has of the class for which it comes; DAFormer's
     min_lr: Weight = 1e-4
     weight_decay: Weight = 5e-4
     schedule: str = "polynomial"
@@ -149,6 +154,10 @@ class FinetuneSettings(OptimizationSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1]:
+            raise ValueError(f"crop_area: expected 0 < low <= high <= 1, got {list(self.crop_area)}")
+        if self.loss_stride > min(self.crop):
+            raise ValueError(f"loss_stride: expected {min(self.crop)} or less, as the crop has, got {self.loss_stride}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio: expected 0 < low <= high, got {list(self.ratio)}")
         if self.head_init not in ("random", "prototypes"):

@@ -5,22 +5,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mdp.core.batches import Batch
-from mdp.core.criteria.cross_entropy import cross_entropy
+from mdp.core.chance import generator
+from mdp.core.criteria import Part
+from mdp.core.geometry import thin_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import Loss
+from mdp.core.methods import Loss, Progress
 from mdp.core.metrics import mean_iou, pixel_accuracy
-from mdp.core.networks import Segmentor, upsample
+from mdp.core.networks import Segmentor, TrainedSegmentor, upsample
 from mdp.core.networks.freezing import evaluating
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes
 from mdp.core.protocols.segmentation import confusion_of
 from mdp.io.data.crops import Crops, FinetuneItems, crop_batch, stack_crops
-from mdp.io.data.order import stream_batches
+from mdp.io.data.order import drawn_batches, stream_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, plan_finetuning
 from mdp.io.errors import CheckpointError, RecipeError
@@ -38,6 +41,7 @@ from mdp.io.run.record import FINETUNE, PRETRAIN
 from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.classifier_init import start_classifier_
 from mdp.io.training.context import RunContext
+from mdp.io.training.criterion import chances, combined, counts_wanted, refuse_misfits, training_counts
 from mdp.io.training.loop import Schedule
 from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.phase import Beginning, Phase, Prepared
@@ -55,47 +59,89 @@ class Finetuning(TrainingRun):
     stack = staticmethod(stack_crops)
 
     def __init__(self, plan: Plan, network: Segmentor, context: RunContext, resumed: OpenedRun | None) -> None:
-        recipe, settings = plan.recipe, plan.recipe.finetune
+        recipe, settings, seed = plan.recipe, plan.recipe.finetune, plan.recipe.run.seed
         super().__init__(plan, schedule_of(plan), context)
-        self.items = FinetuneItems(plan.pool, settings, recipe.run.seed, finish=context.finish)
+        self.items = FinetuneItems(plan.pool, settings, seed, finish=context.finish)
         self.network = network
+        counts = training_counts(plan, context) if counts_wanted(recipe) else None
+        self.chances = None if settings.rare_temperature is None else chances(settings, counts)
+        classes = plan.pool.union.spaces[0].classes
+        self.criterion = combined(recipe, classes, None if counts is None else counts.sum(0))
+        # drawn after the segmentor, by a generator of its own, so that the segmentor has the same weights with any
+        head = self.criterion.build(
+            recipe.model, recipe.model.last_channels, len(classes), generator(seed, "criterion")
+        )
+        self.state = self.criterion.initial_state(len(classes), context.device)
         make = partial(build_optimizer, settings=settings)
-        pair = EncoderPair(network, network)
+        self.trained = TrainedSegmentor(network, head)
+        pair = EncoderPair(self.trained, self.trained)
         self.trainee, forward = new_trainee(
             pair, make, recipe.run, context.device, context.world, sync=True, frozen=settings.freeze
         )
         self.forward = forward.query
         self.begin_average_(settings)
         if resumed:
-            restore_(network, section(resumed.tensors, "network"), "segmentor")
-            self.restore_training_(resumed)
-            self.last = resumed.record.last
+            self._restore_(resumed)
+
+    @property
+    def learnt(self) -> Segmentor:
+        """The segmentor, without what only training sees."""
+        return self.network
+
+    def _restore_(self, resumed: OpenedRun) -> None:
+        restore_(self.network, section(resumed.tensors, "network"), "segmentor")
+        if self.trained.criterion is not None:
+            restore_(self.trained.criterion, section(resumed.tensors, "criterion"), "criterion")
+        state = section(resumed.tensors, "state", self.context.device)
+        self.state = self.criterion.unpack(state, self.pool.union.size)
+        self.restore_training_(resumed)
+        self.last = resumed.record.last
 
     def tensors(self) -> dict[str, Tensor]:
-        return prefixed("network", self.network.state_dict())
+        head = self.trained.criterion
+        return {
+            **prefixed("network", self.network.state_dict()),
+            **(prefixed("criterion", head.state_dict()) if head is not None else {}),
+            **prefixed("state", self.criterion.pack(self.state)),
+        }
 
     def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
-        seed, images = self.recipe.run.seed, len(self.pool.samples)
-        return stream_batches(seed, images, self.recipe.finetune.batch_size, start, steps)
+        seed, images, batch = self.recipe.run.seed, len(self.pool.samples), self.recipe.finetune.batch_size
+        if self.chances is not None:
+            return drawn_batches(seed, self.chances, batch, start, steps)
+        return stream_batches(seed, images, batch, start, steps)
 
     def advance(self, items: Crops, step: int) -> dict[str, float]:
-        settings = self.recipe.finetune
+        settings, world = self.recipe.finetune, self.context.world
         batch = crop_batch(items, self.context.device)
-        lr = learning_rate(settings, step, self.schedule.steps, len(self.pool.samples) / settings.batch_size)
-        count = (batch.labels != IGNORE).sum() if settings.avg_non_ignore else torch.tensor(batch.labels.numel())
-        pixels = self.context.world.all_sum(count).to(self.context.device)  # the mean is over the whole batch
-        losses = self.losses(batch, step, partial(self._loss, pixels))
+        epoch_steps = len(self.pool.samples) / settings.batch_size
+        lr = learning_rate(settings, step, self.schedule.steps, epoch_steps)
+        progress = Progress(step, self.schedule.steps, max(1, round(epoch_steps)))
+        labels = thin_labels(batch.labels, settings.loss_stride)
+        count = (labels != IGNORE).sum() if settings.avg_non_ignore else torch.tensor(labels.numel())
+        pixels = world.all_sum(count).to(self.context.device)  # the mean is over the whole batch
+        shared = self.criterion.prepare(self.state, labels, self.processes, progress)
+        places = torch.arange(self.processes.own.start, self.processes.own.stop)  # in the whole batch
+        losses = self.losses((Batch(batch.images, labels), places), step, partial(self._loss, pixels, shared, step))
         try:
             with self.pictured([batch], step), unharmed(self.trainee, [batch]):
-                values = update_(self.trainee, losses, lr, f"step {step + 1}").values
+                done = update_(self.trainee, losses, lr, f"step {step + 1}")
         except Overflow as error:
             return {**error.record, "lr": lr, "overflow": 1}
         self.average_(settings, step)
-        return {**values, "lr": lr}
+        self.state = self.criterion.remember(self.state, done.kept, self.processes)
+        return {**done.values, "lr": lr}
 
-    def _loss(self, pixels: Tensor, part: Batch, processes: Processes) -> Loss:
-        logits = upsample(self.forward(part.images), self.recipe.finetune.crop)  # (B, C, H, W)
-        return Loss(cross_entropy(logits, part.labels, pixels), {})
+    def _loss(self, pixels: Tensor, shared: Any, step: int, turn: tuple[Batch, Tensor], processes: Processes) -> Loss:
+        (images, labels), places = turn
+        look, head = self.forward(images)
+        logits = upsample(look.logits, (labels.shape[1], labels.shape[2]))  # (B, C, H, W)
+        part = Part(labels, logits, pixels, self.processes.total)
+
+        def rng(place: int) -> torch.Generator:
+            return generator(self.recipe.run.seed, "criterion", step, int(places[place]))
+
+        return self.criterion.loss(look, head, shared, part, rng, processes)
 
     def validate(self, step: int, stop: Stop) -> float | None:
         if self.validation is None:
@@ -160,8 +206,8 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
         source = Path(request.init) if request.init else run_folder.newest(PRETRAIN)
         if source is None:
             raise CheckpointError(
-                f"no pretraining run in {run_folder.BASE / PRETRAIN} or {run_folder.BASE}; run `mdp pretrain` first, "
-                "or give --init RUN or FILE of another place, or --init scratch for random weights"
+                f"no pretraining run under {run_folder.BASE / PRETRAIN}; run `mdp pretrain` first, or give "
+                "--init FILE, or --init scratch for random weights"
             )
         weights = run_folder.checkpoint_of(source)
     model: Layer = {}
@@ -169,6 +215,12 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
         record = read_record(weights)
         model = {"model": record.recipe["model"]} if record else {}
     return with_paths(resolve(schedule_layer(target.partition(":")[0]), model, *request.layers)), weights
+
+
+def _plan(recipe: Recipe) -> Plan:
+    plan = plan_finetuning(recipe)
+    refuse_misfits(plan)
+    return plan
 
 
 def _prepare(beginning: Beginning) -> Prepared:
@@ -201,7 +253,7 @@ FINETUNING = Phase(
     kind=FINETUNE,
     least=2,  # heads pool an image to one value a channel, and BatchNorm in training needs two
     recipe=finetune_recipe,
-    plan=plan_finetuning,
+    plan=_plan,
     schedule=schedule_of,
     columns=partial(columns, FINETUNE),
     prepare=_prepare,
@@ -210,4 +262,4 @@ FINETUNING = Phase(
 
 def finetune_yaml(request: Request) -> str:
     """The configuration that gives the same fine-tuning run again."""
-    return as_yaml(finetune_recipe(request)[0], ("run", "data", "model", "finetune", "eval"))
+    return as_yaml(finetune_recipe(request)[0], ("run", "data", "model", "criterion", "finetune", "eval"))

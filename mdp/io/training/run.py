@@ -131,9 +131,14 @@ class TrainingRun:
         self.context.picture(f"samples/{name}.png", lambda: sample_sheet(views, names, self.pool.union, title, rows))
 
     @property
+    def learnt(self) -> nn.Module:
+        """The network that a run is for."""
+        return self.trainee.network
+
+    @property
     def scored(self) -> nn.Module:
         """The network that validations score: the average of its weights where there is one."""
-        return self.trainee.network if self.average is None else self.average
+        return self.learnt if self.average is None else self.average
 
     @property
     def whose(self) -> str:
@@ -142,12 +147,12 @@ class TrainingRun:
 
     def begin_average_(self, settings: OptimizationSettings) -> None:
         """Begins the exponential moving average of the weights, where it is asked for."""
-        self.average = new_average(self.trainee.network) if settings.ema else None
+        self.average = new_average(self.learnt) if settings.ema else None
 
     def average_(self, settings: OptimizationSettings, step: int) -> None:
         """Takes the weights after a step, counted from 0, into their average."""
         if self.average is not None:
-            average_(self.average, self.trainee.network, ema_decay(step, settings.ema, settings.ema_warmup))
+            average_(self.average, self.learnt, ema_decay(step, settings.ema, settings.ema_warmup))
 
     def restore_training_(self, resumed: OpenedRun) -> None:
         """Puts back the optimizer's moments, the fp16 scale and the average of the weights."""
