@@ -133,7 +133,7 @@ class Finetuning(TrainingRun):
         return {**done.values, "lr": lr}
 
     def _loss(self, pixels: Tensor, shared: Any, step: int, turn: tuple[Batch, Tensor], processes: Processes) -> Loss:
-        (images, labels), places = turn
+        (images, labels, *_), places = turn
         look, head = self.forward(images)
         logits = upsample(look.logits, (labels.shape[1], labels.shape[2]))  # (B, C, H, W)
         part = Part(labels, logits, pixels, self.processes.total)
