@@ -122,6 +122,10 @@ class PretrainSettings(OptimizationSettings):
             raise ValueError(f"crop_area: expected 0 < low <= high <= 1, got {list(self.crop_area)}")
 
 
+SCORES = ("miou", "macc", "aacc", "mdice", "boundary_miou")  # of an evaluation
+CLASS_SCORES = ("iou", "boundary_iou")  # of one class, which is named behind a colon
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings(OptimizationSettings):
     """Supervised fine-tuning; the defaults are MMSegmentation's general ones, `SCHEDULE` of a dataset has its own."""
@@ -150,6 +154,8 @@ class FinetuneSettings(OptimizationSettings):
     load: tuple[str, ...] = ("backbone", "decode_head")  # inferred: the paper transfers backbone and ASPP
     validate_steps: Count = 2000  # steps between validations; 0: only at the end
     validate_images: Positive | None = None  # validate on so many images only, evenly spaced; None: all
+    best: str = "miou"  # the score that best is chosen by: miou | macc | aacc | mdice | boundary_miou | iou:CLASS | ...
+    patience: Positive | None = None  # it ends after so many validations in a row without a better score; None: never
     head_init: str = "random"  # random | prototypes: the classifier of the source classes' prototypes, as far as known
 
     def __post_init__(self) -> None:
@@ -162,6 +168,10 @@ class FinetuneSettings(OptimizationSettings):
             raise ValueError(f"ratio: expected 0 < low <= high, got {list(self.ratio)}")
         if self.head_init not in ("random", "prototypes"):
             raise ValueError(f"head_init: expected random or prototypes, got {self.head_init!r}")
+        score, colon, label = self.best.partition(":")
+        if score not in (CLASS_SCORES if colon else SCORES) or bool(colon) != bool(label.strip()):
+            known = ", ".join([*SCORES, *(f"{name}:CLASS" for name in CLASS_SCORES)])
+            raise ValueError(f"best: expected one of {known}, got {self.best!r}")
         unknown = sorted(set(self.load) - {"backbone", "decode_head"})
         if unknown or "backbone" not in self.load:
             raise ValueError(f"load: expected [backbone] or [backbone, decode_head], got {list(self.load)}")

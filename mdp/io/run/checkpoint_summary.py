@@ -20,6 +20,7 @@ def describe(path: Path) -> dict[str, Any]:
         "kind": about.get("kind"),
         "step": about.get("step"),
         "best": about.get("best"),
+        **({"best_by": by} if (by := _chosen_by(about)) else {}),
         "format_version": int(header.texts["version"]),
         "config_sha256": texts["config_sha256"],
         "datasets": {name: len(classes) for name, classes in classes_of(file, about).items()},
@@ -28,6 +29,12 @@ def describe(path: Path) -> dict[str, Any]:
         "numbers": sum(part["numbers"] for part in _sections(header).values()),
         "sections": _sections(header),
     }
+
+
+def _chosen_by(about: Mapping[str, Any]) -> str | None:
+    """The score that `best` is chosen by in fine-tuning; None of other runs."""
+    section = about.get("recipe", {}).get("finetune") if about.get("kind") == "finetune" else None
+    return section.get("best", "miou") if isinstance(section, Mapping) else None
 
 
 def _sections(header: Header) -> dict[str, dict[str, int]]:
@@ -56,6 +63,7 @@ def description(facts: Mapping[str, Any]) -> str:
         f"kind      {facts['kind']}",
         f"step      {facts['step']}",
         f"datasets  {datasets or '-'}",
+        *([f"best      {facts['best']:.4f} by {facts['best_by']}"] if facts.get("best_by") and facts["best"] else []),
         f"settings  SHA-256 {facts['config_sha256'] or '-'}",
         f"tensors   {facts['tensors']} with {facts['numbers']:,} numbers",
     ]

@@ -154,7 +154,7 @@ def unfinished(checkpoint: Path) -> str:
     try:
         ending = json.loads((folder / "status.json").read_text(encoding="utf-8"))
         state, steps, step = ending["state"], ending["steps"], read_about(checkpoint)["step"]
-        if state == "done" and step >= steps:
+        if state == "done" and step >= min(steps, ending.get("step", steps)):  # it may have ended early, and be done
             return ""
     except (OSError, ValueError, KeyError, TypeError, CheckpointError):
         return ""

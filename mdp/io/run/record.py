@@ -24,6 +24,7 @@ class Position(NamedTuple):
     step: int = 0  # steps done
     validated: int = 0  # the step of the last finished validation
     best: float = -math.inf  # the best validation score
+    stale: int = 0  # finished validations since there was a better one than all before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,13 @@ class RunRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The record as checkpoints keep it."""
-        step, validated, best = self.position
+        step, validated, best, stale = self.position
         return {
             "kind": self.kind,
             "step": step,
             "validated": validated,
             "best": best if math.isfinite(best) else None,
+            **({"stale": stale} if stale else {}),
             "recipe": dict(self.recipe),
             "labels": [space_json(space) for space in self.labels],
             "processes": self.processes,
@@ -89,6 +91,7 @@ def _record(path: Path, kind: str, about: Mapping[str, Any]) -> RunRecord:
             step=_value(path, about, "step", _count),
             validated=_value(path, about, "validated", _count, 0),
             best=-math.inf if best is None else best,
+            stale=_value(path, about, "stale", _count, 0),
         ),
         recipe=_value(path, about, "recipe", _table),
         labels=labels_of(path, about.get("labels")),

@@ -28,6 +28,7 @@ from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, plan_finetuning
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.evaluation.counts import Reading, tally_pixels
+from mdp.io.evaluation.named_score import expect_class, named_score, needs_boundaries
 from mdp.io.inference.predict import inference_settings, predict, segmenter
 from mdp.io.journal.results_csv import columns
 from mdp.io.pictures.best_and_worst import ImageScores, best_median_worst, prediction_sheet
@@ -147,22 +148,26 @@ class Finetuning(TrainingRun):
         if self.validation is None:
             return -math.inf  # so that the last checkpoint is the best
         context, run, images = self.context, self.recipe.run, ImageScores()
-        settings = replace(inference_settings(self.recipe), boundary=False)
+        chosen = self.recipe.finetune.best
+        settings = replace(inference_settings(self.recipe), boundary=needs_boundaries(chosen))
         skipped = context.skip if run.on_bad_sample == "skip" else None
         reading = Reading(workers=run.workers, world=context.world, stop=stop, skipped=skipped)
         with evaluating(self.scored):
             segment = segmenter(self.scored, settings, context.device)
-            confusion = confusion_of(tally_pixels(segment, self.validation, settings, reading, [images]))
+            counts = tally_pixels(segment, self.validation, settings, reading, [images])
+            confusion = confusion_of(counts)
             stopped = stop.agree(context.world)
             if step == self.schedule.steps and not stopped:
                 self._show_predictions(self.validation, images, step)
         if stopped:
             return None
         self.last, accuracy = mean_iou(confusion), pixel_accuracy(confusion)
-        context.journal.record("validate", step, miou=self.last, aacc=accuracy)
+        score = named_score(chosen, counts, self.validation.union.spaces[0])
+        context.journal.record("validate", step, **{"miou": self.last, "aacc": accuracy, chosen: score})
         text = f"mIoU {100 * self.last:.2f}, aAcc {100 * accuracy:.2f}"
+        text += f", {chosen} {100 * score:.2f}" if chosen not in ("miou", "aacc") else ""
         context.journal.say(f"step {step}: validation {text}{self.whose}")
-        return self.last
+        return score
 
     def _show_predictions(self, pool: Pool, images: ImageScores, step: int) -> None:
         """Draws the best, median and worst images of the validation."""
@@ -191,7 +196,8 @@ def schedule_of(plan: Plan) -> Schedule:
     steps = settings.steps
     if settings.epochs is not None:
         steps = max(1, round(settings.epochs * len(plan.pool.samples) / settings.batch_size))
-    return Schedule(steps, settings.batch_size, settings.validate_steps, seconds, run.keep_steps)
+    every = settings.validate_steps
+    return Schedule(steps, settings.batch_size, every, seconds, run.keep_steps, settings.patience or 0)
 
 
 def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
@@ -218,8 +224,18 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
 
 
 def _plan(recipe: Recipe) -> Plan:
-    plan = plan_finetuning(recipe)
+    """The data.  Raises RecipeError where they do not have what is asked of them, such as the class of `best`."""
+    plan, settings = plan_finetuning(recipe), recipe.finetune
     refuse_misfits(plan)
+    if plan.validation is None and (settings.patience or settings.best != "miou"):
+        key = "patience" if settings.patience else "best"
+        raise RecipeError(
+            f"finetune.{key}: {settings.target} has no validation split, so there is no score; leave it out"
+        )
+    try:
+        expect_class(settings.best, plan.pool.union.spaces[0])
+    except ValueError as error:
+        raise RecipeError(f"finetune.{error}") from error
     return plan
 
 

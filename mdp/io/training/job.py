@@ -24,7 +24,7 @@ from mdp.io.data.selection import Plan
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError, Stopped
 from mdp.io.files.strict_yaml import load_yaml
 from mdp.io.files.writing import write_atomically
-from mdp.io.journal.counter import Counter
+from mdp.io.journal.counter import Counter, number_of
 from mdp.io.journal.journal import Journal
 from mdp.io.journal.tensorboard import expect_tensorboard
 from mdp.io.pictures.samples import unusable_sheet
@@ -42,7 +42,7 @@ from mdp.io.run.record import Position
 from mdp.io.run.same_data import data_of_run, since_it_began
 from mdp.io.training.context import RunContext
 from mdp.io.training.finetuning import FINETUNING
-from mdp.io.training.loop import loop
+from mdp.io.training.loop import Schedule, loop
 from mdp.io.training.phase import Beginning, Phase
 from mdp.io.training.pretraining import PRETRAINING
 from mdp.io.training.resume import Start, begin, differences, fresh, resumed_recipe, to_resume
@@ -51,9 +51,13 @@ from mdp.io.weights.reading import read_record
 
 
 @contextmanager
-def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
-    """Writes status.json whatever happens, and turns a shortage of memory into one line."""
+def _recorded(journal: Journal, kind: str, world: World) -> Iterator[list[str]]:
+    """Writes status.json whatever happens, and turns a shortage of memory into one line.
+
+    What is put into the list is said of a run that is done.
+    """
     journal.status("running")
+    remarks: list[str] = []
 
     def ended(state: str, message: str, exit_code: int) -> None:
         with suppress(ResourceError):  # where it cannot be written, the error that ends the run is still what is told
@@ -61,7 +65,7 @@ def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
 
     try:
         with memory_in_one_line():
-            yield
+            yield remarks
     except Stopped as error:
         ended("preempted", str(error), Preempted.exit_code)
         raise
@@ -81,7 +85,7 @@ def _recorded(journal: Journal, kind: str, world: World) -> Iterator[None]:
     except BaseException as error:
         ended("failed", repr(error), 1)
         raise
-    journal.status("done", "", 0)
+    journal.status("done", "; ".join(remarks), 0)
 
 
 @contextmanager
@@ -215,14 +219,16 @@ def run_phase(phase: Phase, request: Request) -> Path:
         journal = _journal(phase, folder, schedule.steps, plan, request, world)
         context = RunContext(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
         # the report is made after status.json has the ending that it shows
-        with _reported(context, request.report), _recorded(journal, phase.kind, world):
+        with _reported(context, request.report), _recorded(journal, phase.kind, world) as remarks:
             _announce(journal, [*plan.lines, *lines], start, world)
             if seen:  # the main process
                 _write_lists(folder, plan, seen)
                 write_class_shares(folder, plan.pool)
             for line in prepared.lines:
                 journal.say(line)
-            _train(prepared.build(context), context, stop, start.opened)
+            remarks.extend(_early(_train(prepared.build(context), context, stop, start.opened), schedule))
+            for line in remarks:
+                journal.say(line)
             _ended(context)
     return folder
 
@@ -251,8 +257,8 @@ def _weights(start: Start, weights: Path | None) -> dict[str, Path]:
     return {"the --init file": run_folder.checkpoint_of(weights)} if weights else {}
 
 
-def _train(run: TrainingRun, context: RunContext, stop: Stop, resumed: OpenedRun | None) -> None:
-    """Goes through the steps that are left.
+def _train(run: TrainingRun, context: RunContext, stop: Stop, resumed: OpenedRun | None) -> Position:
+    """Goes through the steps that are left, and returns where it ended.
 
     Raises Diverged before a step that is not finite, Preempted after the checkpoint that a signal asked for.
     """
@@ -260,7 +266,17 @@ def _train(run: TrainingRun, context: RunContext, stop: Stop, resumed: OpenedRun
     saved = resumed is not None and resumed.path.stem == "last"
     keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
     with closing(context.load(run.items, run.pool, keys, run.recipe.run, run.stack, lambda: stop)) as items:
-        loop(run, items, start, context, stop, saved)
+        return loop(run, items, start, context, stop, saved)
+
+
+def _early(end: Position, schedule: Schedule) -> list[str]:
+    """What is said of a run that ended before its last step."""
+    if end.step >= schedule.steps:
+        return []
+    return [
+        f"stopped early after step {end.step} of {schedule.steps}: {number_of(end.stale, 'validation')} without a "
+        "better score; to go on, --resume it with a larger finetune.patience, or null"
+    ]
 
 
 def _ended(context: RunContext) -> None:

@@ -27,6 +27,7 @@ class Schedule(NamedTuple):
     validate_every: int  # steps; 0: only at the end
     checkpoint_seconds: float  # at most, between checkpoints
     keep_every: int = 0  # steps between checkpoints that are kept; 0: none
+    patience: int = 0  # validations in a row without a better score, after which it ends; 0: never
 
 
 class Run(Protocol):
@@ -109,8 +110,12 @@ class Labels:
             )
 
 
-def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, stop: Stop, saved: bool = False) -> None:
+def loop(
+    run: Run, items: Iterator[Any], start: Position, context: RunContext, stop: Stop, saved: bool = False
+) -> Position:
     """Runs from `start` to the end of the schedule; `items` gives what was loaded for one step after the other.
+
+    Returns where it ended: before the last step where the schedule's patience was at its end.
 
     Unless `last` is `saved` at `start` already, it is written before anything else: a full disk shows now, not after
     hours, and a run that goes on from `best` at its last step does not end while `last` is an older one.
@@ -131,8 +136,8 @@ def loop(run: Run, items: Iterator[Any], start: Position, context: RunContext, s
         if stopping:
             stop.agree(context.world)
             raise Preempted(f"stopped by {stop.name} after step {position.step} of {schedule.steps}")
-        if position.step == schedule.steps:
-            return
+        if position.step == schedule.steps or 0 < schedule.patience <= position.stale:
+            return position
         began = time.perf_counter()
         batch = _loaded(run, items, position, stop)
         waited = time.perf_counter() - began
@@ -169,8 +174,9 @@ def _validate(run: Run, position: Position, stop: Stop, save_time: SaveTime) -> 
     if score is None:  # a signal cut it short: it is run again on resume
         return position
     save_time.hasten()
-    position = position._replace(validated=position.step)
-    if score >= position.best:  # never of one that is not a number
+    better = score > position.best or position.validated == 0
+    position = position._replace(validated=position.step, stale=0 if better else position.stale + 1)
+    if score >= position.best:  # the later one of equal ones, and never of one that is not a number
         position = position._replace(best=score)
         run.checkpoint("best", position)
     return position
