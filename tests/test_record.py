@@ -30,7 +30,9 @@ spaces = st.builds(
 records = st.builds(
     RunRecord,
     kind=st.sampled_from(["pretrain", "finetune"]),
-    position=st.builds(Position, st.integers(0), st.integers(0), st.floats(allow_nan=False, max_value=1e9)),
+    position=st.builds(
+        Position, st.integers(0), st.integers(0), st.floats(allow_nan=False, max_value=1e9), st.integers(0)
+    ),
     recipe=st.dictionaries(st.text(), st.integers()),
     labels=st.lists(spaces).map(tuple) | st.just((SITE,)),
     processes=st.none() | st.integers(1),
