@@ -28,10 +28,12 @@ def recipe_yaml(file: Path | None, target: str, method: str) -> str:
     for section, values in as_layer(recipe).items():
         settings = getattr(recipe, section)
         lines.append(f"{section}:")
-        if section == "method":
+        if section in ("method", "criterion"):
             lines.append(f"  name: {dump_value(settings.name)}")
             settings = settings.settings
         lines += explained(type(settings), values)
+        if section == "criterion":
+            lines.append(f"  plus: {dump_value(values['plus'])}  # further criteria by name: {{dice: 3}}")
     return "\n".join(lines) + "\n"
 
 

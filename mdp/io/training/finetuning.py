@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdp.core.batches import Batch
 from mdp.core.chance import generator
 from mdp.core.criteria import Part
 from mdp.core.geometry import thin_labels
@@ -123,7 +122,7 @@ class Finetuning(TrainingRun):
         pixels = world.all_sum(count).to(self.context.device)  # the mean is over the whole batch
         shared = self.criterion.prepare(self.state, labels, self.processes, progress)
         places = torch.arange(self.processes.own.start, self.processes.own.stop)  # in the whole batch
-        losses = self.losses((Batch(batch.images, labels), places), step, partial(self._loss, pixels, shared, step))
+        losses = self.losses((batch.images, labels, places), step, partial(self._loss, pixels, shared, step))
         try:
             with self.pictured([batch], step), unharmed(self.trainee, [batch]):
                 done = update_(self.trainee, losses, lr, f"step {step + 1}")
@@ -133,8 +132,10 @@ class Finetuning(TrainingRun):
         self.state = self.criterion.remember(self.state, done.kept, self.processes)
         return {**done.values, "lr": lr}
 
-    def _loss(self, pixels: Tensor, shared: Any, step: int, turn: tuple[Batch, Tensor], processes: Processes) -> Loss:
-        (images, labels, *_), places = turn
+    def _loss(
+        self, pixels: Tensor, shared: Any, step: int, turn: tuple[Tensor, Tensor, Tensor], processes: Processes
+    ) -> Loss:
+        images, labels, places = turn
         look, head = self.forward(images)
         logits = upsample(look.logits, (labels.shape[1], labels.shape[2]))  # (B, C, H, W)
         part = Part(labels, logits, pixels, self.processes.total)
