@@ -239,12 +239,15 @@ GALLERY = 24  # images
 # Options of several commands
 
 root = option("--root", "Folder of the datasets.", **ROOT, default="data", show_default=True)
+dry_run = option("--dry-run", "Say what the run would need, and stop.", **FLAG)
 result = option("--json as_json", "Print the result as JSON on stdout.", **FLAG)
 facts = option("--json as_json", "Print as JSON.", **FLAG)
 quiet = option("-q --quiet", "No progress on stderr.", **FLAG)
 silent = setting("-q --quiet", "quiet", "No progress on stderr.", **FLAG)
 weights = option("--weights", "Of a run with an EMA: that [default], or the weights of its last step.", **WEIGHTS)
 head = setting("--head", "model.head", "Segmentation head [default: deeplabv3].", type=click.Choice(HEADS))
+backbone = setting("--backbone", "model.backbone",
+                   "resnet18, 34, 50 or 101, with _v1c for MMSegmentation's stem, or timm:NAME.")  # fmt: skip
 device = setting("--device", "run.device", "auto, cpu, cuda or cuda:N.")
 workers = setting("--workers", "run.workers", "Loader processes; 0 loads in the main process.", type=int)
 processes = option("--processes", "Processes that share the work, one for each GPU.", type=click.IntRange(1, 1024))
@@ -311,7 +314,8 @@ def _train(phase: str, processes: int | None, print_config: bool, as_json: bool,
     if print_config:
         click.echo((pretraining.pretrain_yaml if pretrains else finetuning.finetune_yaml)(request), nl=False)
     elif dry_run:
-        click.echo(json.dumps(pretraining.describe_pretraining(request), indent=2))
+        describe = pretraining.describe_pretraining if pretrains else finetuning.describe_finetuning
+        click.echo(json.dumps(describe(request), indent=2))
     else:
         folder = (training_job.run_pretraining if pretrains else training_job.run_finetuning)(request)
         if speaks():
@@ -326,7 +330,7 @@ def _train(phase: str, processes: int | None, print_config: bool, as_json: bool,
 @setting("--datasets", "pretrain.datasets",
          "Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a split.", _words, **DATASETS)  # fmt: skip
 @setting("--method", "method.name", "Pretraining method; see `mdp methods`.")
-@setting("--backbone", "model.backbone", "resnet18, 34, 50 or 101, with _v1c for MMSegmentation's stem, or timm:NAME.")
+@backbone
 @head
 @setting("--mix", "method.mix", "Mix images across datasets.",
          lambda mix: {"region": mix in ("region", "both"), "pixel": mix in ("pixel", "both")},
@@ -334,7 +338,7 @@ def _train(phase: str, processes: int | None, print_config: bool, as_json: bool,
 @setting("--sparse", "method.sparse.variant", "Cross-class sparse coding.", type=click.Choice(["off", "csc1", "csc2"]))
 @setting("--balance/--no-balance", "pretrain.balance", "Give every dataset an equal share of the images.", default=None)
 @setting("--init", "init", "Start a fresh run from these weights.", metavar="RUN|FILE", **NEWEST)
-@option("--dry-run", "Say what the run would need, and stop.", **FLAG)
+@dry_run
 @training("pretrain")
 @job
 def pretrain(dry_run: bool, processes: int | None, print_config: bool, as_json: bool) -> None:
@@ -353,6 +357,7 @@ def pretrain(dry_run: bool, processes: int | None, print_config: bool, as_json: 
     metavar="RUN|FILE|scratch",
     **NEWEST,
 )
+@backbone
 @setting("--images", "finetune.images", "Train on so many images only, drawn by the seed.", type=int)
 @setting("--backbone-only", "finetune.load", "Load the backbone but not the head.", lambda _: ["backbone"], **FLAG)
 @head
@@ -361,11 +366,12 @@ def pretrain(dry_run: bool, processes: int | None, print_config: bool, as_json: 
 @setting("--head-init", "finetune.head_init",
          "Start the classifier at random, or from the prototypes of related source classes.",
          type=click.Choice(["random", "prototypes"]))  # fmt: skip
+@dry_run
 @training("finetune")
 @job
-def finetune(processes: int | None, print_config: bool, as_json: bool) -> None:
+def finetune(dry_run: bool, processes: int | None, print_config: bool, as_json: bool) -> None:
     """Fine-tune a segmentor on a target dataset."""
-    _train("finetune", processes, print_config, as_json)
+    _train("finetune", processes, print_config, as_json, dry_run)
 
 
 @command("eval", "", "runs/finetune/2026-11-20_1432_cityscapes --mode slide --save",

@@ -385,6 +385,9 @@ def test_what_pretraining_learns_arrives_exactly() -> None:
         ({"backbone": "timm:test_resnet", "output_stride": 4}, r"^output_stride: .* of stride 8 or 16 or 32, got 4$"),
         ({"backbone": "timm:test_vit_relpos", "output_stride": 16}, r"^backbone: .* does not take images of any size"),
         ({"backbone": "timm:inception_v3", "output_stride": 32}, r"^backbone: .* do not lie on a regular grid"),
+        ({"backbone": "timm:test_byobnet", "drop_path": 1.0}, r"^drop_path: expected "),
+        ({"backbone": "timm:vgg11", "drop_path": 0.1}, r"^drop_path: timm:vgg11 has no blocks that can be passed by"),
+        ({"backbone": "resnet18", "drop_path": 0.1}, r"^drop_path: only backbones timm:NAME have it"),
     ],
 )
 def test_what_timm_cannot_give_is_one_line(change: dict[str, Any], message: str) -> None:
@@ -431,15 +434,7 @@ def test_a_run_on_a_model_of_timms_is_resumed_exactly_and_fine_tuned(monkeypatch
 
 @pytest.mark.usefixtures("timm", "in_an_empty_folder")
 def test_stochastic_depth_in_the_key_encoder_is_resumed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    import timm  # noqa: PLC0415  # skipped without it
-
-    deep = timm.create_model
-
-    def create(name: str, **arguments: Any) -> nn.Module:
-        return deep(name, **arguments, drop_path_rate=0.5)
-
-    monkeypatch.setattr(timm, "create_model", create)
-    model = {"backbone": "timm:test_convnext2", "output_stride": 32, "channels": 8, "dilations": [1, 2]}
+    model = {"backbone": "timm:test_convnext2", "drop_path": 0.5, "channels": 8, "dilations": [1, 2]}
     layer = layer_of("multi_dataset") | {"model": model}
     assert_resumes_exactly(monkeypatch, layer)
 

@@ -23,7 +23,7 @@ def test_later_layers_win_setting_by_setting() -> None:
 
 def test_the_defaults_are_the_papers() -> None:
     recipe = resolve()
-    assert (recipe.model.backbone, recipe.model.output_stride, recipe.model.head_channels) == ("resnet50", 8, 512)
+    assert (recipe.model.backbone, recipe.model.stride, recipe.model.head_channels) == ("resnet50", 8, 512)
     assert (recipe.pretrain.crop, recipe.pretrain.batch_size, recipe.pretrain.epochs) == (224, 64, 100)
     assert (recipe.pretrain.lr, recipe.pretrain.momentum, recipe.pretrain.weight_decay) == (0.03, 0.9, 1e-4)
     assert recipe.method.name == "multi_dataset"

@@ -17,6 +17,7 @@ from mdp.core.networks.feature_maps import FeatureMaps
 from mdp.core.networks.heads import Inputs, Takes
 from mdp.core.networks.resnet import LAYOUTS, ResNet, initialise_, stage_channels
 from mdp.core.networks.timm_backbone import PREFIX
+from mdp.core.photometry import Statistics
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -44,18 +45,34 @@ class Backbone(NamedTuple):
         return Inputs(self.channels, self.low_channels, self.stage_channels)
 
 
-def check_backbone(name: str, output_stride: int, takes: Takes, image_channels: int = 3) -> None:
+OWN_STRIDE = 8  # of our ResNets where nothing is asked; chosen: MMSegmentation's D8, 16 is the alternative
+
+
+def check_backbone(
+    name: str, output_stride: int | None, takes: Takes, image_channels: int = 3, drop_path: float = 0.0
+) -> None:
     """Raises ValueError, naming the setting, unless there is such a backbone with such feature maps."""
     if name.startswith(PREFIX):
         _described(name, output_stride, takes, image_channels)
+        if drop_path:
+            timm_backbone.expect_drop_path(name.removeprefix(PREFIX))
         return
+    if drop_path:
+        raise ValueError(f"drop_path: only backbones {PREFIX}NAME have it; leave it at 0")
     if name not in LAYOUTS:
         raise ValueError(f"backbone: expected one of {', '.join(LAYOUTS)} or {PREFIX}NAME, got {name!r}")
-    if output_stride not in (8, 16, 32):
+    if output_stride not in (None, 8, 16, 32):
         raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
 
 
-def inputs_of(name: str, width: int, output_stride: int, takes: Takes, image_channels: int = 3) -> Inputs:
+def stride_of(name: str, output_stride: int | None, takes: Takes, image_channels: int = 3) -> int:
+    """Image pixels to a cell of the last map, where that output stride (None: the backbone's own) is asked for."""
+    if output_stride is not None or not name.startswith(PREFIX):
+        return output_stride or OWN_STRIDE
+    return _described(name, None, takes, image_channels).stride
+
+
+def inputs_of(name: str, width: int, output_stride: int | None, takes: Takes, image_channels: int = 3) -> Inputs:
     """The channels of the maps that such a backbone gives a head, without building it."""
     if name.startswith(PREFIX):
         found = _described(name, output_stride, takes, image_channels)
@@ -69,6 +86,11 @@ def _described(name: str, output_stride: int | None, takes: Takes, image_channel
     return timm_backbone.describe(name.removeprefix(PREFIX), output_stride, low, takes == "stages", image_channels)
 
 
+def statistics_of(name: str) -> Statistics | None:
+    """By which images are normalised for the weights that a backbone was published with; None: ImageNet's, or open."""
+    return timm_backbone.statistics(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+
+
 def build_backbone(
     name: str,
     width: int,
@@ -76,10 +98,11 @@ def build_backbone(
     takes: Takes,
     image_channels: int = 3,
     first_dilation: str = "before",
+    drop_path: float = 0.0,
 ) -> Backbone:
     """The backbone of that name; an output stride of None is its own, undilated one.  `takes`: what the head does.
 
-    `first_dilation` is a ResNet's, see there; timm's have theirs.
+    `first_dilation` is a ResNet's, see there; timm's have theirs.  `drop_path` is timm's, see `timm_backbone`.
 
     timm's draw their weights from torch's global generator, see `randomly`.  Raises ValueError for what does not exist.
     """
@@ -90,7 +113,7 @@ def build_backbone(
             return Backbone(own, _own_stages, stride, own.channels, None, own.stage_channels)
         return Backbone(own, _own_maps, stride, own.channels, own.low_channels)
     found = _described(name, output_stride, takes, image_channels)
-    module, maps = timm_backbone.build(found), partial(timm_backbone.maps, found)
+    module, maps = timm_backbone.build(found, drop_path), partial(timm_backbone.maps, found)
     finest = found.stage_strides[0] if found.stage_strides else LOW_STRIDE
     return Backbone(
         module,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mdp.core.bounds import Bounds, Channels, Share, Side, check_bounds
 from mdp.core.contrast_chunked import EPS
 from mdp.core.geometry import Grid
-from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, inputs_of, randomly
+from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, inputs_of, randomly, stride_of
 from mdp.core.networks.decode_heads import HEADS
 from mdp.core.networks.projection_heads import instance_head, projection_head
 from mdp.core.networks.resnet import FIRST_DILATIONS
@@ -34,7 +34,7 @@ class NetworkSettings:
     width: Annotated[int, Bounds(1, 4096)] = (
         64  # channels of the first stage of our backbones; the published networks have 64
     )
-    output_stride: Side = 8  # chosen: MMSegmentation's D8; 16 is the alternative
+    output_stride: Side | None = None  # None: the backbone's own, of our ResNets 8 (chosen: MMSegmentation's D8)
     first_dilation: str = "before"  # of a dilated stage: torchvision's; own: all of the stage's, as MoCo and PASS
     head: str = "deeplabv3"  # stated; deeplabv3plus | fcn | upernet | segformer | ..., see HEADS
     channels: Channels | None = None  # of the head; None: the head's own, see HEADS
@@ -42,6 +42,7 @@ class NetworkSettings:
     image_channels: ImageChannels = 3  # of the photos; the datasets say so (`image:` in the YAML file), 3 is RGB
     image_mean: tuple[Share, ...] | None = None  # of each channel, of photos in [0, 1]; the datasets say so
     image_std: tuple[Deviation, ...] | None = None  # None here and there: ImageNet's
+    drop_path: Annotated[float, Bounds(0, 0.99)] = 0.0  # of timm:NAME: the last block's share of images that pass it by
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -60,7 +61,8 @@ class NetworkSettings:
         if self.backbone.startswith(PREFIX) and self.width != 64:
             raise ValueError(f"width: {self.backbone} has a width of its own; leave it out (64)")
         self._check_statistics()
-        check_backbone(self.backbone, self.output_stride, HEADS[self.head].takes, self.image_channels)
+        takes = HEADS[self.head].takes
+        check_backbone(self.backbone, self.output_stride, takes, self.image_channels, self.drop_path)
 
     def _check_statistics(self) -> None:
         for name, values in (("image_mean", self.image_mean), ("image_std", self.image_std)):
@@ -84,6 +86,11 @@ class NetworkSettings:
         return inputs_of(self.backbone, self.width, self.output_stride, takes, self.image_channels).last
 
     @property
+    def stride(self) -> int:
+        """Image pixels to a cell of the backbone's last map."""
+        return stride_of(self.backbone, self.output_stride, HEADS[self.head].takes, self.image_channels)
+
+    @property
     def head_channels(self) -> int:
         """Channels of the features that the head gives (F)."""
         head = HEADS[self.head]
@@ -103,9 +110,9 @@ class NetworkSettings:
 
 
 def _backbone(settings: NetworkSettings) -> Backbone:
-    takes = HEADS[settings.head].takes
-    s = settings
-    return build_backbone(s.backbone, s.width, s.output_stride, takes, s.image_channels, s.first_dilation)
+    takes, s = HEADS[settings.head].takes, settings
+    stride = s.output_stride if s.backbone.startswith(PREFIX) else s.stride
+    return build_backbone(s.backbone, s.width, stride, takes, s.image_channels, s.first_dilation, s.drop_path)
 
 
 def _head(settings: NetworkSettings, backbone: Backbone, dropout: float = 0.0) -> nn.Module:
@@ -154,7 +161,9 @@ class InstanceNetwork(OnGrid):
 
     def __init__(self, settings: NetworkSettings, embedding: int) -> None:
         super().__init__()
-        found = build_backbone(settings.backbone, settings.width, None, "last", settings.image_channels)
+        found = build_backbone(
+            settings.backbone, settings.width, None, "last", settings.image_channels, drop_path=settings.drop_path
+        )
         self.backbone, self._maps = found.module, found.maps
         self.projection_head = instance_head(found.channels, embedding)
         self.grid = found.grid("last")

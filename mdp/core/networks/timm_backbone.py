@@ -8,7 +8,7 @@ Shape legend: B images, H x W image, h x w feature grid, s stride.
 
 import difflib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from mdp.core.networks.cell_centres import centre_of
 from mdp.core.networks.feature_maps import FeatureMaps
+from mdp.core.photometry import Statistics
 
 PREFIX = "timm:"
 _PROBED = (448, 896)  # divisible by all strides, patches and windows there are, and not square
@@ -115,12 +116,25 @@ def _stages(name: str, shapes: list[torch.Size]) -> tuple[int, ...]:
     return tuple(places[-4:]) if len(places) >= 4 else tuple(quarters)
 
 
-def build(description: Description) -> nn.Module:
+@lru_cache(maxsize=32)
+def expect_drop_path(name: str) -> None:
+    """Raises ValueError where the model has no blocks that images can pass by in training."""
+    _refuse_unknown(name)
+    model: nn.Module | None = None
+    with _without_a_trace(), suppress(TypeError):
+        model = _model(name, {"drop_path_rate": 0.1})
+    if model is None or not any(isinstance(module, _timm().layers.DropPath) for module in model.modules()):
+        raise ValueError(f"drop_path: {PREFIX}{name} has no blocks that can be passed by; leave it at 0")
+
+
+def build(description: Description, drop_path: float = 0.0) -> nn.Module:
     """timm's model as described, its weights drawn from torch's global CPU generator, which the caller guards.
 
+    In training, a share of the images that rises to `drop_path` passes its blocks by, by torch's global generator.
     What does not run is taken out; other parameters without gradient are frozen.  All other names are timm's.
     """
-    model = _model(description.name, dict(description.arguments))
+    depth = {"drop_path_rate": drop_path} if drop_path else {}
+    model = _model(description.name, dict(description.arguments) | depth)
     for name in description.unused:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, nn.Identity())
@@ -166,6 +180,12 @@ def convert_sync_batchnorm_(model: nn.Module) -> None:
     torch's conversion would lose the activation.
     """
     _timm().layers.convert_sync_batchnorm(model)
+
+
+def statistics(name: str) -> Statistics | None:
+    """The mean and deviation by which timm gives the model its images; None where it says none."""
+    config = _timm().get_pretrained_cfg(name)
+    return None if config is None else Statistics(tuple(config.mean), tuple(config.std))
 
 
 # timm

@@ -110,7 +110,7 @@ def read_source(run: Path, which: str, segmentor: bool) -> Source:
 
 def _content(opened: OpenedRun, network: nn.Module, segmentor: bool) -> Content:
     model = opened.record.recipe["model"]
-    stride = network.output_stride if isinstance(network, InstanceNetwork) else model["output_stride"]
+    stride = network.output_stride if isinstance(network, InstanceNetwork) else opened.recipe.model.stride
     first = model.get("first_dilation", "before")  # older runs do not name it
     bare = Content(model["backbone"], model["width"], stride, first_dilation=first)
     if not segmentor:

@@ -32,6 +32,7 @@ from mdp.io.inference.predict import inference_settings, predict, segmenter
 from mdp.io.journal.results_csv import columns
 from mdp.io.pictures.best_and_worst import ImageScores, best_median_worst, prediction_sheet
 from mdp.io.processes.signals import Stop
+from mdp.io.recipe.backbone import backbone_lines, of_backbone
 from mdp.io.recipe.layers import Layer, Recipe, as_yaml, resolve
 from mdp.io.recipe.published import schedule_layer
 from mdp.io.recipe.request import Request, with_paths
@@ -204,7 +205,8 @@ def schedule_of(plan: Plan) -> Schedule:
 def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
     """The recipe that a `finetune` command line resolves to, and the weights it starts from (None: scratch).
 
-    The model's settings are those of the run that the weights come from.  Raises CheckpointError without any weights.
+    The model's settings are those of the run that the weights come from, unless another backbone is asked for.
+    Raises CheckpointError without any weights.
     """
     section = request.asked.get("finetune")
     target = str(section.get("target", "")) if isinstance(section, Mapping) else ""  # anything else is refused below
@@ -217,11 +219,17 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
                 "--init FILE, or --init scratch for random weights"
             )
         weights = run_folder.checkpoint_of(source)
-    model: Layer = {}
-    if weights:
-        record = read_record(weights)
-        model = {"model": record.recipe["model"]} if record else {}
-    return with_paths(resolve(schedule_layer(target.partition(":")[0]), model, *request.layers)), weights
+    record, published = read_record(weights) if weights else None, schedule_layer(target.partition(":")[0])
+    if record and _backbone(request.asked) in (None, record.recipe["model"].get("backbone")):
+        model: Layer = {"model": record.recipe["model"]}
+        return with_paths(resolve(published, model, *request.layers)), weights
+    return of_backbone(with_paths(resolve(published, *request.layers))), weights
+
+
+def _backbone(asked: Layer) -> Any:
+    """The backbone that is asked for, if any is."""
+    section = asked.get("model")
+    return section.get("backbone") if isinstance(section, Mapping) else None  # anything else is refused elsewhere
 
 
 def _plan(recipe: Recipe) -> Plan:
@@ -247,7 +255,8 @@ def _prepare(beginning: Beginning) -> Prepared:
     report += training_lines(FINETUNE, lambda: network, recipe.finetune)
     steps, batch = schedule_of(plan).steps, recipe.finetune.batch_size
     line = f"{steps:,} steps of {batch} crops on {beginning.where(batch)}"
-    return Prepared([*report, line], lambda context: Finetuning(plan, network, context, beginning.resumed))
+    lines = [*([] if beginning.resumed else backbone_lines(recipe.model)), *report, line]
+    return Prepared(lines, lambda context: Finetuning(plan, network, context, beginning.resumed))
 
 
 def _start_(network: Segmentor, beginning: Beginning) -> list[str]:
@@ -275,6 +284,29 @@ FINETUNING = Phase(
     columns=partial(columns, FINETUNE),
     prepare=_prepare,
 )
+
+
+def describe_finetuning(request: Request) -> dict[str, Any]:
+    """The data, steps and weights that a fine-tuning run would take, without running it (`--dry-run`).
+
+    Raises what the run would raise: the images must be there, and the weights must fit.
+    """
+    recipe, weights = finetune_recipe(request)
+    plan = _plan(recipe)
+    schedule, network = schedule_of(plan), new_segmentor(plan.recipe, plan.pool.union.size)
+    settings, run = plan.recipe.finetune, plan.recipe.run
+    taken = take(weights, network, settings.load, run.init_from, run.init_partial)[1] if weights else []
+    return {
+        "target": plan.pool.union.spaces[0].name,
+        "found": [*plan.lines, *backbone_lines(plan.recipe.model)],
+        "starts_from": taken or ["random weights"],
+        "images": len(plan.pool.samples),
+        "classes": plan.pool.union.size,
+        "steps": schedule.steps,
+        "batch_size": schedule.batch,
+        "images_seen": schedule.steps * schedule.batch,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
 
 
 def finetune_yaml(request: Request) -> str:

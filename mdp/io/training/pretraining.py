@@ -26,6 +26,7 @@ from mdp.io.data.views import PretrainItems, Views, stack_views, usual_views, vi
 from mdp.io.errors import RecipeError
 from mdp.io.journal.results_csv import columns
 from mdp.io.processes.signals import Stop
+from mdp.io.recipe.backbone import backbone_lines, of_backbone
 from mdp.io.recipe.layers import Recipe, as_yaml, resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.request import Request, with_paths
@@ -187,7 +188,7 @@ class Pretraining(TrainingRun):
 
 def pretrain_recipe(request: Request) -> Recipe:
     """The recipe that a `pretrain` command line resolves to."""
-    return with_paths(resolve(*request.layers))
+    return of_backbone(with_paths(resolve(*request.layers)))
 
 
 def pretrain_yaml(request: Request) -> str:
@@ -211,7 +212,8 @@ def _prepare(beginning: Beginning) -> Prepared:
         f"images ({length:,} an epoch) on {beginning.where(schedule.batch)}"
     )
     report += training_lines(PRETRAIN, lambda: _pair(plan).query, recipe.pretrain)
-    return Prepared([line, *report], lambda context: Pretraining(plan, context, beginning.resumed, weights))
+    lines = [*backbone_lines(recipe.model), line, *report]
+    return Prepared(lines, lambda context: Pretraining(plan, context, beginning.resumed, weights))
 
 
 def _pair(plan: Plan) -> EncoderPair[Any]:
@@ -252,7 +254,7 @@ def describe_pretraining(request: Request) -> dict[str, Any]:
     pair: EncoderPair[Any] = method.build(settings, recipe.model, data, torch.Generator())
     return {
         "method": recipe.method.name,
-        "found": expected.lines,
+        "found": [*expected.lines, *backbone_lines(recipe.model)],
         "images": expected.images,
         "classes": expected.union.size,
         "epochs": recipe.pretrain.epochs if recipe.pretrain.steps is None else None,

@@ -117,12 +117,14 @@ def unharmed(trainee: Trainee, views: Sequence[Batch]) -> Iterator[None]:
     """Takes back what a step that fails did to running statistics, and records what it was given."""
     buffers = _buffers(trainee)
     with torch.no_grad():
-        before = torch._foreach_mul(buffers, 1)  # copies of all, by a few kernels instead of one each
+        # copies of all, by a few kernels instead of one each; a ViT with a linear head has none
+        before = torch._foreach_mul(buffers, 1) if buffers else ()
     try:
         yield
     except Diverged as error:
         with torch.no_grad():
-            torch._foreach_copy_(buffers, before)
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
         if not isinstance(error, Overflow):
             error.record["views"] = [_statistics(view) for view in views]
         raise
