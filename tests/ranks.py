@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdp.core.batches import Batch
 from mdp.core.chance import generator
-from mdp.core.methods import Data, Loss, Progress, split
+from mdp.core.methods import Data, Loss, Progress, knn_moco, split
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
 from mdp.core.processes import Processes
@@ -38,6 +37,15 @@ METHODS = {
     "pixel_pairs": {"embedding": 8, "hidden": 8},
     "region_bank": {"embedding": 8, "hidden": 8, "queue": 5},
     "moco": {"embedding": 8, "queue": 12, "groups": 4},
+    "knn_moco": {
+        "embedding": 8,
+        "queue": 12,
+        "groups": 4,
+        "size": 64,
+        "small_size": 32,
+        "small_count": 2,
+        "neighbours": knn_moco.NeighbourSettings(k=3, warmup_epochs=0, order="early"),
+    },
     "supervised": {},
 }
 CPU = torch.device("cpu")
@@ -49,8 +57,9 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     pool = pool_of([(dataset, open_split(dataset, Path(), "train")[0][:8]) for dataset in datasets])
     method = find_method(name)
     settings = method.Settings(**METHODS[name])
-    data = Data(pool.union, BATCH, 2)
-    pair = method.build(settings, NetworkSettings(**{**MODEL, "dilations": (1, 2)}), data, generator(0))
+    network_settings = NetworkSettings(**{**MODEL, "dilations": (1, 2)})
+    data = Data(pool.union, BATCH, 2, network_settings.feature_channels)
+    pair = method.build(settings, network_settings, data, generator(0))
     run = RunSettings(gradients=gradients, accumulate=accumulate)
     trainee, forward = new_trainee(
         pair,
@@ -63,9 +72,10 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     for network in (*pair, forward.query):
         network.eval()
     processes = world.share(BATCH)
-    items = PretrainItems(pool, usual_views(PretrainSettings(crop=64)), seed=0)
+    plan = method.view_plan(settings, usual_views(PretrainSettings(crop=64)))
+    items = PretrainItems(pool, plan, seed=0)
     own = [items[0, index] for index in range(0, 16, 2)][processes.own]
-    views = [Batch(view.images.double(), view.labels) for view in view_batches(stack_views(own), CPU)]
+    views = [view._replace(images=view.images.double()) for view in view_batches(stack_views(own), CPU)]
     if world.rank == world.size - 1:
         for view in views:
             view.labels[-2:] = -1  # two images without a valid pixel: with three processes, all that the last one has

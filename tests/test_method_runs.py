@@ -23,7 +23,7 @@ from tests.trees import camvid_tree, voc_tree
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 NAMES = method_names()
-SMALL = {"embedding": 8, "hidden": 8, "queue": 24, "groups": 2}
+SMALL = {"embedding": 8, "hidden": 8, "queue": 24, "groups": 2, "size": 32, "small_size": 16, "small_count": 2}
 
 
 def layer_of(method: str, **settings: Any) -> Layer:
@@ -81,6 +81,13 @@ QUICK: dict[str, dict[str, Any]] = {
     "pixel_pairs": {"key_momentum": 0.9},
     "region_bank": {"key_momentum": 0.99, "queue": 8, "embedding": 32, "hidden": 32},
     "moco": {"queue": 16, "embedding": 32},
+    "knn_moco": {
+        "queue": 16,
+        "embedding": 32,
+        "size": 64,
+        "small_size": 32,
+        "neighbours": {"k": 3, "warmup_epochs": 0},
+    },
     "supervised": {},
 }
 
@@ -106,7 +113,7 @@ def test_fifty_steps_on_two_real_sets_lower_the_loss(method: str, settings: dict
     assert len(steps) == 50
     # the loss above that of a guess: while queues fill, a guess is among more and more rows
     found = [step["loss"] - math.log(step.get("rows_in_queues", 1)) for step in steps]
-    start = 5 if method == "moco" else 0  # its queue starts as noise, which is easy to tell apart
+    start = 5 if "moco" in method else 0  # its queue starts as noise, which is easy to tell apart
     first, last = sum(found[start : start + 10]) / 10, sum(found[-10:]) / 10
     assert last < first - 0.05
 

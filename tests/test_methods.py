@@ -47,7 +47,7 @@ LABELLED = [name for name in NAMES if find_method(name).NEEDS_LABELS]
 NETWORK = NetworkSettings(backbone="resnet18", width=8, output_stride=8, channels=8, dilations=(1, 2))
 CPU = torch.device("cpu")
 SPACES = [LabelSpace(name="a", classes=("wall", "sky")), LabelSpace(name="b", classes=("wall", "car", "cat"))]
-DATA = Data(LabelUnion(SPACES), batch_size=4, epoch_batches=3)
+DATA = Data(LabelUnion(SPACES), batch_size=4, epoch_batches=3, channels=64)
 CLASSES = DATA.union.size
 SMALL = {"embedding": 8, "hidden": 16, "queue": 32, "groups": 2}  # all of 8 hidden numbers may be 0 at a pixel
 

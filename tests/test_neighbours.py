@@ -77,7 +77,9 @@ def test_both_losses_and_their_gradients_are_those_of_explicit_sums_in_float64(c
     positive = (exact * case.keys.double()).sum(1, keepdim=True) / temperature
     instances = -torch.cat([positive, logits], 1).log_softmax(1)[:, 0].sum()
     neighbours = -logits.log_softmax(1).gather(1, places).mean(1).sum()
-    torch.testing.assert_close(torch.stack(found).double(), torch.stack([instances, neighbours]), rtol=1e-5, atol=1e-5)
+    expected = torch.stack([instances, neighbours])
+    torch.testing.assert_close(torch.stack(found[:2]).double(), expected, rtol=1e-5, atol=1e-5)
+    assert int(found.hits) == int((positive > logits.amax(1, keepdim=True)).sum())
     queries = case.queries.clone().requires_grad_()
     total = neighbour_nce(queries, case.keys, case.queues.keys, places, temperature)
     (total.instances + 0.4 * total.neighbours).backward()
@@ -125,10 +127,22 @@ def test_equal_logits_cost_the_logarithm_of_how_many_there_are() -> None:
 def test_only_queries_have_a_gradient() -> None:
     rng = rng_of(0)
     queries, keys, queue = (unit(rng, rows, 4).requires_grad_() for rows in (3, 3, 7))
-    sum(neighbour_nce(queries, keys, queue, torch.zeros(3, 1, dtype=torch.long), 0.2)).backward()  # type: ignore[union-attr]
+    found = neighbour_nce(queries, keys, queue, torch.zeros(3, 1, dtype=torch.long), 0.2)
+    assert not found.hits.requires_grad
+    (found.instances + found.neighbours).backward()
     assert queries.grad is not None
     assert keys.grad is None
     assert queue.grad is None
+
+
+def test_without_neighbours_the_second_loss_and_its_gradient_are_zero() -> None:
+    rng = rng_of(0)
+    queries, keys, queue = unit(rng, 3, 4).requires_grad_(), unit(rng, 3, 4), unit(rng, 7, 4)
+    found = neighbour_nce(queries, keys, queue, torch.zeros(3, 0, dtype=torch.long), 0.2)
+    assert float(found.neighbours.detach()) == 0
+    (both,) = torch.autograd.grad(found.instances + found.neighbours, queries)
+    (one,) = torch.autograd.grad(neighbour_nce(queries, keys, queue, torch.zeros(3, 1).long(), 0.2).instances, queries)
+    assert torch.equal(both, one)
 
 
 def test_keys_and_neighbours_of_other_queries_are_refused() -> None:

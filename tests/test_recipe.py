@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mdp.io.errors import RecipeError
 from mdp.io.recipe.layers import as_layer, as_yaml, config_layer, merge, nest, resolve, set_layer
-from mdp.io.recipe.published import schedule_layer
+from mdp.io.recipe.published import recipe_yaml, schedule_layer
 from tests.conftest import ROOT
 
 
@@ -134,3 +134,9 @@ def test_merging_with_nothing_changes_nothing(a: dict[str, int], b: dict[str, in
 @pytest.mark.parametrize("path", sorted((ROOT / "examples" / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_example_recipe_resolves(path: Path) -> None:
     resolve(config_layer(path), source=str(path))
+
+
+def test_what_is_shown_of_a_recipe_is_the_same_recipe_further_criteria_included(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("criterion: {name: focal, plus: {dice: 3}}\nmethod: {name: knn_moco}\n")
+    (tmp_path / "shown.yaml").write_text(recipe_yaml(tmp_path / "own.yaml", "", ""))
+    assert resolve(config_layer(tmp_path / "shown.yaml")) == resolve(config_layer(tmp_path / "own.yaml"))

@@ -11,6 +11,7 @@ from mdp.core.batches import Batch
 from mdp.core.chance import generator
 from mdp.core.labels import LabelSpace, LabelUnion
 from mdp.core.methods import Data, Progress
+from mdp.core.methods.knn_moco import NeighbourSettings
 from mdp.core.methods.multi_dataset import SparseSettings
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
@@ -36,6 +37,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "pixel_pairs": ("pixel_pairs", {"embedding": 8, "hidden": 8}),
     "region_bank": ("region_bank", {"embedding": 8, "hidden": 8, "queue": 5}),
     "moco": ("moco", {"embedding": 8, "queue": 12, "groups": 2}),
+    "knn_moco": (
+        "knn_moco",
+        {"embedding": 8, "queue": 12, "groups": 2, "neighbours": NeighbourSettings(k=3, warmup_epochs=0)},
+    ),
     "supervised": ("supervised", {}),
 }
 
@@ -45,8 +50,9 @@ def losses(name: str, there: bool) -> list[Tensor]:
     kind, given = METHODS[name]
     method = find_method(kind)
     settings = method.Settings(**given)
-    data = Data(LabelUnion([LabelSpace(name="a", classes=tuple(map(str, range(CLASSES))))]), BATCH, 2)
     network = NetworkSettings(backbone="resnet18", width=8, channels=8, output_stride=8, dilations=(1, 2))
+    union = LabelUnion([LabelSpace(name="a", classes=tuple(map(str, range(CLASSES))))])
+    data = Data(union, BATCH, 2, network.feature_channels)
     pair = method.build(settings, network, data, generator(0))
     views = []
     for view in range(2):

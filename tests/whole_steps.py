@@ -50,6 +50,7 @@ FORMS: dict[str, Layer] = {
     "region_bank, negatives": {"name": "region_bank", "denominator": "negatives"},
     "pixel_pairs": {"name": "pixel_pairs"},
     "moco": {"name": "moco"},
+    "knn_moco": {"name": "knn_moco"},
     "supervised": {"name": "supervised"},
     "supervised, heads": {"name": "supervised", "heads": "datasets"},
 }
@@ -58,6 +59,7 @@ _SMALL: dict[str, Layer] = {  # widths of 8 or more: torch 2.13 crashes on narro
     "region_bank": {"embedding": 8, "hidden": 8, "queue": 5},
     "pixel_pairs": {"embedding": 8, "hidden": 8},
     "moco": {"embedding": 8, "queue": 12, "groups": 2},
+    "knn_moco": {"embedding": 8, "queue": 12, "groups": 2, "neighbours": {"k": 3, "warmup_epochs": 0}},
     "supervised": {},
 }
 NARROW: Layer = {"backbone": "resnet18", "width": 8, "channels": 8, "output_stride": 8, "dilations": [1, 2]}
@@ -114,7 +116,7 @@ def _views(sizes: Sizes, rng: torch.Generator) -> ViewsItem:
     labels = F.interpolate(cells, side, mode="nearest")[:, 0].to(torch.int16)  # (2, s, s)
     draws = tuple(draw_photometry(rng, PhotometrySettings()) for _ in range(2))
     frames = frames_of([View(Box(0, 0, *side), False)] * 2)
-    return ViewsItem((images,), (labels,), frames, 0, draws)
+    return ViewsItem((images,), (labels,), frames, 0, torch.zeros(2, dtype=torch.int64), draws)
 
 
 def _pinned(items: Views) -> Views:

@@ -15,6 +15,7 @@ class Batch(NamedTuple):
     images: Tensor  # (B, 3, H, W) float32, normalised
     labels: Tensor  # (B, H, W) int64, classes of the union, -1 where a pixel is ignored; (B, 0, 0) where none are read
     frames: Tensor | None = None  # (B, 5) int64: what a view shows of its image, as `mdp.core.views.frames_of` has it
+    origins: Tensor | None = None  # (B, 2) int64: numbers of the dataset and of the folder that an image is from
 
 
 class Blend(NamedTuple):

@@ -134,6 +134,7 @@ class NeighbourLoss(NamedTuple):
 
     instances: Tensor  # () float32, with gradient: each query against its key and the queue (eq. 1)
     neighbours: Tensor  # () float32, with gradient: pulled to its neighbours in the queue
+    hits: Tensor  # () float32: queries that are more like their key than like any row of the queue
 
 
 def neighbour_nce(
@@ -143,13 +144,14 @@ def neighbour_nce(
 
     `queries` and `keys` (R, D), a key for each query, and `queue` (Q, D), of unit length; `neighbours` (R, k) are rows
     of the queue.  The second loss is - mean_k log softmax over the queue alone: the query's own key does not compete.
+    It is 0 for k = 0.
     Logits of queries and queue, which both share, are made and differentiated a chunk of queries at a time.
 
     Raises ValueError when queries and keys differ in shape, or neighbours are those of other queries.
 
     >>> zero, one = torch.zeros(2, 4), torch.ones(7, 4)
     >>> found = neighbour_nce(zero, zero, one, torch.tensor([[0, 3], [6, 1]]), 0.2)
-    >>> [round(float(loss) / 2, 4) for loss in found]  # log 8, log 7
+    >>> [round(float(loss) / 2, 4) for loss in found[:2]]  # log 8, log 7
     [2.0794, 1.9459]
     """
     if queries.shape != keys.shape or len(neighbours) != len(queries):
@@ -169,23 +171,28 @@ class _TwoLosses(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, rows: Tensor, keys: Tensor, queue: Tensor, neighbours: Tensor, temperature: float, size: int
-    ) -> tuple[Tensor, Tensor]:
-        totals, slopes = rows.new_zeros(2), rows.new_empty(2, *rows.shape) if ctx.needs_input_grad[0] else None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        totals, slopes = rows.new_zeros(3), rows.new_zeros(2, *rows.shape) if ctx.needs_input_grad[0] else None
         for start in range(0, len(rows), size):
             part, own, near = (t[start : start + size] for t in (rows, keys, neighbours))
             positive = (part * own).sum(1, keepdim=True) / temperature  # (n, 1)
             logits = part @ queue.T / temperature  # (n, Q)
-            pulled = logits.gather(1, near).mean(1)  # (n,)
             negatives = logits.logsumexp(1, keepdim=True)  # (n, 1)
-            totals += torch.stack([F.softplus(negatives - positive).sum(), (negatives[:, 0] - pulled).sum()])
+            totals[0] += F.softplus(negatives - positive).sum()
+            totals[2] += (positive > logits.amax(1, keepdim=True)).sum()
+            if near.shape[1]:
+                totals[1] += (negatives[:, 0] - logits.gather(1, near).mean(1)).sum()
             if slopes is None:
                 continue
             mean = logits.sub_(negatives).exp_() @ queue  # (n, D): of the queue, weighted by softmax
             share = torch.sigmoid(negatives - positive)  # (n, 1): what the negatives have of the whole softmax
             slopes[0, start : start + size] = share * (mean - own) / temperature
-            slopes[1, start : start + size] = (mean - queue[near].mean(1)) / temperature
+            if near.shape[1]:
+                slopes[1, start : start + size] = (mean - queue[near].mean(1)) / temperature
         ctx.slopes = slopes
-        return totals[0], totals[1]
+        instances, neighbour_total, hits = (total.clone() for total in totals)
+        ctx.mark_non_differentiable(hits)
+        return instances, neighbour_total, hits
 
     @staticmethod
     @once_differentiable

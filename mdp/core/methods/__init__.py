@@ -28,6 +28,7 @@ class Data(NamedTuple):
     union: LabelUnion
     batch_size: int  # images a step
     epoch_batches: int  # steps an epoch; a method may not need a whole one
+    channels: int = 0  # of the backbone's last map
 
 
 class Progress(NamedTuple):
@@ -197,9 +198,10 @@ def step(
 
 
 if TYPE_CHECKING:  # here mypy holds every method to the Protocol; a program imports the one it is asked for
-    from mdp.core.methods import moco, multi_dataset, pixel_pairs, region_bank, supervised
+    from mdp.core.methods import knn_moco, moco, multi_dataset, pixel_pairs, region_bank, supervised
 
     CHECKED: tuple[Method, ...] = (
+        knn_moco,
         moco,
         multi_dataset,
         pixel_pairs,

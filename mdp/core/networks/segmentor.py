@@ -75,6 +75,11 @@ class NetworkSettings:
                                  f"{len(values)}")  # fmt: skip
 
     @property
+    def feature_channels(self) -> int:
+        """The channels of the backbone's last map."""
+        return inputs_of(self.backbone, self.width, self.output_stride, "last", self.image_channels).last
+
+    @property
     def statistics(self) -> Statistics:
         """By which images are normalised."""
         return Statistics(self.image_mean or IMAGENET.mean, self.image_std or IMAGENET.std)
@@ -168,10 +173,15 @@ class InstanceNetwork(OnGrid):
         self.projection_head = instance_head(found.channels, embedding)
         self.grid = found.grid("last")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D) float32 of unit length, whatever the autocast."""
-        features = self._maps(self.backbone, images).last.mean((2, 3))  # (B, channels)
-        return F.normalize(self.projection_head(features).float(), dim=1, eps=EPS)
+    def forward(self, images: Tensor, features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> (B, D) float32 of unit length, whatever the autocast.
+
+        With `features` also what the head saw, (B, channels) float32 as they are: a flag here, since what wraps a
+        network for several processes knows `forward` only.
+        """
+        pooled = self._maps(self.backbone, images).last.mean((2, 3))  # (B, channels)
+        embeddings = F.normalize(self.projection_head(pooled).float(), dim=1, eps=EPS)
+        return (embeddings, pooled.float()) if features else embeddings
 
 
 class Look(NamedTuple):

@@ -1,5 +1,7 @@
 """The views of an image that pretraining sees."""
 
+import os
+import zlib
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ from mdp.core.photometry import (
 )
 from mdp.core.views import ViewPlan, draw_views, frames_of, missed, two_views
 from mdp.io.data.pool import Key, Pool
+from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import MdpError
 from mdp.io.recipe.settings import PretrainSettings
 
@@ -37,6 +40,7 @@ class ViewsItem(NamedTuple):
     labels: tuple[Tensor, ...]  # (v, s, s) each, int16; none where they are not read
     frames: Tensor  # (V, 5)
     missed: int  # views that are not as the plan wants them
+    origin: Tensor  # (2,) int64: the dataset and the folder that the image is from
     draws: tuple[PhotometryDraw, ...]  # V draws, or none where they have been applied
 
 
@@ -47,6 +51,7 @@ class Views(NamedTuple):
     labels: tuple[Tensor, ...]  # (v, B, s, s) each, or none
     frames: Tensor  # (V, B, 5)
     missed: int
+    origins: Tensor  # (B, 2)
     draws: tuple[PhotometryDraw, ...]  # V stacks of draws, or none
 
 
@@ -88,8 +93,15 @@ class PretrainItems:
             _by_group(maps, plan) if maps else (),
             frames_of(views),
             missed(views, plan) if plan.constrained else 0,
+            origin_of(self.pool.samples[key[1]]),
             () if self.finish else tuple(draws),
         )
+
+
+def origin_of(sample: Sample) -> Tensor:
+    """Numbers of a sample's dataset and of its photo's folder, the same in every process and run, (2,) int64."""
+    folder = os.path.dirname(sample.image)
+    return torch.tensor([zlib.crc32(name.encode("utf-8", "surrogateescape")) for name in (sample.dataset, folder)])
 
 
 def _by_group(tensors: list[Tensor], plan: ViewPlan) -> tuple[Tensor, ...]:
@@ -110,6 +122,7 @@ def stack_views(items: list[ViewsItem]) -> Views:
         tuple(torch.stack(group, 1) for group in zip(*(item.labels for item in items), strict=True)),
         torch.stack([item.frames for item in items], 1),
         sum(item.missed for item in items),
+        torch.stack([item.origin for item in items]),
         tuple(stack_draws(draws) for draws in zip(*(item.draws for item in items), strict=True)),
     )
 
@@ -123,4 +136,5 @@ def view_batches(views: Views, device: torch.device) -> list[Batch]:
     if not labels:
         labels = [view.new_empty((len(view), 0, 0), dtype=torch.int64) for view in images]
     frames = views.frames.to(device, non_blocking=True)  # (V, B, 5)
-    return [Batch(*view) for view in zip(images, labels, frames, strict=True)]
+    origins = views.origins.to(device, non_blocking=True)  # (B, 2)
+    return [Batch(*view, origins) for view in zip(images, labels, frames, strict=True)]

@@ -54,7 +54,8 @@ class OpenedRun:
     @property
     def data(self) -> Data:
         """The facts of its data that a method may know; no image is one too many: whatever a bank holds is kept."""
-        return Data(self.union, self.recipe.pretrain.batch_size, sys.maxsize)
+        channels = self.recipe.model.feature_channels
+        return Data(self.union, self.recipe.pretrain.batch_size, sys.maxsize, channels)
 
 
 def open_run(path: Path) -> OpenedRun:

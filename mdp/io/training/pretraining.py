@@ -59,7 +59,7 @@ def schedule_of(recipe: Recipe, images: int) -> tuple[Schedule, int]:
 def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
     """The facts of its data that the method may know.  Raises RecipeError when its settings do not fit them."""
     batch = recipe.pretrain.batch_size
-    data = Data(union, batch, images // batch)
+    data = Data(union, batch, images // batch, recipe.model.feature_channels)
     try:
         find_method(recipe.method.name).initial_state(
             recipe.method.settings, data, torch.Generator(), torch.device("meta")
@@ -70,11 +70,17 @@ def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
 
 
 def plan_of(recipe: Recipe) -> ViewPlan:
-    """The views of every image.  Raises RecipeError where the method's settings fit no plan."""
+    """The views of every image.  Raises RecipeError where the method's settings fit no plan, or not these photos."""
     try:
-        return find_method(recipe.method.name).view_plan(recipe.method.settings, usual_views(recipe.pretrain))
+        plan = find_method(recipe.method.name).view_plan(recipe.method.settings, usual_views(recipe.pretrain))
     except ValueError as error:
         raise RecipeError(f"method.{error}") from error
+    if any(plan.auto_augment) and recipe.model.image_channels != 3:
+        channels = recipe.model.image_channels
+        raise RecipeError(
+            f"method.auto_augment: it changes colours, and these photos have {channels} channels: set it to 0"
+        )
+    return plan
 
 
 class Pretraining(TrainingRun):

@@ -235,8 +235,11 @@ def _reduce_(trainee: Trainee) -> None:
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = _gradients(trainee)
-    flat = trainee.world.all_sum(torch.cat([tensor.flatten() for tensor in [*gradients, *statistics]]))
-    parts = torch.split(flat, [tensor.numel() for tensor in [*gradients, *statistics]])
+    summed = [*gradients, *statistics]
+    if not summed:  # overlapped, and without BatchNorm: all has been sent
+        return
+    flat = trainee.world.all_sum(torch.cat([tensor.flatten() for tensor in summed]))
+    parts = torch.split(flat, [tensor.numel() for tensor in summed])
     with torch.no_grad():
         for tensor, part in zip(gradients, parts, strict=False):
             tensor.copy_(part.view_as(tensor))
