@@ -297,6 +297,8 @@ def training(phase: str) -> Decorator:
         setting("--check/--no-check checked", "run.check", "Look at all files first [default: once].", default=None),
         setting("--tensorboard/--no-tensorboard", "run.tensorboard", "Write event files (extra: tensorboard).",
                 default=None),
+        setting("--wandb/--no-wandb", "run.wandb", "Tell Weights & Biases (extra: wandb).", default=None),
+        setting("--mlflow/--no-mlflow", "run.mlflow", "Tell MLflow (extra: mlflow).", default=None),
         option("--print-config", "Print the YAML that reproduces the call, and stop.", **FLAG),
     )  # fmt: skip
 

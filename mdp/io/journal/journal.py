@@ -20,6 +20,7 @@ from mdp.io.journal.progress_text import marks_for, sentence, view
 from mdp.io.journal.results_csv import Results
 from mdp.io.journal.tensorboard import Events, tag_of
 from mdp.io.journal.terminal import LINES, Screen, screen_on
+from mdp.io.journal.trackers import Telling
 
 _REDRAWN = 0.2  # seconds between drawings on a terminal
 _STATUS = 1.0  # seconds at least between the steps that status.json tells
@@ -37,6 +38,7 @@ class Journal:
         main: bool = True,
         columns: Sequence[str] = (),
         tensorboard: bool = False,
+        trackers: Sequence[str] = (),
     ) -> None:
         self.folder, self.steps, self.seconds, self.quiet, self.main = folder, steps, seconds, quiet or not main, main
         self.warns, self.tensorboard = not quiet, tensorboard and main
@@ -48,6 +50,7 @@ class Journal:
         self.facts = Facts(str(folder), steps)
         self.results = Results(columns)
         self.events: Events | None = None
+        self.trackers, self.told_to = tuple(trackers) if main else (), list[Telling]()
 
     def begin(self, step: int = 0, validated: int = 0) -> None:
         """Goes on after a step and the validation of a step, from the start unless they are given.
@@ -60,6 +63,8 @@ class Journal:
         if self.tensorboard:
             # a step whose validation is still to come is written anew, as a whole
             self.events = Events(self.folder / "tensorboard", step + 1 if validated == step else step)
+        sent = last_steps(self.folder)
+        self.told_to = [Telling(name, self.folder, sent, self.say) for name in self.trackers]
         rewind(self.folder, step, validated, self._again)
         self._write_results()
         if step:
@@ -81,13 +86,17 @@ class Journal:
         self._append("metrics.jsonl", json.dumps(record))
         if self.events:
             self.events.record(record)
+        for telling in self.told_to:
+            telling.record(record)
         if self._noted(record):
             self._write_results()
 
     def picture(self, step: int, path: Path) -> None:
-        """A PNG that was written into the run folder, for TensorBoard."""
+        """A PNG that was written into the run folder, for TensorBoard and other trackers."""
         if self.events:
             self.events.picture(step, tag_of(path, self.folder), path)
+        for telling in self.told_to:
+            telling.picture(step, tag_of(path, self.folder), path)
 
     def progress(self, step: int) -> None:
         """The running lines after `step` steps, of which the last is recorded."""
@@ -133,7 +142,7 @@ class Journal:
         }
         try:
             if state != "running":
-                self._close()
+                self._close(1 if exit_code is None else exit_code)
         finally:  # launchers look here, whatever becomes of event files
             _write_status(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
 
@@ -148,7 +157,7 @@ class Journal:
     def _draw(self, screen: Screen) -> None:
         screen.draw(view(self.facts, *screen.size(), self.marks))
 
-    def _close(self) -> None:
+    def _close(self, exit_code: int) -> None:
         if self.screen:
             if self.screen.lines:
                 self._draw(self.screen)  # the last validation came after the last step
@@ -156,6 +165,9 @@ class Journal:
         if self.events:
             self.events.close()
             self.events = None
+        for telling in self.told_to:
+            telling.close(exit_code)
+        self.told_to = []
 
     def _noted(self, record: Mapping[str, Any]) -> bool:
         """Takes a record into what is made of them; whether it has made a row."""
@@ -171,6 +183,8 @@ class Journal:
         self._noted(record)
         if self.events and record["step"] >= self.events.first:
             self.events.record(record)
+        for telling in self.told_to:
+            telling.record(record)
 
     def _write_results(self) -> None:
         if not self.results.names:
@@ -206,6 +220,19 @@ def _overwritten(path: Path, data: bytes) -> bool:
             return file.write(data) == file.truncate()
     except OSError:
         return False
+
+
+def last_steps(folder: Path) -> dict[str, int]:
+    """The last step of each kind of record in metrics.jsonl."""
+    steps: dict[str, int] = {}
+    path = folder / "metrics.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            record = json.loads(line)
+            steps[record["kind"]] = max(steps.get(record["kind"], 0), record["step"])
+        except (ValueError, KeyError, TypeError):
+            continue  # as below
+    return steps
 
 
 def rewind(folder: Path, step: int, validated: int, hear: Callable[[Mapping[str, Any]], None]) -> None:

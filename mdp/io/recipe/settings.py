@@ -35,6 +35,8 @@ class RunSettings:
     init_partial: bool = False  # --init: take what fits, also where less than nine tenths of the backbone do
     check: bool = True  # look at every file before training; done once, as long as the files do not change
     tensorboard: bool = False  # event files for TensorBoard in the run folder
+    wandb: bool = False  # tell Weights & Biases; WANDB_PROJECT, WANDB_MODE and the like say where
+    mlflow: bool = False  # tell MLflow; MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where
     timeout: Annotated[float, Bounds(1, 10**6)] = 600.0  # seconds until a process that does not answer is given up
     log_seconds: Span = 10.0  # a line on the progress every so often in log.txt, and on stderr where it is no terminal
     checkpoint_minutes: Span = 10.0  # time between checkpoints, besides those after each validation

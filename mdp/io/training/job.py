@@ -27,6 +27,8 @@ from mdp.io.files.writing import write_atomically
 from mdp.io.journal.counter import Counter, number_of
 from mdp.io.journal.journal import Journal
 from mdp.io.journal.tensorboard import expect_tensorboard
+from mdp.io.journal.trackers import NAMES as TRACKERS
+from mdp.io.journal.trackers import expect_tracker
 from mdp.io.pictures.samples import unusable_sheet
 from mdp.io.processes.agreement import agree
 from mdp.io.processes.device import memory_in_one_line, set_up
@@ -34,6 +36,7 @@ from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.request import Request, with_paths
+from mdp.io.recipe.settings import RunSettings
 from mdp.io.report.job import report_at_end
 from mdp.io.run import folder as run_folder
 from mdp.io.run.checkpoints import checkpoints_in
@@ -200,6 +203,8 @@ def run_phase(phase: Phase, request: Request) -> Path:
         device = set_up(recipe, world)
         if recipe.run.tensorboard:
             expect_tensorboard()
+        for tracker in trackers_of(recipe.run):
+            expect_tracker(tracker)
         plan = data_of_run(phase.plan, recipe, start.folder)
         schedule = phase.schedule(plan)
         _enough(schedule.batch, world.size, plan.recipe, phase.least)
@@ -292,7 +297,12 @@ def _journal(phase: Phase, folder: Path, steps: int, plan: Plan, request: Reques
     """The journal of a run, with the columns that its validations fill."""
     run, scored = plan.recipe.run, list(plan.validation.datasets) if plan.validation else []
     names = phase.columns(scored)
-    return Journal(folder, steps, run.log_seconds, request.quiet, world.main, names, run.tensorboard)
+    return Journal(folder, steps, run.log_seconds, request.quiet, world.main, names, run.tensorboard, trackers_of(run))
+
+
+def trackers_of(run: RunSettings) -> tuple[str, ...]:
+    """The trackers that are on."""
+    return tuple(name for name in TRACKERS if getattr(run, name))
 
 
 def _announce(journal: Journal, lines: list[str], start: Start, world: World) -> None:

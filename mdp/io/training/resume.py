@@ -28,6 +28,8 @@ MAY_CHANGE = (
     *(f"run.{key}" for key in ("compile", "channels_last", "gradients", "deterministic", "on_bad_sample", "check")),
     "run.tensorboard",
     "finetune.patience",
+    "run.wandb",
+    "run.mlflow",
     "data.root",
 )
 
