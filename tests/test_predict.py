@@ -37,6 +37,7 @@ from mdp.io.journal.counter import Counter
 from mdp.io.pictures.class_colors import colors_of_space
 from mdp.io.run.opened import open_segmentor
 from mdp.io.training.job import run_finetuning
+from mdp.photo_rule import PhotoRule
 from tests.small_runs import request
 
 CLASSES = 8  # of shapes-target
@@ -385,11 +386,11 @@ def test_each_photo_is_written_before_the_next_is_read(here: Path, run: Path, mo
         photo(f"in/{name}.png")
     there = []
 
-    def read(path: str) -> NDArray[np.uint8]:
+    def read(path: str, rule: PhotoRule) -> NDArray[np.uint8]:
         there.append(len([name for name in files() if name.startswith("labels/")]))
         return read_rgb(path)
 
-    monkeypatch.setattr(inference_job, "read_rgb", read)
+    monkeypatch.setattr(inference_job, "read_photo", read)
     predicted(run, "in")
     assert there == [0, 1, 2, 3]
 

@@ -45,7 +45,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """One pixel of one image of that step is not a number."""
     calls = iter(range(1000))
 
-    def poisoned(items: list[Any], device: torch.device) -> list[Batch]:
+    def poisoned(items: list[Any], device: torch.device, *statistics: Any) -> list[Batch]:
         views = view_batches(items, device)
         if next(calls) == step:
             views[0].images[1, 0, 3, 3] = math.nan
@@ -146,7 +146,7 @@ def test_one_pixel_that_is_not_a_number_leaves_fine_tuning_as_it_was(monkeypatch
             run_finetuning(request(init="scratch", out=Path("stopped")))
     calls = iter(range(1000))
 
-    def poisoned(items: list[Any], device: torch.device) -> Batch:
+    def poisoned(items: list[Any], device: torch.device, *statistics: Any) -> Batch:
         batch = crop_batch(items, device)
         if next(calls) == 2:
             batch.images[1, 0, 3, 3] = math.nan

@@ -206,6 +206,7 @@ class Segmentor(OnGrid):
         self.decode_head.conv_seg = nn.Conv2d(settings.head_channels, classes, 1)  # all libraries keep it in the head
         self.dropout = nn.Dropout2d(head.dropout)
         self.grid = found.grid(HEADS[settings.head].takes)
+        self.statistics = settings.statistics  # by which its images are normalised
 
     @property
     def classifier(self) -> nn.Conv2d:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from mdp.core.networks.first_convolution import adaptable, adapted
 from mdp.core.networks.parameter_names import BARE, DEEP_STEM, MMSEG, TORCHVISION_DEEPLAB, Layout, to_foreign
 
 BACKBONE = "backbone."
@@ -43,6 +44,7 @@ class Match(NamedTuple):
     missing: list[str]  # the network has it, the file does not
     unexpected: list[str]  # the file has it, the network does not
     wrong_shape: dict[str, tuple[int, ...]]  # both have it; the file's shape, which is not the network's (nor its kind)
+    adapted: tuple[str, ...] = ()  # first convolutions that were for RGB, and were made to fit
 
 
 def locations(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[Location]:
@@ -129,11 +131,14 @@ def match_at(
     }
     there = {name: weights[theirs] for name, theirs in foreign.items() if theirs in weights}
     used = {foreign[name] for name in there}
+    first = tuple(n for n, tensor in there.items() if n.startswith(BACKBONE) and adaptable(tensor, own[n]))
+    there |= {name: adapted(there[name], own[name].shape[1]) for name in first}
     return Match(
         tensors={name: tensor for name, tensor in there.items() if same_kind(tensor, own[name])},
         missing=[name for name in own if name.split(".")[0] in parts and name not in there],
         unexpected=[name for name in weights if name not in used],
         wrong_shape={n: tuple(t.shape) for n, t in there.items() if not same_kind(t, own[n])},
+        adapted=first,
     )
 
 

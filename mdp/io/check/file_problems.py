@@ -81,7 +81,7 @@ def odd_files(dataset: Dataset, good: Sequence[Observed]) -> list[Problem]:
     """What is odd about files that were read."""
     return [
         *_palettes(dataset, good), *_objections(good), *_converted(good), *_pages(good),
-        *([] if dataset.turned else _rotated(good)),
+        *([] if dataset.photos.exif else _rotated(good)),
         *_repeated(good),
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdp.core.labels import IGNORE
-from mdp.io.check import file_problems, known_mistakes
+from mdp.io.check import channels, file_problems, known_mistakes
 from mdp.io.check.problem import LISTED, Observed, Problem, counted, some
 from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Dataset, Sample
@@ -37,6 +37,7 @@ class Report:
     ignored: float = 0.0  # share of the pixels
     all_ignored: int = 0  # images
     rotated: int = 0  # photos with an EXIF orientation
+    values: Mapping[str, Any] = field(default_factory=dict)  # of photos with a declared range, see `channels.py`
     classes: tuple[tuple[str, float, int], ...] = ()  # name, share of all pixels, images; rarest last
     never: tuple[str, ...] = ()  # classes that do not occur
     problems: tuple[Problem, ...] = ()
@@ -46,6 +47,8 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""
         values = asdict(self)
+        if not self.values:
+            del values["values"]
         values["classes"] = [dict(zip(("name", "share", "images"), entry, strict=True)) for entry in values["classes"]]
         return values
 
@@ -59,6 +62,8 @@ def judge(
     """The figures of a split and what is wrong with it."""
     good = [(sample, image) for sample, image in zip(samples, observations, strict=True) if not image.error]
     broken, colors = file_problems.unreadable(dataset, observations)
+    values = channels.figures_of(good, dataset.photos)
+    clipped, image = channels.problems_of(dataset, good, values, training)
     report = Report(
         dataset=dataset.name,
         split=split,
@@ -67,9 +72,10 @@ def judge(
         kinds=dict(Counter(image.kind for _, image in good if image.kind).most_common()),
         labelled=bool(dataset.labels.classes),
         rotated=sum(image.orientation != 1 for _, image in good),
-        problems=(*broken, *file_problems.odd_files(dataset, good)),
+        values=values,
+        problems=(*broken, *file_problems.odd_files(dataset, good), *clipped),
         source=dataset.source if known_mistakes.is_own(dataset) else "",
-        yaml=colors,
+        yaml=(*image, *colors),
     )
     if good and report.labelled:
         report = _with_labels(report, dataset, good, training)
@@ -201,6 +207,7 @@ def lines_of_report(report: Report) -> list[str]:
         lines.append(f"  sizes: {sizes}")
     if report.kinds:
         lines.append("  files: " + some([f"{count:,} {kind}" for kind, count in report.kinds.items()], 6))
+    lines += [f"  {line}" for line in channels.lines_of(report.values)]
     if not report.labelled:
         lines.append("  no labels")
     elif report.sizes:

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple, TypeAlias
@@ -19,18 +20,20 @@ import torch
 from numpy.typing import NDArray
 
 from mdp.io.annotations.drawing import format_of
-from mdp.io.datasets._dataset import Dataset, Pair, Sample
+from mdp.io.datasets._dataset import Dataset, Pair, Photo, Sample
 from mdp.io.errors import DatasetError, Preempted, ResourceError
 from mdp.io.files import jpeg
 from mdp.io.files.formats import pages as pictures_in
 from mdp.io.files.formats import palette_of
 from mdp.io.files.label_maps import Strange, UnknownColors
-from mdp.io.files.photos import read_orientation
+from mdp.io.files.photos import read_claims, read_orientation, read_samples, to_unit
 from mdp.io.files.reading import is_file, read_bytes
 from mdp.io.processes.early import STOPPING
 from mdp.label_space import IGNORE, UNKNOWN, LabelSpace
+from mdp.photo_rule import PLAIN, PhotoRule
 
 Read = Callable[[Sample], Pair]
+Look = Callable[[Sample], "Observation"]
 Row: TypeAlias = list[tuple[int, int]]  # the classes of an image, and the pixels that each has
 Labelled: TypeAlias = "NDArray[np.uint16] | None"  # what `look_at` gets
 
@@ -49,6 +52,16 @@ class LineEnds(NamedTuple):
     size: int
     line_feeds: int
     pairs: int  # carriage return and line feed
+
+
+class Spread(NamedTuple):
+    """The values of a photo's channels, with the declared range as [0, 1]; a sum over photos is that of all of them."""
+
+    values: NDArray[np.float64]  # (K,) numbers; what is none is left out here and below
+    sums: NDArray[np.float64]  # (K,) of the values, clipped
+    squares: NDArray[np.float64]  # (K,)
+    missing: int  # values that are no number, which become 0
+    outside: int  # values beyond the range, which are clipped
 
 
 class Observation(NamedTuple):
@@ -71,6 +84,7 @@ class Observation(NamedTuple):
     line_ends: LineEnds | None = None  # of a photo whose bytes are as chance would have them
     objection: str = ""  # of the strict decoder, to damage that another passes over
     strange: Strange | None = None  # colours of a label map that are no class's
+    spread: Spread | None = None  # of photos whose range or channels are declared
 
 
 def check_samples(
@@ -88,7 +102,8 @@ def check_samples(
     labelled = merged_values(dataset.labels) if dataset.labels.classes else None
     observations: list[Observation] = [Observation()] * len(samples)
     done = 0
-    with closing(_looked_at(dataset.read, labelled, samples, workers, stop)) as looked:
+    look = partial(look_at, dataset.read, labelled, photos=dataset.photos)
+    with closing(_looked_at(look, samples, workers, stop)) as looked:
         for start, chunk in looked:
             observations[start : start + len(chunk)] = chunk
             done += len(chunk)
@@ -117,7 +132,7 @@ def classes_in(space: LabelSpace, seen: Observation) -> Row:
     return [(int(label), int(pixels[label])) for label in np.flatnonzero(pixels)]
 
 
-def look_at(read: Read, merged: Labelled, sample: Sample) -> Observation:
+def look_at(read: Read, merged: Labelled, sample: Sample, photos: PhotoRule = PLAIN) -> Observation:
     """Everything about one image: both files decoded in full, hashes, label values and how many pixels have them.
 
     `merged` is what `merged_values` gives, None for photos without labels.
@@ -125,7 +140,7 @@ def look_at(read: Read, merged: Labelled, sample: Sample) -> Observation:
     labelled = merged is not None
     try:
         with jpeg.objections() as objections:
-            rgb, raw = read(sample)
+            image, raw = read(sample)
     except UnknownColors as error:
         return Observation(error=str(error), strange=error.strange)
     except DatasetError as error:
@@ -137,21 +152,46 @@ def look_at(read: Read, merged: Labelled, sample: Sample) -> Observation:
     counts = np.bincount(raw.ravel()) if labelled else _NO_VALUES
     values = np.flatnonzero(counts)
     return Observation(
-        height=rgb.shape[0],
-        width=rgb.shape[1],
+        height=image.shape[0],
+        width=image.shape[1],
         kind=" + ".join(filter(None, (_kind(photo), drawn.NAME if drawn else _kind(labels)))),
-        orientation=read_orientation(sample.image) if any(mark in photo for mark in _EXIF_MARKS) else 1,
+        orientation=_orientation(sample, photos) if any(mark in photo for mark in _EXIF_MARKS) else 1,
         image_hash=hashlib.sha256(photo).hexdigest() if on_disk else "",
         labels_hash=hashlib.sha256(labels).hexdigest() if labels else "",
-        pixel_hash=pixel_hash(rgb),
-        look=difference_hash(rgb),
+        pixel_hash=pixel_hash(image),
+        look=difference_hash(image),
         values=values,
         counts=counts[values],
         ramps=labelled and has_ramps(merged[raw] if merged is not None and len(merged) else raw),
         palette=_palette(labels, values.tolist()) if labelled else (),
-        pictures=(pictures_in(photo), pictures_in(labels)),
+        pictures=(1 if photos.channels else pictures_in(photo), pictures_in(labels)),  # pages may be channels
         line_ends=_line_ends(photo),
         objection=objections[0] if objections else "",
+        spread=spread(read_samples(sample.image, photos), photos) if on_disk and _declared(photos) else None,
+    )
+
+
+def _orientation(sample: Sample, photos: PhotoRule) -> int:
+    """A photo's EXIF orientation; Pillow cannot decode all that has many channels, so there its header tells."""
+    return read_claims(sample.image)[2] if photos.channels else read_orientation(sample.image)
+
+
+def _declared(photos: PhotoRule) -> bool:
+    return photos.range is not None or photos.channels is not None
+
+
+def spread(samples: NDArray[np.generic], photos: PhotoRule) -> Spread:
+    """The values (H, W, K) of a photo as they are stored, against the range that is declared."""
+    low, high = photos.limits
+    values = samples.astype(np.float64)
+    numbers = ~np.isnan(values)
+    unit = to_unit(samples, low, high).reshape(-1, samples.shape[2])  # (H W, K)
+    return Spread(
+        values=numbers.sum(axis=(0, 1)).astype(np.float64),
+        sums=unit.sum(axis=0, dtype=np.float64),
+        squares=np.square(unit, dtype=np.float64).sum(axis=0),
+        missing=int(numbers.size - numbers.sum()),
+        outside=int(((values < low) | (values > high)).sum()),
     )
 
 
@@ -171,12 +211,12 @@ def _line_ends(data: bytes) -> LineEnds | None:
     return LineEnds(len(data), data.count(b"\n"), data.count(b"\r\n"))
 
 
-def pixel_hash(rgb: NDArray[np.uint8]) -> str:
-    """SHA-256 of a photo (H, W, 3), whatever file it came from."""
+def pixel_hash(rgb: Photo) -> str:
+    """SHA-256 of a photo (H, W, K), whatever file it came from."""
     return hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
 
 
-def difference_hash(rgb: NDArray[np.uint8]) -> int | None:
+def difference_hash(rgb: Photo) -> int | None:
     """64 bits: whether each of 8 x 9 blocks is brighter than its right neighbour; None for nearly uniform pictures.
 
     >>> difference_hash(np.full((40, 40, 3), 7, dtype=np.uint8)) is None
@@ -184,6 +224,7 @@ def difference_hash(rgb: NDArray[np.uint8]) -> int | None:
     """
     step = max(1, min(rgb.shape[:2]) // 128)  # blocks of 16 pixels each way are means enough
     grey = rgb[::step, ::step].mean(axis=2)  # (h, w)
+    grey = 255 * grey if rgb.dtype == np.float32 else grey
     rows, columns = (np.arange(count) * size // count for count, size in zip((8, 9), grey.shape, strict=True))
     sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)  # (8, 9)
     heights, widths = (
@@ -234,15 +275,15 @@ def _jpeg_channels(data: bytes) -> int:
 
 
 def _looked_at(
-    read: Read, labelled: Labelled, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
+    look: Look, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
 ) -> Generator[tuple[int, list[Observation]], None, None]:
     """Chunks of results with the index of the first, as they come."""
     if workers > 0:
-        yield from _by_workers(read, labelled, samples, workers, stop)
+        yield from _by_workers(look, samples, workers, stop)
         return
     for start, sample in enumerate(samples):
         _ask(stop)
-        yield start, [look_at(read, labelled, sample)]
+        yield start, [look(sample)]
 
 
 def _ask(stop: Callable[[], object] | None) -> None:
@@ -251,7 +292,7 @@ def _ask(stop: Callable[[], object] | None) -> None:
 
 
 def _by_workers(
-    read: Read, labelled: Labelled, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
+    look: Look, samples: Sequence[Sample], workers: int, stop: Callable[[], object] | None
 ) -> Generator[tuple[int, list[Observation]], None, None]:
     starts = iter(range(0, len(samples), _CHUNK))
     crew: dict[Connection, BaseProcess] = {}
@@ -259,7 +300,7 @@ def _by_workers(
     try:
         for _ in range(min(workers, -(-len(samples) // _CHUNK))):
             with _signals_held():  # a worker is born with them held, and stays so; and none is born unknown to the crew
-                connection, process = _hire(read, labelled)
+                connection, process = _hire(look)
                 crew[connection] = process
             busy[connection] = next(starts)
             _send(connection, samples[busy[connection] :][:_CHUNK])
@@ -281,9 +322,9 @@ def _by_workers(
                 connection.close()
 
 
-def _hire(read: Read, labelled: Labelled) -> tuple[Connection, BaseProcess]:
+def _hire(look: Look) -> tuple[Connection, BaseProcess]:
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=_work, args=(theirs, ours, read, labelled, os.getpid()), daemon=True)
+    process = multiprocessing.Process(target=_work, args=(theirs, ours, look, os.getpid()), daemon=True)
     process.start()
     theirs.close()  # so that a dead worker is the end of its pipe
     return ours, process
@@ -320,7 +361,7 @@ def _died() -> ResourceError:
     return ResourceError("a process that checks the data died; the machine may be out of memory: try --workers 1")
 
 
-def _work(connection: Connection, ours: Connection, read: Read, labelled: Labelled, parent: int) -> None:
+def _work(connection: Connection, ours: Connection, look: Look, parent: int) -> None:
     """A worker: chunks of samples in, what they show out, until the main process is gone."""
     ours.close()  # a fork's copy of the other end would keep the pipe open
     torch.set_num_threads(1)
@@ -333,7 +374,7 @@ def _work(connection: Connection, ours: Connection, read: Read, labelled: Labell
         except (EOFError, OSError):
             return
         try:
-            result: object = [look_at(read, labelled, sample) for sample in samples]
+            result: object = [look(sample) for sample in samples]
         except Exception as error:  # raised in the main process
             result = error
         try:

@@ -16,8 +16,10 @@ from mdp.core.chance import coin, generator, uniform
 from mdp.core.geometry import Box, View, cut_image, cut_labels, draw_crop, draw_window, fitted_size, pad_to
 from mdp.core.labels import IGNORE
 from mdp.core.photometry import (
+    IMAGENET,
     DistortionDraw,
     PhotometryDraw,
+    Statistics,
     apply_distortion,
     apply_photometry,
     draw_distortion,
@@ -37,7 +39,7 @@ ColourDraw = DistortionDraw | PhotometryDraw
 class CropItem(NamedTuple):
     """A crop padded to the full crop size, before its colours are changed, or after that and normalised."""
 
-    image: Tensor  # (3, *crop) uint8, or float32 without a draw
+    image: Tensor  # (K, *crop) uint8 RGB, or float32: in [0, 1] with a draw, normalised without
     labels: Tensor  # (*crop) int16; IGNORE where padded
     inside: tuple[int, int]  # height and width of what is not padding
     draw: ColourDraw | None
@@ -46,7 +48,7 @@ class CropItem(NamedTuple):
 class Crops(NamedTuple):
     """Some crops, as the loader hands them over."""
 
-    images: Tensor  # (B, 3, *crop)
+    images: Tensor  # (B, K, *crop)
     labels: Tensor  # (B, *crop)
     inside: list[tuple[int, int]]
     draws: ColourDraw | None
@@ -72,7 +74,8 @@ class FinetuneItems:
         draw = _draw(rng, settings)
         if not self.finish:
             return CropItem(image, labels, inside, draw)
-        return CropItem(finished_crops(image[None], [inside], stack_draws([draw]))[0], labels, inside, None)
+        image = finished_crops(image[None], [inside], stack_draws([draw]), self.pool.statistics)[0]
+        return CropItem(image, labels, inside, None)
 
 
 def _window(
@@ -110,10 +113,13 @@ def _draw(rng: torch.Generator, settings: FinetuneSettings) -> ColourDraw:
     return draw_photometry(rng, settings.photometry)
 
 
-def finished_crops(images: Tensor, inside: list[tuple[int, int]], draws: ColourDraw) -> Tensor:
-    """Changed colours and normalisation of crops (B, 3, *crop) uint8: float32; padding is 0 after normalisation."""
+def finished_crops(images: Tensor, inside: list[tuple[int, int]], draws: ColourDraw, statistics: Statistics) -> Tensor:
+    """Changed colours and normalisation of crops (B, K, *crop) in uint8, or float32 in [0, 1]: float32.
+
+    Padding is 0 after normalisation.
+    """
     changed = apply_distortion(images, draws) if isinstance(draws, DistortionDraw) else apply_photometry(images, draws)
-    images = normalise_(changed)
+    images = normalise_(changed, statistics)
     for image, (height, width) in zip(images, inside, strict=True):
         image[:, height:] = 0
         image[:, :, width:] = 0
@@ -131,11 +137,11 @@ def stack_crops(items: list[CropItem]) -> Crops:
     )
 
 
-def crop_batch(crops: Crops, device: torch.device) -> Batch:
+def crop_batch(crops: Crops, device: torch.device, statistics: Statistics = IMAGENET) -> Batch:
     """The crops as one batch, distorted and normalised, on `device`."""
     images = crops.images.to(device, non_blocking=True)
     if crops.draws is not None:
-        images = finished_crops(images, crops.inside, crops.draws)
+        images = finished_crops(images, crops.inside, crops.draws, statistics)
     return Batch(images, crops.labels.to(device, non_blocking=True).long())
 
 
@@ -146,7 +152,7 @@ class WholeItem(NamedTuple):
     """An image as it is, and its labels."""
 
     sample: int  # its index
-    image: Tensor  # (3, H, W) uint8
+    image: Tensor  # (3, H, W) uint8, or (K, H, W) float32 in [0, 1]
     labels: Tensor  # (H, W) int16
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.labels import LabelUnion
+from mdp.core.photometry import IMAGENET, Statistics
 from mdp.io.datasets._dataset import Dataset, Sample, labels_of
 from mdp.io.errors import DatasetError
 
@@ -18,9 +19,13 @@ class Pool(NamedTuple):
     samples: list[Sample]
     datasets: dict[str, Dataset]
     union: LabelUnion
+    statistics: Statistics = IMAGENET  # by which the network's images are normalised
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image (3, H, W) uint8 and union labels (H, W) int16 of a sample.  Raises DatasetError naming the file."""
+        """Image and union labels (H, W) int16 of a sample.  Raises DatasetError naming the file.
+
+        The image is (3, H, W) uint8 RGB, or (K, H, W) float32 in [0, 1] where the dataset declares its channels.
+        """
         sample = self.samples[index]
         dataset = self.datasets[sample.dataset]
         try:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from mdp.core.labels import LabelUnion
+from mdp.io.data.channels import with_channels
 from mdp.io.data.manifest import DataPart
 from mdp.io.data.pool import Pool
 from mdp.io.datasets import load as load_dataset
@@ -127,8 +128,9 @@ def expect_pretraining(recipe: Recipe) -> Expected:
             line = f"{dataset.name} {chosen}: not there; counted as published"
         lines.append(line)
     union = pool_of([(dataset, []) for dataset, _ in parts]).union
+    recipe, told = with_channels(recipe, [dataset for dataset, _ in parts])
     recipe, notes = _fit_batch(recipe, sum(images.values()))
-    return Expected(recipe=recipe, union=union, images=images, lines=lines + notes)
+    return Expected(recipe=recipe, union=union, images=images, lines=lines + told + notes)
 
 
 def plan_pretraining(recipe: Recipe) -> Plan:
@@ -149,8 +151,15 @@ def plan_pretraining(recipe: Recipe) -> Plan:
             lines.append(f"note: {dataset.name} is not scored while pretraining: {error}")
         validation.append((dataset, scored))
     pool = pool_of(train)
+    recipe, told = with_channels(recipe, list(pool.datasets.values()))
     recipe, notes = _fit_batch(recipe, len(pool.samples))
-    return Plan(recipe=recipe, pool=pool, validation=pool_of(validation), lines=lines + notes)
+    pools = _normalised(recipe, pool), _normalised(recipe, pool_of(validation))
+    return Plan(recipe=recipe, pool=pools[0], validation=pools[1], lines=lines + told + notes)
+
+
+def _normalised(recipe: Recipe, pool: Pool) -> Pool:
+    """The pool with the statistics of the network's images."""
+    return pool._replace(statistics=recipe.model.statistics)
 
 
 def _fit_batch(recipe: Recipe, images: int) -> tuple[Recipe, list[str]]:
@@ -177,7 +186,8 @@ def plan_finetuning(recipe: Recipe) -> Plan:
         raise RecipeError(f"{dataset.name}: no labels; fine-tuning needs a labelled target")
     refuse_one_class([dataset])
     samples, line = open_training(dataset, root, settings.split or split)
-    lines = [line]
+    recipe, told = with_channels(recipe, [dataset])
+    lines = [line, *told]
     if settings.images is not None and settings.images < len(samples):
         # a prefix of one permutation: fewer images of a seed are a subset of more
         order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.run.seed))
@@ -192,8 +202,9 @@ def plan_finetuning(recipe: Recipe) -> Plan:
             count = settings.validate_images
             scored = [scored[i * len(scored) // count] for i in range(count)]  # evenly spaced
             line = f"{line}, {count} of them scored while training"
-        validation = pool_of([(dataset, scored)])
+        validation = _normalised(recipe, pool_of([(dataset, scored)]))
         lines.append(line)
     else:
         lines.append(f"note: {no_validation(dataset)}; nothing is scored while training")
-    return Plan(recipe=recipe, pool=pool_of([(dataset, samples)]), validation=validation, lines=lines)
+    pool = _normalised(recipe, pool_of([(dataset, samples)]))
+    return Plan(recipe=recipe, pool=pool, validation=validation, lines=lines)

@@ -13,7 +13,9 @@ from mdp.core.batches import Batch
 from mdp.core.chance import coin, generator
 from mdp.core.geometry import cut_image, cut_labels
 from mdp.core.photometry import (
+    IMAGENET,
     PhotometryDraw,
+    Statistics,
     apply_photometry,
     draw_photometry,
     no_photometry,
@@ -23,7 +25,7 @@ from mdp.core.photometry import (
 from mdp.core.views import ViewPlan, draw_views, frames_of, missed, two_views
 from mdp.io.data.pool import Key, Pool
 from mdp.io.datasets._dataset import Sample
-from mdp.io.errors import MdpError
+from mdp.io.errors import MdpError, RecipeError
 from mdp.io.recipe.settings import PretrainSettings
 
 
@@ -36,7 +38,7 @@ def usual_views(settings: PretrainSettings) -> ViewPlan:
 class ViewsItem(NamedTuple):
     """The views of one image, before photometry, or after it and normalised; a tensor for each group of the plan."""
 
-    images: tuple[Tensor, ...]  # (v, 3, s, s) each, uint8, or float32 without draws
+    images: tuple[Tensor, ...]  # (v, K, s, s) each, uint8 RGB, or float32: in [0, 1] with draws, normalised without
     labels: tuple[Tensor, ...]  # (v, s, s) each, int16; none where they are not read
     frames: Tensor  # (V, 5)
     missed: int  # views that are not as the plan wants them
@@ -47,7 +49,7 @@ class ViewsItem(NamedTuple):
 class Views(NamedTuple):
     """The views of some images, as the loader hands them over."""
 
-    images: tuple[Tensor, ...]  # (v, B, 3, s, s) each
+    images: tuple[Tensor, ...]  # (v, B, K, s, s) each
     labels: tuple[Tensor, ...]  # (v, B, s, s) each, or none
     frames: Tensor  # (V, B, 5)
     missed: int
@@ -64,6 +66,11 @@ class PretrainItems:
 
     def __init__(self, pool: Pool, plan: ViewPlan, seed: int, labelled: bool = True, finish: bool = False) -> None:
         self.pool, self.plan, self.seed, self.labelled, self.finish = pool, plan, seed, labelled, finish
+        many = [name for name, dataset in pool.datasets.items() if dataset.photos.channels]
+        if many and any(plan.auto_augment):
+            raise RecipeError(
+                f"auto_augment: its operations are for RGB of 8 bits, and {many[0]} has other channels; set it to 0"
+            )
 
     def __getitem__(self, key: Key) -> ViewsItem | MdpError:
         rng, plan, labels = generator(self.seed, "views", *key), self.plan, None
@@ -77,7 +84,7 @@ class PretrainItems:
         height, width = image.shape[1:]
         views = draw_views(rng, height, width, plan)
         sizes = [(size, size) for size in plan.sizes]
-        images = [cut_image(image, view, size) for view, size in zip(views, sizes, strict=True)]  # each (3, s, s)
+        images = [cut_image(image, view, size) for view, size in zip(views, sizes, strict=True)]  # each (K, s, s)
         maps = [] if labels is None else [cut_labels(labels, *view) for view in zip(views, sizes, strict=True)]
         draws = []
         for number, share in enumerate(plan.auto_augment):
@@ -87,7 +94,8 @@ class PretrainItems:
             else:
                 draws.append(draw_photometry(rng, plan.photometry))
         if self.finish:
-            images = [finished(i[None], stack_draws([draw]))[0] for i, draw in zip(images, draws, strict=True)]
+            statistics = self.pool.statistics
+            images = [finished(i[None], stack_draws([d]), statistics)[0] for i, d in zip(images, draws, strict=True)]
         return ViewsItem(
             _by_group(images, plan),
             _by_group(maps, plan) if maps else (),
@@ -110,9 +118,9 @@ def _by_group(tensors: list[Tensor], plan: ViewPlan) -> tuple[Tensor, ...]:
     return tuple(torch.stack([next(rest) for _ in range(group.count)]) for group in plan.groups)
 
 
-def finished(images: Tensor, draws: PhotometryDraw) -> Tensor:
-    """Photometry and normalisation of images (B, 3, s, s) uint8: float32."""
-    return normalise_(apply_photometry(images, draws))
+def finished(images: Tensor, draws: PhotometryDraw, statistics: Statistics) -> Tensor:
+    """Photometry and normalisation of images (B, K, s, s) in uint8, or float32 in [0, 1]: float32."""
+    return normalise_(apply_photometry(images, draws), statistics)
 
 
 def stack_views(items: list[ViewsItem]) -> Views:
@@ -127,12 +135,12 @@ def stack_views(items: list[ViewsItem]) -> Views:
     )
 
 
-def view_batches(views: Views, device: torch.device) -> list[Batch]:
+def view_batches(views: Views, device: torch.device, statistics: Statistics = IMAGENET) -> list[Batch]:
     """One batch a view, augmented and normalised, on `device`."""
-    images = [view for group in views.images for view in group.to(device, non_blocking=True)]  # V of (B, 3, s, s)
+    images = [view for group in views.images for view in group.to(device, non_blocking=True)]  # V of (B, K, s, s)
     labels = [view for group in views.labels for view in group.to(device, non_blocking=True).long()]
     if views.draws:
-        images = [finished(*view) for view in zip(images, views.draws, strict=True)]
+        images = [finished(*view, statistics) for view in zip(images, views.draws, strict=True)]
     if not labels:
         labels = [view.new_empty((len(view), 0, 0), dtype=torch.int64) for view in images]
     frames = views.frames.to(device, non_blocking=True)  # (V, B, 5)

@@ -12,6 +12,7 @@ from mdp.io.datasets._pixels import read_labels, read_rgb
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import printable
 from mdp.label_space import LabelSpace, UnknownLabels
+from mdp.photo_rule import PLAIN, PhotoRule
 
 if TYPE_CHECKING:  # facts about datasets need neither NumPy nor torch
     import numpy as np
@@ -21,7 +22,8 @@ if TYPE_CHECKING:  # facts about datasets need neither NumPy nor torch
     from mdp.core.labels import LabelUnion
 
 LeftOut: TypeAlias = tuple[str, list[str]]  # files of one kind that are in no sample: the kind in words, their paths
-Pair: TypeAlias = "tuple[NDArray[np.uint8], NDArray[np.integer]]"  # photo (H, W, 3), raw label values (H, W)
+Photo: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"  # RGB (H, W, 3), or channels (H, W, K) in [0, 1]
+Pair: TypeAlias = "tuple[Photo, NDArray[np.integer]]"  # photo, raw label values (H, W)
 
 
 class Absent(DatasetError):
@@ -49,13 +51,13 @@ class Dataset:
     source: str  # what error messages tell people to edit
     samples: Callable[[Path, str], list[Sample]]
     read: Callable[[Sample], Pair]
-    photo: Callable[[Sample], NDArray[np.uint8]]  # without its labels
+    photo: Callable[[Sample], Photo]  # without its labels
     terms: str = ""  # licence of photos and labels as their makers state it; "" where nothing is known
     detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
     drawn: Mapping[str, str] = field(default_factory=dict)  # how splits were drawn from others, for people
     left_out: Callable[[Path, str], list[LeftOut]] | None = None  # files of a split's folders that are in no sample
     schedule: Mapping[str, Any] = field(default_factory=dict)  # published, for fine-tuning: settings by section
-    turned: bool = False  # whether photos are turned as their EXIF data ask
+    photos: PhotoRule = PLAIN  # how its photos become images
     mistakes: Mistakes = field(default_factory=Mistakes)
 
 
@@ -175,7 +177,7 @@ def read_pair(sample: Sample) -> Pair:
     return same_size(sample, read_rgb(sample.image), read_labels(sample.labels))
 
 
-def same_size(sample: Sample, rgb: NDArray[np.uint8], raw: NDArray[np.integer]) -> Pair:
+def same_size(sample: Sample, rgb: Photo, raw: NDArray[np.integer]) -> Pair:
     """The pair, unless the sizes differ.  Raises DatasetError naming both files and sizes."""
     if rgb.shape[:2] != raw.shape:
         photo, labels = (f"{size[1]} x {size[0]}" for size in (rgb.shape, raw.shape))

@@ -6,16 +6,11 @@ Crosses and stars are not of interest to this dataset: they are `other`, though 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mdp.io.datasets._dataset import Pair, Sample
+from mdp.io.datasets._dataset import Pair, Photo, Sample
 from mdp.io.datasets._scenes import Style, generated
 from mdp.io.files.colormap import voc_colormap
 from mdp.label_space import LabelSpace
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 CLASSES = ("wall-brick", "wall-panel", "floor-tile", "floor-plank", "disc", "ring", "square", "triangle", "other")
 MEANING = {
@@ -51,6 +46,6 @@ def read(sample: Sample) -> Pair:
     return read_scene(sample, STYLE, MEANING, CLASSES)
 
 
-def photo(sample: Sample) -> NDArray[np.uint8]:
+def photo(sample: Sample) -> Photo:
     """The picture alone."""
     return read(sample)[0]

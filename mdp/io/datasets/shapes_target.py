@@ -6,16 +6,11 @@ Walls are background here, and all six objects are told apart; the few training 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mdp.io.datasets._dataset import Pair, Sample
+from mdp.io.datasets._dataset import Pair, Photo, Sample
 from mdp.io.datasets._scenes import Style, generated
 from mdp.io.files.colormap import voc_colormap
 from mdp.label_space import LabelSpace
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 CLASSES = ("background", "ground", "disc", "ring", "square", "triangle", "cross", "star")
 MEANING = {
@@ -51,6 +46,6 @@ def read(sample: Sample) -> Pair:
     return read_scene(sample, STYLE, MEANING, CLASSES)
 
 
-def photo(sample: Sample) -> NDArray[np.uint8]:
+def photo(sample: Sample) -> Photo:
     """The picture alone."""
     return read(sample)[0]

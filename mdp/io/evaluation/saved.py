@@ -21,7 +21,7 @@ from mdp.core.protocols import Counted
 from mdp.io.data.pool import Pool
 from mdp.io.errors import DatasetError, ResourceError
 from mdp.io.evaluation.server_formats import Format, format_of, relative_paths
-from mdp.io.files.images import overlay, write_labels, write_rgb
+from mdp.io.files.images import as_picture, overlay, write_labels, write_rgb
 from mdp.io.files.reading import printable
 from mdp.io.processes.world import World
 
@@ -120,6 +120,6 @@ def save(to: Saved, index: int, image: Tensor, guess: Tensor, labels: Tensor) ->
             raise ResourceError(f"{files[kind]}: cannot be written: {error}") from error
     if "predictions" in files:
         write_labels(files["predictions"], classes, to.space.colors)
-        rgb = image.permute(1, 2, 0).numpy()
+        rgb = as_picture(image.permute(1, 2, 0).numpy())
         pair = [overlay(rgb, label_map.numpy().astype(int), to.space.colors) for label_map in (guess, labels)]
         write_rgb(files["overlays"], np.hstack(pair))

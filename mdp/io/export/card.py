@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 import mdp
-from mdp.core.photometry import MEAN, STD
 from mdp.io.data.selection import named
 from mdp.io.errors import MdpError
 from mdp.io.export.source import Source
@@ -22,14 +21,7 @@ from mdp.io.run.folder import home_of
 from mdp.io.run.record import PRETRAIN, Position
 
 UNKNOWN = "unknown: state it yourself"
-EXPECTS = {
-    "channels": "RGB",
-    "layout": "B x 3 x H x W, float32",
-    "range": [0, 1],
-    "mean": list(MEAN),
-    "std": list(STD),
-    "note": "values of 0 to 1, minus the mean, over the standard deviation of each channel",
-}
+_NOTE = "values of 0 to 1, minus the mean, over the standard deviation of each channel"
 _INSIDE = (
     "mdp", "what", "backbone", "width", "output_stride", "first_dilation", "head", "kind", "method", "step", "classes",
     "input",
@@ -59,13 +51,29 @@ def facts(source: Source) -> dict[str, Any]:
         "started_from": _start(folder),
         "metrics": _metrics(record.position, folder),
         "command": _text(folder / "command.txt").strip() or None,
-        "input": EXPECTS,
+        "input": input_of(source),
     }
     if content.head:
         known["classes"] = [name for space in record.labels for name in space.classes]
         known["output"] = f"logits of {content.classes} classes"
     result: dict[str, Any] = finite(known)
     return result
+
+
+def input_of(source: Source) -> dict[str, Any]:
+    """The images that the network expects."""
+    channels, statistics = source.content.image_channels, source.recipe.model.statistics
+    rules = {name: rule.as_json() for name, rule in source.record.photos.items()}
+    return {
+        "channels": "RGB" if channels == 3 else f"{channels} channels",
+        "layout": f"B x {channels} x H x W, float32",
+        "range": [0, 1],
+        "mean": list(statistics.mean),
+        "std": list(statistics.std),
+        "note": _NOTE,
+        # the files' values that were 0 and 1, and which bands were the channels, of each dataset that says so
+        **({"photos": rules} if rules else {}),
+    }
 
 
 def stem_of(source: Source, target: str) -> str:

@@ -22,7 +22,7 @@ from mdp.io.export.targets import Target
 from mdp.io.export.targets._common import Function, Library
 
 TOLERANCE = 1e-5  # of the largest value
-SIZE = (2, 3, 97, 65)  # odd, so that a grid that is rounded otherwise shows
+SIZE = (2, 3, 97, 65)  # for RGB; odd, so that a grid that is rounded otherwise shows
 _TIMM_SIZE = (2, 3, 224, 224)  # the size that all of timm's models take as they are
 
 
@@ -46,7 +46,8 @@ def check_export(target: Target, path: Path, source: Source) -> Checked:
     instead = "MMSegmentation itself is not tried" if library is None else _absent(library)
     load = _own(target) if library is None or instead else library.load
     reader = "mdp's own network" if library is None or instead else f"{library.package} {_version(library.package)}"
-    size = _TIMM_SIZE if source.content.backbone.startswith(TIMM) else SIZE
+    count, _, *sides = _TIMM_SIZE if source.content.backbone.startswith(TIMM) else SIZE
+    size = (count, source.content.image_channels, *sides)
     images = torch.randn(size, generator=torch.Generator().manual_seed(0))  # (2, 3, H, W)
     strides = target.strides(source.content)
     with torch.no_grad():

@@ -20,6 +20,7 @@ class Content(NamedTuple):
     dilations: tuple[int, ...] | None = None  # likewise
     classes: int = 0
     first_dilation: str = "before"  # of a dilated stage's first block
+    image_channels: int = 3
 
     @property
     def plain(self) -> str:

@@ -33,8 +33,8 @@ def expect_onnx() -> None:
             ) from error
 
 
-def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str]) -> bytes:
-    """The file: from normalised images (B, 3, H, W) to the network's one output; the same bytes for the same network.
+def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str], channels: int = 3) -> bytes:
+    """The file: from normalised images (B, K, H, W) to the network's one output; the same bytes for the same network.
 
     `texts` go into the metadata.  Raises CheckpointError when torch cannot convert the network.
     """
@@ -45,7 +45,7 @@ def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str]) -> byt
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
-                (torch.zeros(3, 3, 64, 96),),  # torch.export would take a size of 1 for a fixed one
+                (torch.zeros(3, channels, 64, 96),),  # torch.export would take a size of 1 for a fixed one
                 input_names=[INPUT],
                 output_names=[output],
                 opset_version=OPSET,

@@ -112,7 +112,8 @@ def _content(opened: OpenedRun, network: nn.Module, segmentor: bool) -> Content:
     model = opened.record.recipe["model"]
     stride = network.output_stride if isinstance(network, InstanceNetwork) else opened.recipe.model.stride
     first = model.get("first_dilation", "before")  # older runs do not name it
-    bare = Content(model["backbone"], model["width"], stride, first_dilation=first)
+    channels = model.get("image_channels", 3)  # nor these
+    bare = Content(model["backbone"], model["width"], stride, first_dilation=first, image_channels=channels)
     if not segmentor:
         return bare
     dilations = model.get("dilations")

@@ -1,4 +1,7 @@
-"""Images that mdp makes: label maps as palette PNGs, photos, overlays."""
+"""Images that mdp makes: label maps as palette PNGs, photos, overlays.
+
+Shape legend: H x W image, K channels.
+"""
 
 import io
 from pathlib import Path
@@ -33,6 +36,26 @@ def png_bytes(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=3)
     return file.getvalue()
+
+
+_CUT = (2, 98)  # percentiles that become black and white: QGIS' cumulative cut
+_LOOKED_AT = 2**16  # pixels, for the percentiles
+
+
+def as_picture(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A network's image (H, W, K) for people, (H, W, 3): 8-bit RGB as it is.
+
+    Of others the first three channels are red, green and blue, or the first one is grey; each is stretched between
+    percentiles of its own, as viewers of satellite images do.
+    """
+    if image.dtype == np.uint8:
+        return image.astype(np.uint8, copy=False)
+    shown = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
+    step = max(1, int((image.shape[0] * image.shape[1] / _LOOKED_AT) ** 0.5))
+    low, high = np.nanpercentile(shown[::step, ::step], _CUT, axis=(0, 1))
+    scaled = (shown - low) / np.where(high > low, high - low, 1)
+    picture = (255 * np.nan_to_num(scaled).clip(0, 1)).round().astype(np.uint8)
+    return np.broadcast_to(picture, (*picture.shape[:2], 3))
 
 
 def write_rgb(path: Path, rgb: NDArray[np.uint8]) -> None:

@@ -1,4 +1,4 @@
-"""Photos as 8-bit RGB.  Which of many bands are red, green and blue, and what is white of more bits, is declared.
+"""Photos as 8-bit RGB, or as any channels.  Which bands, and what is black and white of more bits, is declared.
 
 Shape legend: H x W image, S samples a pixel (bands).
 """
@@ -6,7 +6,7 @@ Shape legend: H x W image, S samples a pixel (bands).
 import io
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,36 @@ from mdp.io.files import jpeg, tiff
 from mdp.io.files.decoding import DAMAGE, TURNED_TIFF, one_line, open_header, open_image, refuse_size, refused
 from mdp.io.files.formats import ORIENTATION, refuse_claims, refuse_stand_ins
 from mdp.io.files.reading import printable, read_bytes
+from mdp.photo_rule import PLAIN, PhotoRule
 
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 _BAND = 2**22  # samples that are brought to 8 bits at a time
 
 
-class PhotoRule(NamedTuple):
-    """How photos become 8-bit RGB, as a dataset's YAML file says under `image:`."""
+def read_photo(path: str, rule: PhotoRule = PLAIN) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """A photo as a network's image: RGB (H, W, 3) uint8, or the rule's channels (H, W, K) float32 in [0, 1].
 
-    range: tuple[float, float] | None = None  # the values that become 0 and 255; between them it is linear
-    bands: tuple[int, ...] | None = None  # that are red, green and blue, counted from 1; one: a grey picture
-    exif: str = ""  # what is turned as EXIF asks: "" nothing, "photo", or "both" with the label map
+    Raises what `read_rgb` and `read_samples` raise.
+    """
+    if rule.channels is None:
+        return read_rgb(path, rule)
+    return to_unit(read_samples(path, rule), *rule.limits)
 
 
-PLAIN = PhotoRule()
+def read_samples(path: str, rule: PhotoRule) -> NDArray[np.generic]:
+    """The samples of the rule's bands (H, W, K) as they are stored, upright where the rule says so.
+
+    Raises DatasetError naming the file when it is missing, damaged or of another format, has other bands than the rule
+    says, or values of which nothing says what is black and white.
+    """
+    data = read_bytes(path, "photo")
+    stored = _samples(path, data, rule)
+    path = printable(path)
+    with refused(path, data, _FORMATS, "photo"):
+        samples, own = stored or _pillow_samples(path, data, rule)
+        chosen = _channels(path, samples, rule) if rule.channels else _rgb_samples(path, samples, own, rule)
+        _refuse_range(path, samples, rule)
+    return np.ascontiguousarray(upright(chosen, _turn(data))) if rule.exif else chosen
 
 
 def read_rgb(path: str, rule: PhotoRule = PLAIN) -> NDArray[np.uint8]:
@@ -113,6 +129,16 @@ def _pillow_rgb(path: str, data: bytes) -> NDArray[np.uint8]:
         raise DatasetError(f"{path}: a photo of mode {image.mode}; expected RGB, grey, palette or CMYK") from error
 
 
+def _pillow_samples(path: str, data: bytes, rule: PhotoRule) -> tuple[NDArray[np.uint8], int]:
+    """What Pillow gives of a file, with its transparency as a band where bands are asked for; see `_samples`."""
+    if rule.channels:
+        image = open_image(path, data, _FORMATS, "photo")
+        if image.mode in ("L", "LA", "RGBA"):
+            samples = np.array(image)
+            return samples.reshape(*samples.shape[:2], -1), 0
+    return _pillow_rgb(path, data), 3
+
+
 # More than 8 bits, more than three bands
 
 
@@ -139,15 +165,21 @@ def _tiff_samples(path: str, data: bytes, rule: PhotoRule) -> tuple[NDArray[np.g
     kind = tiff.read_tiff(data)
     own = 3 if kind.photometric == 2 and kind.samples >= 3 else int(kind.samples == 1)
     plain = kind.bits <= 8 and kind.format == "u" and (own or kind.samples == 2)
-    jpeg_inside = kind.compression in (6, 7)
-    if kind.photometric > 2 or jpeg_inside or (plain and (rule.bands is None or kind.samples < 3)):
+    plain = plain and rule.channels is None and (rule.bands is None or kind.samples < 3)
+    jpeg_inside = kind.compression in (6, 7) and (rule.channels is None or kind.samples in (1, 3))
+    if kind.photometric > 2 or jpeg_inside or plain:
         return None  # Pillow knows palettes, CMYK, YCbCr and Lab
     refuse_size(path, kind.width, kind.height)
     if kind.turned:
         raise DatasetError(f"{path}: {TURNED_TIFF}")
     if kind.photometric == 0:
         raise ValueError(f"{kind.stored} in which 0 is white; save it with 0 as black")
-    return tiff.pixels(data, kind), own
+    try:
+        if rule.channels and kind.samples == 1 and kind.pages > 1:
+            return tiff.stacked(data), 0  # microscopes write a page a channel
+        return tiff.pixels(data, kind), own
+    except tiff.NotRead as error:
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def _deep_png(path: str, data: bytes) -> NDArray[np.uint16]:
@@ -167,6 +199,24 @@ def _deep_png(path: str, data: bytes) -> NDArray[np.uint16]:
         return (high << np.uint16(8)) | low
 
 
+def _channels(path: str, stored: NDArray[np.generic], rule: PhotoRule) -> NDArray[np.generic]:
+    """The samples (H, W, K) of the rule's bands."""
+    count = stored.shape[2]
+    if rule.range is None and stored.dtype != np.uint8:
+        raise _undeclared(path, stored, rule, bands=rule.bands is None and count != rule.channels)
+    if rule.bands:
+        if max(rule.bands) > count:
+            raise DatasetError(f"{path}: {_bands(count)}, where image.bands names {list(rule.bands)}")
+        return stored[..., [band - 1 for band in rule.bands]]
+    if count != rule.channels:
+        raise DatasetError(f"{path}: {_bands(count)}, where image.mean has {rule.channels}; name them by image.bands")
+    return stored
+
+
+def _bands(count: int) -> str:
+    return f"{count} band{'s' * (count != 1)}"
+
+
 def _rgb_samples(path: str, stored: NDArray[np.generic], own: int, rule: PhotoRule) -> NDArray[np.generic]:
     """The samples (H, W, 3) that are to be red, green and blue.
 
@@ -183,7 +233,7 @@ def _rgb_samples(path: str, stored: NDArray[np.generic], own: int, rule: PhotoRu
 
 def _indices(path: str, count: int, bands: Sequence[int]) -> list[int]:
     if max(bands) > count:
-        raise DatasetError(f"{path}: {count} band{'s' * (count != 1)}, where image.bands names {list(bands)}")
+        raise DatasetError(f"{path}: {_bands(count)}, where image.bands names {list(bands)}")
     return [band - 1 for band in (bands if len(bands) == 3 else [*bands] * 3)]
 
 
@@ -197,13 +247,13 @@ def _undeclared(path: str, stored: NDArray[np.generic], rule: PhotoRule, bands: 
         parts.append(f"range: [{low}, {high}]")
     if bands:
         parts.append("bands: [3, 2, 1]" if count >= 3 else "bands: [1]")
-    elif rule.bands:
-        parts.append(f"bands: {list(rule.bands)}")
+    else:
+        parts += [f"{key}: {list(values)}" for key in ("bands", "mean", "std") if (values := getattr(rule, key))]
     what = "floats" if stored.dtype.kind == "f" else f"{bits} bits"
     asked = (("what is black and white", seen), ("which are red, green and blue", bands))
     meant = [text for text, missing in asked if missing]
     return DatasetError(
-        f"{path}: a photo of {count} band{'s' * (count != 1)} of {what}{seen}; say in the dataset's YAML "
+        f"{path}: a photo of {_bands(count)} of {what}{seen}; say in the dataset's YAML "
         f"{' and '.join(meant)}, such as `image: {{{', '.join(parts)}}}`"
     )
 
@@ -226,14 +276,35 @@ def _by_rule(path: str, samples: NDArray[np.generic], rule: PhotoRule) -> NDArra
     if samples.dtype == np.uint8 and rule.range is None:
         return np.ascontiguousarray(samples, dtype=np.uint8)
     assert rule.range is not None
-    if samples.dtype == np.uint8 and rule.range[1] > 255:
-        low, high = rule.range
-        raise DatasetError(
-            f"{path}: a photo of 8 bits, where image.range says {low:g}..{high:g}; give photos of one kind to a dataset"
-        )
+    _refuse_range(path, samples, rule)
     rows = max(1, _BAND // (3 * samples.shape[1]))
     parts = [to_8_bits(samples[start : start + rows], *rule.range) for start in range(0, len(samples), rows)]
     return np.concatenate(parts)
+
+
+def _refuse_range(path: str, samples: NDArray[np.generic], rule: PhotoRule) -> None:
+    """Raises DatasetError where the rule is of more bits than a photo has."""
+    low, high = rule.limits
+    if samples.dtype == np.uint8 and high > 255:
+        raise DatasetError(
+            f"{path}: a photo of 8 bits, where image.range says {low:g}..{high:g}; give photos of one kind to a dataset"
+        )
+
+
+def to_unit(samples: NDArray[np.generic], low: float, high: float) -> NDArray[np.float32]:
+    """Samples (H, W, K) in [0, 1]: `low` and what is below become 0, `high` and what is above 1, linear between.
+
+    What is no number becomes 0.
+
+    >>> to_unit(np.array([[[-5], [0], [750], [3000], [9000]]], dtype=np.int16), 0, 3000).ravel().tolist()
+    [0.0, 0.0, 0.25, 1.0, 1.0]
+    """
+    image = np.empty(samples.shape, dtype=np.float32)
+    rows = max(1, _BAND // max(1, samples[0].size))
+    for start in range(0, len(samples), rows):  # in float64 a few at a time: 32-bit numbers beyond 2^24 keep all digits
+        part = (samples[start : start + rows].astype(np.float64) - low) / (high - low)
+        image[start : start + rows] = np.nan_to_num(part.clip(0, 1), nan=0.0)
+    return image
 
 
 def to_8_bits(samples: NDArray[np.generic], low: float, high: float) -> NDArray[np.uint8]:
@@ -272,5 +343,17 @@ def read_claims(path: str) -> tuple[int, int, int]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except DAMAGE as error:
-        raise DatasetError(f"{path}: damaged or not a photo ({one_line(error)}); replace or remove it") from error
+        claims = _tiff_claims(data)  # bands and numbers that Pillow has no mode for
+        if claims is None:
+            raise DatasetError(f"{path}: damaged or not a photo ({one_line(error)}); replace or remove it") from error
+        return claims
     return image.height, image.width, _orientation(image)
+
+
+def _tiff_claims(data: bytes) -> tuple[int, int, int] | None:
+    """What `read_claims` gives, for a TIFF; it is upright, since one with an orientation tag is not read."""
+    try:
+        found = tiff.read_tiff(data) if tiff.is_tiff(data) else None
+    except DAMAGE:
+        return None
+    return (found.height, found.width, 1) if found else None

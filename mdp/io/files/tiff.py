@@ -32,6 +32,10 @@ _GEOREFERENCE = {33550, 33922, 34264, 34735, 34736, 34737}  # scale, tie points,
 _DIFFERENCES = (5, 8, 32946, 34925, 50000)  # compressions that heed a predictor
 
 
+class NotRead(ValueError):
+    """A file that is whole, in a form that is not read."""
+
+
 class Entry(NamedTuple):
     """A tag as it stands in a directory."""
 
@@ -103,9 +107,12 @@ def values(data: bytes, tags: dict[int, Entry], tag: int, default: tuple[int, ..
     return struct.unpack_from(f"{_order(data)}{count}{letter}", data, place)
 
 
-def read_tiff(data: bytes) -> Tiff:
-    """How the pixels are stored.  Raises ValueError, and struct.error on damage, for what makes no sense."""
-    tags, following = directory(data)
+def read_tiff(data: bytes, start: int | None = None) -> Tiff:
+    """How the pixels of a picture are stored, of the first one by default.
+
+    Raises ValueError, and struct.error on damage, for what makes no sense.
+    """
+    tags, following = directory(data, start)
 
     def one(tag: int, default: int | None = None) -> int:
         found = values(data, tags, tag) or ((default,) if default is not None else ())
@@ -126,7 +133,8 @@ def read_tiff(data: bytes) -> Tiff:
         compression=one(259, 1),
         predictor=one(317, 1) if one(259, 1) in _DIFFERENCES else 1, planes=one(284, 1) == 2 and samples > 1,
         chunk=chunk, tiled=tiled, offsets=values(data, tags, 324 if tiled else 273),
-        counts=values(data, tags, 325 if tiled else 279), turned=one(274, 1) != 1, pages=_pages(data, tags, following),
+        counts=values(data, tags, 325 if tiled else 279), turned=one(274, 1) != 1,
+        pages=1 + len(_pages(data, following)),
     )  # fmt: skip
 
 
@@ -146,17 +154,35 @@ def georeference(data: bytes) -> dict[int, tuple[int, tuple[float, ...] | bytes]
     return found
 
 
-def _pages(data: bytes, tags: dict[int, Entry], following: int) -> int:
-    """The pictures of a file; smaller copies of one, and masks, are none of their own."""
-    count, seen = 1, {0}
+def _pages(data: bytes, following: int) -> list[int]:
+    """The places of further pictures of a file; smaller copies of one, and masks, are none of their own."""
+    places, seen = [], {0}
     while following not in seen and len(seen) < _MOST_PAGES:
-        seen.add(following)
+        place = following
+        seen.add(place)
         try:
-            tags, following = directory(data, following)
-            count += not values(data, tags, 254, (0,))[0] & 5
+            tags, following = directory(data, place)
+            places += [] if values(data, tags, 254, (0,))[0] & 5 else [place]
         except (ValueError, struct.error, IndexError):
             break
-    return count
+    return places
+
+
+def stacked(data: bytes) -> NDArray[np.generic]:
+    """The samples (H, W, S) of pictures of one sample a pixel, one after the other: the bands of a stack.
+
+    Raises what `pixels` raises, and NotRead for pictures of different sizes or kinds.
+    """
+    first = read_tiff(data)
+    bands = [first, *(read_tiff(data, place) for place in _pages(data, directory(data)[1]))]
+    like = [(band.width, band.height, band.samples, band.bits, band.format, band.photometric) for band in bands]
+    if len(set(like)) > 1:
+        raise NotRead(f"{len(bands)} pages of different sizes or kinds; save them as bands of one picture")
+    _refuse(first._replace(samples=len(bands)))  # all of them together
+    image = np.empty((first.height, first.width, len(bands)), _native(first))
+    for number, band in enumerate(bands):
+        image[..., number] = pixels(data, band)[..., 0]
+    return image
 
 
 def pixels(data: bytes, tiff: Tiff) -> NDArray[np.generic]:
@@ -180,15 +206,15 @@ def pixels(data: bytes, tiff: Tiff) -> NDArray[np.generic]:
 def _refuse(tiff: Tiff) -> None:
     whole = tiff.bits in (8, 16, 32, 64) or (tiff.bits in (1, 2, 4) and tiff.samples == 1 and tiff.format == "u")
     if tiff.format == "complex" or not whole or (tiff.format == "f" and tiff.bits == 8):
-        raise ValueError(f"samples of {tiff.bits} bits in a TIFF of this kind are not read; save it with 8, 16 or 32")
+        raise NotRead(f"samples of {tiff.bits} bits in a TIFF of this kind are not read; save it with 8, 16 or 32")
     if tiff.compression != 1 and tiff.compression not in _ZLIB + _BY_LIBTIFF:
         name = _NAMES.get(tiff.compression, f"number {tiff.compression}")
-        raise ValueError(f"{tiff.stored} with {name} compression are not read; save it with deflate or LZW")
+        raise NotRead(f"{tiff.stored} with {name} compression are not read; save it with deflate or LZW")
     size = tiff.width * tiff.height * tiff.samples * tiff.bits // 8
     chunk = tiff.chunk[0] * tiff.chunk[1] * tiff.samples * tiff.bits // 8
     most = _PIXEL * most_pixels()
     if size > most or chunk > most or tiff.samples > 4096:
-        raise ValueError(f"{tiff.width} x {tiff.height} pixels, {tiff.stored}; at most {most} bytes are read")
+        raise NotRead(f"{tiff.width} x {tiff.height} pixels, {tiff.stored}; at most {most} bytes are read")
     count = sum(1 for _ in _corners(tiff)) if min(tiff.width, tiff.height, *tiff.chunk) > 0 else 0
     if not count or min(len(tiff.offsets), len(tiff.counts)) < count:
         raise ValueError("its strips or tiles do not cover it")

@@ -13,6 +13,8 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mdp.core.photometry import IMAGENET
+
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the tensors that live while operations run; `most` is the most at one time."""
@@ -49,13 +51,14 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def activation_bytes(network: nn.Module, size: tuple[int, int], images: int = 1) -> int:
-    """The most bytes that one forward pass of images (3, *size) takes at one time beyond weights, without gradients.
+    """The most bytes that one forward pass of images (K, *size) takes at one time beyond weights, without gradients.
 
     For a convolution, what goes in and out is counted twice: on a CPU it is copied into another layout.
     """
     tensors = (*network.named_parameters(), *network.named_buffers())  # each once, also where layers share weights
     weights = {name: tensor.to("meta") for name, tensor in tensors}
-    inputs = torch.empty(images, 3, *size, device="meta")
+    channels = len(getattr(network, "statistics", IMAGENET).mean)
+    inputs = torch.empty(images, channels, *size, device="meta")
     with torch.no_grad(), _Living() as living:
         functional_call(network, weights, (inputs,))
     return int(living.most)

@@ -25,7 +25,8 @@ from mdp.core.networks import Segmentor
 from mdp.io.data.loader import load
 from mdp.io.data.pool import Key
 from mdp.io.errors import DatasetError, MdpError, Preempted, ResourceError
-from mdp.io.files.photos import read_claims, read_rgb
+from mdp.io.files.images import as_picture
+from mdp.io.files.photos import read_claims, read_photo
 from mdp.io.files.reading import printable
 from mdp.io.files.writing import make
 from mdp.io.inference.folder import (
@@ -55,6 +56,7 @@ from mdp.io.recipe.settings import EvalSettings
 from mdp.io.run.folder import home_of
 from mdp.io.run.lock import locked
 from mdp.io.run.opened import at_step, evaluation_recipe, open_segmentor, trained_segmentor
+from mdp.photo_rule import PLAIN, PhotoRule
 
 TURNED = "which is not applied: the label maps fit the pixels as they are stored"
 ADVICE = "try --mode slide with a smaller eval.window, a smaller eval.scale, or smaller photos"
@@ -89,6 +91,8 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
         path, step, weights = opened.path, opened.record.position.step, opened.weights(wanted.weights)
         recipe = evaluation_recipe(request, opened.record)
         (space,) = opened.record.labels
+        # as those that it was trained on, but never turned: the label maps fit the pixels as they are stored
+        rule = opened.record.photos.get(space.name, PLAIN)._replace(exif="")
         device = set_up(recipe, ALONE)
         raws = raw_values(space) if wanted.raw else None
         out = request.out or _fresh_folder(path)
@@ -105,6 +109,7 @@ def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:
             job=job,
             network=network,
             space=space,
+            rule=rule,
             raws=raws,
             settings=settings,
             device=device,
@@ -123,6 +128,7 @@ class Work:
     job: Job
     network: Segmentor
     space: LabelSpace
+    rule: PhotoRule  # how photos are read
     raws: tuple[int, ...] | None
     settings: EvalSettings
     device: torch.device
@@ -199,25 +205,25 @@ class PhotoItem(NamedTuple):
     """A photo as it is."""
 
     photo_index: int  # in the job
-    image: Tensor  # (3, H, W) uint8
+    image: Tensor  # (3, H, W) uint8, or (K, H, W) float32 in [0, 1]
     turned: bool  # whether its EXIF data ask viewers to turn it, which nothing here does
 
 
 class PhotoItems:
     """Photo -> pixels; what the loader's workers run."""
 
-    def __init__(self, photos: Sequence[Photo]) -> None:
-        self.photos = photos
+    def __init__(self, photos: Sequence[Photo], rule: PhotoRule) -> None:
+        self.photos, self.rule = photos, rule
 
     def __getitem__(self, key: Key) -> PhotoItem | MdpError:
         photo = self.photos[key[1]]
         try:
             refuse_control_names(photo)
-            rgb = read_rgb(str(photo.path))
+            image = read_photo(str(photo.path), self.rule)
             turned = read_claims(str(photo.path))[2] != 1  # 1: as it is stored
         except MdpError as error:
             return error
-        return PhotoItem(key[1], torch.from_numpy(rgb).permute(2, 0, 1), turned)
+        return PhotoItem(key[1], torch.from_numpy(image).permute(2, 0, 1), turned)
 
 
 def _predict_all(work: Work, stop: Stop, progress: Counter) -> dict[str, Any]:
@@ -271,7 +277,7 @@ def _predict_each(work: Work, tally: Tally, stop: Stop, progress: Counter) -> No
 
     keys = iter([[(0, index)] for index in range(len(photos))])
     skipping = skip if settings.on_bad_sample == "skip" else None
-    with closing(load(PhotoItems(photos), keys, min(settings.workers, len(photos)), skipping)) as items:
+    with closing(load(PhotoItems(photos, work.rule), keys, min(settings.workers, len(photos)), skipping)) as items:
         for batch in items:
             for item in batch:
                 predict_one(work, item)
@@ -301,7 +307,7 @@ def predict_one(work: Work, item: PhotoItem) -> None:
                 if located and not (beside.exists() and beside.samefile(photo.path)):
                     write_new(beside, [located], work.overwrite)
             elif kind == "overlays":
-                chunks = [overlay_png(item.image.permute(1, 2, 0).numpy(), classes, work.space)]
+                chunks = [overlay_png(as_picture(item.image.permute(1, 2, 0).numpy()), classes, work.space)]
             else:
                 assert shares is not None
                 chunks = probability_chunks(shares)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mdp.core.geometry import Box, View, cut_image, fitted_size
-from mdp.core.photometry import normalise
+from mdp.core.photometry import IMAGENET, as_float, normalise
 from mdp.core.upsampling import upsampled_argmax
 from mdp.core.windows import Windows, assemble, class_parts, first_maximum, log_partition, mean_probabilities, starts
 from mdp.io.errors import ResourceError
@@ -40,7 +40,9 @@ def inference_settings(recipe: Recipe) -> EvalSettings:
 def predict(
     network: nn.Module, image: Tensor, settings: EvalSettings, device: torch.device, budget: Budget | None = None
 ) -> Tensor:
-    """Classes (H, W) int64, on the CPU, of an image (3, H, W) uint8; the network is in evaluation mode.
+    """Classes (H, W) int64, on the CPU, of an image (3, H, W) uint8, or (K, H, W) in [0, 1].
+
+    The network is in evaluation mode.
 
     MMSegmentation's order: fit to `scale`, logits at that size, logits at the image's size, then the maximum; with
     several scales or mirrored, the maximum of the mean of the softmax scores at the image's size.
@@ -154,7 +156,8 @@ def _look(
     """The network's logits for one turn of an image, beside `held` bytes of other turns."""
     whole = Box(0, 0, int(image.shape[1]), int(image.shape[2]))
     resized = cut_image(image, View(whole, turn.flip), turn.size).to(device)
-    inputs = normalise(resized[None].float() / 255)  # (1, 3, *turn.size)
+    statistics = getattr(network, "statistics", IMAGENET)  # those of a `Segmentor`
+    inputs = normalise(as_float(resized[None]), statistics)  # (1, K, *turn.size)
     window, corners = _grid(turn.size, settings)
     batches: list[Tensor] = []
     done = 0

@@ -17,7 +17,7 @@ from mdp.io.pictures.gallery import look, page
 from mdp.io.processes.world import World
 
 EACH = 2  # images of each kind
-Guess = Callable[[int], tuple[Tensor, Tensor, Tensor]]  # index -> image (3, H, W) uint8, prediction and labels (H, W)
+Guess = Callable[[int], tuple[Tensor, Tensor, Tensor]]  # index -> image (K, H, W), prediction and labels (H, W)
 
 
 class Scored(NamedTuple):

@@ -24,7 +24,7 @@ from mdp.core.labels import IGNORE, LabelSpace
 from mdp.core.metrics import mean_iou, pixel_accuracy
 from mdp.core.protocols import Counted
 from mdp.io.errors import ResourceError
-from mdp.io.files.images import png_bytes
+from mdp.io.files.images import as_picture, png_bytes
 from mdp.io.files.reading import printable
 from mdp.io.files.writing import make, write_atomically, write_text
 from mdp.io.pictures.class_colors import colors_of_space
@@ -100,7 +100,7 @@ class Worst:
 def look(
     sample: int, name: str, counts: Tensor, image: Tensor, guess: Tensor, labels: Tensor, space: LabelSpace
 ) -> Shown:
-    """An image (3, H, W) uint8 with its confusion matrix, prediction and labels (H, W), as it will be shown."""
+    """An image (K, H, W) with its confusion matrix, prediction and labels (H, W), as it will be shown."""
     present = ((counts.sum(0) + counts.sum(1)) > 0).nonzero().flatten().tolist()
     picture = png_bytes(panels(image, guess, labels, space))
     return Shown(mean_iou(counts), sample, name, pixel_accuracy(counts), tuple(present), picture)
@@ -111,7 +111,7 @@ def panels(image: Tensor, guess: Tensor, labels: Tensor, space: LabelSpace) -> I
     truth, predicted = labels.numpy().astype(np.int64), guess.numpy().astype(np.int64)  # (H, W)
     colors = colors_of_space(space)
     maps = (class_picture(classes, colors, _PANEL) for classes in (truth, predicted))
-    pictures = (image.permute(1, 2, 0).numpy(), *maps, errors(predicted, truth))
+    pictures = (as_picture(image.permute(1, 2, 0).numpy()), *maps, errors(predicted, truth))
     height, width = truth.shape
     size = fitted(width, height, _PANEL)
     row = Image.new("RGB", (len(pictures) * (_PANEL[0] + GAP) - GAP, size[1]), PAPER)

@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw
 from mdp.core.batches import Batch, Blend
 from mdp.core.labels import IGNORE, RGB, LabelUnion
 from mdp.core.mixing import unmixed
-from mdp.core.photometry import denormalise
+from mdp.core.photometry import IMAGENET, Statistics, denormalise
 from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import MdpError
 from mdp.io.files.colormap import voc_colormap
+from mdp.io.files.images import as_picture
 from mdp.io.files.label_maps import read_labels
 from mdp.io.files.photos import read_rgb
 from mdp.io.files.reading import printable
@@ -36,17 +37,18 @@ def sample_sheet(
     union: LabelUnion,
     title: str,
     rows: Sequence[int] | None = None,
+    statistics: Statistics = IMAGENET,
 ) -> Image.Image:
-    """A row for each image, with each of its views (B, 3, H, W) and its labels on it; the first images, or `rows`.
+    """A row for each image, with each of its views (B, K, H, W) and its labels on it; the first images, or `rows`.
 
-    Views may be of several sizes, and without labels.  A mixed pixel has the colours of both its labels, by their
-    shares; an ignored one is left as it is.
+    The images are normalised by the statistics.  Views may be of several sizes, and without labels.  A mixed pixel
+    has the colours of both its labels, by their shares; an ignored one is left as it is.
     """
     chosen = list(range(min(ROWS, len(names))) if rows is None else rows[:ROWS])
     blends = [rows_at(view if isinstance(view, Blend) else unmixed(view), chosen) for view in views]
     palette = colors_of_union(union)
     colors = np.array([*palette, (0, 0, 0)], dtype=np.float32)  # the last serves IGNORE
-    tiles = [[tile for blend in blends for tile in _tiles(blend, i, colors)] for i in range(len(chosen))]
+    tiles = [[tile for blend in blends for tile in _tiles(blend, i, colors, statistics)] for i in range(len(chosen))]
     present = torch.unique(torch.cat([labels.flatten() for blend in blends for labels in (blend.first, blend.second)]))
     entries = [(palette[label], printable(union.names[label])) for label in present.tolist() if label != IGNORE]
     heads = []
@@ -75,11 +77,11 @@ def _caption(name: str, blends: Sequence[Blend], row: int) -> str:
     return printable(name) + (f"   (its share in each view: {mixed})" if mixed else "")
 
 
-def _tiles(blend: Blend, row: int, colors: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
+def _tiles(blend: Blend, row: int, colors: NDArray[np.float32], statistics: Statistics) -> list[NDArray[np.uint8]]:
     """A photo, and its labels on it where there are any; (H, W, 3) each."""
-    image = blend.images[row].float()  # (3, H, W)
+    image = blend.images[row].float()  # (K, H, W)
     broken = ~image.isfinite().all(0).numpy()  # (H, W)
-    photo = denormalise(image[None])[0].nan_to_num(0).clamp(0, 1).permute(1, 2, 0).numpy() * 255  # (H, W, 3)
+    photo = _photo(image, statistics)  # (H, W, 3)
     photo[broken] = _BROKEN
     if not blend.first.numel():
         return [photo.round().astype(np.uint8)]
@@ -88,6 +90,15 @@ def _tiles(blend: Blend, row: int, colors: NDArray[np.float32]) -> list[NDArray[
     tint = share * colors[filled_first] + (1 - share) * colors[filled_second]  # (H, W, 3)
     tinted = np.where((filled_first == IGNORE)[..., None], photo, (1 - _OPACITY) * photo + _OPACITY * tint)
     return [photo.round().astype(np.uint8), tinted.round().astype(np.uint8)]
+
+
+def _photo(image: torch.Tensor, statistics: Statistics) -> NDArray[np.float32]:
+    """A network's image (K, H, W) as people see it, (H, W, 3) in 0..255."""
+    if len(image) != 3:
+        return as_picture(image.permute(1, 2, 0).numpy()).astype(np.float32)
+    rgb = denormalise(image[None], statistics)[0].nan_to_num(0).clamp(0, 1)
+    photo: NDArray[np.float32] = rgb.permute(1, 2, 0).numpy() * 255
+    return photo
 
 
 # A sample that cannot be used

@@ -13,6 +13,7 @@ from mdp.io.data.identity import DataDigest
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable
 from mdp.label_space import LabelSpace
+from mdp.photo_rule import PhotoRule, rule_of
 
 PRETRAIN, FINETUNE = "pretrain", "finetune"  # kinds of runs
 _Value = TypeVar("_Value")
@@ -41,6 +42,7 @@ class RunRecord:
     scaler: Mapping[str, Any] = field(default_factory=dict)  # of fp16 gradients; empty for other precisions
     last: float | None = None  # the last validation mIoU of fine-tuning
     data: tuple[DataDigest, ...] = ()  # older versions of mdp did not write it
+    photos: Mapping[str, PhotoRule] = field(default_factory=dict)  # of datasets that declare how photos are read
 
     def as_json(self) -> dict[str, Any]:
         """The record as checkpoints keep it."""
@@ -59,6 +61,7 @@ class RunRecord:
             "scaler": dict(self.scaler),
             **({"last": self.last} if self.kind == FINETUNE else {}),
             **({"data": [digest._asdict() for digest in self.data]} if self.data else {}),
+            **({"photos": {name: rule.as_json() for name, rule in self.photos.items()}} if self.photos else {}),
         }
 
 
@@ -101,6 +104,7 @@ def _record(path: Path, kind: str, about: Mapping[str, Any]) -> RunRecord:
         scaler=_value(path, about, "scaler", _table, {}),
         last=_value(path, about, "last", _optional(_number), None),
         data=_value(path, about, "data", _digests, ()),
+        photos=_value(path, about, "photos", _rules, {}),
     )
 
 
@@ -151,6 +155,13 @@ def _digests(value: Any) -> tuple[DataDigest, ...]:
     if not all(set(row) == set(DataDigest._fields) and type(row["images"]) is int for row in value):
         raise TypeError("a list of digests of data")
     return tuple(DataDigest(**row) for row in value)
+
+
+def _rules(value: Any) -> Mapping[str, PhotoRule]:
+    try:
+        return {str(name): rule_of(rule) for name, rule in _table(value).items()}
+    except (ValueError, TypeError) as error:
+        raise TypeError("rules by which photos are read") from error
 
 
 def _optional(read: Callable[[Any], _Value]) -> Callable[[Any], _Value | None]:

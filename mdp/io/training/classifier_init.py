@@ -38,7 +38,7 @@ def start_classifier_(network: Segmentor, weights: Path, recipe: Recipe, pool: P
     crops = FinetuneItems(pool, recipe.finetune, recipe.run.seed)
     with torch.no_grad(), closing(load_items(crops, keys, 0, stack=stack_crops)) as items:
         for item in items:
-            batch = crop_batch(item, device)
+            batch = crop_batch(item, device, pool.statistics)
             feature = embedding.features(batch.images)  # (B, F, h, w)
             vectors = torch.nn.functional.normalize(embedding.projection_head(feature).float(), dim=1)  # (B, D, h, w)
             label = downsample_labels(batch.labels, *embedding.grid)  # (B, h, w)

@@ -114,7 +114,7 @@ class Finetuning(TrainingRun):
 
     def advance(self, items: Crops, step: int) -> dict[str, float]:
         settings, world = self.recipe.finetune, self.context.world
-        batch = crop_batch(items, self.context.device)
+        batch = crop_batch(items, self.context.device, self.pool.statistics)
         epoch_steps = len(self.pool.samples) / settings.batch_size
         lr = learning_rate(settings, step, self.schedule.steps, epoch_steps)
         progress = Progress(step, self.schedule.steps, max(1, round(epoch_steps)))

@@ -133,7 +133,7 @@ class Pretraining(TrainingRun):
         settings, seed = self.recipe.pretrain, self.recipe.run.seed
         progress = Progress(step, self.schedule.steps, self.epoch_steps)
         epoch, lr = step // self.epoch_steps, learning_rate(settings, step, self.schedule.steps, self.epoch_steps)
-        views = view_batches(items, self.context.device)
+        views = view_batches(items, self.context.device, self.pool.statistics)
         shown: list[Batch | Blend] = [*views]
         besides = self._missed(items.missed)
         try:

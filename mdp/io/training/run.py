@@ -29,6 +29,7 @@ from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Schedule
 from mdp.io.training.optimizers import moments_of, restore_moments_
 from mdp.io.training.update import Overflow, Trainee, part_key, seed_dropout
+from mdp.photo_rule import PLAIN
 
 
 def training_lines(kind: str, build: Callable[[], nn.Module], settings: OptimizationSettings) -> list[str]:
@@ -127,8 +128,9 @@ class TrainingRun:
 
     def _picture(self, name: str, views: Sequence[Batch | Blend], step: int, rows: Any) -> None:
         names = self.samples(step)[self.processes.own]  # this process's part of the batch
-        title = f"step {step + 1}: samples as the network gets them"
-        self.context.picture(f"samples/{name}.png", lambda: sample_sheet(views, names, self.pool.union, title, rows))
+        title, pool = f"step {step + 1}: samples as the network gets them", self.pool
+        sheet = partial(sample_sheet, views, names, pool.union, title, rows, pool.statistics)
+        self.context.picture(f"samples/{name}.png", sheet)
 
     @property
     def learnt(self) -> nn.Module:
@@ -174,6 +176,7 @@ class TrainingRun:
             scaler=self.trainee.scaler.state_dict(),
             last=self.last,
             data=self.data,
+            photos={name: data.photos for name, data in self.pool.datasets.items() if data.photos != PLAIN},
         )
         average = prefixed(EMA, self.average.state_dict()) if self.average is not None else {}
         self.context.save(name, {**self.tensors(), **moments, **average}, record)

@@ -18,7 +18,7 @@ from mdp.core.geometry import Box, Grid, View, cut_image, cut_labels, downsample
 from mdp.core.labels import IGNORE
 from mdp.core.metrics import confusion_matrix, majority, mean_iou
 from mdp.core.networks.freezing import evaluating
-from mdp.core.photometry import normalise
+from mdp.core.photometry import as_float, normalise
 from mdp.core.prototype_bank import Prototypes, effective_rank, mean_cosine
 from mdp.io.data.pool import Pool
 from mdp.io.pictures.best_and_worst import ImageScores, Scored, best_median_worst, prediction_sheet
@@ -83,7 +83,7 @@ class Looker(NamedTuple):
     device: torch.device
 
     def look(self, index: int) -> tuple[Tensor, Tensor, Tensor] | None:
-        """A sample squeezed to the crop (3, s, s) uint8, its predicted classes (h, w), and its labels (s, s).
+        """A sample squeezed to the crop (K, s, s), its predicted classes (h, w), and its labels (s, s).
 
         Classes are counted from the first of its dataset.  None when the method scores none of them.
         """
@@ -91,7 +91,8 @@ class Looker(NamedTuple):
         image, labels = self.pool.read(index)
         whole, size = View(Box(0, 0, *labels.shape), False), (self.settings.crop, self.settings.crop)
         squeezed = cut_image(image, whole, size)
-        scores = self.classify(normalise(squeezed[None].to(self.device).float() / 255))  # (1, C, h, w)
+        image = normalise(as_float(squeezed[None].to(self.device)), self.pool.statistics)  # (1, K, s, s)
+        scores = self.classify(image)  # (1, C, h, w)
         if scores is None or bool(scores[:, among].isneginf().all()):
             return None
         own = cut_labels(labels, whole, size)

@@ -85,7 +85,8 @@ def judge(
     rows = _rows(own, match, parts)
     problem = _too_little(file, own, match, rows, partial)
     problem = problem or _tie(file, chosen, own) or _not_finite(match)
-    return Judged(location, left, match, rows, problem, [] if problem else _notes(file, match, rows))
+    notes = [] if problem else [*_adapted(match), *_notes(file, match, rows)]
+    return Judged(location, left, match, rows, problem, notes)
 
 
 def _begins(location: Location, start: str) -> bool:
@@ -237,6 +238,14 @@ def _not_finite(match: Match) -> str:
 
 
 # What people should know
+
+
+def _adapted(match: Match) -> list[str]:
+    return [
+        f"{name} is adapted from red, green and blue to {match.tensors[name].shape[1]} channels: its filters are "
+        "repeated in order and scaled by 3 over the number of channels, or summed for one (timm's rule for in_chans)"
+        for name in match.adapted
+    ]
 
 
 def _notes(file: WeightsFile, match: Match, rows: Sequence[Row]) -> list[str]:

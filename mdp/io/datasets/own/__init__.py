@@ -21,8 +21,9 @@ image: {range: [0, 3000], bands: [3, 2, 1]}    # optional: photos of more than 8
 
 `edges` is what becomes of pixels whose colour is no class's: `nearest` gives each the class among its neighbours whose
 colour is nearest, `ignore` none.  `image.range` are the values that become black and white (clipped outside, linear
-between), `image.bands` the bands that are red, green and blue, counted from 1.  `image: {exif: photo}` turns photos as
-their EXIF data ask, `{exif: both}` their label maps with them; without, neither.
+between), `image.bands` the bands that are red, green and blue, counted from 1.  With `image: {mean, std}`, a number a
+band, or with other than 1 or 3 bands, they are the channels of the network's image.  `image: {exif: photo}` turns
+photos as their EXIF data ask, `{exif: both}` their label maps with them; without, neither.
 
 `classes: [road, vehicle]` counts from 0, as does `classes: classes.txt`, a name a line.
 
@@ -51,9 +52,9 @@ from mdp.io.datasets.own.place import Place
 from mdp.io.datasets.own.sources.drawn import Drawn
 from mdp.io.datasets.own.sources.unlabelled import label_maps_among, label_maps_left, photos_below
 from mdp.io.errors import MdpError
-from mdp.io.files.photos import PhotoRule
 from mdp.io.files.reading import is_dir
 from mdp.label_space import LabelSpace
+from mdp.photo_rule import PhotoRule
 
 
 def load_own(path: Path) -> Dataset:
@@ -79,7 +80,7 @@ def load_own(path: Path) -> Dataset:
         else partial(reading.read_unlabelled, photos=described.photos),
         photo=partial(reading.photo, photos=described.photos),
         terms=described.terms,
-        turned=bool(described.photos.exif),
+        photos=described.photos,
         detail=None if described.labelled else label_maps_left,
         drawn={key: made.source.remark() for key, made in splits.items() if isinstance(made.source, Drawn)},
     )

@@ -18,10 +18,10 @@ from mdp.io.datasets.own.sources.unlabelled import Unlabelled
 from mdp.io.datasets.own.yaml_values import as_mapping, refuse_unknown
 from mdp.io.errors import RecipeError
 from mdp.io.files.label_maps import LabelRule
-from mdp.io.files.photos import PhotoRule
 from mdp.io.files.reading import printable, shown
 from mdp.io.files.strict_yaml import load_yaml
 from mdp.label_space import RGB, LabelSpace
+from mdp.photo_rule import PhotoRule
 
 KEYS = (
     "name", "root", "splits", "ignore_index", "ignore", "classes", *drawn_labels.KEYS, *pixels.KEYS, "home", "terms",

@@ -34,12 +34,16 @@ def any_source(source: Source) -> None:
     """Of targets that take whatever does not misfit."""
 
 
-def misfit(content: Content, *, deep: bool, timm: bool, narrow: bool, heads: tuple[str, ...] | None) -> str:
+def misfit(
+    content: Content, *, deep: bool, timm: bool, narrow: bool, heads: tuple[str, ...] | None, rgb: bool = False
+) -> str:
     """Why a library cannot hold the network; "" when it can.
 
     `deep`: it has backbones with a stem of three convolutions; `timm`: timm's; `narrow`: of any width; `heads`: of
-    whole networks, None for all.
+    whole networks, None for all; `rgb`: its first convolution is for three channels.
     """
+    if rgb and content.image_channels != 3:
+        return f"its networks take three channels, this one {content.image_channels} (image.bands of the data)"
     if content.head and heads == ():
         return "it holds backbones only, leave --segmentor out"
     if content.backbone.startswith(TIMM) and not timm:

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdp.core.photometry import MEAN, STD
 from mdp.io.errors import RecipeError
-from mdp.io.export.card import EXPECTS
 from mdp.io.export.content import DEEP, TIMM, Content
 from mdp.io.export.source import Source
 from mdp.io.export.targets._common import Function, Library, read_safetensors
@@ -35,9 +33,9 @@ def refuse(source: Source) -> None:
     if not source.content.backbone.startswith(TIMM):
         return
     timm: Any = importlib.import_module("timm")
-    name, _ = model_of(source.content)
+    name, settings = model_of(source.content)
     with torch.device("meta"):
-        wanted = timm.create_model(name, num_classes=0).state_dict()
+        wanted = timm.create_model(name, **settings, num_classes=0).state_dict()
     lacking = [key for key in wanted if f"backbone.{key}" not in source.weights]
     if lacking:
         raise RecipeError(
@@ -62,7 +60,8 @@ def read(path: Path) -> dict[str, Tensor]:
 def _load(path: Path, source: Source, stride: int) -> Function:
     timm: Any = importlib.import_module("timm")
     if source.content.backbone.startswith(TIMM):
-        return filled(timm.create_model(model_of(source.content)[0], num_classes=0), read(path))
+        name, settings = model_of(source.content)
+        return filled(timm.create_model(name, **settings, num_classes=0), read(path))
     network = timm.create_model(f"local-dir:{path}", pretrained=True, output_stride=stride)
     forward: Function = network.eval().forward_features
     return forward
@@ -81,6 +80,9 @@ def config_of(source: Source) -> dict[str, Any]:
     name, settings = model_of(source.content)
     own = not source.content.backbone.startswith(TIMM)
     first = "conv1.0" if source.content.backbone.endswith(DEEP) else "conv1"
+    channels, statistics = source.content.image_channels, source.recipe.model.statistics
+    # timm would adapt the first convolution that is named here, as if it were for RGB
+    named = {"pool_size": [7, 7], **({"first_conv": first} if channels == 3 else {}), "classifier": "fc"}
     return {
         "architecture": name.partition(".")[0],  # without the tag of somebody's weights
         "num_classes": 0,
@@ -88,15 +90,15 @@ def config_of(source: Source) -> dict[str, Any]:
         "pretrained_cfg": {
             "tag": "mdp",
             "custom_load": False,
-            "input_size": [3, 224, 224],
+            "input_size": [channels, 224, 224],
             "fixed_input_size": False,
             "interpolation": "bilinear",
             "crop_pct": 0.875,
             "crop_mode": "center",
-            "mean": list(MEAN),
-            "std": list(STD),
+            "mean": list(statistics.mean),
+            "std": list(statistics.std),
             "num_classes": 0,
-            **({"pool_size": [7, 7], "first_conv": first, "classifier": "fc"} if own else {}),
+            **(named if own else {}),
         },
     }
 
@@ -108,6 +110,8 @@ def model_card(known: Mapping[str, Any], name: str) -> str:
         f"| {entry['name']} | {_count(entry['images'])} | {entry['classes']} | {_cell(entry['licence'])} |"
         for entry in known["datasets"]
     ]
+    inputs = known["input"]
+    mean, std = tuple(inputs["mean"]), tuple(inputs["std"])
     how = f"pretrained by the method `{known['method']}`" if known["kind"] == "pretrain" else "fine-tuned"
     lines = [
         "---",
@@ -128,7 +132,7 @@ def model_card(known: Mapping[str, Any], name: str) -> str:
         "",
         "The licence of these weights is for their owner to state; those of the datasets stand above.",
         "",
-        f"Input: RGB, {EXPECTS['note']}; mean {MEAN}, standard deviation {STD}.",
+        f"Input: {inputs['channels']}, {inputs['note']}; mean {mean}, standard deviation {std}.",
         "",
         "```python",
         "import timm",

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mdp.core.networks.parameter_names import MMSEG, Layout
-from mdp.core.photometry import MEAN, STD
 from mdp.io.export.content import UNDILATED, Content
 from mdp.io.export.source import Source
 from mdp.io.export.targets import _common
@@ -57,7 +56,7 @@ def _meta(source: Source, known: Mapping[str, Any]) -> dict[str, Any]:
     """Strings and numbers, and for a whole network its classes and their colours."""
     names = [entry["name"] for entry in known["datasets"]]
     meta = {key: known[key] for key in ("mdp", "what", "backbone", "kind", "method", "step")}
-    meta |= {"datasets": ", ".join(names), "mean": list(MEAN), "std": list(STD), "channels": "RGB"}
+    meta |= {"datasets": ", ".join(names), **{key: known["input"][key] for key in ("mean", "std", "channels")}}
     if source.content.head:
         colors = [list(color) for space in source.record.labels for color in space.colors]
         meta["dataset_meta"] = {"classes": list(known["classes"]), **({"palette": colors} if colors else {})}
@@ -87,4 +86,5 @@ def backbone_of(content: Content) -> str:
     'type="ResNetV1c", depth=50'
     """
     kind = "ResNet" if content.plain == content.backbone else "ResNetV1c"
-    return f'type="{kind}", depth={content.plain.removeprefix("resnet")}'
+    images = f", in_channels={content.image_channels}" if content.image_channels != 3 else ""
+    return f'type="{kind}", depth={content.plain.removeprefix("resnet")}{images}'

@@ -40,7 +40,8 @@ def layout(content: Content) -> Layout:
 def write(path: Path, source: Source, tensors: dict[str, Tensor], known: Mapping[str, Any]) -> None:
     """The network itself, with the facts and what it expects as the file's metadata."""
     texts = {**texts_of(known), "format": "onnx", "opset": str(OPSET), "input": json.dumps(known["input"])}
-    write_atomically(path, [onnx_bytes(source.rebuilt(), "logits" if source.content.head else "features", texts)])
+    output, channels = "logits" if source.content.head else "features", source.content.image_channels
+    write_atomically(path, [onnx_bytes(source.rebuilt(), output, texts, channels)])
 
 
 def read(path: Path) -> dict[str, Tensor]:

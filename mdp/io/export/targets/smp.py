@@ -36,7 +36,10 @@ def strides(content: Content) -> tuple[int, ...]:
 
 def _load(path: Path, source: Source, stride: int) -> Function:
     library: Any = importlib.import_module("segmentation_models_pytorch")
-    encoder = library.encoders.get_encoder(source.content.backbone, weights=None, output_stride=stride).eval()
+    content = source.content
+    encoder = library.encoders.get_encoder(
+        content.backbone, in_channels=content.image_channels, weights=None, output_stride=stride
+    ).eval()
     encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return lambda images: encoder(images)[-1]
 
@@ -46,8 +49,9 @@ LIBRARY = Library("segmentation_models_pytorch", "segmentation-models-pytorch", 
 
 def load_line(path: Path, content: Content) -> str:
     """A Unet, whose encoder it is."""
+    images = f", in_channels={content.image_channels}" if content.image_channels != 3 else ""
     return (
         "import torch, segmentation_models_pytorch as smp; "
-        f"network = smp.Unet({content.backbone!r}, encoder_weights=None); "
+        f"network = smp.Unet({content.backbone!r}, encoder_weights=None{images}); "
         f"network.encoder.load_state_dict(torch.load({str(path)!r}, weights_only=True))"
     )

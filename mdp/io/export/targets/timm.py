@@ -41,20 +41,21 @@ def model_of(content: Content) -> tuple[str, dict[str, object]]:
     >>> model_of(Content("resnet50_v1c", 64, 8)), model_of(Content("resnet18_v1c", 64, 8))
     (('resnet50c', {}), ('resnet18', {'stem_type': 'deep', 'stem_width': 32}))
     """
+    images: dict[str, object] = {"in_chans": content.image_channels} if content.image_channels != 3 else {}
     if content.backbone.startswith(TIMM):
-        return content.backbone.removeprefix(TIMM), {}
+        return content.backbone.removeprefix(TIMM), images
     if content.plain == content.backbone:
-        return content.plain, {}
+        return content.plain, images
     if _common.has_bottlenecks(content):
-        return f"{content.plain}c", {}
-    return content.plain, {"stem_type": "deep", "stem_width": WIDTH // 2}
+        return f"{content.plain}c", images
+    return content.plain, {"stem_type": "deep", "stem_width": WIDTH // 2, **images}
 
 
 def _load(path: Path, source: Source, stride: int) -> Function:
     timm: Any = importlib.import_module("timm")
     name, settings = model_of(source.content)
     if source.content.backbone.startswith(TIMM):
-        return filled(timm.create_model(name, num_classes=0), read(path))
+        return filled(timm.create_model(name, **settings, num_classes=0), read(path))
     network = timm.create_model(name, **settings, num_classes=0, output_stride=stride, checkpoint_path=str(path))
     forward: Function = network.eval().forward_features
     return forward
@@ -76,10 +77,10 @@ def load_line(path: Path, content: Content) -> str:
     """A model without its classifier."""
     model, others = model_of(content)
     quoted = repr(str(path))
+    settings = "".join(f", {key}={value!r}" for key, value in others.items())
     if content.backbone.startswith(TIMM):  # parts that give no features, such as a last norm, are not in the file
         return (
-            f"import timm, safetensors.torch; network = timm.create_model({model!r}, num_classes=0); "
+            f"import timm, safetensors.torch; network = timm.create_model({model!r}{settings}, num_classes=0); "
             f"network.load_state_dict(safetensors.torch.load_file({quoted}), strict=False)"
         )
-    settings = "".join(f", {key}={value!r}" for key, value in others.items())
     return f"import timm; network = timm.create_model({model!r}{settings}, num_classes=0, checkpoint_path={quoted})"

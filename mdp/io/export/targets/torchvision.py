@@ -28,7 +28,7 @@ SUFFIX = ".pth"
 def misfit(content: Content) -> str:
     """Its backbones have the usual stem and width, and of heads it has DeepLab-v3's with its own numbers."""
     heads = ("deeplabv3_torchvision",)
-    reason = _common.misfit(content, deep=False, timm=False, narrow=False, heads=heads)
+    reason = _common.misfit(content, deep=False, timm=False, narrow=False, heads=heads, rgb=True)
     return reason or (_not_deeplab(content) if content.head else "")
 
 
