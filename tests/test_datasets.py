@@ -55,9 +55,12 @@ OFFICIAL = {
     "coco_stuff10k": (171, {"train": 9000, "test": 1000}),
     "sbd": (21, {"train": 8498, "val": 2857}),
     "sunrgbd": (37, {"train": 5285, "test": 5050}),
-    "imagenet_s50": (51, {"train-semi": 500, "validation": 752}),
-    "imagenet_s300": (301, {"train-semi": 3000, "validation": 4097}),
-    "imagenet_s919": (920, {"train-semi": 9190, "validation": 12419}),
+    "imagenet_s50": (51, {"train-semi": 500, "validation": 752, "train": 64431, "test": 1682}),
+    "imagenet_s300": (301, {"train-semi": 3000, "validation": 4097, "train": 384862, "test": 9088}),
+    "imagenet_s919": (
+        920,
+        {"train-semi": 9190, "validation": 12419, "train": 1183322, "train-full": 1281167, "test": 27423},
+    ),
 }
 UNKNOWN = {"imagenet_s300": 777, "imagenet_s919": 999}  # a value that is none of the dataset's; 222 for all others
 
@@ -96,6 +99,7 @@ def test_a_module_describes_itself_completely(name: str) -> None:
     assert set(dataset.train) <= set(dataset.splits)
     assert dataset.val in dataset.splits
     assert dataset.val not in dataset.train
+    assert dataset.unlabelled <= set(dataset.splits) - {*dataset.train, dataset.val}
     assert len(dataset.home) > 20
     assert len(dataset.terms) > 20
     assert dataset.terms.endswith(".")

@@ -70,7 +70,7 @@ def judge(
         images=len(samples),
         sizes=_sizes([image for _, image in good]),
         kinds=dict(Counter(image.kind for _, image in good if image.kind).most_common()),
-        labelled=bool(dataset.labels.classes),
+        labelled=bool(dataset.labels.classes) and any(sample.labels for sample in samples),
         rotated=sum(image.orientation != 1 for _, image in good),
         values=values,
         problems=(*broken, *file_problems.odd_files(dataset, good), *clipped),

@@ -137,7 +137,7 @@ def look_at(read: Read, merged: Labelled, sample: Sample, photos: PhotoRule = PL
 
     `merged` is what `merged_values` gives, None for photos without labels.
     """
-    labelled = merged is not None
+    labelled = merged is not None and bool(sample.labels)
     try:
         with jpeg.objections() as objections:
             image, raw = read(sample)

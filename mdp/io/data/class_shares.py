@@ -22,7 +22,9 @@ def class_shares(pool: Pool, images: int = IMAGES) -> list[dict[str, Any]]:
 
     Images that cannot be read are left out.
     """
-    return [_shares(pool, name, images) for name in pool.datasets if pool.datasets[name].labels.classes]
+    labelled = {sample.dataset for sample in pool.samples if sample.labels}
+    names = [name for name in pool.datasets if name in labelled and pool.datasets[name].labels.classes]
+    return [_shares(pool, name, images) for name in names]
 
 
 def _shares(pool: Pool, name: str, images: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mdp.io.data.channels import with_channels
 from mdp.io.data.manifest import DataPart
 from mdp.io.data.pool import Pool
 from mdp.io.datasets import load as load_dataset
-from mdp.io.datasets._dataset import Absent, Dataset, Sample, open_split, open_training
+from mdp.io.datasets._dataset import Absent, Dataset, Sample, open_split, open_training, refuse_unlabelled
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import shown
 from mdp.io.recipe.layers import Recipe
@@ -85,6 +85,7 @@ def _named_for_pretraining(recipe: Recipe) -> list[Named]:
     chosen = [named(text) for text in recipe.pretrain.datasets]
     method = recipe.method.name
     unlabelled = [dataset.name for dataset, _ in chosen if not dataset.labels.classes]
+    unlabelled += [f"{dataset.name}:{split}" for dataset, split in chosen if split in dataset.unlabelled]
     if unlabelled and find_method(method).NEEDS_LABELS:
         without = [name for name in method_names() if not find_method(name).NEEDS_LABELS]
         raise RecipeError(
@@ -185,6 +186,7 @@ def plan_finetuning(recipe: Recipe) -> Plan:
     if not dataset.labels.classes:
         raise RecipeError(f"{dataset.name}: no labels; fine-tuning needs a labelled target")
     refuse_one_class([dataset])
+    refuse_unlabelled(dataset, settings.split or split, "fine-tune on")
     samples, line = open_training(dataset, root, settings.split or split)
     recipe, told = with_channels(recipe, [dataset])
     lines = [line, *told]

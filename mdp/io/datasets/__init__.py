@@ -2,8 +2,8 @@
 
 A module has `LABELS`, `SPLITS` (official counts), `TRAIN` and `VAL` (splits used by default), `HOME` (where to get
 it), `TERMS` (its licence in a sentence), `samples(root, split)` and `read(sample)`; where there is one, `SCHEDULE` (the
-published one for fine-tuning), and where something is known to go wrong, `MISTAKES`.  The rest of mdp sees a
-`Dataset`, whichever it came from.
+published one for fine-tuning), where some splits are photos alone, `UNLABELLED` (their names), and where something is
+known to go wrong, `MISTAKES`.  The rest of mdp sees a `Dataset`, whichever it came from.
 """
 
 import difflib
@@ -62,6 +62,7 @@ def load(name: str) -> Dataset:
         terms=module.TERMS,
         detail=getattr(module, "detail", None),
         schedule=getattr(module, "SCHEDULE", {}),
+        unlabelled=getattr(module, "UNLABELLED", frozenset()),
         mistakes=getattr(module, "MISTAKES", Mistakes()),
     )
 

@@ -57,12 +57,17 @@ class Dataset:
     drawn: Mapping[str, str] = field(default_factory=dict)  # how splits were drawn from others, for people
     left_out: Callable[[Path, str], list[LeftOut]] | None = None  # files of a split's folders that are in no sample
     schedule: Mapping[str, Any] = field(default_factory=dict)  # published, for fine-tuning: settings by section
+    unlabelled: frozenset[str] = frozenset()  # splits of a labelled dataset whose photos have no label maps
     photos: PhotoRule = PLAIN  # how its photos become images
     mistakes: Mistakes = field(default_factory=Mistakes)
 
 
 class DatasetModule(Protocol):
-    """A dataset's file.  It may have `detail` besides, as a `Dataset` has, and `photo` where photos are no files."""
+    """A dataset's file.
+
+    It may have `detail` besides, as a `Dataset` has, `photo` where photos are no files, and `UNLABELLED`, the names of
+    splits without label maps: the `labels` of their samples are "".
+    """
 
     @property
     def LABELS(self) -> LabelSpace:
@@ -167,6 +172,20 @@ def _advice(values: list[int], source: str) -> str:
 def read_photo(sample: Sample) -> NDArray[np.uint8]:
     """The photo (H, W, 3) of a sample.  Raises DatasetError when the file cannot be read."""
     return read_rgb(sample.image)
+
+
+def without_labels(photo: Photo, ignored: int) -> Pair:
+    """A photo whose pixels are all ignored, by the raw value for it."""
+    import numpy as np  # noqa: PLC0415 - facts about datasets need none
+
+    return photo, np.full(photo.shape[:2], ignored, dtype=np.uint16)
+
+
+def refuse_unlabelled(dataset: Dataset, split: str | None, what: str) -> None:
+    """Raises RecipeError for a split without label maps, where labels are needed to `what`."""
+    if split in dataset.unlabelled:
+        others = ", ".join(name for name in dataset.splits if name not in dataset.unlabelled)
+        raise RecipeError(f"{dataset.name}: the split {split} has no label maps to {what}; with labels it has {others}")
 
 
 def read_pair(sample: Sample) -> Pair:

@@ -9,7 +9,7 @@ from mdp.io.check.seen import Looked, read_seen, seen_before
 from mdp.io.data.channels import refuse_other_channels
 from mdp.io.data.manifest import look_at_pool, read_manifest
 from mdp.io.data.selection import named, no_validation, pool_of
-from mdp.io.datasets._dataset import Dataset, Sample, open_split
+from mdp.io.datasets._dataset import Dataset, Sample, open_split, refuse_unlabelled
 from mdp.io.errors import RecipeError
 from mdp.io.evaluation.counts import Observer, Reading, images_of, tally_pixels
 from mdp.io.evaluation.saved import kinds_of, saved
@@ -74,6 +74,7 @@ def _scored(recipe: Recipe) -> tuple[Dataset, str, list[Sample], str]:
     split = recipe.eval.split or dataset.val
     if split is None:
         raise RecipeError(f"{no_validation(dataset)}; give --split, one of {', '.join(dataset.splits)}")
+    refuse_unlabelled(dataset, split, "score with")
     refuse_other_channels(recipe.model, dataset)
     return dataset, split, *open_split(dataset, Path(recipe.data.root), split)
 
