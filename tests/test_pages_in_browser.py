@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mdp.io.errors import Diverged
 from mdp.io.evaluation.job import run_evaluation
 from mdp.io.report.job import run_report
 from mdp.io.studies.taxonomy import run_taxonomy
+from mdp.io.studies.taxonomy_page import page as page_of
 from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.browsing import Visit, chromium, eventually, stand, visit
 from tests.conftest import ROOT
@@ -457,3 +459,31 @@ def test_the_map_takes_the_colours_of_the_scheme(browser: Any, files: dict[str, 
         stand(opened, 1280, "dark")
         eventually(opened.page, lambda: pixels(opened) == pixels(dark), "the map in other colours")
         assert light != pixels(dark)
+
+
+def test_the_cut_off_leaves_the_similarities_from_it_on(browser: Any, files: dict[str, Path]) -> None:
+    similarity = [value for row in told_facts(files["atlas"])["similarity"] for value in row]
+    with visit(browser, files["atlas"]) as opened:
+        slider = opened.page.locator("#cut")
+        for cut in (0.2, 0.9, -1.0):
+            slider.fill(str(cut))
+            assert opened.page.locator("#least").inner_text() == f"{cut:.2f}"
+            shown = pixels(opened)[3::4].count(255)
+            low, high = (
+                sum(value is not None and value >= cut + side for value in similarity) for side in (0.01, -0.01)
+            )
+            assert (low <= shown <= high) if cut > -1 else shown == len(pixels(opened)) // 4
+
+
+def test_the_rows_of_a_hundred_classes_can_be_read(browser: Any, tmp_path: Path) -> None:
+    names = [f"{'a' if i % 2 else 'b'}/class {i:02d}" for i in range(99)]
+    facts: dict[str, Any] = {key: [] for key in ("pairs", "groups", "alone", "no_prototype", "too_few_crops")}
+    facts |= {"datasets": {"a": 49, "b": 50}, "method": "multi_dataset", "step": 3, "settings": {"crops": 20}}
+    file = tmp_path / "taxonomy.html"
+    file.write_text(page_of({**facts, "order": names, "crops": dict.fromkeys(names, 40)}, torch.eye(99)))
+    with visit(browser, file) as opened:
+        rows = [span.bounding_box() for span in opened.page.locator("#names span").all()]
+        assert min(row["height"] for row in rows) >= 11.5
+        assert opened.page.locator("#names span").first.evaluate("e => getComputedStyle(e).fontSize") == "12px"
+        assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert opened.faults == []

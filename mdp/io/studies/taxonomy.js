@@ -8,7 +8,8 @@ const canvas = get("canvas"), cell = get("cell"), said = get("said"), near = get
 const at = (row, column) => cells[row * count + column];
 const worded = value => value === -128 ? "none" : (value / 100).toFixed(2);
 const titled = label => `${data.names[label]} (${data.crops[label]} crops${data.few[label] ? ", too few" : ""})`;
-let row = 0, column = 0, found = null;
+const LEGIBLE = 12;  // pixels of a row, and of its name
+let row = 0, column = 0, found = null, least = -128;
 
 function matches(text) { return found === null || text.toLowerCase().includes(found); }
 
@@ -22,7 +23,7 @@ function draw() {
   const on = data.names.map(matches);
   for (let i = 0; i < count * count; i++) {
     const value = cells[i], end = value < 0 ? low : high, share = Math.min(1, Math.abs(value) / 100);
-    const shown = on[Math.floor(i / count)] || on[i % count];
+    const shown = value >= least && (on[Math.floor(i / count)] || on[i % count]);
     for (let c = 0; c < 3; c++)
       image.data[4 * i + c] = value === -128 ? none[c] : middle[c] + share * (end[c] - middle[c]);
     image.data[4 * i + 3] = shown ? 255 : 50;
@@ -84,11 +85,18 @@ function look() {
   draw();
 }
 search.addEventListener("input", look);
+get("cut").addEventListener("input", event => {
+  const value = Number(event.target.value);
+  least = value <= -1 ? -128 : Math.round(100 * value);
+  get("least").textContent = value.toFixed(2);
+  draw();
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
-if (count <= 100) {
+if (count <= 200) {
   get("names").className = "fits";
-  get("names").style.fontSize = `${Math.min(12, Math.max(5, 620 / count))}px`;
+  get("names").style.fontSize = `${LEGIBLE}px`;
+  if (innerWidth >= 768) get("field").style.setProperty("--least", `${LEGIBLE * count}px`);
   get("names").replaceChildren(...data.names.map(name => {
     const span = document.createElement("span");
     span.textContent = name;

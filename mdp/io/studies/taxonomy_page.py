@@ -17,6 +17,7 @@ from torch import Tensor
 from mdp.io.pictures.html import document, text_of
 
 _HERE = Path(__file__).parent
+_ZERO = " Below the red line the score is 0 or less: no more alike than the usual neighbours."
 _NONE = -128  # in the page's bytes: no similarity
 
 
@@ -33,10 +34,14 @@ def page(facts: Mapping[str, Any], similarity: Tensor) -> str:
         "few": [name in set(facts["too_few_crops"]) for name in facts["order"]],
         "cells": base64.b64encode(cells.numpy().tobytes()).decode(),
     }
+    beyond = next((pair for pair in facts["pairs"] if pair["score"] <= 0), None)
     parts = {
         "TITLE": _text(f"Taxonomy of {' + '.join(facts['datasets'])}"),
         "SUMMARY": _summary(facts),
-        "PAIRS": "\n".join(_pair_row(pair) for pair in facts["pairs"]),
+        "PAIRS": "\n".join(_pair_row(pair, pair is beyond) for pair in facts["pairs"]),
+        "ZERO": " Below the red line the score is 0 or less: no more alike than the usual neighbours."
+        if beyond
+        else "",
         "GROUPS": "\n".join(_group_item(group) for group in facts["groups"]) or "<li>None.</li>",
         "ALONE": _listing(facts["alone"]),
         "FEW": _listing([f"{name} ({facts['crops'][name]})" for name in facts["too_few_crops"]]),
@@ -59,7 +64,7 @@ def _summary(facts: Mapping[str, Any]) -> str:
     return f"{counts}. Method {_text(facts['method'])}, step {facts['step']}. {len(facts['pairs'])} pairs."
 
 
-def _pair_row(pair: Mapping[str, Any]) -> str:
+def _pair_row(pair: Mapping[str, Any], first_beyond: bool) -> str:
     margin = "" if pair["margin"] is None else f"{pair['margin']:.2f}"
     first, second = pair["crops"]
     numbers = {
@@ -69,7 +74,8 @@ def _pair_row(pair: Mapping[str, Any]) -> str:
         "crops": first,
     }
     cells = "".join(f'<td data-is="{name}">{number}</td>' for name, number in numbers.items()) + f"<td>{second}</td>"
-    return f"<tr><th scope=row>{_text(pair['first'])}</th><th scope=row>{_text(pair['second'])}</th>{cells}</tr>"
+    mark = ' class="beyond"' if first_beyond else ""
+    return f"<tr{mark}><th scope=row>{_text(pair['first'])}</th><th scope=row>{_text(pair['second'])}</th>{cells}</tr>"
 
 
 def _group_item(group: Mapping[str, Any]) -> str:
