@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,7 @@ from click.shell_completion import CompletionItem
 from mdp import __version__
 from mdp.io.errors import MdpError, Preempted, ProcessError, Stopped
 from mdp.io.export.targets import names as target_names
+from mdp.io.files import stderr
 from mdp.io.processes.early import heed, take_signals
 from mdp.io.processes.ending import Ending, drop_output, end, launched, speaks, tell
 from mdp.io.processes.openmp import sleep_soon
@@ -413,7 +415,7 @@ def evaluate(run: str | None, which: str, weights: str | None, save: bool, galle
     scores, folder = run_evaluation(request, which, save, save_as, gallery, weights)
     if speaks():
         _show(scores, as_json, partial(table, verbose=verbose), indent=None)
-        click.echo(f"written to {folder}", err=True)
+        stderr.say(f"written to {folder}")
 
 
 @command("predict", "photos/ --out predictions --overlay",
@@ -515,7 +517,7 @@ def compare(starts: tuple[str, ...], fractions: str, seeds: int, split: str | No
             raise click.UsageError("give --start at least once, such as --start scratch --start run:FOLDER")
         asked = parse_comparison(starts, fractions, seeds, split, against, keep, redo)
         show = run_comparison(_request(), asked)
-        click.echo(f"written to {show}", err=True)
+        stderr.say(f"written to {show}")
     found = [read_comparison(file) for file in comparisons(show)]
     click.echo(json.dumps(found if len(found) > 1 else found[0]) if as_json else "\n\n".join(map(report, found)))
 
@@ -680,7 +682,7 @@ def taxonomy(run: Path, out: Path | None, overwrite: bool, as_json: bool, quiet:
     found, folder = run_taxonomy(run, out, overwrite)
     _show(found, as_json, table)
     if not quiet:
-        click.echo(f"written to {folder}", err=True)
+        stderr.say(f"written to {folder}")
 
 
 @cli.group(cls=Group)
@@ -767,14 +769,15 @@ def main() -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would dump its stack when another process is lost
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed byte by byte as it is
-    code, words, tells, say = 0, "", False, partial(click.echo, err=True)
+    code, words, tells, say = 0, "", False, stderr.say
     try:
         heed()
         code = cli.main(prog_name="mdp", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code, words = 130, "interrupted"
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         code = error.exit_code
     except BrokenPipeError:
         drop_output()

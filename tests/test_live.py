@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdp.io.journal.counter import Counter
 from mdp.io.journal.journal import Journal
 from mdp.io.journal.progress import Course, Facts, Pace, extended, paced, shares, trained
 from mdp.io.journal.progress_text import bar, cut, cut_front, marks_for, sentence, sparkline, view, width_of
@@ -405,6 +406,22 @@ def test_a_terminal_that_is_gone_does_not_stop_a_run(sized: object, monkeypatch:
     screen.draw(view(FACTS, 80, 24, UTF8))
     screen.say("hello")
     screen.close()
+
+
+def test_a_full_disk_under_stderr_does_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    full = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)  # keeps nothing to write when it is closed
+    monkeypatch.setattr(sys, "stderr", full)
+    journal = Journal(tmp_path, 1, 1.0)
+    journal.say("hello")
+    steps(journal, 1)
+    counter = Counter()
+    counter.say("hello")
+    full.close()
+    counter.say("to nobody")
+    monkeypatch.undo()
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 2
 
 
 def test_what_another_process_says_stays_on_the_screen(opened: Callable[[], Terminal], tmp_path: Path) -> None:

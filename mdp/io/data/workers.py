@@ -6,7 +6,6 @@ at anything else; here both are found where the next batch is asked for.
 
 import multiprocessing
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import torch
 from torch.utils.data._utils.signal_handling import _remove_worker_pids  # type: ignore[attr-defined]
 
 from mdp.io.errors import Preempted, ResourceError
+from mdp.io.files.stderr import say
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 POLL = 1.0  # seconds between looks at signals and workers
@@ -28,15 +28,11 @@ _GONE = 10  # seconds at most for what was killed to be gone
 _AGAIN = 600  # looks until it is said again, or until a worker that was stopped is given up
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 class Watch(NamedTuple):
     """Who hears of a loader that waits, and may stop it."""
 
     name: Callable[[Any], str] = lambda key: f"sample {key[1]}"  # of a key
-    say: Callable[[str], None] = _say
+    say: Callable[[str], None] = say
     stop: Callable[[], object] = lambda: False
 
 

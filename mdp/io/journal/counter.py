@@ -2,6 +2,8 @@
 
 import sys
 
+from mdp.io.files.stderr import say
+
 
 class Counter:
     """Images done, out of so many, on stderr: redrawn on a terminal, silent otherwise but for lines of `say`."""
@@ -18,15 +20,15 @@ class Counter:
     def warn(self, text: str) -> None:
         """One line, printed even when quiet."""
         if self.line_open:
-            print(file=sys.stderr)
+            say("")
             self.line_open = False
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
     def tell(self, done: int, count: int) -> None:
         """The running count."""
         if self.terminal and not self.quiet:
             self.line_open = done < count
-            print(f"\r{done}/{count} images", end="\n" if done == count else "", file=sys.stderr, flush=True)
+            say(f"\r{done}/{count} images", end="\n" if done == count else "")
 
 
 def number_of(count: int, what: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mdp.io.errors import ResourceError
+from mdp.io.files import stderr
 from mdp.io.files.writing import csv_text, write_text
 from mdp.io.journal.progress import Facts, trained
 from mdp.io.journal.progress_text import marks_for, sentence, view
@@ -75,7 +76,7 @@ class Journal:
         if self.screen:
             self.screen.say(text)
         elif not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            stderr.say(text)
         self._log(text)
 
     def record(self, kind: str, step: int, **values: Any) -> None:
@@ -122,7 +123,7 @@ class Journal:
         """How far the run is, for whoever is not at its terminal."""
         text = sentence(self.facts)
         if not (self.screen or self.quiet):
-            print(text, file=sys.stderr, flush=True)
+            stderr.say(text)
         self._log(text)
         if last or now - self.told >= _STATUS:
             self.told = now
@@ -152,7 +153,7 @@ class Journal:
             self.say(text)
         elif self.warns:
             room = "\n" * LINES if sys.stderr.isatty() else ""  # which the main process will draw over
-            print(text + room, file=sys.stderr, flush=True)
+            stderr.say(text + room)
 
     def _draw(self, screen: Screen) -> None:
         screen.draw(view(self.facts, *screen.size(), self.marks))

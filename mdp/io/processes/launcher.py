@@ -20,6 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mdp.io.errors import Preempted, ProcessError, ResourceError
+from mdp.io.files.stderr import say
 from mdp.io.processes.ending import ENDINGS, FOLDER, Ending, leave_signal
 from mdp.io.processes.peers import UNANSWERED
 
@@ -73,7 +74,7 @@ def launch(processes: int, arguments: list[str]) -> int:
         found = {rank: Ending(Preempted.exit_code, words) for rank in range(processes)} | found
     ending = verdict(found, died, processes)
     if ending.words:
-        print(ending.words, file=sys.stderr, flush=True)
+        say(ending.words)
     return ending.code
 
 

@@ -8,7 +8,6 @@ whatever their data hold.
 import hashlib
 import os
 import socket
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from mdp.core.processes import Processes, even_parts, plan_exchange, taken
 from mdp.io.errors import ProcessError, ResourceError
+from mdp.io.files.stderr import say
 from mdp.io.processes.collective_time import Collectives
 from mdp.io.processes.interface import choose, way_to
 from mdp.io.processes.peers import Peers, span
@@ -199,7 +199,7 @@ def _choose_interface(store: Store, rank: int, size: int) -> None:
     store.set(f"way/{rank}", own)
     line = choose(own, [way.decode() for way in store.multi_get([f"way/{other}" for other in range(size)])])
     if line and os.environ["LOCAL_RANK"] == "0":
-        print(line, file=sys.stderr, flush=True)
+        say(line)
 
 
 def _name_start(store: Store, rank: int, size: int, seconds: float = LIMIT) -> str:

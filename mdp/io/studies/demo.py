@@ -4,12 +4,12 @@ Pretraining sees shapes-coarse and shapes-fine; fine-tuning sees 48 images of sh
 are different, once from random weights and once from the pretrained ones, with the same budget and the same crops.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from mdp.io.evaluation.job import run_evaluation
+from mdp.io.files.stderr import say
 from mdp.io.recipe.layers import Layer, merge
 from mdp.io.recipe.request import Request
 from mdp.io.report.job import run_report
@@ -80,7 +80,7 @@ def run_demo(seed: int, out: Path | None) -> dict[str, Any]:
 
 def _tell(text: str) -> None:
     """A line on stderr that says what the lines after it belong to."""
-    print(f"\n{text}", file=sys.stderr, flush=True)
+    say(f"\n{text}")
 
 
 def sentence(result: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Starting a run: a fresh folder, or the newest whole checkpoint of one that goes on, locked either way."""
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from mdp.io.data.selection import Plan
 from mdp.io.errors import CheckpointError, RecipeError
+from mdp.io.files.stderr import say
 from mdp.io.files.writing import write_text
 from mdp.io.processes.world import World, launch_id, restarted
 from mdp.io.recipe.layers import Recipe, as_layer, changed_keys, resolve
@@ -104,7 +104,7 @@ def _hold(folder: Path, held: ExitStack) -> None:
     """Locks the folder until the job ends."""
     warning = held.enter_context(locked(folder))
     if warning:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}")
 
 
 def fresh(kind: str, plan: Plan, request: Request, held: ExitStack) -> Path:
