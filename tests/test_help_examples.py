@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from mdp.cli import cli
 from tests.documented import help_examples, walk
@@ -27,3 +28,9 @@ def test_the_examples_of_help_run_in_their_order(tmp_path: Path) -> None:
         for name, command in COMMANDS.items():
             for example in help_examples(name, command):
                 shell.run(example)
+
+
+def test_the_list_of_commands_has_whole_sentences() -> None:
+    told = CliRunner().invoke(cli, ["--help"], terminal_width=80).output
+    assert "..." not in told.partition("Commands:")[2]
+    assert "settings and how they ended." in told

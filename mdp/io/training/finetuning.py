@@ -215,8 +215,8 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
         source = Path(request.init) if request.init else run_folder.newest(PRETRAIN)
         if source is None:
             raise CheckpointError(
-                f"no pretraining run under {run_folder.BASE / PRETRAIN}; run `mdp pretrain` first, or give "
-                "--init FILE, or --init scratch for random weights"
+                f"no pretraining run in {run_folder.BASE / PRETRAIN} or {run_folder.BASE}; run `mdp pretrain` first, "
+                "or give --init RUN or FILE of another place, or --init scratch for random weights"
             )
         weights = run_folder.checkpoint_of(source)
     record, published = read_record(weights) if weights else None, schedule_layer(target.partition(":")[0])
