@@ -18,6 +18,7 @@ from mdp.io.export import job as export_job
 from mdp.io.export.card import UNKNOWN, facts, stem_of
 from mdp.io.export.check import difference
 from mdp.io.export.job import Export, run_export
+from mdp.io.export.onnx_file import PoolByProducts
 from mdp.io.export.source import exported, read_source
 from mdp.io.export.targets import find
 from mdp.io.export.targets.hub import model_card
@@ -189,6 +190,12 @@ def test_the_difference_is_part_of_the_largest_value() -> None:
     assert not difference(torch.zeros(3), torch.zeros(3)) <= 1  # a dead network cannot be compared
 
 
+@pytest.mark.parametrize(("side", "size"), [(6, (4, 5)), (3, (7, 10)), (2, (2, 9)), (6, (13, 6))])
+def test_pooling_by_products_is_adaptive_pooling(side: int, size: tuple[int, int]) -> None:
+    maps = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(PoolByProducts(side)(maps), torch.nn.functional.adaptive_avg_pool2d(maps, side))
+
+
 # What is taken, and what is refused
 
 
@@ -234,6 +241,28 @@ def test_every_method_has_a_backbone_to_export(method: str, tmp_path: Path) -> N
     assert card["method"] == method
     assert card["output_stride"] == (32 if method == "moco" else 16)
     assert found.tensors == 120
+
+
+@pytest.mark.parametrize(("kind", "part"), [("finetune", "network"), ("pretrain", "query")])
+def test_of_a_run_with_an_average_that_is_exported_unless_the_others_are_asked_for(
+    kind: str, part: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", kind, ("model.width", 8))
+    with pytest.raises(CheckpointError, match="trained without an average of its weights"):
+        export(run, "safetensors", tmp_path, weights="ema")
+    path = run / "checkpoints" / "last.safetensors"
+    whole = load(path)
+    average = {f"ema.{n.removeprefix(part + '.')}": t + (t * 0.1).to(t.dtype) for n, t in whole.tensors.items()}
+    save(path, {**whole.tensors, **average}, whole.about)
+    for asked, expected in ((None, "ema"), ("ema", "ema"), ("raw", part)):
+        found = export(run, "safetensors", tmp_path, weights=asked)
+        tensors = find("safetensors").read(found.path)
+        source = {**whole.tensors, **average}
+        assert torch.equal(tensors["conv1.weight"], source[f"{expected}.backbone.conv1.weight"])
+        assert json.loads(found.sidecar.read_text())["weights"] == (asked or "ema")
+        assert f"weights  {'raw weights, not their EMA' if asked == 'raw' else 'EMA weights'}\n" in (
+            export_job.report(found)
+        )
 
 
 def best_only(folder: Path) -> Path:
@@ -439,7 +468,7 @@ def test_a_refusal_ends_with_its_code(
     assert caught.value.code == 2
     assert capsys.readouterr().err == (
         "error: --to timm: its networks have 64 channels in the first stage, this one has 8 (model.width); "
-        "what can hold it: safetensors, onnx\n"
+        "what can hold it: safetensors, onnx, torch_export\n"
     )
     assert not (narrow / "export").exists()
 

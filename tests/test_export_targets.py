@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mdp.core.networks.decode_heads import HEADS
 from mdp.core.networks.parameter_names import BARE, DEEP_STEM, TORCHVISION_DEEPLAB
 from mdp.io.errors import RecipeError
 from mdp.io.export import targets
@@ -40,22 +41,48 @@ def test_every_target_holds_a_plain_backbone(target: str) -> None:
 @pytest.mark.parametrize(
     ("target", "content", "reason", "can"),
     [
-        ("torchvision", DEEP, "begin with a 7x7", "timm, mmseg, safetensors, onnx, hub"),
-        ("smp", DEEP, "begin with a 7x7", "timm, mmseg, safetensors, onnx, hub"),
-        ("mmseg", FOREIGN, "convnext_tiny", "timm, safetensors, onnx, hub"),
-        ("torchvision", FOREIGN, "convnext_tiny", "timm, safetensors, onnx, hub"),
-        ("timm", PLAIN._replace(width=16), "this one has 16", "safetensors, onnx"),
-        ("hub", PLAIN._replace(width=16), "this one has 16", "safetensors, onnx"),
-        ("timm", WHOLE, "backbones only", "mmseg, safetensors, onnx"),
-        ("smp", TORCHVISIONS, "backbones only", "torchvision, safetensors, onnx"),
-        ("torchvision", WHOLE, "deeplabv3 has other layers", "mmseg, safetensors, onnx"),
-        ("mmseg", TORCHVISIONS, "deeplabv3_torchvision has other layers", "torchvision, safetensors, onnx"),
-        ("mmseg", WHOLE._replace(backbone="resnet18"), "other convolutions", "safetensors, onnx"),
-        ("torchvision", TORCHVISIONS._replace(backbone="resnet34"), "on resnet34", "safetensors, onnx"),
-        ("torchvision", TORCHVISIONS._replace(stride=16), "stride 8, this one 16", "safetensors, onnx"),
-        ("torchvision", TORCHVISIONS._replace(first_dilation="own"), "in its first block", "safetensors, onnx"),
-        ("torchvision", TORCHVISIONS._replace(channels=512), "256 channels, this one 512", "safetensors, onnx"),
-        ("torchvision", TORCHVISIONS._replace(dilations=(1, 6, 12, 18)), "dilations 1, 12", "safetensors, onnx"),
+        ("torchvision", DEEP, "begin with a 7x7", "timm, mmseg, safetensors, onnx, torch_export, hub"),
+        ("smp", DEEP, "begin with a 7x7", "timm, mmseg, safetensors, onnx, torch_export, hub"),
+        ("mmseg", FOREIGN, "convnext_tiny", "timm, safetensors, onnx, torch_export, hub"),
+        ("torchvision", FOREIGN, "convnext_tiny", "timm, safetensors, onnx, torch_export, hub"),
+        ("timm", PLAIN._replace(width=16), "this one has 16", "safetensors, onnx, torch_export"),
+        ("hub", PLAIN._replace(width=16), "this one has 16", "safetensors, onnx, torch_export"),
+        ("timm", WHOLE, "backbones only", "mmseg, safetensors, onnx, torch_export"),
+        ("smp", TORCHVISIONS, "backbones only", "torchvision, safetensors, onnx, torch_export"),
+        ("torchvision", WHOLE, "deeplabv3 has other layers", "mmseg, safetensors, onnx, torch_export"),
+        (
+            "mmseg",
+            TORCHVISIONS,
+            "deeplabv3_torchvision has other layers",
+            "torchvision, safetensors, onnx, torch_export",
+        ),
+        (
+            "mmseg",
+            WHOLE._replace(head="fcn_dilated", dilations=(1, 2)),
+            "one dilation for all convolutions",
+            "safetensors, onnx, torch_export",
+        ),
+        ("mmseg", WHOLE._replace(backbone="resnet18"), "other convolutions", "safetensors, onnx, torch_export"),
+        ("torchvision", TORCHVISIONS._replace(backbone="resnet34"), "on resnet34", "safetensors, onnx, torch_export"),
+        ("torchvision", TORCHVISIONS._replace(stride=16), "stride 8, this one 16", "safetensors, onnx, torch_export"),
+        (
+            "torchvision",
+            TORCHVISIONS._replace(first_dilation="own"),
+            "in its first block",
+            "safetensors, onnx, torch_export",
+        ),
+        (
+            "torchvision",
+            TORCHVISIONS._replace(channels=512),
+            "256 channels, this one 512",
+            "safetensors, onnx, torch_export",
+        ),
+        (
+            "torchvision",
+            TORCHVISIONS._replace(dilations=(1, 6, 12, 18)),
+            "dilations 1, 12",
+            "safetensors, onnx, torch_export",
+        ),
     ],
 )
 def test_what_a_library_cannot_hold_is_refused_with_what_can(
@@ -74,6 +101,8 @@ def test_what_a_library_cannot_hold_is_refused_with_what_can(
         ("mmseg", WHOLE),
         ("mmseg", WHOLE._replace(head="fcn", backbone="resnet101_v1c")),
         ("mmseg", WHOLE._replace(backbone="resnet18", stride=32)),
+        *(("mmseg", WHOLE._replace(head=head)) for head in HEADS if head != "deeplabv3_torchvision"),
+        *((target, WHOLE._replace(head=head)) for head in HEADS for target in ("safetensors", "onnx", "torch_export")),
         ("torchvision", TORCHVISIONS),
         ("torchvision", TORCHVISIONS._replace(channels=256, dilations=(1, 12, 24, 36), backbone="resnet101")),
         ("onnx", TORCHVISIONS._replace(width=4)),
@@ -87,7 +116,7 @@ def test_what_a_library_can_hold_is_taken(target: str, content: Content) -> None
 
 def test_only_what_runs_alike_is_compared_at_the_trained_stride() -> None:
     basic = PLAIN._replace(backbone="resnet18")
-    ours = {"safetensors": (8,), "onnx": (8,)}  # our own network, or itself
+    ours = {"safetensors": (8,), "onnx": (8,), "torch_export": (8,)}  # our own network, or itself
     both = dict.fromkeys(TARGETS, (32, 8)) | ours
     assert {t: find(t).strides(PLAIN) for t in TARGETS} == {**both, "smp": (32,)}
     other = dict.fromkeys(("smp", "torchvision", "mmseg"), (32,))
@@ -136,7 +165,7 @@ def test_the_page_on_libraries_has_every_target_and_python_that_compiles() -> No
     page = (ROOT / "docs" / "interop.md").read_text()
     assert [target for target in TARGETS if f"| `{target}` |" not in page] == []
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
         compile(block, "interop.md", "exec")
 
@@ -148,4 +177,4 @@ def test_help_names_the_targets_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "[torchvision|timm|smp|mmseg|safetensors|onnx|hub]" in done.stdout
+    assert "[torchvision|timm|smp|mmseg|safetensors|onnx|torch_export|hub]" in done.stdout

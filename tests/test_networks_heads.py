@@ -1,6 +1,7 @@
 """The heads besides DeepLab-v3, and the three-convolution stem: names, sizes, equations, and every method on them."""
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -13,6 +14,8 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdp.core.criteria import Part
+from mdp.core.methods import Loss
 from mdp.core.networks import (
     EmbeddingNetwork,
     NetworkSettings,
@@ -28,7 +31,9 @@ from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.recipe.layers import as_layer, resolve
 from mdp.io.recipe.methods import method_names
 from mdp.io.recipe.request import Request
-from mdp.io.training.finetuning import finetune_recipe
+from mdp.io.run.checkpoint import load
+from mdp.io.run.opened import new_segmentor
+from mdp.io.training.finetuning import Finetuning, finetune_recipe
 from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import TINY, request, tensors_of
 from tests.tensors import rng_of
@@ -37,7 +42,8 @@ from tests.test_methods import trained_two_steps
 from tests.test_networks import params, scramble_, shapes
 
 NAMES = method_names()
-NEW = [name for name in HEADS if name != "deeplabv3"]
+PRETRAINED = [name for name, head in HEADS.items() if not head.auxiliary]
+NEW = [name for name in PRETRAINED if name != "deeplabv3"]
 
 
 def narrow(head: str, **changes: Any) -> NetworkSettings:
@@ -78,6 +84,9 @@ def seeded_dropout() -> Iterator[None]:
         ("upernet", 64_032_341),
         # 23,508,032 + 3840 x 256 + 4 x 512 + 1024 x 256 + 512 + 257 x 21
         ("segformer", 24_761_173),
+        # 23,508,032 + 3840 x 3840 + 2 x 3840 + 3841 x 21 + 3840 x 512 x 9 + 2 x 512 + 4 x (512 x 256) + 2 x 256 x 256
+        # + 10 x 256 + 2 x 512 + 1024 x 512 + 2 x 512 + 513 x 21
+        ("ocr", 57_232_746),
         # 23,508,032 + 3840 x 3840 + 2 x 3840 + 3841 x 21
         ("hrnet", 38_341_973),
     ],
@@ -153,6 +162,21 @@ JOINED = {
     "conv_seg.weight": [21, 3840, 1, 1],
     "conv_seg.bias": [21],
 }
+# ... ocr_head.py with ocrnet_hr18.py, whose first head is the one above, on a ResNet-50's widths
+OBJECTS = {
+    **{f"regions.{name}": shape for name, shape in JOINED.items()},
+    **conv_module("bottleneck", 512, 3840, 3),
+    **{
+        k: s
+        for project in ("key_project", "query_project")
+        for n, inputs in ((0, 512), (1, 256))
+        for k, s in conv_module(f"object_context_block.{project}.{n}", 256, inputs, 1).items()
+    },
+    **conv_module("object_context_block.value_project", 256, 512, 1),
+    **conv_module("object_context_block.out_project", 512, 256, 1),
+    **conv_module("object_context_block.bottleneck", 512, 1024, 1),
+    **CLASSIFIER,
+}
 # ... fcn_head.py with num_convs 2, concat_input False, channels 256, dilation 6
 DILATED = {
     **conv_module("convs.0", 256, 2048, 3),
@@ -162,7 +186,8 @@ DILATED = {
 }
 NAMED = [
     ("deeplabv3plus", PLUS), ("fcn", PLAIN), ("upernet", POOLS_AND_PYRAMID), ("segformer", MLPS), ("hrnet", JOINED),
-    ("fcn_dilated", DILATED), ("linear", {"conv_seg.weight": [21, 2048, 1, 1], "conv_seg.bias": [21]}),
+    ("fcn_dilated", DILATED), ("ocr", OBJECTS),
+    ("linear", {"conv_seg.weight": [21, 2048, 1, 1], "conv_seg.bias": [21]}),
 ]  # fmt: skip
 
 
@@ -206,7 +231,7 @@ def test_a_v1c_stem_is_three_convolutions_the_first_with_stride_two() -> None:
     assert backbone(images).shape == (1, 64, 3, 3)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", PRETRAINED)
 def test_pretraining_and_fine_tuning_share_all_of_a_head_but_its_classifier(head: str) -> None:
     with torch.device("meta"):
         pretraining = shapes(EmbeddingNetwork(NetworkSettings(head=head), 256, 512))
@@ -303,6 +328,27 @@ def joined(stages: tuple[Tensor, ...], w: dict[str, Tensor]) -> Tensor:
     return module(torch.cat([bigger(stage, stages[0]) for stage in stages], 1), w, "convs.0")
 
 
+def shares(x: Tensor, axis: int) -> Tensor:
+    powers = (x.double() - x.double().amax(axis, keepdim=True)).exp()
+    return (powers / powers.sum(axis, keepdim=True)).float()
+
+
+def objects(stages: tuple[Tensor, ...], w: dict[str, Tensor]) -> Tensor:
+    """Region by region, and pixel by pixel of one image after the other."""
+    both = torch.cat([bigger(stage, stages[0]) for stage in stages], 1)
+    coarse = F.conv2d(module(both, w, "regions.convs.0"), w["regions.conv_seg.weight"], w["regions.conv_seg.bias"])
+    pixels, block = module(both, w, "bottleneck"), "object_context_block"
+    where = shares(coarse.flatten(2), 2)  # (B, C, N)
+    regions = torch.stack([(one[:, None] * pixels.flatten(2)).sum(2) for one in where.unbind(1)], 2)[..., None]
+    keys = module(module(regions, w, f"{block}.key_project.0"), w, f"{block}.key_project.1").flatten(2)
+    queries = module(module(pixels, w, f"{block}.query_project.0"), w, f"{block}.query_project.1")
+    values = module(regions, w, f"{block}.value_project").flatten(2)
+    like = torch.einsum("bkhw,bkc->bchw", queries, keys) / keys.shape[1] ** 0.5
+    context = torch.einsum("bchw,bkc->bkhw", shares(like, 1), values)
+    context = module(context, w, f"{block}.out_project")
+    return module(torch.cat([context, pixels], 1), w, f"{block}.bottleneck")
+
+
 def dilated(stages: tuple[Tensor, ...], w: dict[str, Tensor]) -> Tensor:
     return module(module(stages[-1], w, "convs.0", 1), w, "convs.1", 2)
 
@@ -310,7 +356,7 @@ def dilated(stages: tuple[Tensor, ...], w: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize(
     ("head", "equation"),
     [("upernet", pools_and_pyramid), ("segformer", mlps), ("hrnet", joined), ("fcn_dilated", dilated),
-     ("linear", lambda stages, _: stages[-1])],
+     ("ocr", objects), ("linear", lambda stages, _: stages[-1])],
 )  # fmt: skip
 @pytest.mark.parametrize("size", [(64, 64), (65, 47)])
 def test_a_head_of_four_stages_is_its_equation(head: str, equation: Any, size: tuple[int, int]) -> None:
@@ -321,6 +367,24 @@ def test_a_head_of_four_stages_is_its_equation(head: str, equation: Any, size: t
         stages = network.backbone.stages(images).stages
         expected = equation(stages, network.decode_head.state_dict())
         torch.testing.assert_close(network.features(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_coarse_logits_say_where_regions_are_and_start_like_a_classifier() -> None:
+    network = build_segmentor(narrow("ocr"), 3, rng_of(0))
+    head = network.decode_head
+    for classifier in (network.classifier, head.regions.conv_seg):
+        assert float(classifier.weight.detach().std()) == pytest.approx(0.01, rel=0.3)
+    with torch.no_grad():
+        stages = network.eval().backbone.stages(torch.randn(2, 3, 64, 64, generator=rng_of(0))).stages
+        features, coarse = head.with_coarse(stages[-1], None, stages)
+    assert (tuple(features.shape), tuple(coarse.shape)) == ((2, 8, 16, 16), (2, 3, 16, 16))
+
+
+def test_pretraining_has_no_regions_of_classes() -> None:
+    with pytest.raises(ValueError, match="head: ocr looks at regions of classes, which pretraining has none of"):
+        build_embedding_network(narrow("ocr"), 3, 4, rng_of(0))
+    with pytest.raises(RecipeError, match=r"model\.head: ocr looks at regions .* such as hrnet, and --head ocr in"):
+        run_pretraining(request(("model.head", "ocr"), ("model.dilations", None)))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50_v1c"])
@@ -340,7 +404,7 @@ def test_the_stages_of_a_resnet_are_the_maps_it_gives_anyway(name: str) -> None:
 
 STRIDES = [
     ("deeplabv3plus", 4), ("fcn", 16), ("deeplabv3_torchvision", 16), ("fcn_dilated", 16), ("linear", 16),
-    ("upernet", 4), ("segformer", 4), ("hrnet", 4),
+    ("upernet", 4), ("segformer", 4), ("hrnet", 4), ("ocr", 4),
 ]  # fmt: skip
 
 
@@ -350,7 +414,8 @@ def test_networks_say_the_stride_that_their_grids_have(head: str, stride: int, s
     settings = narrow(head, output_stride=16)
     images = torch.randn(2, 3, *size, generator=rng_of(0))
     grid = tuple(-(-side // stride) for side in size)
-    for network in (build_segmentor(settings, 3, rng_of(0)), build_embedding_network(settings, 3, 4, rng_of(0))):
+    pretraining = [build_embedding_network(settings, 3, 4, rng_of(0))] if head in PRETRAINED else []
+    for network in (build_segmentor(settings, 3, rng_of(0)), *pretraining):
         assert network.output_stride == stride
         assert tuple(network(images).shape[2:]) == grid
 
@@ -435,6 +500,7 @@ def test_every_head_has_its_own_defaults_and_given_numbers_win() -> None:
         "fcn_dilated": (256, (6, 6)),
         "hrnet": (3840, ()),
         "linear": (2048, ()),
+        "ocr": (512, ()),
         "segformer": (256, ()),
         "upernet": (512, ()),
     }
@@ -495,3 +561,35 @@ def test_a_head_passes_from_a_pretraining_run_and_another_is_not_loaded_in_part(
     layer = layer_of("moco") | {"pretrain": TINY["pretrain"] | {"steps": 1}}
     moco = run_pretraining(Request(layers=(layer,), quiet=True, out=Path("moco")))  # it has no head to disagree with
     run_finetuning(request(plus_run, ("finetune.steps", 1), out=Path("from_moco"), init=str(moco)))
+
+
+def test_coarse_logits_are_trained_beside_the_criterion_by_four_tenths() -> None:
+    coarse, labels = torch.randn(2, 3, 4, 5, generator=rng_of(0)), torch.randint(-1, 3, (2, 8, 10), generator=rng_of(1))
+    logits = F.interpolate(coarse, (8, 10), mode="bilinear", align_corners=False)
+
+    class Described:
+        recipe = resolve({"model": asdict(narrow("ocr"))})
+
+    part = Part(labels, logits, (labels >= 0).sum(), 2)
+    found = Finetuning._with_coarse(Described, Loss(torch.tensor(2.0), {"a": torch.ones(())}), coarse, part)  # type: ignore[arg-type]
+    wanted = F.cross_entropy(logits, labels, ignore_index=-1)
+    torch.testing.assert_close(found.value, 2 + 0.4 * wanted)
+    torch.testing.assert_close(found.metrics["auxiliary"], wanted)
+    assert found.metrics.keys() == {"a", "auxiliary"}
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+def test_fine_tuning_learns_object_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request(("model.head", "ocr"), ("model.dilations", None), ("finetune.steps", 2), init="scratch")
+    run = run_finetuning(replace(asked, out=Path("run")))
+    told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    trained = [record for record in told if record["kind"] == "train"]
+    assert all(record["loss"] > 0.4 * record["auxiliary"] > 0 for record in trained)
+    about = load(run / "checkpoints" / "last.safetensors").about
+    start = new_segmentor(resolve(about["recipe"]), len(about["labels"][0]["classes"])).state_dict()
+    for name in (
+        "regions.conv_seg.bias",
+        "regions.convs.0.conv.weight",
+        "object_context_block.key_project.0.conv.weight",
+    ):
+        assert not torch.equal(tensors_of(run)[f"network.decode_head.{name}"], start[f"decode_head.{name}"]), name

@@ -9,6 +9,7 @@ from mdp.core.networks.heads import (
     fcn_dilated,
     hrnet,
     linear,
+    ocr,
     segformer,
     upernet,
 )
@@ -23,6 +24,7 @@ HEADS: dict[str, Head] = {
     "fcn_dilated": fcn_dilated.HEAD,
     "hrnet": hrnet.HEAD,
     "linear": linear.HEAD,
+    "ocr": ocr.HEAD,
     "segformer": segformer.HEAD,
     "upernet": upernet.HEAD,
 }

@@ -22,6 +22,10 @@ BARE: Layout = (("backbone.", ""),)  # torchvision; timm for all that have no st
 DEEP_STEM: Layout = (*_STEM, ("backbone.", ""))  # timm's resnet50c and its like, for MMSegmentation's ResNetV1c
 # A whole segmentation network
 MMSEG: Layout = (("backbone.", "backbone."), ("decode_head.", "decode_head."))
+# with two heads, the second of which takes the logits of the first
+MMSEG_CASCADE: Layout = (
+    ("backbone.", "backbone."), ("decode_head.regions.", "decode_head.0."), ("decode_head.", "decode_head.1."),
+)  # fmt: skip
 TORCHVISION_DEEPLAB: Layout = (("backbone.", "backbone."), *_HEAD)
 
 

@@ -26,6 +26,9 @@ ImageChannels = Annotated[int, Bounds(1, 4096)]  # the most bands that are read 
 Deviation = Annotated[float, Bounds(1e-9, 1e3)]  # of numbers in [0, 1]; it divides
 
 
+NO_REGIONS = "head: {} looks at regions of classes, which pretraining has none of; take another, such as hrnet"
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
     """Backbone and segmentation head; "stated" and "chosen" say where each default comes from."""
@@ -137,10 +140,12 @@ class OnGrid(nn.Module):
 
 
 class EmbeddingNetwork(OnGrid):
-    """Images -> unit-length pixel embeddings."""
+    """Images -> unit-length pixel embeddings.  Raises ValueError for a head that needs classes."""
 
     def __init__(self, settings: NetworkSettings, embedding: int, hidden: int) -> None:
         super().__init__()
+        if HEADS[settings.head].auxiliary:
+            raise ValueError(NO_REGIONS.format(settings.head))
         found = _backbone(settings)
         self.backbone, self._maps = found.module, found.maps
         self.decode_head = _head(settings, found)
@@ -190,6 +195,7 @@ class Look(NamedTuple):
     last: Tensor  # the backbone's last map
     features: Tensor  # (B, F, h, w): what the classifier sees, before dropout
     logits: Tensor  # (B, C, h, w)
+    coarse: Tensor | None = None  # (B, C, h, w): the auxiliary logits of a head that has some
 
 
 class Segmentor(OnGrid):
@@ -204,6 +210,9 @@ class Segmentor(OnGrid):
         self.backbone, self._maps = found.module, found.maps
         self.decode_head = _head(settings, found, head.inner_dropout)
         self.decode_head.conv_seg = nn.Conv2d(settings.head_channels, classes, 1)  # all libraries keep it in the head
+        if head.auxiliary:
+            part = self.decode_head.get_submodule(head.auxiliary.part)
+            part.conv_seg = nn.Conv2d(head.auxiliary.channels(found.inputs), classes, 1)
         self.dropout = nn.Dropout2d(head.dropout)
         self.grid = found.grid(HEADS[settings.head].takes)
         self.statistics = settings.statistics  # by which its images are normalised
@@ -223,8 +232,9 @@ class Segmentor(OnGrid):
     def look(self, images: Tensor) -> Look:
         """(B, 3, H, W) -> what criteria of training ask for."""
         maps = self._maps(self.backbone, images)
-        features: Tensor = self.decode_head(*maps)  # (B, F, h, w)
-        return Look(maps.last, features, self.classifier(self.dropout(features)))
+        with_coarse = getattr(self.decode_head, "with_coarse", None)
+        features, coarse = with_coarse(*maps) if with_coarse else (self.decode_head(*maps), None)  # (B, F, h, w)
+        return Look(maps.last, features, self.classifier(self.dropout(features)), coarse)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, C, h, w)."""
@@ -267,6 +277,9 @@ def build_segmentor(settings: NetworkSettings, classes: int, rng: torch.Generato
     """A segmentor with random weights drawn from `rng`; the classifier starts at N(0, 0.01)."""
     network = randomly(lambda: Segmentor(settings, classes), _foreign(settings), rng)
     nn.init.normal_(network.classifier.weight, std=0.01, generator=rng)
+    if auxiliary := HEADS[settings.head].auxiliary:
+        coarse = network.decode_head.get_parameter(f"{auxiliary.part}.conv_seg.weight")
+        nn.init.normal_(coarse, std=0.01, generator=rng)
     return network
 
 

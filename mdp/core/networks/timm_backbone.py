@@ -151,8 +151,8 @@ def maps(description: Description, model: nn.Module, images: Tensor) -> FeatureM
     to which images are padded for such a model, its cells are centred on the same place in all sizes.
     """
     height, width = images.shape[2:]
-    padding = (0, -width % description.multiple, 0, -height % description.multiple)
-    if any(padding):
+    if description.multiple > 1:  # without asking whether the size needs it: an exported program is of any size
+        padding = (0, -width % description.multiple, 0, -height % description.multiple)
         images = F.pad(images, padding)  # with 0, the mean colour
     found = _forward(model, images, _wanted(description.last, description.low, description.stages))
     if description.stages:  # on grids that are rounded up, without what lies in the padding

@@ -10,7 +10,15 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mdp.core.networks.first_convolution import adaptable, adapted
-from mdp.core.networks.parameter_names import BARE, DEEP_STEM, MMSEG, TORCHVISION_DEEPLAB, Layout, to_foreign
+from mdp.core.networks.parameter_names import (
+    BARE,
+    DEEP_STEM,
+    MMSEG,
+    MMSEG_CASCADE,
+    TORCHVISION_DEEPLAB,
+    Layout,
+    to_foreign,
+)
 
 BACKBONE = "backbone."
 # The first that fits as well as any names the file; each is tried under every prefix
@@ -18,6 +26,7 @@ LAYOUTS: dict[str, Layout] = {
     "mdp or MMSegmentation": (*MMSEG, ("projection_head.", "projection_head.")),
     "torchvision segmentation": TORCHVISION_DEEPLAB,
     "bare backbone": BARE,
+    "MMSegmentation, two heads": MMSEG_CASCADE,
     "bare backbone, timm's deep stem": DEEP_STEM,
 }
 # Where several fit equally well: averaged weights (DINO's authors advise the teacher), then what was trained by

@@ -24,7 +24,7 @@ UNKNOWN = "unknown: state it yourself"
 _NOTE = "values of 0 to 1, minus the mean, over the standard deviation of each channel"
 _INSIDE = (
     "mdp", "what", "backbone", "width", "output_stride", "first_dilation", "head", "kind", "method", "step", "classes",
-    "input",
+    "palette", "input", "weights",
 )  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def facts(source: Source) -> dict[str, Any]:
         "kind": record.kind,
         "method": source.recipe.method.name if pretrained else "fine-tuning",
         "step": record.position.step,
+        **({"weights": source.average} if source.average else {}),
         "steps": _steps(folder),
         "datasets": _datasets(source, folder),
         "started_from": _start(folder),
@@ -55,6 +56,8 @@ def facts(source: Source) -> dict[str, Any]:
     }
     if content.head:
         known["classes"] = [name for space in record.labels for name in space.classes]
+        colors = [list(color) for space in source.record.labels for color in space.colors]
+        known |= {"palette": colors} if colors else {}
         known["output"] = f"logits of {content.classes} classes"
     result: dict[str, Any] = finite(known)
     return result

@@ -6,7 +6,7 @@ library has it.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +22,9 @@ from mdp.io.export.targets import Target
 from mdp.io.export.targets._common import Function, Library
 
 TOLERANCE = 1e-5  # of the largest value
-SIZE = (2, 3, 97, 65)  # for RGB; odd, so that a grid that is rounded otherwise shows
-_TIMM_SIZE = (2, 3, 224, 224)  # the size that all of timm's models take as they are
+SIZE = (97, 65)  # odd, so that a grid that is rounded otherwise shows
+_TIMM_SIZE = (224, 224)  # the size that all of timm's models take as they are
+_OTHER = (131, 94)  # for programs, which are traced at one size and have to take any
 
 
 class Checked(NamedTuple):
@@ -32,7 +33,7 @@ class Checked(NamedTuple):
     reader: str  # "timm 1.0.31", or our own network
     instead: str  # why our own network stood in for the library; "" when it did not
     strides: tuple[int, ...]  # of the features that were compared
-    size: tuple[int, ...]  # of the input
+    sizes: tuple[tuple[int, ...], ...]  # of the inputs
     difference: float  # the largest, as a part of the largest value
 
 
@@ -46,13 +47,17 @@ def check_export(target: Target, path: Path, source: Source) -> Checked:
     instead = "MMSegmentation itself is not tried" if library is None else _absent(library)
     load = _own(target) if library is None or instead else library.load
     reader = "mdp's own network" if library is None or instead else f"{library.package} {_version(library.package)}"
-    count, _, *sides = _TIMM_SIZE if source.content.backbone.startswith(TIMM) else SIZE
-    size = (count, source.content.image_channels, *sides)
-    images = torch.randn(size, generator=torch.Generator().manual_seed(0))  # (2, 3, H, W)
-    strides = target.strides(source.content)
+    channels, first = source.content.image_channels, _TIMM_SIZE if source.content.backbone.startswith(TIMM) else SIZE
+    sizes: tuple[tuple[int, ...], ...] = ((2, channels, *first),)
+    if library is not None and library.program:
+        sizes += ((1, channels, *_OTHER),)
+    elif source.content.backbone.startswith(TIMM):  # tables of positions are stretched
+        sizes += ((1, channels, 4 * source.content.stride, 7 * source.content.stride),)
+    rng, strides = torch.Generator().manual_seed(0), target.strides(source.content)
+    images = [torch.randn(size, generator=rng) for size in sizes]  # each (B, K, H, W)
     with torch.no_grad():
         differences = [_compare(load, path, source, stride, images, reader) for stride in strides]
-    return Checked(reader, instead, strides, size, max(differences))
+    return Checked(reader, instead, strides, sizes, max(differences))
 
 
 def _compare(
@@ -60,16 +65,21 @@ def _compare(
     path: Path,
     source: Source,
     stride: int,
-    images: Tensor,
+    images: Sequence[Tensor],
     reader: str,
 ) -> float:
-    wanted = source.rebuilt(stride=stride)(images)
+    network = source.rebuilt(stride=stride)
+    what = "logits" if source.content.head else f"features at stride {stride}"
     try:
-        output = load(path, source, stride)(images)
+        loaded = load(path, source, stride)
+        outputs = [loaded(one) for one in images]
     except Exception as error:  # whatever a library raises, the file is not one it takes
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path.name}: {reader} does not load what was exported: {reason}; removed") from error
-    what = "logits" if source.content.head else f"features at stride {stride}"
+    return max(_apart(path, output, network(one), what, reader) for output, one in zip(outputs, images, strict=True))
+
+
+def _apart(path: Path, output: Tensor, wanted: Tensor, what: str, reader: str) -> float:
     if output.shape != wanted.shape:
         raise CheckpointError(
             f"{path.name}: {reader} gives {what} of another size, {list(output.shape)}, than the network, "

@@ -1,10 +1,11 @@
 """The content of an exported file, in the terms in which libraries differ."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TIMM = "timm:"  # before the name of a backbone out of timm
 DEEP = "_v1c"  # after the name of a backbone with a stem of three convolutions
 WIDTH = 64  # channels of the first stage, in every library
+
 UNDILATED = 32  # the stride of a backbone in every library that was not asked for another
 BOTTLENECKS = ("resnet50", "resnet101")
 
@@ -21,6 +22,7 @@ class Content(NamedTuple):
     classes: int = 0
     first_dilation: str = "before"  # of a dilated stage's first block
     image_channels: int = 3
+    arguments: tuple[tuple[str, Any], ...] = ()  # of timm.create_model, for a backbone out of timm
 
     @property
     def plain(self) -> str:

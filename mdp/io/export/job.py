@@ -21,6 +21,7 @@ from mdp.io.export.targets import find, refuse_misfit
 from mdp.io.files.writing import make, write_text
 from mdp.io.processes.device import memory_in_one_line
 from mdp.io.run.folder import home_of
+from mdp.io.run.opened import whose
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -37,20 +38,30 @@ class Export(NamedTuple):
     tensors: int
     parameters: int  # numbers in them that are trained: BatchNorm's statistics are not
     content: Content
+    average: str | None  # ema or raw, of a checkpoint that has both
     checked: Checked
     line: str  # of Python, that loads it
 
 
-def run_export(run: Path, target: str, out: Path | None, which: str, segmentor: bool, overwrite: bool) -> Export:
+def run_export(
+    run: Path,
+    target: str,
+    out: Path | None,
+    which: str,
+    segmentor: bool,
+    overwrite: bool,
+    weights: str | None = None,
+) -> Export:
     """Exports the backbone of a run, or the whole network, to RUN/export/ (or `out`) and checks what was written.
 
+    `weights` is what `mdp.io.run.opened.weights_of` asks.
     Raises RecipeError when the library cannot hold it or something else is in its place, CheckpointError when the run
     has no whole checkpoint or the file does not pass the check: then nothing is left of it.
     """
     library = find(target)
     library.expect()
     with memory_in_one_line():
-        source = read_source(run, which, segmentor)
+        source = read_source(run, which, segmentor, weights)
         refuse_misfit(target, source.content)
         library.refuse(source)
         folder = make(out or home_of(source.path) / "export")
@@ -92,7 +103,7 @@ def _export(source: Source, target: str, folder: Path, workplace: Path, overwrit
     side = folder / f"{stem}-{digest[:8]}.json"
     note = _put_text(side, json.dumps(card, indent=1) + "\n", overwrite)
     line = library.load_line(path.resolve(), source.content)
-    return Export(path, side, state, note, size, digest, count, numbers, source.content, checked, line)
+    return Export(path, side, state, note, size, digest, count, numbers, source.content, source.average, checked, line)
 
 
 def _sha256(path: Path) -> str:
@@ -173,6 +184,7 @@ def as_json(export: Export) -> dict[str, Any]:
         "sha256": export.sha256,
         "tensors": export.tensors,
         "parameters": export.parameters,
+        **({"weights": export.average} if export.average else {}),
         "checked": export.checked._asdict(),
         "load": export.line,
     }
@@ -181,7 +193,7 @@ def as_json(export: Export) -> dict[str, Any]:
 def report(export: Export) -> str:
     """The result for people; the last line loads what was exported."""
     checked = export.checked
-    size = "x".join(map(str, checked.size))
+    sizes = " and a ".join("x".join(map(str, size)) for size in checked.sizes)
     what = "logits" if export.content.head else f"features at stride {' and '.join(map(str, checked.strides))}"
     instead = f" ({checked.instead})" if checked.instead else ""
     lines = [
@@ -189,7 +201,8 @@ def report(export: Export) -> str:
         f"size     {export.bytes / 2**20:.2f} MiB, {export.tensors} tensors, {export.parameters:,} parameters",
         f"sha256   {export.sha256}",
         f"facts    {export.sidecar}",
-        f"checked  with {checked.reader}{instead}: {what} of a {size} input, largest difference "
+        *([f"weights  {whose(export.average)}"] if export.average else []),
+        f"checked  with {checked.reader}{instead}: {what} of a {sizes} input, largest difference "
         f"{checked.difference:.1e} of the largest value",
         *([f"note     {export.note}"] if export.note else []),
         f"load     {export.line}",

@@ -34,11 +34,12 @@ def expect_onnx() -> None:
 
 
 def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str], channels: int = 3) -> bytes:
-    """The file: from normalised images (B, K, H, W) to the network's one output; the same bytes for the same network.
+    """The file: from normalised images (B, K, H, W), K `channels`, to the network's one output.
 
-    `texts` go into the metadata.  Raises CheckpointError when torch cannot convert the network.
+    The same bytes for the same network; `texts` go into the metadata.  Raises CheckpointError when torch cannot convert
+    the network.
     """
-    network.eval()
+    _replace_pools_(network.eval())
     sizes = {INPUT: {0: "batch", 2: "height", 3: "width"}}
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # torch's own remarks are not for our users
@@ -65,6 +66,37 @@ def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str], channe
         model.metadata_props.add(key=key, value=texts[key])
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+class PoolByProducts(nn.Module):
+    """Adaptive average pooling to a grid of `side` x `side`, as two products with matrices.
+
+    ONNX has no such pooling for images of any size, and what torch's converter makes of it does not run.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, F, h, w) -> (B, F, side, side)."""
+        return self._shares(maps.shape[2]) @ maps @ self._shares(maps.shape[3]).mT
+
+    def _shares(self, length: int) -> Tensor:
+        """The share of each place in each cell, (side, length): cells may overlap by a place."""
+        cells = torch.arange(self.side)[:, None]
+        first, end = cells * length // self.side, ((cells + 1) * length + self.side - 1) // self.side
+        places = torch.arange(length)
+        inside = (places >= first) & (places < end)
+        return inside.float() / (end - first)
+
+
+def _replace_pools_(network: nn.Module) -> None:
+    for part in list(network.modules()):
+        for name, child in part.named_children():
+            side = child.output_size if isinstance(child, nn.AdaptiveAvgPool2d) else 1
+            if isinstance(side, int) and side > 1:
+                setattr(part, name, PoolByProducts(side))
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:

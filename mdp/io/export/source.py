@@ -5,16 +5,19 @@ Shape legend: B images, C classes, H x W image, h x w feature grid.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mdp.core.networks import InstanceNetwork, NetworkSettings, upsample
+from mdp.core.networks.backbones import build_backbone
+from mdp.core.networks.decode_heads import HEADS
+from mdp.core.networks.heads import Takes
 from mdp.core.networks.parameter_names import Layout, foreign_names
-from mdp.core.networks.resnet import ResNet
+from mdp.core.networks.timm_backbone import describe
 from mdp.io.errors import CheckpointError, RecipeError
-from mdp.io.export.content import Content
+from mdp.io.export.content import TIMM, Content
 from mdp.io.recipe.layers import Recipe
 from mdp.io.run.checkpoints import checkpoints_in
 from mdp.io.run.folder import checkpoint_of
@@ -27,16 +30,15 @@ from mdp.io.run.restore import restore_
 class Features(nn.Module):
     """Images -> the features of a backbone, at any stride that it has: weights do not know their stride."""
 
-    def __init__(self, settings: NetworkSettings, stride: int) -> None:
+    def __init__(self, settings: NetworkSettings, stride: int, takes: Takes) -> None:
         super().__init__()
-        self.backbone = ResNet(
-            settings.backbone, settings.width, stride, settings.image_channels, settings.first_dilation
-        )
+        s = settings
+        found = build_backbone(s.backbone, s.width, stride, takes, s.image_channels, s.first_dilation)
+        self.backbone, self._maps = found.module, found.maps
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, channels, h, w)."""
-        features: Tensor = self.backbone(images)
-        return features
+        """(B, K, H, W) -> (B, channels, h, w), the last map."""
+        return self._maps(self.backbone, images).last
 
 
 class Whole(nn.Module):
@@ -59,6 +61,8 @@ class Source(NamedTuple):
     recipe: Recipe
     content: Content
     weights: dict[str, Tensor]  # by our names, in the network's order
+    takes: Takes = "last"  # maps of the backbone that it was trained with
+    average: str | None = None  # ema or raw, of a checkpoint that has both
 
     def rebuilt(self, weights: Mapping[str, Tensor] | None = None, stride: int | None = None) -> nn.Module:
         """The network to export, in evaluation mode: features at that stride (None: the trained one), or a whole one.
@@ -71,7 +75,7 @@ class Source(NamedTuple):
             restore_(network, given, str(self.path))
             return Whole(network).eval()
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced
-            features = Features(self.recipe.model, stride or self.content.stride)
+            features = Features(self.recipe.model, stride or self.content.stride, self.takes)
         restore_(features, given, str(self.path))
         return features.eval()
 
@@ -88,9 +92,10 @@ def checkpoint_at(run: Path, which: str) -> Path:
     return path
 
 
-def read_source(run: Path, which: str, segmentor: bool) -> Source:
+def read_source(run: Path, which: str, segmentor: bool, asked: str | None = None) -> Source:
     """The query encoder's backbone of a pretraining run, a fine-tuned network's backbone, or (`segmentor`) all of it.
 
+    With the weights that `weights_of` says, `asked` for.
     Raises CheckpointError for anything but a whole checkpoint of such a run.
     """
     path = checkpoint_at(run, which)
@@ -100,20 +105,32 @@ def read_source(run: Path, which: str, segmentor: bool) -> Source:
     trained_part(path, opened.record)  # an unknown kind is refused before anything else
     if segmentor and opened.record.kind != FINETUNE:
         raise RecipeError(f"{path}: a pretraining run has no segmentor; leave --segmentor out, or fine-tune it first")
-    network = trained_network(opened)
+    network = trained_network(opened, asked)
     weights = {name: t for name, t in network.state_dict().items() if segmentor or name.startswith("backbone.")}
     bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(f"{path}: {len(bad)} tensors hold numbers that are not finite, such as {bad[0]}")
-    return Source(path, opened.record, opened.recipe, _content(opened, network, segmentor), weights)
+    takes = "last" if isinstance(network, InstanceNetwork) else HEADS[opened.recipe.model.head].takes
+    content = _content(opened, network, segmentor)
+    return Source(path, opened.record, opened.recipe, content, weights, takes, opened.weights(asked))
 
 
 def _content(opened: OpenedRun, network: nn.Module, segmentor: bool) -> Content:
     model = opened.record.recipe["model"]
-    stride = network.output_stride if isinstance(network, InstanceNetwork) else opened.recipe.model.stride
-    first = model.get("first_dilation", "before")  # older runs do not name it
-    channels = model.get("image_channels", 3)  # nor these
-    bare = Content(model["backbone"], model["width"], stride, first_dilation=first, image_channels=channels)
+    settings = opened.recipe.model
+    stride = network.output_stride if isinstance(network, InstanceNetwork) else settings.stride
+    arguments: tuple[tuple[str, Any], ...] = ()
+    if settings.backbone.startswith(TIMM):
+        name = settings.backbone.removeprefix(TIMM)
+        arguments = describe(name, stride, image_channels=settings.image_channels).arguments
+    bare = Content(
+        settings.backbone,
+        settings.width,
+        stride,
+        first_dilation=settings.first_dilation,
+        image_channels=settings.image_channels,
+        arguments=arguments,
+    )
     if not segmentor:
         return bare
     dilations = model.get("dilations")

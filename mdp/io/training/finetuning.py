@@ -12,11 +12,13 @@ from torch import Tensor
 
 from mdp.core.chance import generator
 from mdp.core.criteria import Part
+from mdp.core.criteria.cross_entropy import cross_entropy
 from mdp.core.geometry import thin_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Loss, Progress
 from mdp.core.metrics import mean_iou, pixel_accuracy
 from mdp.core.networks import Segmentor, TrainedSegmentor, upsample
+from mdp.core.networks.decode_heads import HEADS
 from mdp.core.networks.freezing import evaluating
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes
@@ -144,7 +146,16 @@ class Finetuning(TrainingRun):
         def rng(place: int) -> torch.Generator:
             return generator(self.recipe.run.seed, "criterion", step, int(places[place]))
 
-        return self.criterion.loss(look, head, shared, part, rng, processes)
+        loss = self.criterion.loss(look, head, shared, part, rng, processes)
+        return loss if look.coarse is None else self._with_coarse(loss, look.coarse, part)
+
+    def _with_coarse(self, loss: Loss, coarse: Tensor, part: Part) -> Loss:
+        """The loss and the cross-entropy of a head's auxiliary logits, by the head's weight."""
+        auxiliary = HEADS[self.recipe.model.head].auxiliary
+        assert auxiliary is not None
+        logits = upsample(coarse, (part.labels.shape[1], part.labels.shape[2]))  # (B, C, H, W)
+        value = cross_entropy(logits, part.labels, part.pixels)
+        return Loss(loss.value + auxiliary.weight * value, {**loss.metrics, "auxiliary": value.detach()}, loss.kept)
 
     def validate(self, step: int, stop: Stop) -> float | None:
         if self.validation is None:

@@ -16,7 +16,9 @@ from mdp.core.chance import generator
 from mdp.core.labels import LabelUnion
 from mdp.core.methods import Data, Loss, Progress
 from mdp.core.networks import EncoderPair
+from mdp.core.networks.decode_heads import HEADS
 from mdp.core.networks.pair import follow_
+from mdp.core.networks.segmentor import NO_REGIONS
 from mdp.core.processes import Processes
 from mdp.core.views import ViewPlan
 from mdp.io.data.order import epoch_batches
@@ -193,8 +195,13 @@ class Pretraining(TrainingRun):
 
 
 def pretrain_recipe(request: Request) -> Recipe:
-    """The recipe that a `pretrain` command line resolves to."""
-    return of_backbone(with_paths(resolve(*request.layers)))
+    """The recipe that a `pretrain` command line resolves to.  Raises RecipeError for a head that needs classes."""
+    recipe = of_backbone(with_paths(resolve(*request.layers)))
+    if HEADS[recipe.model.head].auxiliary:
+        raise RecipeError(
+            f"model.{NO_REGIONS.format(recipe.model.head)}, and --head {recipe.model.head} in fine-tuning"
+        )
+    return recipe
 
 
 def pretrain_yaml(request: Request) -> str:

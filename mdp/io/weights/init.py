@@ -19,7 +19,7 @@ from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable, shown
 from mdp.io.weights.reading import WeightsFile, read_file, skipped_line, translated_line
 
-CLASSIFIER = "decode_head.conv_seg."
+CLASSIFIER = ("decode_head.conv_seg.", "decode_head.regions.conv_seg.")  # of this run's classes
 _COUNTER = ".num_batches_tracked"  # BatchNorm's, which nothing here reads and old files lack: it counts for nothing
 _PARTIAL = "; --init-partial takes what fits"
 _STEM = ("conv1", "bn1", "stem")

@@ -28,6 +28,14 @@ class BuildHead(Protocol):
 Takes = Literal["last", "low", "stages"]  # the last map alone; also a finer one; the maps of four stages
 
 
+class Auxiliary(NamedTuple):
+    """Logits of a head besides its classifier's, which its features come from; `with_coarse` gives both."""
+
+    part: str  # of the head, which they come from; the segmentor adds their classifier `conv_seg` to it
+    channels: Callable[[Inputs], int]  # that this classifier sees
+    weight: float  # of their cross-entropy in training, beside the criterion
+
+
 class Head(NamedTuple):
     """A head's numbers, and which maps it takes."""
 
@@ -38,3 +46,4 @@ class Head(NamedTuple):
     dropout: float  # before the classifier, of whole channels
     build: BuildHead
     channels_of: Callable[[Inputs], int] | None = None
+    auxiliary: Auxiliary | None = None

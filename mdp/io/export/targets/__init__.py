@@ -20,10 +20,19 @@ if TYPE_CHECKING:  # the command line asks for the names, without torch
     from mdp.core.networks.parameter_names import Layout
     from mdp.io.export.content import Content
     from mdp.io.export.source import Source
-    from mdp.io.export.targets import hub, mmseg, onnx, safetensors, smp, timm, torchvision
+    from mdp.io.export.targets import hub, mmseg, onnx, safetensors, smp, timm, torch_export, torchvision
     from mdp.io.export.targets._common import Library
 
-_ORDER = ("torchvision", "timm", "smp", "mmseg", "safetensors", "onnx", "hub")  # of a listing; others follow
+_ORDER = (
+    "torchvision",
+    "timm",
+    "smp",
+    "mmseg",
+    "safetensors",
+    "onnx",
+    "torch_export",
+    "hub",
+)  # of a listing; others follow
 
 
 class Target(Protocol):
@@ -66,7 +75,7 @@ class Target(Protocol):
 
 
 if TYPE_CHECKING:  # mypy holds every file against the Protocol
-    _TARGETS: list[Target] = [torchvision, timm, smp, mmseg, safetensors, onnx, hub]
+    _TARGETS: list[Target] = [torchvision, timm, smp, mmseg, safetensors, onnx, torch_export, hub]
 
 
 def names() -> list[str]:

@@ -24,6 +24,7 @@ class Library(NamedTuple):
     module: str
     package: str
     load: Callable[[Path, Source, int], Function]  # at that stride
+    program: bool = False  # its files hold the network itself, traced at one size: tried at another one too
 
 
 def nothing_to_install() -> None:
@@ -109,6 +110,12 @@ def write_safetensors(path: Path, source: Source, tensors: dict[str, Tensor], kn
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of such a file."""
     return read_tensors(path)[0]
+
+
+def enlarged(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a whole network as a program, that its logits are those of pixels."""
+    where = "the input's resolution (bilinear, align_corners false)"
+    return {"output": f"{known['output']} at {where}"} if "output" in known else {}
 
 
 def at_the_grid(known: Mapping[str, Any]) -> dict[str, Any]:

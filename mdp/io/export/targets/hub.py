@@ -16,7 +16,7 @@ from mdp.io.export.targets._common import Function, Library, read_safetensors
 from mdp.io.export.targets._common import at_the_grid as sidecar
 from mdp.io.export.targets._common import bare_or_deep as layout
 from mdp.io.export.targets._common import nothing_to_install as expect
-from mdp.io.export.targets.timm import filled, misfit, model_of, strides
+from mdp.io.export.targets.timm import last_map, misfit, model_of, strides
 from mdp.io.files.writing import write_text
 from mdp.io.run.checkpoint import save_plain
 
@@ -29,27 +29,33 @@ WEIGHTS = "model.safetensors"
 
 
 def refuse(source: Source) -> None:
-    """Raises RecipeError when timm's model has parameters that give no features: it wants them all of a folder."""
+    """Raises RecipeError when timm's model has random parameters that give no features: it wants them all."""
+    random = [name for name, tensor in untrained(source).items() if bool((tensor != tensor.flatten()[0]).any())]
+    if random:
+        raise RecipeError(
+            f"--to hub: timm wants all of {model_of(source.content)[0]} in a folder, and {random[0]}, which gives no "
+            "features, was not trained; what can hold it: timm, safetensors, onnx, torch_export"
+        )
+
+
+def untrained(source: Source) -> dict[str, Tensor]:
+    """What timm's model has besides the run's backbone, as it starts: a last norm of ones and zeros, a classifier."""
     if not source.content.backbone.startswith(TIMM):
-        return
+        return {}
     timm: Any = importlib.import_module("timm")
     name, settings = model_of(source.content)
-    with torch.device("meta"):
-        wanted = timm.create_model(name, **settings, num_classes=0).state_dict()
-    lacking = [key for key in wanted if f"backbone.{key}" not in source.weights]
-    if lacking:
-        raise RecipeError(
-            f"--to hub: timm wants all of {name} in a folder, and {lacking[0]}, which gives no features, was not "
-            "trained; what can hold it: timm, safetensors, onnx"
-        )
+    with torch.random.fork_rng(devices=[]):
+        whole = timm.create_model(name, **settings, num_classes=0).state_dict()
+    return {key: tensor for key, tensor in whole.items() if f"backbone.{key}" not in source.weights}
 
 
 def write(path: Path, source: Source, tensors: dict[str, Tensor], known: Mapping[str, Any]) -> None:
     """The folder: weights, config.json and a model card."""
     path.mkdir()
-    save_plain(path / WEIGHTS, tensors, {"format": "pt"})
+    fresh = untrained(source)
+    save_plain(path / WEIGHTS, {**tensors, **fresh}, {"format": "pt"})
     write_text(path / "config.json", json.dumps(config_of(source), indent=2) + "\n")
-    write_text(path / "README.md", model_card(known, path.name))
+    write_text(path / "README.md", model_card(known, path.name, tuple(fresh)))
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -60,8 +66,7 @@ def read(path: Path) -> dict[str, Tensor]:
 def _load(path: Path, source: Source, stride: int) -> Function:
     timm: Any = importlib.import_module("timm")
     if source.content.backbone.startswith(TIMM):
-        name, settings = model_of(source.content)
-        return filled(timm.create_model(name, **settings, num_classes=0), read(path))
+        return last_map(timm.create_model(f"local-dir:{path}", pretrained=True))
     network = timm.create_model(f"local-dir:{path}", pretrained=True, output_stride=stride)
     forward: Function = network.eval().forward_features
     return forward
@@ -78,6 +83,7 @@ def load_line(path: Path, content: Content) -> str:
 def config_of(source: Source) -> dict[str, Any]:
     """config.json of the folder."""
     name, settings = model_of(source.content)
+    size, fixed = _made_for(source)
     own = not source.content.backbone.startswith(TIMM)
     first = "conv1.0" if source.content.backbone.endswith(DEEP) else "conv1"
     channels, statistics = source.content.image_channels, source.recipe.model.statistics
@@ -86,11 +92,11 @@ def config_of(source: Source) -> dict[str, Any]:
     return {
         "architecture": name.partition(".")[0],  # without the tag of somebody's weights
         "num_classes": 0,
-        **({"model_args": settings} if settings else {}),
+        **({"model_args": {**settings, **fixed}} if settings or fixed else {}),
         "pretrained_cfg": {
             "tag": "mdp",
             "custom_load": False,
-            "input_size": [channels, 224, 224],
+            "input_size": [source.content.image_channels, *size],
             "fixed_input_size": False,
             "interpolation": "bilinear",
             "crop_pct": 0.875,
@@ -103,8 +109,22 @@ def config_of(source: Source) -> dict[str, Any]:
     }
 
 
-def model_card(known: Mapping[str, Any], name: str) -> str:
-    """README.md of the folder."""
+def _made_for(source: Source) -> tuple[list[int], dict[str, Any]]:
+    """The height and width that timm's model is made for, and the argument that makes it so again, if it has one.
+
+    Made for another size its table of positions would be stretched twice.
+    """
+    if not source.content.backbone.startswith(TIMM):
+        return [224, 224], {}
+    timm: Any = importlib.import_module("timm")
+    with torch.device("meta"):
+        default = timm.create_model(model_of(source.content)[0]).pretrained_cfg
+    size = list(default["input_size"][1:])
+    return size, {"img_size": size} if default.get("fixed_input_size") else {}
+
+
+def model_card(known: Mapping[str, Any], name: str, fresh: Sequence[str] = ()) -> str:
+    """README.md of the folder; `fresh` parameters were never trained."""
     names = ", ".join(entry["name"] for entry in known["datasets"])
     rows = [
         f"| {entry['name']} | {_count(entry['images'])} | {entry['classes']} | {_cell(entry['licence'])} |"
@@ -134,6 +154,11 @@ def model_card(known: Mapping[str, Any], name: str) -> str:
         "",
         f"Input: {inputs['channels']}, {inputs['note']}; mean {mean}, standard deviation {std}.",
         "",
+        *(
+            [f"Not trained, as timm starts them, and without a part in the feature maps: {', '.join(fresh)}.", ""]
+            if fresh
+            else []
+        ),
         "```python",
         "import timm",
         "",

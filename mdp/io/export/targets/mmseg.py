@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdp.core.networks.parameter_names import MMSEG, Layout
+from mdp.core.networks.parameter_names import MMSEG, MMSEG_CASCADE, Layout
 from mdp.io.export.content import UNDILATED, Content
 from mdp.io.export.source import Source
 from mdp.io.export.targets import _common
@@ -30,15 +30,19 @@ LIBRARY: Library | None = None
 
 def misfit(content: Content) -> str:
     """It has both stems of ResNet and our heads; what it dilates otherwise gives other logits."""
-    heads = ("deeplabv3", "deeplabv3plus", "fcn")
+    heads = ("deeplabv3", "deeplabv3plus", "fcn", "fcn_dilated", "hrnet", "linear", "ocr", "segformer", "upernet")
     reason = _common.misfit(content, deep=True, timm=False, narrow=False, heads=heads)
     if not reason and content.head and content.stride != UNDILATED and not _common.has_bottlenecks(content):
         reason = f"it dilates {content.backbone} in other convolutions, so that the same weights give other logits"
+    if not reason and content.head == "fcn_dilated" and len(set(content.dilations or ())) > 1:
+        reason = f"its FCNHead has one dilation for all convolutions, this one {content.dilations} (model.dilations)"
     return reason
 
 
 def layout(content: Content) -> Layout:
     """Its names are ours; those of a head are left out of a bare backbone."""
+    if content.head == "ocr":  # its CascadeEncoderDecoder
+        return MMSEG_CASCADE
     return MMSEG if content.head else (("backbone.", "backbone."),)
 
 

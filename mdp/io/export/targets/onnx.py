@@ -15,7 +15,7 @@ from mdp.io.export.onnx_file import OPSET, onnx_bytes, run_onnx
 from mdp.io.export.onnx_file import expect_onnx as expect
 from mdp.io.export.source import Source
 from mdp.io.export.targets import _common
-from mdp.io.export.targets._common import Function, Library
+from mdp.io.export.targets._common import Function, Library, enlarged
 from mdp.io.export.targets._common import any_source as refuse
 from mdp.io.export.targets._common import trained_stride as strides
 from mdp.io.files.writing import write_atomically
@@ -51,15 +51,14 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def sidecar(known: Mapping[str, Any]) -> dict[str, Any]:
     """The version of ONNX's operators, and that logits are enlarged."""
-    where = "the input's resolution (bilinear, align_corners false)"
-    return {"opset": OPSET, **({"output": f"{known['output']} at {where}"} if "output" in known else {})}
+    return {"opset": OPSET, **enlarged(known)}
 
 
 def _load(path: Path, source: Source, stride: int) -> Function:
     return run_onnx(path)
 
 
-LIBRARY = Library("onnxruntime", "onnxruntime", _load)
+LIBRARY = Library("onnxruntime", "onnxruntime", _load, program=True)
 
 
 def load_line(path: Path, content: Content) -> str:

@@ -43,7 +43,7 @@ def model_of(content: Content) -> tuple[str, dict[str, object]]:
     """
     images: dict[str, object] = {"in_chans": content.image_channels} if content.image_channels != 3 else {}
     if content.backbone.startswith(TIMM):
-        return content.backbone.removeprefix(TIMM), images
+        return content.backbone.removeprefix(TIMM), dict(content.arguments)
     if content.plain == content.backbone:
         return content.plain, images
     if _common.has_bottlenecks(content):
@@ -66,6 +66,11 @@ def filled(network: Any, state: dict[str, Tensor]) -> Function:
     unknown = network.load_state_dict(state, strict=False).unexpected_keys
     if unknown:
         raise CheckpointError(f"timm has no {unknown[0]}")
+    return last_map(network)
+
+
+def last_map(network: Any) -> Function:
+    """The last feature map of one of timm's models, before any norm."""
     network.eval()
     return lambda images: network.forward_intermediates(images, intermediates_only=True, output_fmt="NCHW")[-1]
 
@@ -76,8 +81,7 @@ LIBRARY = Library("timm", "timm", _load)
 def load_line(path: Path, content: Content) -> str:
     """A model without its classifier."""
     model, others = model_of(content)
-    quoted = repr(str(path))
-    settings = "".join(f", {key}={value!r}" for key, value in others.items())
+    quoted, settings = repr(str(path)), "".join(f", {key}={value!r}" for key, value in others.items())
     if content.backbone.startswith(TIMM):  # parts that give no features, such as a last norm, are not in the file
         return (
             f"import timm, safetensors.torch; network = timm.create_model({model!r}{settings}, num_classes=0); "
