@@ -661,7 +661,8 @@ def inspect(file: Path, init_from: str, as_json: bool) -> None:
     """Say what a weights file holds, and what of it --init would take.  Exit code 5 when it would refuse it.
 
     Reads .pth files of torchvision, timm, MMSegmentation, MoCo, DINO, SwAV, Lightning and the like, safetensors, and
-    checkpoints of mdp; nothing in them is executed.  mdp feeds RGB images normalised by ImageNet's mean and deviation.
+    checkpoints of mdp; nothing in them is executed.  mdp feeds RGB images normalised by ImageNet's mean and deviation,
+    a fresh run on timm:NAME by those that timm gives for it.
     """
     from mdp.io.recipe.layers import merge
     from mdp.io.recipe.request import layers_of

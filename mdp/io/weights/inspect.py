@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mdp.core.networks import NetworkSettings, Segmentor
 from mdp.core.networks.identify import Recognised, backbone_for, recognise
+from mdp.core.networks.timm_backbone import PREFIX
 from mdp.core.networks.transfer import Location
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable
@@ -133,7 +134,7 @@ def inspection(report: Mapping[str, Any]) -> str:
         *([f"skipped  {report['skipped_line']}"] if report["skipped"] else []),
         f"holds    {report['holds'] or 'no ResNet with the usual names'}",
         *_location_lines(report),
-        f"network  {network['backbone']} of width {network['width']}: {network['source']}",
+        f"network  {_network(network)}: {network['source']}",
     ]
     translated = [report["translated"]] if report["translated"] else []
     end = [
@@ -144,6 +145,12 @@ def inspection(report: Mapping[str, Any]) -> str:
     if report["kind"]:
         end.append(f"its run, step and classes: mdp checkpoint show {report['path']}")
     return "\n".join([*about, "", *_table(report["parts"]), *_name_lines(report), "", *end])
+
+
+def _network(network: Mapping[str, Any]) -> str:
+    """The network's name, and its width where it has one to choose."""
+    name = str(network["backbone"])
+    return name if name.startswith(PREFIX) else f"{name} of width {network['width']}"
 
 
 def _location_lines(report: Mapping[str, Any]) -> list[str]:
