@@ -96,6 +96,7 @@ from mdp.core.photometry import (
     normalise,
     stack_draws,
 )
+from mdp.core.pixel_contrast import anchor_groups, anchor_views, batch_contrast, draw_anchors, memory_contrast
 from mdp.core.processes import Exchange, Processes, alone, even_parts, plan_exchange, rows_of, taken
 from mdp.core.prototype_bank import (
     ClassSums,
@@ -191,6 +192,8 @@ __all__ = [
     "WeightedLoss",
     "add",
     "alone",
+    "anchor_groups",
+    "anchor_views",
     "apply_auto",
     "apply_distortion",
     "apply_photometry",
@@ -198,6 +201,7 @@ __all__ = [
     "augment",
     "average_linkage",
     "balanced_weights",
+    "batch_contrast",
     "beta",
     "block_counts",
     "boundary",
@@ -231,6 +235,7 @@ __all__ = [
     "dice_sums",
     "difference",
     "downsample_labels",
+    "draw_anchors",
     "draw_auto",
     "draw_box",
     "draw_crop",
@@ -268,6 +273,7 @@ __all__ = [
     "mean_iou_of_all",
     "mean_iou_of_labelled",
     "mean_over",
+    "memory_contrast",
     "merge_classes",
     "miou_interval",
     "mix",

@@ -241,7 +241,10 @@ def coerce(kind: Any, value: Any, where: str, origin: _Origin) -> Any:
     if generic in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return coerce(_alternative(arguments, value), value, where, origin)
+        kind = _alternative(arguments, value)
+        if len(arguments) > 2 and kind is str and not isinstance(value, str):  # a word is one form of several
+            raise origin.expected(where, "a word, a list or a section", value)
+        return coerce(kind, value, where, origin)
     if generic is tuple:
         return _coerce_tuple(arguments, value, where, origin)
     if generic is dict:

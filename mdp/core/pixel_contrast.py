@@ -1,0 +1,139 @@
+"""Contrast between pixels of a batch, or against a memory, of which classes are known (Wang et al., arXiv 2101.11939).
+
+Where an image has many pixels of a class some of them are drawn as anchors, half of them hard ones, which the network
+gets wrong; anchors of one class attract each other, or rows of a memory, and repel those of other classes.  What the
+released code has beyond the paper's abstract, numbers and the rule of drawing among it, is so marked ("code").
+Shape legend: B images, C classes, D embedding channels, h x w feature grid, N anchors, R rows of a memory.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mdp.core.contrast import _CHUNK_BYTES, WeightedLoss, _in_chunks
+from mdp.core.labels import IGNORE
+from mdp.core.processes import Processes
+
+# Anchors
+
+
+def anchor_groups(labels: Tensor, classes: int, max_views: int) -> Tensor:
+    """Which classes of each image give anchors, (B, C) bool: those with more than `max_views` pixels (code).
+
+    >>> anchor_groups(torch.tensor([[[0, 0, 1, -1]]]), 3, 1)
+    tensor([[ True, False, False]])
+    """
+    flat = labels.flatten(1)  # (B, h w)
+    pixels = torch.zeros(len(flat), classes + 1, dtype=torch.int64, device=flat.device)
+    pixels.scatter_add_(1, torch.where(flat == IGNORE, classes, flat), torch.ones_like(flat))
+    return pixels[:, :classes] > max_views
+
+
+def anchor_views(groups: int, max_samples: int, max_views: int) -> int:
+    """How many anchors each image's class gives, where so many groups of the whole batch share `max_samples` (code).
+
+    >>> anchor_views(5, 1024, 100), anchor_views(20, 1024, 100), anchor_views(0, 1024, 100)
+    (100, 51, 0)
+    """
+    return min(max_views, max_samples // groups) if groups else 0
+
+
+def draw_anchors(labels: Tensor, wrong: Tensor, groups: Tensor, views: int, rng: torch.Generator) -> Tensor:
+    """The pixels of one image that are anchors, (N,) int64 into its grid, class by class.
+
+    `labels` (h, w), `wrong` (h, w) where the network is, `groups` (C,) which classes give anchors.  Of a class half are
+    hard, as far as there are so many of either kind, and the other kind fills up (code); without replacement.
+    """
+    flat, hard = labels.flatten().cpu(), wrong.flatten().cpu()  # (h w,)
+    found = [torch.empty(0, dtype=torch.int64)]
+    for label in groups.cpu().nonzero().flatten().tolist():
+        pixels = (flat == label).nonzero().flatten()  # (n,)
+        pixels = pixels[torch.randperm(len(pixels), generator=rng)]
+        difficult, easy = pixels[hard[pixels]], pixels[~hard[pixels]]
+        first, second = _half(len(difficult), len(easy), views)
+        found += [difficult[:first], easy[:second]]
+    return torch.cat(found).to(labels.device)
+
+
+def _half(hard: int, easy: int, views: int) -> tuple[int, int]:
+    """How many hard and easy ones of so many make up `views`.
+
+    >>> _half(9, 9, 5), _half(1, 9, 5), _half(9, 1, 5), _half(1, 1, 5)
+    ((2, 3), (1, 4), (4, 1), (1, 1))
+    """
+    first = min(hard, max(views // 2, views - easy))
+    return first, min(easy, views - first)
+
+
+# Losses
+
+
+def batch_contrast(
+    rows: Tensor, labels: Tensor, counts: tuple[int, ...], temperature: float, processes: Processes
+) -> WeightedLoss:
+    """Anchors against each other, those of all processes: this process's share, and all anchors that count.
+
+    `rows` (N, D) of unit length with gradient and `labels` (N,) are this process's, `counts` how many each has.  For an
+    anchor i with others of its class p and those of other classes n the loss is the mean over p of
+    -log(e^(s_ip / T) / (e^(s_ip / T) + sum_n e^(s_in / T))).  The gradient goes through both sides of a pair, and adds
+    up over processes to that of one that has all anchors.  Anchors that are alone with their class weigh nothing.
+
+    >>> from mdp.core.processes import alone
+    >>> rows, labels = torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
+    >>> batch_contrast(rows, labels, (4,), 0.5, alone(1)).mean()  # log(1 + 2 e^(-1 / T))
+    tensor(0.2395)
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        start = sum(counts[: processes.rank])
+        found = processes.all_rows(rows.float().detach(), counts)  # (N, D), of all; its own rows have the gradient
+        whole = torch.cat([found[:start], rows.float(), found[start + len(rows) :]])
+        classes = processes.all_rows(labels, counts)  # (N,)
+        logits = whole @ whole.T / temperature  # (N, N)
+        alike = classes[:, None] == classes
+        positive = alike & ~torch.eye(len(classes), dtype=torch.bool, device=alike.device)
+        others = logits.masked_fill(alike, -torch.finfo(logits.dtype).max).logsumexp(1, keepdim=True)  # (N, 1)
+        losses = torch.where(positive, F.softplus(others - logits), 0.0).sum(1) / positive.sum(1).clamp(min=1)  # (N,)
+        total = losses.sum()
+        share = total.detach() / len(counts)  # of the value; the gradient is whole
+        return WeightedLoss(total - total.detach() + share, positive.any(1).sum().to(total.dtype))
+
+
+def memory_contrast(
+    rows: Tensor, labels: Tensor, memory: Tensor, memory_labels: Tensor, temperature: float
+) -> WeightedLoss:
+    """Anchors (N, D) of unit length against rows of a memory (R, D), which take no gradient; the same loss.
+
+    `labels` (N,), `memory_labels` (R,).  Class by class, so that the positives are one block of columns and no mask of
+    N x R is needed; logits are made and differentiated a chunk of anchors at a time.  Anchors of a class that the
+    memory has nothing of weigh nothing.
+
+    >>> memory, of = torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 1])
+    >>> memory_contrast(torch.eye(3)[:1], torch.tensor([0]), memory, of, 0.5).mean()  # log(1 + 2 e^(-1 / T))
+    tensor(0.2395)
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        rows, memory = rows.float(), memory.detach().float()
+        size = max(1, _CHUNK_BYTES // (4 * max(1, len(memory))))
+        totals, counted = [0 * rows.sum()], 0
+        for label in torch.unique(labels).tolist():
+            positive = memory_labels == label
+            pulls, others = memory[positive], memory[~positive]  # (P, D), (R - P, D)
+            own = rows[labels == label]  # (n, D)
+            if len(pulls) == 0:
+                continue
+            counted += len(own)
+            totals.append(_in_chunks(own, _block_loss(pulls, others, temperature), size))
+        total = torch.stack(totals).sum()
+        return WeightedLoss(total, total.new_tensor(counted))
+
+
+def _block_loss(pulls: Tensor, others: Tensor, temperature: float) -> Callable[[Tensor, int], Tensor]:
+    """The loss of some anchors of one class, whose positives and negatives these are."""
+
+    def loss(part: Tensor, start: int) -> Tensor:
+        against = (part @ others.T / temperature).logsumexp(1, keepdim=True)  # (n, 1)
+        return F.softplus(against - part @ pulls.T / temperature).mean(1).sum()
+
+    return loss
