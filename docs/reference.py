@@ -37,6 +37,7 @@ PAGES = {
 HELP_WIDTH = 88  # characters
 # what a program may call of the shell, in the order of use
 SHELL = {
+    "mdp.io.program": ["pretrain", "finetune", "evaluate", "predict"],
     "mdp.io.recipe.request": ["Request"],
     "mdp.io.recipe.layers": ["config_layer", "set_layer", "merge", "resolve", "as_yaml", "Recipe"],
     "mdp.io.datasets": ["names", "load", "open_split", "labels_of", "Dataset", "Sample"],

@@ -22,4 +22,22 @@ evaluation   mdp eval: counts over a split, scores from counts, files for benchm
 training     mdp pretrain and mdp finetune: the loop, one update, and what each phase does in it
 unsupervised mdp luss: segmentation without labels, and its benchmark
 studies      commands that run others or compare what they left: mdp compare, demo, taxonomy
+program      whole runs from Python: pretrain, finetune, evaluate and predict, which this package hands on
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mdp.io.program import Dataset, LabelSpace, MdpError, Recipe, Sample, evaluate, finetune, predict, pretrain
+
+__all__ = [
+    "Dataset", "LabelSpace", "MdpError", "Recipe", "Sample", "evaluate", "finetune", "predict", "pretrain",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when they are asked for: what tells facts does without torch."""
+    if name in __all__:
+        return getattr(importlib.import_module("mdp.io.program"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,7 +66,7 @@ class FinetuneItems:
     def __getitem__(self, key: Key) -> CropItem | MdpError:
         settings, rng = self.settings, generator(self.seed, "crops", *key)
         try:
-            image, labels = self.pool.read(key[1])
+            image, labels = self.pool.read_changed(key, self.seed)
         except MdpError as error:
             return error
         cut = _window if settings.crop_area is None else _resized

@@ -5,8 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdp.core.labels import LabelUnion
+from mdp.core.chance import generator
+from mdp.core.labels import IGNORE, LabelUnion
 from mdp.core.photometry import IMAGENET, Statistics
+from mdp.io.data.transform import Transform, transformed
 from mdp.io.datasets._dataset import Dataset, Sample, labels_of
 from mdp.io.errors import DatasetError
 
@@ -20,6 +22,7 @@ class Pool(NamedTuple):
     datasets: dict[str, Dataset]
     union: LabelUnion
     statistics: Statistics = IMAGENET  # by which the network's images are normalised
+    transform: Transform | None = None  # a program's own, of training images before they are cut
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image and union labels (H, W) int16 of a sample.  Raises DatasetError naming the file.
@@ -43,6 +46,24 @@ class Pool(NamedTuple):
         except DatasetError as error:
             error.sample = sample
             raise
+
+    def read_changed(self, key: Key, seed: int) -> tuple[Tensor, Tensor]:
+        """Image and labels as training takes them: changed by the pool's transform, with chance of the key's own.
+
+        Raises DatasetError naming the file or the transform.
+        """
+        image, labels = self.read(key[1])
+        if self.transform is None:
+            return image, labels
+        return transformed(self.transform, image, labels, generator(seed, "transform", *key))
+
+    def photo_changed(self, key: Key, seed: int) -> Tensor:
+        """The image alone; its transform gets labels that are ignored everywhere."""
+        image = self.photo(key[1])
+        if self.transform is None:
+            return image
+        none = torch.full(image.shape[1:], IGNORE, dtype=torch.int16)
+        return transformed(self.transform, image, none, generator(seed, "transform", *key))[0]
 
     def name(self, index: int) -> str:
         """A sample's dataset and photo, for people."""

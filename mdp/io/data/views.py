@@ -76,9 +76,9 @@ class PretrainItems:
         rng, plan, labels = generator(self.seed, "views", *key), self.plan, None
         try:
             if self.labelled:
-                image, labels = self.pool.read(key[1])
+                image, labels = self.pool.read_changed(key, self.seed)
             else:
-                image = self.pool.photo(key[1])
+                image = self.pool.photo_changed(key, self.seed)
         except MdpError as error:
             return error  # raised in the main process: a worker would wrap it in a traceback
         height, width = image.shape[1:]

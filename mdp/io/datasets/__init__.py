@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from mdp.io.datasets._dataset import Dataset, DatasetModule, DetailedModule, Sample, labels_of, open_split, read_photo
 from mdp.io.datasets._mistakes import Mistakes
+from mdp.io.datasets._offered import known, offered
 from mdp.io.errors import RecipeError
 from mdp.io.files.reading import is_dir
 
-__all__ = ["Dataset", "Sample", "labels_of", "load", "names", "open_split"]
+__all__ = ["Dataset", "Sample", "labels_of", "load", "names", "offered", "open_split"]
 
 
 def names() -> list[str]:
@@ -30,8 +31,11 @@ def names() -> list[str]:
 def load(name: str) -> Dataset:
     """The dataset of that name, or described by the YAML file at that path, or the unlabelled photos below a folder.
 
+    One that a Python program offers under the name comes first.
     Raises RecipeError, with a suggestion, for an unknown name; DatasetError or RecipeError for a bad YAML file.
     """
+    if name in known():
+        return known()[name]
     if name.endswith((".yaml", ".yml")):
         from mdp.io.datasets.own import load_own  # noqa: PLC0415 - it builds on this module
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -40,18 +41,23 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A dataset ready to be looked for under a root folder."""
+    """A dataset ready to be looked for under a root folder; a Python program may make its own.
+
+    Then `samples(root, split)` lists `Sample`s whose `image` and `labels` are files, or any names that `read(sample)`
+    understands (label names that end with " (labels)" say that there is no file), and `read` gives the photo (H, W, 3)
+    uint8 and the raw label values (H, W), which `labels` says the classes of.
+    """
 
     name: str
     labels: LabelSpace
     splits: Mapping[str, int | None]  # official number of images; None where there is none
     train: tuple[str, ...]  # training splits in order of preference: the first that is there is taken
     val: str | None
-    home: str  # where to get it
-    source: str  # what error messages tell people to edit
     samples: Callable[[Path, str], list[Sample]]
     read: Callable[[Sample], Pair]
-    photo: Callable[[Sample], Photo]  # without its labels
+    photo: Callable[[Sample], Photo] = None  # type: ignore[assignment]  # without its labels; None: by `read`
+    home: str = "a Python program has it"  # where to get it
+    source: str = "the program that made it"  # what error messages tell people to edit
     terms: str = ""  # licence of photos and labels as their makers state it; "" where nothing is known
     detail: Callable[[list[Sample]], str] | None = None  # what is worth saying about the files found
     drawn: Mapping[str, str] = field(default_factory=dict)  # how splits were drawn from others, for people
@@ -60,6 +66,14 @@ class Dataset:
     unlabelled: frozenset[str] = frozenset()  # splits of a labelled dataset whose photos have no label maps
     photos: PhotoRule = PLAIN  # how its photos become images
     mistakes: Mistakes = field(default_factory=Mistakes)
+
+    def __post_init__(self) -> None:
+        if self.photo is None:
+            object.__setattr__(self, "photo", partial(_photo_of, self.read))
+
+
+def _photo_of(read: Callable[[Sample], Pair], sample: Sample) -> Photo:
+    return read(sample)[0]
 
 
 class DatasetModule(Protocol):

@@ -5,6 +5,7 @@ Before there is anything to lose, while data are opened and checked, a signal en
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -40,9 +41,13 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """While inside, SIGINT, SIGTERM and SIGUSR1 stop the run; a second SIGINT interrupts.
 
-    While the stop that is yielded is not patient, they raise Stopped at once, which leaves as Preempted.
+    While the stop that is yielded is not patient, they raise Stopped at once, which leaves as Preempted.  In any but
+    the main thread nothing stops it, as Python has it.
     """
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():  # of a Python program; signals go to its main one
+        yield stop
+        return
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.name and number == signal.SIGINT:

@@ -1,6 +1,6 @@
-"""The request of a command line, besides the settings of its recipe."""
+"""The request of a command line, or of a Python program, besides the settings of its recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ class Request:
     quiet: bool = False
     hints: bool = True  # whether to say what may make a run faster
     report: bool = True  # write the run's report at the end
+    program: str = ""  # what asks for it where that is no command line: words for the run's command.txt
+    transform: Callable[..., Any] | None = None  # a program's own change of training images
 
     @property
     def asked(self) -> Layer:

@@ -55,6 +55,7 @@ class DataSettings:
     """Where the datasets lie."""
 
     root: str = "data"
+    transform: str = ""  # the name of a Python program's function that changes training images; set by mdp.io.pretrain
 
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")  # files of mdp.io.training.optimizers

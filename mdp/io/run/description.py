@@ -25,9 +25,13 @@ def describe(
     spaces: Sequence[LabelSpace],
     counts: dict[str, int],
     launch: str | None = None,
+    program: str = "",
 ) -> None:
-    """Writes config.yaml, command.txt, env.json and labels.json; `launch` names what started the run."""
-    command = shlex.join(["mdp", *sys.argv[1:]]) + "\n"
+    """Writes config.yaml, command.txt, env.json and labels.json.
+
+    `launch` names what started the run, `program` the Python program that asked for it, where no command line did.
+    """
+    command = (program or shlex.join(["mdp", *sys.argv[1:]])) + "\n"
     environment = {
         "mdp": mdp.__version__,
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ how it ended.  With several processes all do the same; what only one may do, the
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from mdp.io.data.loader import own_parts
 from mdp.io.data.manifest import FILE as MANIFEST
 from mdp.io.data.manifest import packed
 from mdp.io.data.selection import Plan
+from mdp.io.data.transform import name_of
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError, Stopped
+from mdp.io.files.reading import shown
 from mdp.io.files.strict_yaml import load_yaml
 from mdp.io.files.writing import write_atomically
 from mdp.io.journal.counter import Counter, number_of
@@ -54,10 +57,10 @@ from mdp.io.weights.reading import read_record
 
 
 @contextmanager
-def _recorded(journal: Journal, kind: str, world: World) -> Iterator[list[str]]:
+def _recorded(journal: Journal, again: str) -> Iterator[list[str]]:
     """Writes status.json whatever happens, and turns a shortage of memory into one line.
 
-    What is put into the list is said of a run that is done.
+    What is put into the list is said of a run that is done; `again` says how one goes on that was stopped.
     """
     journal.status("running")
     remarks: list[str] = []
@@ -76,8 +79,6 @@ def _recorded(journal: Journal, kind: str, world: World) -> Iterator[list[str]]:
         ended("preempted", str(error), error.exit_code)
         if not checkpoints_in(journal.folder):
             raise
-        again = f"mdp {kind} --resume {shlex.quote(str(journal.folder))}"
-        again += f" --processes {world.size}" if world.size > 1 else ""
         raise Preempted(f"{error}; go on with: {again}") from error
     except MdpError as error:
         ended("failed", str(error), error.exit_code)
@@ -89,6 +90,25 @@ def _recorded(journal: Journal, kind: str, world: World) -> Iterator[list[str]]:
         ended("failed", repr(error), 1)
         raise
     journal.status("done", "; ".join(remarks), 0)
+
+
+def _again(kind: str, folder: Path, request: Request, world: World) -> str:
+    """The command, or the call, by which the run in a folder goes on."""
+    if request.program:
+        return f"mdp.io.{kind}(..., resume={str(folder)!r})"
+    command = f"mdp {kind} --resume {shlex.quote(str(folder))}"
+    return command + (f" --processes {world.size}" if world.size > 1 else "")
+
+
+def _expect_transform(recipe: Recipe, request: Request) -> None:
+    """Raises RecipeError unless the transform that the recipe names, if any, is the one that a program gives."""
+    given = name_of(request.transform)
+    if recipe.data.transform != given:
+        raise RecipeError(
+            f"data.transform: {shown(recipe.data.transform)} is a function of a Python program; start and resume such "
+            f"runs there, by mdp.io.pretrain or finetune with transform={recipe.data.transform or None}"
+            + (f", not {given}" if given else "")
+        )
 
 
 @contextmanager
@@ -177,6 +197,7 @@ def refuse_early(phase: Phase, request: Request, processes: int) -> None:
     else:
         described = folder / "config.yaml"
         recipe = with_paths(resolve(load_yaml(described) if described.is_file() else {}, *request.layers))
+    _expect_transform(recipe, request)
     plan = phase.plan(recipe)
     _enough(phase.schedule(plan).batch, processes, plan.recipe, phase.least)
 
@@ -200,12 +221,14 @@ def run_phase(phase: Phase, request: Request) -> Path:
         stop, world = held.enter_context(stop_on_signals()), held.enter_context(joined(request.timeout))
         start = begin(phase.kind, request, world, held)
         recipe, weights = (resumed_recipe(request, start), None) if start.opened else phase.recipe(request)
+        _expect_transform(recipe, request)
         device = set_up(recipe, world)
         if recipe.run.tensorboard:
             expect_tensorboard()
         for tracker in trackers_of(recipe.run):
             expect_tracker(tracker)
         plan = data_of_run(phase.plan, recipe, start.folder)
+        plan = replace(plan, pool=plan.pool._replace(transform=request.transform))
         schedule = phase.schedule(plan)
         _enough(schedule.batch, world.size, plan.recipe, phase.least)
         samples = [pool.samples for pool in (plan.pool, plan.validation) if pool]
@@ -224,7 +247,8 @@ def run_phase(phase: Phase, request: Request) -> Path:
         journal = _journal(phase, folder, schedule.steps, plan, request, world)
         context = RunContext(folder=folder, journal=journal, device=device, world=world, hints=request.hints)
         # the report is made after status.json has the ending that it shows
-        with _reported(context, request.report), _recorded(journal, phase.kind, world) as remarks:
+        again = _again(phase.kind, folder, request, world)
+        with _reported(context, request.report), _recorded(journal, again) as remarks:
             _announce(journal, [*plan.lines, *lines], start, world)
             if seen:  # the main process
                 _write_lists(folder, plan, seen)

@@ -115,7 +115,7 @@ def fresh(kind: str, plan: Plan, request: Request, held: ExitStack) -> Path:
     _hold(folder, held)
     remove_leftovers(folder)  # of a run that was killed before its first checkpoint
     write_text(folder / "status.json", json.dumps({"state": "starting"}) + "\n")  # from now on it is a run
-    describe(folder, plan.recipe, plan.pool.union.spaces, plan.pool.sizes(), launch_id())
+    describe(folder, plan.recipe, plan.pool.union.spaces, plan.pool.sizes(), launch_id(), request.program)
     return folder
 
 
