@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mdp.core.networks.feature_maps import FeatureMaps
 
@@ -157,6 +158,7 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.channels, self.low_channels = inputs, width * block.expansion
         self.stage_channels = stage_channels(name, width)
+        self.checkpointed = False  # see gradient_checkpointing.py
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, channels, ceil(H / s), ceil(W / s)), the features of stage 4."""
@@ -165,18 +167,28 @@ class ResNet(nn.Module):
     def maps(self, images: Tensor) -> FeatureMaps:
         """The features of stage 4, and those of stage 1 as the finer map."""
         x = self.stem(images) if self.deep_stem else self.relu(self.bn1(self.conv1(images)))  # (B, width, H/2, W/2)
-        low = self.layer1(self.maxpool(x))  # (B, low_channels, ceil(H / 4), ceil(W / 4))
-        x = self.layer2(low)  # (B, ., ceil(H / 8), ceil(W / 8))
-        return FeatureMaps(self.layer4(self.layer3(x)), low)  # (B, channels, ceil(H / s), ceil(W / s))
+        low = self._stage(self.layer1, self.maxpool(x))  # (B, low_channels, ceil(H / 4), ceil(W / 4))
+        x = self._stage(self.layer2, low)  # (B, ., ceil(H / 8), ceil(W / 8))
+        x = self._stage(self.layer3, x)
+        return FeatureMaps(self._stage(self.layer4, x), low)  # (B, channels, ceil(H / s), ceil(W / s))
 
     def stages(self, images: Tensor) -> FeatureMaps:
         """The features of all four stages; `maps` lets go of those it does not give."""
         x = self.stem(images) if self.deep_stem else self.relu(self.bn1(self.conv1(images)))  # (B, width, H/2, W/2)
-        first = self.layer1(self.maxpool(x))  # (B, ., ceil(H / 4), ceil(W / 4))
-        second = self.layer2(first)  # (B, ., ceil(H / 8), ceil(W / 8))
-        third = self.layer3(second)
-        fourth = self.layer4(third)  # (B, channels, ceil(H / s), ceil(W / s))
+        first = self._stage(self.layer1, self.maxpool(x))  # (B, ., ceil(H / 4), ceil(W / 4))
+        second = self._stage(self.layer2, first)  # (B, ., ceil(H / 8), ceil(W / 8))
+        third = self._stage(self.layer3, second)
+        fourth = self._stage(self.layer4, third)  # (B, channels, ceil(H / s), ceil(W / s))
         return FeatureMaps(fourth, None, (first, second, third, fourth))
+
+    def _stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+        """A stage, of which only the inputs of its blocks are kept where `checkpointed` says so."""
+        if not (self.checkpointed and torch.is_grad_enabled()):
+            out: Tensor = stage(x)
+            return out
+        for block in stage.children():
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
 
 
 def initialise_(network: nn.Module, rng: torch.Generator) -> None:

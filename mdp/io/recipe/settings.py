@@ -26,6 +26,7 @@ class RunSettings:
     compile: bool = False  # torch.compile the networks
     channels_last: bool | None = None  # None: yes, 1.03 to 1.2 times as fast a step on a CPU; narrow ones never there
     accumulate: Positive = 1  # parts that a process takes its images in: less memory, BatchNorm sees one at a time
+    gradient_checkpointing: bool = False  # blocks are computed again in the backward pass: less memory, more time
     clip_norm: Weight = 0.0  # the gradient is scaled down to this norm; 0: never
     gradients: str = "auto"  # over processes: flat (exact resume) | overlapped (faster on CUDA) | auto: by device
     deterministic: bool = False  # torch's deterministic algorithms, and flat gradients
@@ -46,6 +47,10 @@ class RunSettings:
         one_of("precision", self.precision, "fp32", "bf16", "fp16")
         one_of("gradients", self.gradients, "auto", "flat", "overlapped")
         one_of("on_bad_sample", self.on_bad_sample, "stop", "skip")
+        if self.gradient_checkpointing and self.compile:
+            raise ValueError(
+                "gradient_checkpointing: compiled networks choose what they keep; leave out one of the two"
+            )
         if self.deterministic and self.gradients == "overlapped":
             raise ValueError("gradients: overlapped ones are not deterministic; give flat or auto")
 

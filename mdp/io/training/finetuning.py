@@ -263,7 +263,7 @@ def _prepare(beginning: Beginning) -> Prepared:
     plan, recipe = beginning.plan, beginning.plan.recipe
     network = new_segmentor(recipe, plan.pool.union.size)
     report = [] if beginning.resumed else _start_(network, beginning)
-    report += training_lines(FINETUNE, lambda: network, recipe.finetune)
+    report += training_lines(FINETUNE, lambda: network, recipe.finetune, recipe.run)
     steps, batch = schedule_of(plan).steps, recipe.finetune.batch_size
     line = f"{steps:,} steps of {batch} crops on {beginning.where(batch)}"
     lines = [*([] if beginning.resumed else backbone_lines(recipe.model)), *report, line]

@@ -224,7 +224,7 @@ def _prepare(beginning: Beginning) -> Prepared:
         f"{images:,} images, {plan.pool.union.size} classes; {schedule.steps:,} steps of {schedule.batch} "
         f"images ({length:,} an epoch) on {beginning.where(schedule.batch)}"
     )
-    report += training_lines(PRETRAIN, lambda: _pair(plan).query, recipe.pretrain)
+    report += training_lines(PRETRAIN, lambda: _pair(plan).query, recipe.pretrain, recipe.run)
     lines = [*backbone_lines(recipe.model), line, *report]
     return Prepared(lines, lambda context: Pretraining(plan, context, beginning.resumed, weights))
 

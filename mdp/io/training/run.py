@@ -12,6 +12,7 @@ from mdp.core.batches import Batch, Blend
 from mdp.core.methods import Loss, split
 from mdp.core.networks.exponential_moving_average import average_, ema_decay, new_average
 from mdp.core.networks.freezing import frozen_names
+from mdp.core.networks.gradient_checkpointing import checkpoint_blocks_
 from mdp.core.networks.layers import layers_of
 from mdp.core.processes import Processes
 from mdp.io.data.pool import Key
@@ -21,7 +22,7 @@ from mdp.io.journal.counter import number_of
 from mdp.io.pictures.samples import sample_sheet, strangest
 from mdp.io.processes.signals import Stop
 from mdp.io.recipe.layers import as_layer
-from mdp.io.recipe.settings import OptimizationSettings
+from mdp.io.recipe.settings import OptimizationSettings, RunSettings
 from mdp.io.run.opened import EMA, OpenedRun
 from mdp.io.run.record import Position, RunRecord
 from mdp.io.run.restore import prefixed, restore_, section
@@ -32,7 +33,9 @@ from mdp.io.training.update import Overflow, Trainee, part_key, seed_dropout
 from mdp.photo_rule import PLAIN
 
 
-def training_lines(kind: str, build: Callable[[], nn.Module], settings: OptimizationSettings) -> list[str]:
+def training_lines(
+    kind: str, build: Callable[[], nn.Module], settings: OptimizationSettings, run: RunSettings
+) -> list[str]:
     """What is said of how weights are trained, where it is not plainly all of them; `build` gives the network.
 
     Raises RecipeError, naming the setting, where the network does not have the parts or layers that it needs.
@@ -45,6 +48,12 @@ def training_lines(kind: str, build: Callable[[], nn.Module], settings: Optimiza
             lines.append(_frozen_line(build(), settings.freeze))
     except ValueError as error:
         raise RecipeError(f"{kind}.{error}") from error
+    if run.gradient_checkpointing:
+        try:
+            checkpoint_blocks_(build())
+        except ValueError as error:
+            raise RecipeError(f"run.{error}") from error
+        lines.append("gradient checkpointing: the backward pass computes the backbone's blocks again")
     if settings.ema:
         rises = ", reached in a warm-up" if settings.ema_warmup else ""
         lines.append(f"EMA of the weights: decay {settings.ema:g}{rises}; it is what validations score")

@@ -22,6 +22,7 @@ from mdp.core.geometry import Grid
 from mdp.core.methods import Loss
 from mdp.core.networks.backbones import convert_sync_batchnorm_
 from mdp.core.networks.freezing import freeze_
+from mdp.core.networks.gradient_checkpointing import checkpoint_blocks_, computed_again
 from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import join_rows
@@ -87,6 +88,8 @@ def new_trainee(
         if sync and world.size > 1 and device.type == "cuda":
             convert_sync_batchnorm_(network)
         freeze_(network, frozen)
+        if settings.gradient_checkpointing and network is pair.query:
+            checkpoint_blocks_(network)
         if settings.compile:
             network.compile()
     overlapped = settings.gradients == "overlapped" or (
@@ -176,7 +179,8 @@ def update_(
         with _sent(trainee, last=turn == len(turns)), trainee.world.answered():
             with trainee.autocast():
                 loss = make()
-            trainee.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
+            with _recomputing(trainee):
+                trainee.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
         shares.append({"loss": loss.value.detach(), **loss.metrics})
         kept.append(loss.kept)
     sums = torch.stack([torch.stack([share[name] for share in shares]).double().sum() for name in shares[0]])
@@ -206,6 +210,11 @@ def _torchs(optimizer: Optimizer) -> torch.optim.Optimizer:
 def _sent(trainee: Trainee, last: bool) -> AbstractContextManager[Any]:
     """Overlapped gradients are sent during the last part's backward pass only."""
     return nullcontext() if last or not isinstance(trainee.forward, Overlapped) else trainee.forward.no_sync()
+
+
+def _recomputing(trainee: Trainee) -> AbstractContextManager[Any]:
+    """Where the backward pass computes blocks again."""
+    return computed_again(trainee.network) if trainee.settings.gradient_checkpointing else nullcontext()
 
 
 def _gradients(trainee: Trainee) -> list[Tensor]:
