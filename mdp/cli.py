@@ -258,7 +258,7 @@ weights = option("--weights", "Of a run with an EMA: that [default], or the weig
 head = setting("--head", "model.head", "Segmentation head [default: deeplabv3].", type=click.Choice(HEADS))
 backbone = setting("--backbone", "model.backbone",
                    "resnet18, 34, 50 or 101, with _v1c for MMSegmentation's stem, or timm:NAME.")  # fmt: skip
-device = setting("--device", "run.device", "auto, cpu, cuda or cuda:N.")
+device = setting("--device", "run.device", "auto, cpu, cuda, cuda:N or mps.")
 workers = setting("--workers", "run.workers", "Loader processes; 0 loads in the main process.", type=int)
 processes = option("--processes", "Processes that share the work, one for each GPU.", type=click.IntRange(1, 1024))
 

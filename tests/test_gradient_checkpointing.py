@@ -65,7 +65,7 @@ def test_losses_weights_and_statistics_have_the_same_bits_and_less_is_kept(name:
     assert first == second
     assert_same(dict(plain.state_dict()), dict(saving.state_dict()))  # counters of batches too
     assert less < 0.7 * whole
-    assert all(module.track_running_stats for module in saving.modules() if isinstance(module, nn.BatchNorm2d))
+    assert all(module.momentum == 0.1 for module in saving.modules() if isinstance(module, nn.BatchNorm2d))
 
 
 def test_a_backbone_that_keeps_as_much_is_refused() -> None:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from mdp.core.float64 import in_float64
 from mdp.core.labels import IGNORE
 
 # "balanced"; a number for each class; or numbers by a class's name or number, 1 for those that are not named
@@ -92,4 +93,4 @@ def total_weight(labels: Tensor, weights: Tensor) -> Tensor:
     tensor(2.5000)
     """
     counts = torch.bincount(labels[labels != IGNORE].flatten(), minlength=len(weights))
-    return (counts.double() * weights.double()).sum().float()
+    return (in_float64(counts) * in_float64(weights)).sum().float().to(labels.device)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mdp.core.float64 import in_float64
 from mdp.core.prototype_bank import Prototypes
 
 
@@ -64,11 +65,12 @@ def fit_classifier(features: Tensor, logits: Tensor, ridge: float = 1e-3) -> tup
     """
     if len(features) != len(logits) or not len(features):
         raise ValueError(f"{len(features)} rows of features and {len(logits)} of logits: expected as many, and some")
-    x, y = features.double(), logits.double() - logits.double().mean(1, keepdim=True)
+    x, y = in_float64(features), in_float64(logits)
+    y = y - y.mean(1, keepdim=True)
     x_mean, y_mean = x.mean(0), y.mean(0)  # (F,), (C,)
     x, y = x - x_mean, y - y_mean
     square = x.T @ x / len(x)  # (F, F)
     damping = ridge * square.diagonal().mean().clamp(min=1e-12)
     square.diagonal().add_(damping)
     weight = torch.linalg.solve(square, x.T @ y / len(x)).T  # (C, F)
-    return weight.float(), (y_mean - weight @ x_mean).float()
+    return weight.float().to(features.device), (y_mean - weight @ x_mean).float().to(features.device)

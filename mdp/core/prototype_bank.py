@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.float64 import device_of_float64, in_float64
 from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
 
@@ -142,7 +143,7 @@ def empty_bank(classes: int, channels: int, size: int, device: torch.device | st
     """A bank that has seen nothing.  Raises ValueError unless it has room for a batch."""
     if size < 1:
         raise ValueError(f"bank size: expected at least 1 batch, got {size}")
-    sums = torch.zeros(classes, channels, dtype=torch.float64, device=device)
+    sums = torch.zeros(classes, channels, dtype=torch.float64, device=device_of_float64(device))
     return PrototypeBank((), ClassSums(sums, torch.zeros(classes, dtype=torch.int64, device=device)), size)
 
 
@@ -153,18 +154,18 @@ def push(bank: PrototypeBank, sums: ClassSums) -> PrototypeBank:
     channels differ.
     """
     _expect_alike(bank.total, sums)
-    total = ClassSums(bank.total.sums + sums.sums, bank.total.counts + sums.counts)
+    total = ClassSums(bank.total.sums + in_float64(sums.sums), bank.total.counts + sums.counts)
     if len(bank.window) < bank.size:
         return PrototypeBank((*bank.window, sums), total, bank.size)
     oldest = bank.window[0]
-    total = ClassSums(total.sums - oldest.sums, total.counts - oldest.counts)
+    total = ClassSums(total.sums - in_float64(oldest.sums), total.counts - oldest.counts)
     return PrototypeBank((*bank.window[1:], sums), total, bank.size)
 
 
 def prototypes(bank: PrototypeBank, normalise: bool = True) -> Prototypes:
     """Every class's prototype (eq. 3), of unit length unless told otherwise; without gradient."""
     counts = bank.total.counts
-    vectors = (bank.total.sums / counts.clamp(min=1)[:, None]).float()  # (C, D)
+    vectors = (bank.total.sums / in_float64(counts.clamp(min=1))[:, None]).float().to(counts.device)  # (C, D)
     # the total of a class that left the bank is a rounding residue, not a direction
     vectors = torch.where(counts[:, None] > 0, vectors, 0.0)
     if normalise:
@@ -181,7 +182,7 @@ def class_similarity(embeddings: Tensor, known: Prototypes) -> Tensor:
 
 def mean_cosine(known: Prototypes) -> float:
     """Mean cosine between different prototypes: near 1 means collapse.  NaN below two classes."""
-    vectors = F.normalize(known.vectors[known.present].double(), dim=1)
+    vectors = F.normalize(in_float64(known.vectors[known.present]), dim=1)
     count = len(vectors)
     if count < 2:
         return float("nan")
@@ -193,7 +194,7 @@ def effective_rank(known: Prototypes) -> float:
 
     From 1 (all prototypes on a line: collapse) to min(C, D).  0 when there is no prototype.
     """
-    values = torch.linalg.svdvals(known.vectors[known.present].double().cpu())
+    values = torch.linalg.svdvals(known.vectors[known.present].cpu().double())
     if len(values) == 0 or values.sum() == 0:
         return 0.0
     shares = values / values.sum()
@@ -213,5 +214,5 @@ def unpack_bank(tensors: dict[str, Tensor], size: int) -> PrototypeBank:
     total = ClassSums(tensors["total_sums"], tensors["total_counts"])
     entries = [ClassSums(sums, counts) for sums, counts in zip(tensors["sums"], tensors["counts"], strict=True)]
     for old in entries[: max(0, len(entries) - size)]:
-        total = ClassSums(total.sums - old.sums, total.counts - old.counts)
+        total = ClassSums(total.sums - in_float64(old.sums), total.counts - old.counts)
     return PrototypeBank(tuple(entries[-size:]), total, size)

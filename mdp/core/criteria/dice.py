@@ -22,6 +22,7 @@ from mdp.core.criteria._stateless import (
     state_bytes,
     unpack,
 )
+from mdp.core.float64 import in_float64
 from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Loss
@@ -91,9 +92,10 @@ def dice_sums(logits: Tensor, labels: Tensor, squared: bool = False) -> DiceSums
     probability = logits.float().softmax(1) * valid.unsqueeze(1)  # (B, C, H, W)
     hits = probability.gather(1, own.unsqueeze(1)).flatten()  # (B H W,)
     classes = logits.shape[1]
-    both = torch.zeros(classes, dtype=torch.float64, device=hits.device).index_add(0, own.flatten(), hits.double())
+    wide = in_float64(hits)
+    both = wide.new_zeros(classes).index_add(0, own.flatten().to(wide.device), wide)
     return DiceSums(
-        both=both.float(),
+        both=both.float().to(hits.device),
         predicted=(probability.square() if squared else probability).sum((0, 2, 3)),
         labelled=torch.bincount(labels[valid], minlength=classes).float(),
     )

@@ -21,6 +21,7 @@ from mdp.core.criteria._stateless import (
     state_bytes,
     unpack,
 )
+from mdp.core.float64 import in_float64
 from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Loss
@@ -74,11 +75,11 @@ def jaccard_steps(marked: Tensor) -> Tensor:
     """
     if len(marked) == 0:
         return torch.zeros(0, device=marked.device)
-    ones = marked.double()
+    ones = in_float64(marked)
     left = ones.sum() - ones.cumsum(0)  # pixels of the class that are still right
     union = ones.sum() + (1 - ones).cumsum(0)
     losses = 1 - left / union
-    return torch.cat([losses[:1], losses.diff()]).float()
+    return torch.cat([losses[:1], losses.diff()]).float().to(marked.device)
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:

@@ -40,13 +40,15 @@ def checkpoint_blocks_(network: nn.Module) -> None:
 def computed_again(network: nn.Module) -> Iterator[None]:
     """Inside, BatchNorm leaves its running statistics as they are: the first pass through a block has updated them."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False  # in training mode it then normalises by the batch and remembers nothing
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, _, counter in before:
+        norm.momentum = 0.0  # and not without statistics: torch wants the same tensors saved as in the first pass
+        norm.num_batches_tracked = None if counter is None else counter.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, counter in before:
+            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 def _unable(backbone: nn.Module) -> str:

@@ -19,7 +19,7 @@ class RunSettings:
     """How and where it runs.  What is learnt depends on the seed, and in its last digits on precision and threads."""
 
     seed: Annotated[int, Bounds(0, 2**63 - 1)] = 0
-    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps (fp32 only; never chosen by auto)
     workers: Annotated[int, Bounds(0, 1024)] = 2  # loader processes; 0 loads in the main process
     threads: Threads | None = None  # CPU threads of torch; part of exact reproduction on a CPU; None: torch's choice
     precision: str = "fp32"  # fp32 | bf16 | fp16: of the networks in training; losses, bank and scores stay fp32

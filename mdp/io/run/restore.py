@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from mdp.core.float64 import device_of_float64
 from mdp.io.errors import CheckpointError
 
 # Tensors of a checkpoint, under prefixes
@@ -18,7 +19,13 @@ def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def section(tensors: Mapping[str, Tensor], prefix: str, device: torch.device | None = None) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix.`, without it, on `device`."""
     start = f"{prefix}."
-    return {name.removeprefix(start): t.to(device) for name, t in tensors.items() if name.startswith(start)}
+    return {name.removeprefix(start): _moved(t, device) for name, t in tensors.items() if name.startswith(start)}
+
+
+def _moved(tensor: Tensor, device: torch.device | None) -> Tensor:
+    """On the device, but for float64 on one that has no such numbers."""
+    wide = device is not None and tensor.dtype == torch.float64
+    return tensor.to(device_of_float64(device) if wide else device)  # type: ignore[arg-type]
 
 
 def restore_(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mdp.core.batches import Batch
 from mdp.core.chance import generator
+from mdp.core.float64 import in_float64
 from mdp.core.geometry import Grid
 from mdp.core.methods import Loss
 from mdp.core.networks.backbones import convert_sync_batchnorm_
@@ -183,7 +184,7 @@ def update_(
                 trainee.scaler.scale(loss.value).backward()  # type: ignore[no-untyped-call]
         shares.append({"loss": loss.value.detach(), **loss.metrics})
         kept.append(loss.kept)
-    sums = torch.stack([torch.stack([share[name] for share in shares]).double().sum() for name in shares[0]])
+    sums = torch.stack([in_float64(torch.stack([share[name] for share in shares])).sum() for name in shares[0]])
     summed = dict(zip(shares[0], trainee.world.all_sum(sums).unbind(), strict=True))
     _reduce_(trainee)
     trainee.scaler.unscale_(_torchs(trainee.optimizer))
@@ -264,7 +265,7 @@ def _norm(trainee: Trainee) -> Tensor:
 
 def _numbers(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars as numbers of Python, integers as such; the one place where a step waits for a GPU."""
-    values = torch.stack([tensor.double() for tensor in tensors.values()]).tolist()
+    values = torch.stack([in_float64(tensor) for tensor in tensors.values()]).tolist()
     kinds = [float if tensor.is_floating_point() else int for tensor in tensors.values()]
     return {name: kind(value) for name, kind, value in zip(tensors, kinds, values, strict=True)}
 
