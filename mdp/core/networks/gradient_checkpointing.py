@@ -18,22 +18,27 @@ _SIDE = 64  # pixels of the images that tell whether less is kept
 
 
 def checkpoint_blocks_(network: nn.Module) -> None:
-    """Turns it on in the backbone of a network.
-
-    Its backward passes then have to be inside of `computed_again`.  Raises ValueError for a model of timm's that keeps
-    as much as before.
-    """
+    """Turns it on in the backbone of a network; its backward passes then have to be inside of `computed_again`."""
     backbone: Any = network.get_submodule("backbone")
     if isinstance(backbone, ResNet):
         backbone.checkpointed = True
-        return
-    before = _kept(network)
-    try:
+    else:
         backbone.set_grad_checkpointing(True)
-    except (AttributeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(_unable(backbone)) from error
-    if _kept(network) >= before:
-        raise ValueError(_unable(backbone))
+
+
+def refuse_unable(network: nn.Module) -> None:
+    """Raises ValueError for a network whose backbone, a model of timm's, cannot do it or keeps as much as before."""
+    if isinstance(network.get_submodule("backbone"), ResNet):
+        return
+    try:
+        less = _kept(network, True) < _kept(network, False)
+    except (AttributeError, AssertionError, NotImplementedError):  # what models without it raise
+        less = False
+    if not less:
+        name = type(network.get_submodule("backbone")).__name__
+        raise ValueError(
+            f"gradient_checkpointing: {name} of timm keeps as much with it as without; leave it out, or --accumulate"
+        )
 
 
 @contextmanager
@@ -51,12 +56,7 @@ def computed_again(network: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
-def _unable(backbone: nn.Module) -> str:
-    name = type(backbone).__name__
-    return f"gradient_checkpointing: {name} of timm keeps as much with it as without; leave it out, or use --accumulate"
-
-
-def _kept(network: Any) -> int:
+def _kept(network: Any, checkpointed: bool) -> int:
     """The bytes that a backward pass through the backbone would need, found on the meta device."""
     found = 0
 
@@ -66,6 +66,7 @@ def _kept(network: Any) -> int:
         return tensor
 
     backbone = copy.deepcopy(network.backbone).to("meta").train()
+    backbone.set_grad_checkpointing(checkpointed)
     first = next(parameter for parameter in backbone.parameters() if parameter.ndim == 4)
     images = torch.empty(2, first.shape[1], _SIDE, _SIDE, device="meta")
     with torch.enable_grad(), saved_tensors_hooks(count, lambda tensor: tensor), torch.random.fork_rng(devices=[]):

@@ -12,7 +12,7 @@ from mdp.core.batches import Batch, Blend
 from mdp.core.methods import Loss, split
 from mdp.core.networks.exponential_moving_average import average_, ema_decay, new_average
 from mdp.core.networks.freezing import frozen_names
-from mdp.core.networks.gradient_checkpointing import checkpoint_blocks_
+from mdp.core.networks.gradient_checkpointing import refuse_unable
 from mdp.core.networks.layers import layers_of
 from mdp.core.processes import Processes
 from mdp.io.data.pool import Key
@@ -50,7 +50,7 @@ def training_lines(
         raise RecipeError(f"{kind}.{error}") from error
     if run.gradient_checkpointing:
         try:
-            checkpoint_blocks_(build())
+            refuse_unable(build())
         except ValueError as error:
             raise RecipeError(f"run.{error}") from error
         lines.append("gradient checkpointing: the backward pass computes the backbone's blocks again")
