@@ -10,6 +10,7 @@ import torch
 
 from mdp.core.networks import NetworkSettings, build_segmentor
 from mdp.core.photometry import IMAGENET, Statistics
+from mdp.io.data.selection import plan_finetuning
 from mdp.io.errors import MdpError, RecipeError
 from mdp.io.recipe.backbone import backbone_lines, of_backbone
 from mdp.io.recipe.layers import Layer, config_layer, merge, nest, resolve
@@ -53,7 +54,9 @@ def test_a_fresh_run_records_what_the_weights_were_trained_with() -> None:
         "backbone timm:test_vit: output stride 16; photos less the mean 0.5, 0.5, 0.5, over the deviation 0.5, 0.5, "
         "0.5, as its weights in timm were trained"
     ]
-    assert finetune_recipe(asked(init="scratch"))[0].model == found
+    recipe = finetune_recipe(asked(init="scratch"))[0]
+    assert recipe.model == found
+    assert plan_finetuning(recipe).pool.statistics == HALF  # by which its photos are normalised
 
 
 def test_a_setting_of_ones_own_wins_and_the_other_numbers_are_named() -> None:
