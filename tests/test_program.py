@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdp.io import Dataset, LabelSpace, Recipe, Sample, evaluate, finetune, predict, pretrain
-from mdp.io.data.transform import name_of
+from mdp.io.data.pool import name_of
 from mdp.io.datasets import load
 from mdp.io.errors import CheckpointError, DatasetError, MdpError, RecipeError
 from mdp.io.files.images import write_rgb

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mdp.core.labels import LabelSpace
-from mdp.io.data.transform import Transform, name_of
+from mdp.io.data.pool import Transform, name_of
 from mdp.io.datasets import Dataset, Sample, offered
 from mdp.io.errors import MdpError, RecipeError
 from mdp.io.evaluation.job import run_evaluation

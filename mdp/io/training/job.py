@@ -21,8 +21,8 @@ from mdp.io.data.class_shares import write_class_shares
 from mdp.io.data.loader import own_parts
 from mdp.io.data.manifest import FILE as MANIFEST
 from mdp.io.data.manifest import packed
+from mdp.io.data.pool import name_of
 from mdp.io.data.selection import Plan
-from mdp.io.data.transform import name_of
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError, Stopped
 from mdp.io.files.reading import shown
 from mdp.io.files.strict_yaml import load_yaml
