@@ -27,7 +27,7 @@ from mdp.core.networks import (
     upsample,
 )
 from mdp.core.networks.heads.deeplabv3 import ASPP
-from mdp.core.networks.projection_heads import instance_head, projection_head
+from mdp.core.networks.projection_heads import instance_head, projection, projection_head
 from mdp.core.networks.resnet import LAYOUTS, BasicBlock, Bottleneck, ResNet, initialise_
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
@@ -140,6 +140,33 @@ def test_the_instance_head_has_two_linear_layers_as_wide_inside_as_the_features(
     head = instance_head(512, 128)
     assert [(m.in_features, m.out_features) for m in head if isinstance(m, nn.Linear)] == [(512, 512), (512, 128)]
     assert params(head) == 512 * 512 + 512 + 512 * 128 + 128
+
+
+@pytest.mark.parametrize("conv", [True, False])
+@pytest.mark.parametrize(("norm", "last_norm"), [(True, "none"), (True, "plain"), (False, "affine"), (False, "none")])
+def test_a_projection_is_layers_with_a_bias_where_no_norm_follows(conv: bool, norm: bool, last_norm: str) -> None:
+    head = projection((8, 16, 12, 9), conv, norm, last_norm)
+    rows = torch.randn(5, 8, generator=rng_of(0))
+    found = head(rows[:, :, None, None] if conv else rows).flatten(1)
+    layers = [module for module in head if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert [layer.bias is None for layer in layers] == [norm, norm, last_norm != "none"]
+    expected = rows
+    for number, layer in enumerate(layers):
+        expected = expected @ layer.weight.flatten(1).T + (0 if layer.bias is None else layer.bias)
+        if norm if number < 2 else last_norm != "none":  # a fresh BatchNorm scales by 1 and shifts by 0
+            centred = expected - expected.mean(0)
+            expected = centred / (centred.square().mean(0) + 1e-5).sqrt()
+        expected = expected.relu() if number < 2 else expected
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert params(nn.Sequential(*(m for m in head if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)))) == (
+        norm * 2 * (16 + 12) + (last_norm == "affine") * 2 * 9
+    )
+
+
+@pytest.mark.parametrize(("dims", "last_norm", "words"), [((8,), "none", "dims: "), ((8, 8), "batch", "last_norm: ")])
+def test_a_projection_that_makes_no_sense_is_refused(dims: tuple[int, ...], last_norm: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        projection(dims, conv=False, norm=False, last_norm=last_norm)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -377,6 +404,9 @@ def test_an_instance_embedding_is_the_head_of_the_mean_feature() -> None:
         expected = expected / expected.square().sum(1, keepdim=True).sqrt()
         assert features.shape[2:] == (3, 2)  # stride 32 whatever the settings say
         torch.testing.assert_close(network(images).double(), expected, rtol=1e-4, atol=1e-5)
+        embeddings, pooled = network(images, features=True)
+        assert torch.equal(embeddings, network(images))
+        torch.testing.assert_close(pooled.double(), mean, rtol=1e-4, atol=1e-5)
 
 
 def test_a_zero_vector_gives_a_zero_embedding_and_a_bounded_gradient() -> None:
