@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from mdp.core.processes import Processes
+from mdp.core.processes import Processes, even_parts
 from mdp.io.processes.world import World
 from tests.patience import LONG
 
@@ -20,29 +20,30 @@ Exchange = Callable[[Tensor], list[Tensor]]  # this process's tensor -> those of
 def together(images: tuple[int, ...], work: Callable[[Processes], Answer]) -> list[Answer]:
     """The answers of `work` in each of len(images) processes with so many images of a batch."""
 
-    def process(rank: int, exchange: Exchange) -> Answer:
-        def all_rows(tensor: Tensor, images: tuple[int, ...]) -> Tensor:
-            assert len(tensor) == images[rank]
-            return torch.cat(exchange(tensor))
+    return _play(len(images), lambda rank, exchange: work(_processes(images, rank, exchange)))
 
-        def some_rows(tensor: Tensor, index: Tensor, images: tuple[int, ...]) -> Tensor:
-            return all_rows(tensor, images)[index.split(images)[rank]]
 
-        def all_sum(tensor: Tensor) -> Tensor:
-            return torch.stack(exchange(tensor)).sum(0)
+def _processes(images: tuple[int, ...], rank: int, exchange: Exchange) -> Processes:
+    def all_rows(tensor: Tensor, images: tuple[int, ...]) -> Tensor:
+        assert len(tensor) == images[rank]
+        return torch.cat(exchange(tensor))
 
-        return work(Processes(images, rank, all_sum, all_rows, some_rows))
+    def some_rows(tensor: Tensor, index: Tensor, images: tuple[int, ...]) -> Tensor:
+        return all_rows(tensor, images)[index.split(images)[rank]]
 
-    return _play(len(images), process)
+    return Processes(images, rank, lambda tensor: torch.stack(exchange(tensor)).sum(0), all_rows, some_rows)
 
 
 class Played(World):
-    """A world whose processes are threads; its batches are not shared."""
+    """A world whose processes are threads."""
 
     exchange: Exchange
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         return torch.stack(self.exchange(tensor)).sum(0)
+
+    def share(self, batch: int) -> Processes:
+        return _processes(even_parts(batch, self.size), self.rank, self.exchange)
 
 
 def worlds(size: int, work: Callable[[World], Answer]) -> list[Answer]:
