@@ -22,7 +22,7 @@ from click.shell_completion import CompletionItem
 from mdp import __version__
 from mdp.io.errors import MdpError, Preempted, ProcessError, Stopped
 from mdp.io.export.targets import names as target_names
-from mdp.io.files import stderr
+from mdp.io.journal import stderr
 from mdp.io.processes.early import heed, take_signals
 from mdp.io.processes.ending import Ending, drop_output, end, launched, speaks, tell
 from mdp.io.processes.openmp import sleep_soon

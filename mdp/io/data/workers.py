@@ -18,7 +18,7 @@ import torch
 from torch.utils.data._utils.signal_handling import _remove_worker_pids  # type: ignore[attr-defined]
 
 from mdp.io.errors import Preempted, ResourceError
-from mdp.io.files.stderr import say
+from mdp.io.journal.stderr import say
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 POLL = 1.0  # seconds between looks at signals and workers

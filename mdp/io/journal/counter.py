@@ -2,7 +2,7 @@
 
 import sys
 
-from mdp.io.files.stderr import say
+from mdp.io.journal.stderr import say
 
 
 class Counter:

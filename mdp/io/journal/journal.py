@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mdp.io.errors import ResourceError
-from mdp.io.files import stderr
 from mdp.io.files.writing import csv_text, write_text
+from mdp.io.journal import stderr
 from mdp.io.journal.progress import Facts, trained
 from mdp.io.journal.progress_text import marks_for, sentence, view
 from mdp.io.journal.results_csv import Results

@@ -20,7 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mdp.io.errors import Preempted, ProcessError, ResourceError
-from mdp.io.files.stderr import say
+from mdp.io.journal.stderr import say
 from mdp.io.processes.ending import ENDINGS, FOLDER, Ending, leave_signal
 from mdp.io.processes.peers import UNANSWERED
 

@@ -23,7 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from mdp.core.processes import Processes, even_parts, plan_exchange, taken
 from mdp.io.errors import ProcessError, ResourceError
-from mdp.io.files.stderr import say
+from mdp.io.journal.stderr import say
 from mdp.io.processes.collective_time import Collectives
 from mdp.io.processes.interface import choose, way_to
 from mdp.io.processes.peers import Peers, span

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mdp.io.evaluation.job import run_evaluation
-from mdp.io.files.stderr import say
+from mdp.io.journal.stderr import say
 from mdp.io.recipe.layers import Layer, merge
 from mdp.io.recipe.request import Request
 from mdp.io.report.job import run_report

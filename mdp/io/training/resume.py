@@ -10,8 +10,8 @@ import torch
 
 from mdp.io.data.selection import Plan
 from mdp.io.errors import CheckpointError, RecipeError
-from mdp.io.files.stderr import say
 from mdp.io.files.writing import write_text
+from mdp.io.journal.stderr import say
 from mdp.io.processes.world import World, launch_id, restarted
 from mdp.io.recipe.layers import Recipe, as_layer, changed_keys, resolve
 from mdp.io.recipe.request import Request, with_paths
