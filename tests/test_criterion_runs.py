@@ -108,7 +108,7 @@ def test_processes_and_parts_have_loss_and_gradient_of_the_whole_batch(
 
 
 @pytest.mark.parametrize(
-    ("name", "loss"), [("dice", lambda x, y: dice(dice_sums(x, y))), ("lovasz", lovasz_softmax)], ids=str
+    ("name", "loss"), [("dice", lambda x, y: dice(dice_sums(x, y))), ("lovasz", lovasz_softmax)], ids=["dice", "lovasz"]
 )
 def test_parts_that_follow_each_other_have_the_mean_of_their_losses_by_images(name: str, loss: Any) -> None:
     logits, labels = scene(2)
