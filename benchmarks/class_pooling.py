@@ -50,7 +50,7 @@ def _case(label: str, count: int, side: int, layout: str, ratios: tuple[tuple[st
 
 
 def _entries(embeddings: Tensor, labels: Tensor) -> Iterator[Entry]:
-    yield Entry("class_sums", "ours", lambda: tuple(class_sums(embeddings, labels, CLASSES)))
+    yield Entry("class_sums", "ours", lambda: tuple(class_sums(embeddings, labels, CLASSES, unit=True)))
     yield peer(LIGHTLY, "lightly.models.utils", partial(_lightly, embeddings, labels))
     yield Entry(BY_INDEX, "plain", lambda: _by_index(embeddings, labels))
     yield Entry(LOOP, "plain", lambda: _by_loop(embeddings, labels))

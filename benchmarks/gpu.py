@@ -173,7 +173,7 @@ def spots(chosen: Sizes, device: torch.device) -> dict[str, Callable[[], object]
         return gradient
 
     def pooled() -> Tensor:
-        return prototypes(push(bank, class_sums(raw, first, classes))).vectors
+        return prototypes(push(bank, class_sums(raw, first, classes, unit=True))).vectors
 
     pair = new_pair(chosen.step)
     for network in pair:

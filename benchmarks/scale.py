@@ -94,7 +94,7 @@ def _pooling(count: int, classes: int) -> Work:
 
 def _bank(size: int) -> Work:
     """A full bank takes one batch more."""
-    sums = class_sums(*_embedded(4, 60), 60)
+    sums = class_sums(*_embedded(4, 60), 60, unit=True)
     bank = empty_bank(60, CHANNELS, size)
     for _ in range(size):
         bank = push(bank, sums)
@@ -123,10 +123,10 @@ def _datasets(count: int) -> Work:
     classes = 20 * count
     keys, labels = _embedded(8, classes)
     loss = _loss(8, classes)
-    bank = push(empty_bank(classes, CHANNELS, 2), class_sums(keys, labels, classes))
+    bank = push(empty_bank(classes, CHANNELS, 2), class_sums(keys, labels, classes, unit=True))
 
     def work() -> tuple[object, object]:
-        return prototypes(push(bank, class_sums(keys, labels, classes))), loss()
+        return prototypes(push(bank, class_sums(keys, labels, classes, unit=True))), loss()
 
     return work
 

@@ -176,7 +176,7 @@ WRONG = [
     ("mdp pretrain --datasets voc --lr fast", 2, "'fast' is not a valid float"),
     ("mdp pretrain --datasets voc --set pretrain.lr", 2, "expected KEY=VALUE"),
     ("mdp pretrain --datasets voc --method mdp", 2, "unknown method 'mdp'"),
-    ("mdp pretrain --datasets voc --device tpu", 6, "expected auto, cpu, cuda or cuda:N"),
+    ("mdp pretrain --datasets voc --device tpu", 6, "expected auto, cpu, cuda, cuda:N or mps"),
     ("mdp pretrain --datasets voc --out full", 2, "the folder is not empty; choose another or add --overwrite"),
     ("mdp pretrain --datasets voc --out full --overwrite", 2, "replaces runs of mdp only"),
     ("mdp pretrain --datasets voc --init nothing.pth", 5, "nothing.pth"),

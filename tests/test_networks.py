@@ -532,7 +532,7 @@ def test_the_report_tells_missing_unexpected_and_wrong_shapes_apart() -> None:
     weights = {"backbone.b": torch.ones(2), "decode_head.c": torch.ones(4), "backbone.d": torch.ones(1)}
     found = match(weights, own, PARTS)
     assert list(found.tensors) == ["backbone.b"]
-    assert found[1:] == (["backbone.a"], ["backbone.d"], {"decode_head.c": (4,)})
+    assert found[1:] == (["backbone.a"], ["backbone.d"], {"decode_head.c": (4,)}, ())
 
 
 def test_a_classifier_of_other_classes_does_not_fit() -> None:

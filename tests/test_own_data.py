@@ -565,7 +565,7 @@ def test_a_method_that_needs_labels_refuses_unlabelled_data_in_one_line(tmp_path
         with pytest.raises(RecipeError) as caught:
             opened_by(recipe)
         assert str(caught.value) == (
-            f"photos: no labels, and the method {method} needs them; leave it out, or use --method moco"
+            f"photos: no labels, and the method {method} needs them; leave it out, or use --method knn_moco or moco"
         )
 
 

@@ -76,6 +76,7 @@ def weighted_cross_entropy(
     class c counts `weights[c]` times (None: once).  `total` is a number of pixels, or `total_weight` as torch has it.
     Raises ValueError for a smoothing outside 0 to 1, or another number of weights than of classes.
 
+    >>> import torch
     >>> logits, labels = torch.zeros(1, 2, 1, 1), torch.tensor([[[1]]])
     >>> weighted_cross_entropy(logits, labels, torch.tensor(1), torch.tensor([1.0, 3.0]))  # 3 log 2
     tensor(2.0794)
