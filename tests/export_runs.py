@@ -49,7 +49,7 @@ def make_run(folder: Path, kind: str, *changes: tuple[str, Any], name: str = "la
     asked = merge(SMALL, *(nest(key, value) for key, value in changes))
     recipe = resolve({"method": {"embedding": 8, "hidden": 8}, **asked})
     if kind == "pretrain":
-        data = Data(LabelUnion(SHAPES), 4, 1, recipe.model.feature_channels)
+        data = Data(LabelUnion(SHAPES), 4, 1, recipe.model.last_channels)
         network = find_method(recipe.method.name).build(
             recipe.method.settings, recipe.model, data, torch.Generator().manual_seed(1)
         ).query  # fmt: skip

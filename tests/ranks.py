@@ -58,7 +58,7 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     method = find_method(name)
     settings = method.Settings(**METHODS[name])
     network_settings = NetworkSettings(**{**MODEL, "dilations": (1, 2)})
-    data = Data(pool.union, BATCH, 2, network_settings.feature_channels)
+    data = Data(pool.union, BATCH, 2, network_settings.last_channels)
     pair = method.build(settings, network_settings, data, generator(0))
     run = RunSettings(gradients=gradients, accumulate=accumulate)
     trainee, forward = new_trainee(

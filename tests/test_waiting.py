@@ -52,7 +52,7 @@ def losses(name: str, there: bool) -> list[Tensor]:
     settings = method.Settings(**given)
     network = NetworkSettings(backbone="resnet18", width=8, channels=8, output_stride=8, dilations=(1, 2))
     union = LabelUnion([LabelSpace(name="a", classes=tuple(map(str, range(CLASSES))))])
-    data = Data(union, BATCH, 2, network.feature_channels)
+    data = Data(union, BATCH, 2, network.last_channels)
     pair = method.build(settings, network, data, generator(0))
     views = []
     for view in range(2):

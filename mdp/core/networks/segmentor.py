@@ -78,11 +78,6 @@ class NetworkSettings:
                                  f"{len(values)}")  # fmt: skip
 
     @property
-    def feature_channels(self) -> int:
-        """The channels of the backbone's last map."""
-        return inputs_of(self.backbone, self.width, self.output_stride, "last", self.image_channels).last
-
-    @property
     def statistics(self) -> Statistics:
         """By which images are normalised."""
         return Statistics(self.image_mean or IMAGENET.mean, self.image_std or IMAGENET.std)

@@ -54,7 +54,7 @@ class OpenedRun:
     @property
     def data(self) -> Data:
         """The facts of its data that a method may know; no image is one too many: whatever a bank holds is kept."""
-        channels = self.recipe.model.feature_channels
+        channels = self.recipe.model.last_channels
         return Data(self.union, self.recipe.pretrain.batch_size, sys.maxsize, channels)
 
 

@@ -61,7 +61,7 @@ def schedule_of(recipe: Recipe, images: int) -> tuple[Schedule, int]:
 def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
     """The facts of its data that the method may know.  Raises RecipeError when its settings do not fit them."""
     batch = recipe.pretrain.batch_size
-    data = Data(union, batch, images // batch, recipe.model.feature_channels)
+    data = Data(union, batch, images // batch, recipe.model.last_channels)
     try:
         find_method(recipe.method.name).initial_state(
             recipe.method.settings, data, torch.Generator(), torch.device("meta")
