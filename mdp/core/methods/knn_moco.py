@@ -22,6 +22,7 @@ from mdp.core.contrast import neighbour_nce
 from mdp.core.contrast_chunked import EPS
 from mdp.core.methods import Data, Loss, Prepared, Progress
 from mdp.core.methods._usual import remember, settle_
+from mdp.core.methods._without_classes import class_scores, known_prototypes, prototype_images
 from mdp.core.neighbours import nearest
 from mdp.core.networks import InstanceNetwork, NetworkSettings, build_instance_network
 from mdp.core.networks.pair import EncoderPair, make_pair
@@ -251,20 +252,8 @@ def key_momentum(settings: Settings, progress: Progress) -> float:
     return settings.key_momentum
 
 
-def known_prototypes(state: State, settings: Settings) -> None:
-    return None
-
-
-def prototype_images(state: State, settings: Settings) -> None:
-    return None
-
-
 def temperature(settings: Settings) -> float:
     return settings.temperature
-
-
-def class_scores(pair: EncoderPair[InstanceNetwork], state: State, images: Tensor, settings: Settings) -> None:
-    return None
 
 
 def state_bytes(settings: Settings, data: Data) -> int:

@@ -18,6 +18,7 @@ from mdp.core.bounds import Channels, Positive, Share, Temperature, check_bounds
 from mdp.core.contrast import instance_nce
 from mdp.core.methods import Data, Loss, Prepared, Progress
 from mdp.core.methods._usual import PRESET, remember, settle_, view_plan
+from mdp.core.methods._without_classes import class_scores, known_prototypes, prototype_images
 from mdp.core.networks import InstanceNetwork, NetworkSettings, build_instance_network
 from mdp.core.networks.pair import EncoderPair, make_pair
 from mdp.core.processes import Processes
@@ -127,20 +128,8 @@ def key_momentum(settings: Settings, progress: Progress) -> float:
     return settings.key_momentum
 
 
-def known_prototypes(state: Tensor, settings: Settings) -> None:
-    return None
-
-
-def prototype_images(state: Tensor, settings: Settings) -> None:
-    return None
-
-
 def temperature(settings: Settings) -> float:
     return settings.temperature
-
-
-def class_scores(pair: EncoderPair[InstanceNetwork], state: Tensor, images: Tensor, settings: Settings) -> None:
-    return None
 
 
 def state_bytes(settings: Settings, data: Data) -> int:

@@ -4,7 +4,6 @@ Class 0 of the label space is "other", the rest are the categories.  What was ge
 them first, by the images in which both occur; what has the categories' own numbers already is taken as it is.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from mdp.core.bounds import Share, check_bounds
 from mdp.core.chance import generator
 from mdp.core.luss import SIZES, Marks, image_marks, luss_interval, luss_scores, match, matching_counts, same_names
 from mdp.core.protocols import Counts, Features, Pair, Prediction
+from mdp.core.protocols.segmentation import number_or_none
 from mdp.label_space import LabelSpace
 
 FIT_SPLIT = None
@@ -92,17 +92,17 @@ def scores(counts: Counts, fitted: Tensor | None, space: LabelSpace, settings: S
         "categories": categories,
         "generated": generated,
         "matching": "given" if fitted is not None else settings.matching,
-        "miou": _number(plain.miou),
+        "miou": number_or_none(plain.miou),
         "miou_interval": _interval(first, names, categories),
-        "miou_of_categories": _number(plain.miou_of_categories),
-        "image_accuracy": _number(plain.image_accuracy),
-        "f_beta": _number(plain.f_beta),
+        "miou_of_categories": number_or_none(plain.miou_of_categories),
+        "image_accuracy": number_or_none(plain.image_accuracy),
+        "f_beta": number_or_none(plain.f_beta),
         "miou_by_size": _by_size(plain.miou_by_size),
         "boundary": [
             {
                 "ratio": ratio,
-                "miou": _number(own.boundary_miou),
-                "miou_of_categories": _number(own.boundary_miou_of_categories),
+                "miou": number_or_none(own.boundary_miou),
+                "miou_of_categories": number_or_none(own.boundary_miou_of_categories),
                 "miou_by_size": _by_size(own.boundary_miou_by_size),
             }
             for ratio, own in found.items()
@@ -116,12 +116,8 @@ def _interval(marks: Marks, names: Tensor, categories: int) -> dict[str, Any] | 
         return None
     low, high = luss_interval(marks, names, categories, generator(0, "interval"), _REPLICATES)
     rule = f"95 % percentile bootstrap over {marks.images} images, {_REPLICATES} replicates, the matching kept"
-    return {"low": _number(low), "high": _number(high), "rule": rule}
+    return {"low": number_or_none(low), "high": number_or_none(high), "rule": rule}
 
 
 def _by_size(scores: tuple[float, ...]) -> dict[str, float | None]:
-    return dict(zip(SIZES, map(_number, scores), strict=True))
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return dict(zip(SIZES, map(number_or_none, scores), strict=True))
