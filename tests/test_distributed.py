@@ -83,6 +83,25 @@ def test_processes_give_loss_prototypes_gradients_and_confusion_of_one(
             assert difference <= 1e-6 * expected.double().norm() + 1e-12, (name, float(difference))
 
 
+COUNTS_ALL_THE_TIME = """
+from mdp.io.processes.peers import Peers
+from mdp.io.processes.world import joined
+begin = Peers.__init__
+def restless(peers, *about):
+    begin(peers, *about)
+    peers.every = 0
+Peers.__init__ = restless
+with joined() as world:
+    world.any_true(True)
+"""
+
+
+def test_processes_end_while_they_are_being_counted() -> None:
+    """Half of them aborted, as the interpreter ends a thread that is inside torch's store."""
+    for _ in range(3):
+        in_processes(2, "-c", COUNTS_ALL_THE_TIME)
+
+
 WHOLE = ["pretrain", *RUN, "--steps", "30", "--mix", "both", "--workers", "1"]  # what it is compared with takes long
 
 

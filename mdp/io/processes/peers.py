@@ -39,13 +39,22 @@ class Peers:
         store.set(f"host/{rank}", socket.gethostname())
         self.hosts = [host.decode(errors="replace") for host in store.multi_get([f"host/{r}" for r in range(size)])]
         twin = store.clone()  # type: ignore[attr-defined]  # which two threads may use at once
-        threading.Thread(target=self._count, args=(twin,), daemon=True).start()
+        self._ended = threading.Event()
+        self._counts = threading.Thread(target=self._count, args=(twin,), daemon=True)
+        self._counts.start()
+
+    def end(self) -> None:
+        """Counts no more.  A thread that is inside the store as the interpreter ends would abort the process."""
+        self._ended.set()
+        self._counts.join(2.0)  # one whose store is out of reach is not waited for
 
     def _count(self, store: Store) -> None:
         """Counts, and looks at what the others do, for as long as the store answers."""
         keys, counts = [f"count/{rank}" for rank in range(self.size)], [b"0"] * self.size
         with suppress(RuntimeError):  # the process or launcher that held the store has ended
             for number in range(1, 2**62):
+                if self._ended.wait(self.every * (number > 1)):
+                    return
                 store.set(keys[self.rank], str(number))
                 if store.check(keys):  # all have begun
                     before, counts = counts, store.multi_get(keys)
@@ -54,7 +63,6 @@ class Peers:
                 if self.blame or store.check(["lost"]):
                     self.blamed = store.compare_set("lost", "", self.blame).decode()
                 self.asked = time.monotonic()
-                time.sleep(self.every)
         self.asked = -math.inf
 
     def wait(self, done: Callable[[], bool]) -> None:

@@ -189,7 +189,10 @@ def joined(seconds: float = LIMIT) -> Iterator[World]:
     except (RuntimeError, ValueError) as error:
         raise ResourceError(f"the processes cannot reach each other: {_first_line(error)}") from error
     peers = Peers(store, rank, size, seconds)
-    yield World(rank, size, dist.new_group(backend="gloo", timeout=_PATIENCE), Collectives(), peers)
+    try:
+        yield World(rank, size, dist.new_group(backend="gloo", timeout=_PATIENCE), Collectives(), peers)
+    finally:
+        peers.end()
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
 
