@@ -6,7 +6,7 @@ from importlib import import_module
 from benchmarks.measure import Case
 
 SPOTS = (
-    "prototype_loss", "pixel_loss", "class_pooling", "bank", "key_encoder", "mixing",
+    "prototype_loss", "pixel_loss", "memory_contrast", "class_pooling", "bank", "key_encoder", "mixing",
     "confusion", "upsampling", "boundary", "views", "step", "loop",
 )  # fmt: skip
 

@@ -6,13 +6,12 @@ released code has beyond the paper's abstract, numbers and the rule of drawing a
 Shape legend: B images, C classes, D embedding channels, h x w feature grid, N anchors, R rows of a memory.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdp.core.contrast import _CHUNK_BYTES, WeightedLoss, _in_chunks
+from mdp.core.contrast import WeightedLoss
+from mdp.core.contrast_memory import ClassAnchors, against_memory
 from mdp.core.labels import IGNORE
 from mdp.core.processes import Processes
 
@@ -105,9 +104,9 @@ def memory_contrast(
 ) -> WeightedLoss:
     """Anchors (N, D) of unit length against rows of a memory (R, D), which take no gradient; the same loss.
 
-    `labels` (N,), `memory_labels` (R,).  Class by class, so that the positives are one block of columns and no mask of
-    N x R is needed; logits are made and differentiated a chunk of anchors at a time.  Anchors of a class that the
-    memory has nothing of weigh nothing.
+    `labels` (N,), `memory_labels` (R,).  Class by class, so that positives are a few columns and no mask of N x R is
+    needed; logits are made and differentiated a chunk of anchors at a time.  Anchors of a class that the memory has
+    nothing of weigh nothing.
 
     >>> memory, of = torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 1])
     >>> memory_contrast(torch.eye(3)[:1], torch.tensor([0]), memory, of, 0.5).mean()  # log(1 + 2 e^(-1 / T))
@@ -115,25 +114,10 @@ def memory_contrast(
     """
     with torch.autocast(rows.device.type, enabled=False):
         rows, memory = rows.float(), memory.detach().float()
-        size = max(1, _CHUNK_BYTES // (4 * max(1, len(memory))))
-        totals, counted = [0 * rows.sum()], 0
-        for label in torch.unique(labels).tolist():
-            positive = memory_labels == label
-            pulls, others = memory[positive], memory[~positive]  # (P, D), (R - P, D)
-            own = rows[labels == label]  # (n, D)
-            if len(pulls) == 0:
-                continue
-            counted += len(own)
-            totals.append(_in_chunks(own, _block_loss(pulls, others, temperature), size))
-        total = torch.stack(totals).sum()
-        return WeightedLoss(total, total.new_tensor(counted))
-
-
-def _block_loss(pulls: Tensor, others: Tensor, temperature: float) -> Callable[[Tensor, int], Tensor]:
-    """The loss of some anchors of one class, whose positives and negatives these are."""
-
-    def loss(part: Tensor, start: int) -> Tensor:
-        against = (part @ others.T / temperature).logsumexp(1, keepdim=True)  # (n, 1)
-        return F.softplus(against - part @ pulls.T / temperature).mean(1).sum()
-
-    return loss
+        own = {label: (memory_labels == label).nonzero().flatten() for label in torch.unique(labels).tolist()}
+        chosen = {label: (labels == label).nonzero().flatten() for label, found in own.items() if len(found)}
+        if not chosen:
+            return WeightedLoss(0 * rows.sum(), rows.new_zeros(()))
+        anchors = [ClassAnchors(len(found), own[label]) for label, found in chosen.items()]
+        total = against_memory(rows[torch.cat(list(chosen.values()))], anchors, memory, temperature)
+        return WeightedLoss(total, total.new_tensor(sum(anchor.size for anchor in anchors)))
