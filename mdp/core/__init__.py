@@ -16,6 +16,7 @@ from mdp.core.boundaries import boundary, boundary_counts, boundary_width
 from mdp.core.chance import beta, generator
 from mdp.core.class_weights import balanced_weights, total_weight, weights_of
 from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes
+from mdp.core.color_histograms import cell_colors
 from mdp.core.comparison import Difference, Interval, block_counts, count_iou, count_miou, difference, miou_interval
 from mdp.core.contrast import (
     NeighbourLoss,
@@ -229,6 +230,7 @@ __all__ = [
     "build_embedding_network",
     "build_instance_network",
     "build_segmentor",
+    "cell_colors",
     "centred_cosines",
     "class_accuracy",
     "class_chances",

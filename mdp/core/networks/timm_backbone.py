@@ -188,6 +188,17 @@ def statistics(name: str) -> Statistics | None:
     return None if config is None else Statistics(tuple(config.mean), tuple(config.std))
 
 
+def pretrained(name: str) -> tuple[str, str] | None:
+    """Where timm has the weights of a model: its repository on the hub and the file's address elsewhere.
+
+    "" for either that there is not, None where there are none at all.  Nothing is fetched.  Raises ValueError for a
+    name that timm does not know.
+    """
+    _refuse_unknown(name)
+    config = _timm().get_pretrained_cfg(name)
+    return None if config is None or not config.has_weights else (config.hf_hub_id or "", config.url or "")
+
+
 # timm
 
 

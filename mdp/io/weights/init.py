@@ -55,7 +55,19 @@ def take(
     `start` is the path in the file before the backbone's names, where there are several; "" takes the best.
     Raises CheckpointError, saying why, when they do not fit; `partial` takes whatever does.
     """
-    file, own = read_file(path), network.state_dict()
+    return take_of(path, read_file(path), network, parts, start, partial)
+
+
+def take_of(
+    path: Path,
+    file: WeightsFile,
+    network: nn.Module,
+    parts: tuple[str, ...],
+    start: str = "",
+    partial: bool | None = False,
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The same of a file that was read; with `partial` None nobody is told of it."""
+    own = network.state_dict()
     judged = judge(file, own, parts, start, partial)
     if judged.problem:
         raise CheckpointError(f"{path}: {judged.problem} (`mdp inspect` lists all of it)")
@@ -70,7 +82,11 @@ def float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def judge(
-    file: WeightsFile, network: Mapping[str, Tensor], parts: Sequence[str], start: str = "", partial: bool = False
+    file: WeightsFile,
+    network: Mapping[str, Tensor],
+    parts: Sequence[str],
+    start: str = "",
+    partial: bool | None = False,
 ) -> Judged:
     """How much of a file fits the named parts of a network's `state_dict`, and whether that is enough."""
     own = {name: tensor for name, tensor in network.items() if not name.startswith(CLASSIFIER)}
@@ -151,18 +167,21 @@ def _same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def _too_little(file: WeightsFile, own: Mapping[str, Tensor], match: Match, rows: Sequence[Row], partial: bool) -> str:
+def _too_little(
+    file: WeightsFile, own: Mapping[str, Tensor], match: Match, rows: Sequence[Row], partial: bool | None
+) -> str:
     """The first part of which too little fits; a head of which there is nothing at all may start at random."""
     backbone, *heads = whole_parts(rows)
+    hint = "" if partial is None else _PARTIAL
     if partial and backbone.matched:
         return ""
     for row in (backbone, *(row for row in rows if _of_backbone(row))):
         if not _enough(row):
             what = "backbone" if row is backbone else f"backbone's {row.part}"
-            return _few(what, row, match, own) + _other_network(file, own) + _PARTIAL
+            return _few(what, row, match, own) + _other_network(file, own) + hint
     for row in heads:
         if not _enough(row) and (row.matched or row.wrong_shape):
-            return _few(row.part, row, match, own) + "; --backbone-only leaves the head out (fine-tuning)" + _PARTIAL
+            return _few(row.part, row, match, own) + "; --backbone-only leaves the head out (fine-tuning)" + hint
     return ""
 
 

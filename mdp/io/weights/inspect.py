@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.networks import NetworkSettings, Segmentor
-from mdp.core.networks.identify import Recognised, backbone_for, recognise
+from mdp.core.networks.identify import backbone_for, recognise
 from mdp.core.networks.timm_backbone import PREFIX
 from mdp.core.networks.transfer import Location
 from mdp.io.errors import CheckpointError
@@ -40,7 +40,7 @@ def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
     file_path = checkpoint_of(path)
     file = read_file(file_path)
     holds = recognise(file.tensors)
-    model, source = _model(file, holds, asked)
+    model, source = model_of(file, asked)
     with torch.device("meta"):  # names and shapes, without numbers
         own = Segmentor(model, 2).state_dict()
     judged = judge(file, own, _PARTS, start)
@@ -71,8 +71,9 @@ def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
     }
 
 
-def _model(file: WeightsFile, holds: Recognised | None, asked: Layer) -> tuple[NetworkSettings, str]:
-    """The network to hold the file against, and where its settings come from."""
+def model_of(file: WeightsFile, asked: Layer) -> tuple[NetworkSettings, str]:
+    """The network to hold a file against, and where its settings come from."""
+    holds = recognise(file.tensors)
     if file.run:
         return resolve({"model": file.run.recipe["model"]}, asked).model, "of the run that wrote it"
     named = resolve(asked).model
