@@ -203,14 +203,16 @@ def initialise_(network: nn.Module, rng: torch.Generator) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=rng)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            if module.affine:
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):  # torch's own rule, which MoCo keeps
             nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=rng)
-            nn.init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5, generator=rng)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5, generator=rng)
         elif next(module.parameters(recurse=False), None) is not None:
-            raise ValueError(f"initialise_: expected convolutions, BatchNorm2d and Linear, got {type(module).__name__}")
+            raise ValueError(f"initialise_: expected convolutions, BatchNorm and Linear, got {type(module).__name__}")
     for module in network.modules():
         if isinstance(module, Bottleneck):
             nn.init.zeros_(module.bn3.weight)
