@@ -90,6 +90,7 @@ if TYPE_CHECKING:  # here mypy holds every dataset to the Protocol; a program im
         sbd,
         shapes_coarse,
         shapes_fine,
+        shapes_objects,
         shapes_target,
         sunrgbd,
         voc,
@@ -98,7 +99,7 @@ if TYPE_CHECKING:  # here mypy holds every dataset to the Protocol; a program im
     # fmt: off
     CHECKED: tuple[DatasetModule, ...] = (
         ade20k, bdd100k, camvid, coco_stuff, imagenet_s50, imagenet_s300, imagenet_s919, mapillary, mapillary_v2,
-        nyudv2, sbd, shapes_coarse, shapes_fine, shapes_target, sunrgbd,
+        nyudv2, sbd, shapes_coarse, shapes_fine, shapes_objects, shapes_target, sunrgbd,
     )
     DETAILED: tuple[DetailedModule, ...] = (cityscapes, coco_stuff10k, pascal_context, pascal_context59, voc)
     # fmt: on

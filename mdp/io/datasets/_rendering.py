@@ -62,10 +62,14 @@ def _surface(kind: int, x: Field, y: Field, rng: np.random.Generator, style: Sty
 def _shape(name: str, x: Field, y: Field, rng: np.random.Generator) -> NDArray[np.bool_]:
     """The pixels of one object, at a random place, size and turn."""
     radius = rng.uniform(11, 22)
-    centre_x, centre_y = rng.uniform(radius / 2, SIZE - radius / 2, 2)
-    turn = rng.uniform(0, 2 * np.pi)
-    u = (np.cos(turn) * (x - centre_x) + np.sin(turn) * (y - centre_y)) / radius
-    v = (-np.sin(turn) * (x - centre_x) + np.cos(turn) * (y - centre_y)) / radius
+    centre = rng.uniform(radius / 2, SIZE - radius / 2, 2)
+    return inside_of(name, x, y, centre, radius, rng.uniform(0, 2 * np.pi))
+
+
+def inside_of(name: str, x: Field, y: Field, centre: Field, radius: float, turn: float) -> NDArray[np.bool_]:
+    """The pixels of a shape around its centre (x, y), turned by so much."""
+    u = (np.cos(turn) * (x - centre[0]) + np.sin(turn) * (y - centre[1])) / radius
+    v = (-np.sin(turn) * (x - centre[0]) + np.cos(turn) * (y - centre[1])) / radius
     distance, angle = np.hypot(u, v), np.arctan2(v, u)
     inside: NDArray[np.bool_]
     if name == "disc":

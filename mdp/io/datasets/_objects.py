@@ -1,0 +1,86 @@
+"""How the photos of shapes-objects are drawn: one object, now and then two, on a ground of noise.
+
+Colours are drawn without regard to the category and all grounds are of one family, so that the outline is what tells
+categories apart.  Every picture is a pure function of its name.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdp.io.datasets._rendering import Image, inside_of
+
+SIZE = 64  # pixels, both ways
+SHARES = (0.03, 0.6)  # of the image that a main object covers
+SECOND = 0.08  # of the images have a second object of another category
+_LEAST_SECOND, _MOST_SECOND = 0.01, 0.12
+_TRIES = 1000  # beside a main object of 60 % there is little room
+AREAS = {"cross": 2.04, "disc": 2.54, "ring": 2.19, "square": 2.56, "star": 1.5, "triangle": 1.3}  # of radius 1
+
+
+def render(key: tuple[int, ...], category: int, shapes: tuple[str, ...]) -> tuple[Image, NDArray[np.uint16]]:
+    """An RGB photo (64, 64, 3) and its labels (64, 64): 0, or 1 and up for the shapes.
+
+    The object of `category` (0 and up) covers the largest part.
+    """
+    rng = np.random.default_rng(key)
+    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
+    picture = _ground(rng)
+    labels = np.zeros((SIZE, SIZE), dtype=np.uint16)
+    main = _placed(shapes[category], x, y, rng, SHARES, np.zeros_like(labels, dtype=bool))
+    things = [(category, main)]
+    if rng.random() < SECOND:
+        other = int(rng.integers(len(shapes) - 1))
+        other += other >= category
+        shares = _LEAST_SECOND, max(2 * _LEAST_SECOND, min(_MOST_SECOND, float(main.mean()) / 2))
+        things.insert(0, (other, _placed(shapes[other], x, y, rng, shares, main)))  # behind the main one
+    for kind, inside in things:
+        labels[inside] = 1 + kind
+        picture = np.where(inside[..., None], _surface(x, y, rng), picture)
+    picture = picture + rng.normal(0, 0.02, picture.shape)
+    return (picture.clip(0, 1) * 255).astype(np.uint8), labels
+
+
+def _placed(
+    name: str,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    rng: np.random.Generator,
+    shares: tuple[float, float],
+    front: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """The pixels of an object whose share of the image lies between these, and which `front` hides little of."""
+    for _ in range(_TRIES):
+        radius = SIZE * np.sqrt(rng.uniform(*shares) / AREAS[name])
+        margin = min(0.7 * radius, SIZE / 2)
+        inside = inside_of(name, x, y, rng.uniform(margin, SIZE - margin, 2), radius, rng.uniform(0, 2 * np.pi))
+        if shares[0] <= inside.mean() <= shares[1] and (inside & front).sum() < 0.3 * inside.sum():
+            return inside
+    raise AssertionError(f"{name}: found no place that leaves it in sight")
+
+
+def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Noise of several scales between two colours, (64, 64, 3)."""
+    pattern = np.zeros((SIZE, SIZE))
+    for cells in (4, 8, 16, 32):
+        coarse = rng.normal(0, 1, (cells, cells))
+        pattern += np.kron(coarse, np.ones((SIZE // cells, SIZE // cells)))
+    pattern = (pattern - pattern.min()) / np.ptp(pattern)
+    first, second = rng.uniform(0.15, 0.85, 3), rng.uniform(0.15, 0.85, 3)
+    return pattern[..., None] * first + (1 - pattern[..., None]) * second
+
+
+def _surface(x: NDArray[np.float64], y: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """One colour, a little lighter on one side, (64, 64, 3)."""
+    slope = rng.uniform(-0.25, 0.25, 2)
+    light = 1 + slope[0] * (x / SIZE - 0.5) + slope[1] * (y / SIZE - 0.5)
+    return light[..., None] * rng.uniform(0.1, 0.95, 3)
+
+
+@lru_cache(maxsize=4096)  # 85 MB at most
+def drawn(name: str, shapes: tuple[str, ...]) -> tuple[Image, NDArray[np.uint16]]:
+    """Photo and labels of that name, DATASET/SPLIT/SHAPE/NUMBER; not to be changed."""
+    dataset, split, shape, index = name.split("/")
+    key = (int.from_bytes(dataset.encode()), int.from_bytes(split.encode()), int(index))
+    return render(key, shapes.index(shape), shapes)
