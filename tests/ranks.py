@@ -33,7 +33,13 @@ from mdp.io.training.update import new_trainee, update_
 BATCH = 8
 MODEL = {"backbone": "resnet18", "width": 8, "output_stride": 16, "channels": 8, "dilations": [1, 2]}
 METHODS = {
-    "multi_dataset": {"embedding": 8, "hidden": 8, "mix": MixSettings(region=True, pixel=True)},
+    "multi_dataset": {
+        "embedding": 8,
+        "hidden": 8,
+        "prototypes": "both",
+        "rivals": "dataset",
+        "mix": MixSettings(region=True, pixel=True),
+    },
     "pixel_pairs": {"embedding": 8, "hidden": 8},
     "region_bank": {"embedding": 8, "hidden": 8, "queue": 5},
     "moco": {"embedding": 8, "queue": 12, "groups": 4},

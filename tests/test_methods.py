@@ -451,7 +451,7 @@ def test_the_bank_holds_both_clean_views_of_the_batch() -> None:
     step = one_step(multi_dataset, pair, state, views, settings, rng_of(0))
     keys = pair.key(torch.cat([view.images for view in views]))
     expected = class_sums(keys, torch.cat([view.labels for view in views])[:, ::8, ::8], CLASSES)
-    (entry,) = step.state.window
+    (entry,) = step.state.bank.window
     assert torch.allclose(entry.sums, expected.sums, atol=1e-5)
     assert torch.equal(entry.counts, expected.counts)
 
@@ -493,21 +493,21 @@ def test_sparse_settings_that_make_no_sense_are_refused() -> None:
 def test_a_bank_counted_in_images_keeps_whole_batches_and_at_least_one(images: int, batches: int) -> None:
     settings = small(multi_dataset, bank_images=images)
     pair, state = fresh(multi_dataset, settings)
-    assert state.size == batches
+    assert state.bank.size == batches
     for number in range(batches + 1):
         state = one_step(multi_dataset, pair, state, views_of(number, size=16), settings, rng_of(number)).state
-    assert len(state.window) == batches
-    assert multi_dataset.unpack(multi_dataset.pack(state), settings, DATA).size == batches
+    assert len(state.bank.window) == batches
+    assert multi_dataset.unpack(multi_dataset.pack(state), settings, DATA).bank.size == batches
 
 
 def test_a_bank_is_one_epoch_long_unless_told_otherwise() -> None:
     lengths = [
-        fresh(multi_dataset, small(multi_dataset, **changes))[1].size
+        fresh(multi_dataset, small(multi_dataset, **changes))[1].bank.size
         for changes in ({}, {"bank_batches": 7}, {"bank_images": 20})
     ]
     assert lengths == [3, 7, 5]
     short = DATA._replace(epoch_batches=0)
-    assert multi_dataset.initial_state(small(multi_dataset), short, rng_of(0), CPU).size == 1
+    assert multi_dataset.initial_state(small(multi_dataset), short, rng_of(0), CPU).bank.size == 1
 
 
 def test_a_bank_counted_in_images_and_in_batches_is_refused() -> None:

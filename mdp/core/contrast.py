@@ -2,7 +2,8 @@
 
 One `log_softmax` and a gather serve hard, mixed and sparse-coded targets alike; instances, pixels and regions are other
 candidates for the same quotient.  Losses come as a total and a weight, so that the mean can be taken over the pixels of
-all processes.  Always float32, whatever the autocast; keys, queues and prototypes receive no gradient.
+all processes.  Always float32, whatever the autocast; keys and queues receive no gradient, prototypes where they are
+learnt.
 Shape legend: B images, C classes, D embedding channels, h x w feature grid, N pixels, K targets a pixel, Q rows of a
 queue, R rows of all queues.
 """
@@ -85,13 +86,22 @@ def nce(logits: Tensor, targets: Targets) -> WeightedLoss:
 
 
 def prototype_nce(
-    embeddings: Tensor, known: Prototypes, targets: Targets, temperature: float, unit: bool = False
+    embeddings: Tensor,
+    known: Prototypes,
+    targets: Targets,
+    temperature: float,
+    unit: bool = False,
+    rivals: Tensor | None = None,
+    learnt: bool = False,
 ) -> WeightedLoss:
     """The pixel-to-prototype loss (eq. 4, 7 or 8 by the targets) of embeddings (B, D, h, w).
 
     The loss divides them by their length, which costs next to nothing here, unless `unit` says that they have unit
     length.  The value is that of `nce(class_logits(pixel_rows(embeddings), ...), targets)`, in chunks of pixels: no
-    (N, C) tensor is kept.  The gradient can be taken once.
+    (N, C) tensor is kept.  The gradient can be taken once; prototypes that are `learnt` receive theirs, others none.
+
+    `rivals` (C, C) bool has in row t the classes that a pull to class t is measured against, t itself among them;
+    None means all.  Each target of a pixel is then a quotient of its own.
 
     Raises ValueError for targets of another number of pixels than the grid has, and for those that are no class.
     """
@@ -102,9 +112,15 @@ def prototype_nce(
             "downsample_labels(labels, stride) takes labels down to their grid"
         )
     expect_labels(targets.classes, len(known.vectors))
-    pull = Pull(targets.classes, targets.weights, targets.weights.sum(1, keepdim=True), targets.left_out)
-    total = chunked_total(embeddings, Candidates(known.vectors, known.present), pull, temperature, unit)
-    return WeightedLoss(total, targets.valid.sum())
+    if rivals is None:
+        pulls = [Pull(targets.classes, targets.weights, targets.weights.sum(1, keepdim=True), targets.left_out)]
+    else:
+        columns = zip(targets.classes[..., None].unbind(1), targets.weights[..., None].unbind(1), strict=True)
+        pulls = [Pull(classes, weights, weights, targets.left_out) for classes, weights in columns]  # (N, 1) each
+    vectors = known.vectors if learnt else known.vectors.detach()
+    candidates = Candidates(vectors, known.present, rivals=rivals)
+    totals = [chunked_total(embeddings, candidates, pull, temperature, unit) for pull in pulls]
+    return WeightedLoss(torch.stack(totals).sum() if len(totals) > 1 else totals[0], targets.valid.sum())
 
 
 # Other candidates than prototypes

@@ -25,11 +25,12 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 class Candidates(NamedTuple):
-    """Vectors that pixels are compared with, and pulled to; without gradient."""
+    """Vectors that pixels are compared with, and pulled to."""
 
-    vectors: Tensor  # (C, D), or (B, C, D): each image has its own
+    vectors: Tensor  # (C, D), with gradient where it is asked for, or (B, C, D): each image has its own, without
     competes: Tensor  # (C,) or (B, C) bool: which of them are in the denominator
     aims: Tensor | None = None  # (B, U, D): what target classes stand for, where that is none of the vectors
+    rivals: Tensor | None = None  # (C, C) bool: row t has those that pixels with the one target t meet
 
 
 class Pull(NamedTuple):
@@ -44,6 +45,7 @@ class Pull(NamedTuple):
 class _Chunk(NamedTuple):
     pixels: Tensor  # (b, D, n) or (b, n, D), a view
     gradient: Tensor | None  # the same view of the gradient
+    slopes: Tensor | None  # (C, D): the gradient of the candidates, which chunks add to
     candidates: Candidates
     pull: Pull  # (b, n, .)
     axis: int  # of D: 1 or 2
@@ -52,48 +54,55 @@ class _Chunk(NamedTuple):
 def chunked_total(
     embeddings: Tensor, candidates: Candidates, pull: Pull, temperature: float, unit: bool = True
 ) -> Tensor:
-    """The sum of all pixels' losses, () float32, with gradient for the embeddings only, to be taken once.
+    """The sum of all pixels' losses, () float32, with gradient for embeddings and candidates, to be taken once.
 
     `embeddings` (B, D, h, w) of any float type; the arithmetic is float32.  They are of unit length unless `unit` is
     False: then they are divided by their length here, without a copy of them.
     """
-    total: Tensor = _Chunked.apply(embeddings, candidates, pull, temperature, unit)  # type: ignore[no-untyped-call]
+    learnt = candidates.vectors
+    total: Tensor = _Chunked.apply(embeddings, learnt, candidates, pull, temperature, unit)  # type: ignore[no-untyped-call]
     return total
 
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, embeddings: Tensor, candidates: Candidates, pull: Pull, temperature: float, unit: bool
+        ctx: Any, embeddings: Tensor, learnt: Tensor, candidates: Candidates, pull: Pull, temperature: float, unit: bool
     ) -> Tensor:
-        total = torch.zeros((), device=embeddings.device)
+        total, count = torch.zeros((), device=embeddings.device), len(learnt)
         if not embeddings.is_contiguous(memory_format=torch.channels_last):
             embeddings = embeddings.contiguous()  # chunks have to be views, or what is written to them is lost
         gradient = torch.empty_like(embeddings) if ctx.needs_input_grad[0] else None
+        if embeddings.is_contiguous(memory_format=torch.channels_last) and not embeddings.is_cuda:
+            candidates = _aligned(candidates)
+        slopes = torch.zeros_like(candidates.vectors, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         loss = _loss if embeddings.is_cuda else _loss_of_some
         with torch.autocast(embeddings.device.type, enabled=False):
-            for chunk in _chunks(embeddings, gradient, candidates, pull):
+            for chunk in _chunks(embeddings, gradient, slopes, candidates, pull):
                 total += loss(chunk, temperature, unit)
-        ctx.gradient = gradient
+        ctx.gradient, ctx.slopes = gradient, None if slopes is None else slopes[:count]
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        gradient, slopes, ctx.gradient, ctx.slopes = ctx.gradient, ctx.slopes, None, None
+        if gradient is None and slopes is None:
             raise RuntimeError("the gradient of a chunked loss is kept for one backward pass; it was asked for twice")
-        return gradient.mul_(outputs[0]), None, None, None, None  # a copy would double the memory of the loss
+        for each in (gradient, slopes):
+            if each is not None:
+                each.mul_(outputs[0])  # a copy would double the memory of the loss
+        return gradient, slopes, None, None, None, None
 
 
-def _chunks(embeddings: Tensor, gradient: Tensor | None, candidates: Candidates, pull: Pull) -> Iterator[_Chunk]:
+def _chunks(
+    embeddings: Tensor, gradient: Tensor | None, slopes: Tensor | None, candidates: Candidates, pull: Pull
+) -> Iterator[_Chunk]:
     """Views of the batch in its own layout: images together, or pieces of one."""
     axis = 2 if embeddings.is_contiguous(memory_format=torch.channels_last) else 1
     own = candidates.vectors.dim() == 3
-    if axis == 2 and not embeddings.is_cuda:
-        candidates = _aligned(candidates)
     images = len(embeddings) if own or axis == 1 else 1  # in channels_last the pixels of all images lie in one row
-    pixels, slopes = _grid(embeddings, axis, images), None if gradient is None else _grid(gradient, axis, images)
+    pixels, rooms = _grid(embeddings, axis, images), None if gradient is None else _grid(gradient, axis, images)
     count = pixels.shape[3 - axis]
     targets = _each(pull, lambda t: t.view(images, count, -1))
     size = max(1, (_GPU_BYTES if embeddings.is_cuda else _CPU_BYTES) // (4 * max(1, candidates.vectors.shape[-2])))
@@ -105,8 +114,8 @@ def _chunks(embeddings: Tensor, gradient: Tensor | None, candidates: Candidates,
         for start in range(0, count, length):
             piece = slice(start, start + length)
             block = (some, slice(None), piece) if axis == 1 else (some, piece)
-            room = None if slopes is None else slopes[block]
-            yield _Chunk(pixels[block], room, theirs, _piece(targets, some, piece), axis)
+            room = None if rooms is None else rooms[block]
+            yield _Chunk(pixels[block], room, slopes, theirs, _piece(targets, some, piece), axis)
 
 
 def _even(count: int, size: int) -> int:
@@ -119,12 +128,13 @@ def _aligned(candidates: Candidates) -> Candidates:
     """With candidates that do not compete added, so that a pixel's logits are whole cache lines."""
     spare = -candidates.vectors.shape[-2] % _ALIGNED
     vectors, competes = F.pad(candidates.vectors, (0, 0, 0, spare)), F.pad(candidates.competes, (0, spare))
-    return candidates._replace(vectors=vectors, competes=competes)
+    rivals = None if candidates.rivals is None else F.pad(candidates.rivals, (0, spare))
+    return candidates._replace(vectors=vectors, competes=competes, rivals=rivals)
 
 
 def _of_images(candidates: Candidates, images: slice) -> Candidates:
     """Their candidates; of one image those alone that compete, where none of them is a target."""
-    vectors, competes, aims = (None if t is None else t[images] for t in candidates)
+    vectors, competes, aims = (None if t is None else t[images] for t in candidates[:3])
     assert vectors is not None
     assert competes is not None
     if aims is not None and len(vectors) == 1 and not vectors.is_cuda:
@@ -170,7 +180,7 @@ def _loss_of_some(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
 
 def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     """The sum over pixels of mass * logsumexp - sum_k weight_k logit_k; writes the gradient where there is room."""
-    axis, (vectors, competes, aims) = chunk.axis, chunk.candidates
+    axis, (vectors, competes, aims, rivals) = chunk.axis, chunk.candidates
     pull = _each(chunk.pull, lambda t: t.transpose(1, 2)) if axis == 1 else chunk.pull
     pixels = chunk.pixels.float()
     length = None if unit else pixels.square().sum(axis, keepdim=True).sqrt_()
@@ -178,6 +188,9 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     pixels = pixels * scale
     logits = _against(vectors, pixels, axis)  # (b, C, n) or (b, n, C)
     _leave_out_(logits, competes, axis)
+    if rivals is not None:
+        compared = rivals[chunk.pull.classes[..., 0]]  # (b, n, C)
+        logits.masked_fill_(~(compared.mT if axis == 1 else compared), -torch.inf)
     pulling = logits if aims is None else _against(aims, pixels, axis)  # (b, C or U, n) or (b, n, C or U)
     pulled = torch.where(pull.weights != 0, pulling.gather(axis, pull.classes), 0.0)  # 0 * inf would be NaN
     if pull.left_out is not None:
@@ -187,14 +200,21 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     total = logits.sub_(top).exp_().sum(axis, keepdim=True)
     weighed = torch.where(pull.mass != 0, pull.mass * (total.log() + top), 0.0)
     loss = weighed.sum() - (pull.weights * pulled).sum()
-    if chunk.gradient is None:
+    if chunk.gradient is None and chunk.slopes is None:
         return loss
     shares = logits.mul_(pull.mass / total.clamp(min=_TINY) * scale)  # d loss / d logits, but for the targets, scaled
     weights = pull.weights * scale
     if aims is None:
-        slopes = _back(vectors, shares.scatter_add_(axis, pull.classes, -weights), axis)
+        shares = shares.scatter_add_(axis, pull.classes, -weights)
+        if chunk.slopes is not None:
+            raw = chunk.pixels.float()  # the scale is in the shares
+            chunk.slopes.add_((shares @ raw.mT if axis == 1 else shares.mT @ raw).sum(0))
+        if chunk.gradient is None:
+            return loss
+        slopes = _back(vectors, shares, axis)
     else:
         slopes = _back(vectors, shares, axis)
+        assert chunk.gradient is not None
         slopes -= _back(aims, torch.zeros_like(pulling).scatter_add_(axis, pull.classes, weights), axis)
     if length is None:
         chunk.gradient.copy_(slopes)

@@ -1,5 +1,8 @@
 """Multi-dataset pretraining: pixels against class prototypes of the union (arXiv 2106.04121, sections 3.2 to 3.5).
 
+Beside the paper's form stand two choices of its objective: prototypes may be learnt, as a classifier's weights are, and
+only the classes of a pixel's own dataset may compete for it.
+
 A step: keys of the clean views -> class sums -> bank -> prototypes; mixed views -> queries -> targets -> loss.  The
 bank is updated before the loss, so every class of the batch has a prototype, even in the first step.  Partners for
 mixing are drawn over the whole batch, whichever process has them.
@@ -11,18 +14,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mdp.core.batches import Batch, Blend
 from mdp.core.bounds import Positive, Weight, check_bounds
 from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
 from mdp.core.geometry import Grid, downsample_labels
 from mdp.core.labels import IGNORE
-from mdp.core.methods import Data, Loss, Prepared, Progress
-from mdp.core.methods._pixel_encoder import PixelSettings, build, key_momentum, temperature
-from mdp.core.methods._usual import PRESET, remember, settle_, view_plan
+from mdp.core.methods import Data, Loss, Prepared, Progress, _pixel_encoder
+from mdp.core.methods._pixel_encoder import PixelSettings, key_momentum, temperature
+from mdp.core.methods._usual import PRESET, remember, view_plan
 from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
-from mdp.core.networks import EmbeddingNetwork, EncoderPair
+from mdp.core.networks import EmbeddingNetwork, EncoderPair, NetworkSettings, make_pair
 from mdp.core.processes import Processes
 from mdp.core.prototype_bank import (
     ClassSums,
@@ -36,6 +40,7 @@ from mdp.core.prototype_bank import (
     push,
     unpack_bank,
 )
+from mdp.core.rivals import same_dataset
 from mdp.core.targets import (
     Targets,
     hard_targets,
@@ -84,11 +89,17 @@ class Settings(PixelSettings):
         None  # the same counted in images, as Table 2 does, both views of each; whole batches
     )
     normalise_prototypes: bool = True  # chosen: without it loose classes get a smaller logit scale
+    prototypes: str = "bank"  # stated; learnt: unit vectors that are trained, the bank only scores; both: half of each
+    rivals: str = "union"  # stated: all classes compete for a pixel; dataset: those of its own dataset only
     mix: MixSettings = field(default_factory=MixSettings)
     sparse: SparseSettings = field(default_factory=SparseSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.prototypes not in ("bank", "learnt", "both"):
+            raise ValueError(f"prototypes: expected bank, learnt or both, got {self.prototypes!r}")
+        if self.rivals not in ("union", "dataset"):
+            raise ValueError(f"rivals: expected union or dataset, got {self.rivals!r}")
         if self.bank_batches is not None and self.bank_images is not None:
             raise ValueError("bank_batches and bank_images say the same thing: give one of them")
 
@@ -100,21 +111,49 @@ def bank_size(settings: Settings, data: Data) -> int:
     return settings.bank_batches or max(1, data.epoch_batches)
 
 
-def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> PrototypeBank:
+def build(
+    settings: Settings, network: NetworkSettings, data: Data, rng: torch.Generator
+) -> EncoderPair[EmbeddingNetwork]:
+    """Backbone, segmentation head and projection head, twice; learnt prototypes are the query encoder's, last drawn."""
+    pair = _pixel_encoder.build(settings, network, data, rng)
+    if settings.prototypes == "bank":
+        return pair
+    start = torch.randn(data.union.size, settings.embedding, generator=rng)
+    pair.query.prototypes = nn.Parameter(F.normalize(start, dim=1))
+    return make_pair(pair.query)
+
+
+def settle_(pair: EncoderPair[EmbeddingNetwork], settings: Settings) -> None:
+    """Learnt prototypes back to unit length: what steps and weight decay did to it would change their rate."""
+    if pair.query.prototypes is not None:
+        with torch.no_grad():
+            pair.query.prototypes.copy_(F.normalize(pair.query.prototypes, dim=1))
+
+
+class State(NamedTuple):
+    """What is kept between steps."""
+
+    bank: PrototypeBank
+    rivals: Tensor | None = None  # (C, C) bool: row t has the classes that compete for pixels of t; None means all
+
+
+def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> State:
     """An empty bank."""
-    return empty_bank(data.union.size, settings.embedding, bank_size(settings, data), device)
+    rivals = same_dataset(data.union).to(device) if settings.rivals == "dataset" else None
+    return State(empty_bank(data.union.size, settings.embedding, bank_size(settings, data), device), rivals)
 
 
 class Shared(NamedTuple):
     """Prototypes and weights, the same for the loss of every part of the batch."""
 
     known: Prototypes
+    rivals: Tensor | None  # (C, C)
     weights: Tensor  # (V,) valid pixels of each view of the whole batch
 
 
 def prepare(
     pair: EncoderPair[EmbeddingNetwork],
-    state: PrototypeBank,
+    state: State,
     views: Sequence[Batch],
     settings: Settings,
     rng: torch.Generator,
@@ -130,9 +169,9 @@ def prepare(
     with torch.no_grad():
         keys = pair.key(torch.cat([view.images for view in views]))  # (V B, D, h, w)
     labels = downsample_labels(torch.cat([view.labels for view in views]), *grid)  # (V B, h, w)
-    sums = class_sums(keys, labels, classes=len(state.total.counts), unit=True)
+    sums = class_sums(keys, labels, classes=len(state.bank.total.counts), unit=True)
     sums = ClassSums(processes.all_sum(sums.sums), processes.all_sum(sums.counts))
-    bank = push(state, sums)
+    bank = push(state.bank, sums)
     known = prototypes(bank, settings.normalise_prototypes)
     blends = tuple(_blend(view, settings.mix, rng, processes) for view in views)
     weights = [_plain_targets(blend, settings.mix, grid).valid.sum() for blend in blends]
@@ -143,7 +182,7 @@ def prepare(
         "classes_in_batch": (sums.counts > 0).sum(),
         "classes_in_bank": known.present.sum(),
     }
-    return Prepared(bank, Shared(known, counts[:-2]), blends, metrics)
+    return Prepared(State(bank, state.rivals), Shared(known, state.rivals, counts[:-2]), blends, metrics)
 
 
 def loss(
@@ -156,12 +195,29 @@ def loss(
     """Each view's pixels against the prototypes: the mean over its valid pixels, then the mean over views."""
     images = torch.cat([blend.images for blend in parts])  # (V B, 3, H, W)
     queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)
-    grid, losses = pair.query.grid, []
+    grid, losses, learnt = pair.query.grid, [], _learnt(pair.query)
     for query, blend, weight in zip(queries, parts, shared.weights, strict=True):
         targets = _targets(query, blend, shared.known, settings, grid)
-        found = prototype_nce(query, shared.known, targets, settings.temperature)
-        losses.append(mean_over(found.total, weight))
+        for known in _candidates(shared.known, learnt, settings.prototypes):
+            found = prototype_nce(
+                query, known, targets, settings.temperature, rivals=shared.rivals, learnt=known is learnt
+            )
+            losses.append(mean_over(found.total, weight))
     return Loss(torch.stack(losses).mean(), {})
+
+
+def _learnt(network: EmbeddingNetwork) -> Prototypes | None:
+    if network.prototypes is None:
+        return None
+    vectors = F.normalize(network.prototypes.float(), dim=1)  # (C, D): a step along them would change no direction
+    return Prototypes(vectors, torch.ones(len(vectors), dtype=torch.bool, device=vectors.device))
+
+
+def _candidates(known: Prototypes, learnt: Prototypes | None, which: str) -> list[Prototypes]:
+    """What pixels are compared with, one after the other."""
+    if learnt is None or which == "bank":
+        return [known]
+    return [known, learnt] if which == "both" else [learnt]
 
 
 def _blend(view: Batch, settings: MixSettings, rng: torch.Generator, processes: Processes) -> Blend:
@@ -202,30 +258,31 @@ def _sparse(targets: Targets, similarity: Tensor, known: Prototypes, sparse: Spa
     return sparse_targets(targets, similarity, known, sparse.k, sparse.weight)
 
 
-def known_prototypes(state: PrototypeBank, settings: Settings) -> Prototypes:
-    return prototypes(state, settings.normalise_prototypes)
+def known_prototypes(state: State, settings: Settings) -> Prototypes:
+    return prototypes(state.bank, settings.normalise_prototypes)
 
 
-def prototype_images(state: PrototypeBank, settings: Settings) -> Tensor:
-    return state.total.counts
+def prototype_images(state: State, settings: Settings) -> Tensor:
+    return state.bank.total.counts
 
 
-def class_scores(
-    pair: EncoderPair[EmbeddingNetwork], state: PrototypeBank, images: Tensor, settings: Settings
-) -> Tensor:
+def class_scores(pair: EncoderPair[EmbeddingNetwork], state: State, images: Tensor, settings: Settings) -> Tensor:
     """Similarity of the embeddings to the prototypes."""
     return class_similarity(pair.query(images), known_prototypes(state, settings))
 
 
 def state_bytes(settings: Settings, data: Data) -> int:
-    """The window's float32 sums and int64 counts, and the float64 total."""
-    rows = bank_size(settings, data)
-    return data.union.size * (rows * (4 * settings.embedding + 8) + 8 * settings.embedding + 8)
+    """The window's float32 sums and int64 counts, and the float64 total; a byte for every pair of classes."""
+    rows, classes = bank_size(settings, data), data.union.size
+    pairs = classes * classes if settings.rivals == "dataset" else 0
+    return classes * (rows * (4 * settings.embedding + 8) + 8 * settings.embedding + 8) + pairs
 
 
-def pack(state: PrototypeBank) -> dict[str, Tensor]:
-    return pack_bank(state)
+def pack(state: State) -> dict[str, Tensor]:
+    table = {} if state.rivals is None else {"rivals": state.rivals.to(torch.uint8)}
+    return {**pack_bank(state.bank), **table}
 
 
-def unpack(tensors: dict[str, Tensor], settings: Settings, data: Data) -> PrototypeBank:
-    return unpack_bank(tensors, bank_size(settings, data))
+def unpack(tensors: dict[str, Tensor], settings: Settings, data: Data) -> State:
+    table = tensors.get("rivals")
+    return State(unpack_bank(tensors, bank_size(settings, data)), None if table is None else table.bool())

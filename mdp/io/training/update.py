@@ -44,6 +44,11 @@ class Overlapped(DistributedDataParallel):
         grid: Grid = self.module.grid
         return grid
 
+    @property
+    def prototypes(self) -> nn.Parameter | None:
+        learnt: nn.Parameter | None = self.module.prototypes
+        return learnt
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trainee:
