@@ -62,20 +62,22 @@ def _placed(
 
 def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
     """Noise of several scales between two colours, (64, 64, 3)."""
-    pattern = np.zeros((SIZE, SIZE))
+    pattern: NDArray[np.float64] = np.zeros((SIZE, SIZE))
     for cells in (4, 8, 16, 32):
         coarse = rng.normal(0, 1, (cells, cells))
         pattern += np.kron(coarse, np.ones((SIZE // cells, SIZE // cells)))
     pattern = (pattern - pattern.min()) / np.ptp(pattern)
     first, second = rng.uniform(0.15, 0.85, 3), rng.uniform(0.15, 0.85, 3)
-    return pattern[..., None] * first + (1 - pattern[..., None]) * second
+    colours: NDArray[np.float64] = pattern[..., None] * first + (1 - pattern[..., None]) * second
+    return colours
 
 
 def _surface(x: NDArray[np.float64], y: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """One colour, a little lighter on one side, (64, 64, 3)."""
     slope = rng.uniform(-0.25, 0.25, 2)
     light = 1 + slope[0] * (x / SIZE - 0.5) + slope[1] * (y / SIZE - 0.5)
-    return light[..., None] * rng.uniform(0.1, 0.95, 3)
+    colours: NDArray[np.float64] = light[..., None] * rng.uniform(0.1, 0.95, 3)
+    return colours
 
 
 @lru_cache(maxsize=4096)  # 85 MB at most
