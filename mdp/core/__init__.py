@@ -136,6 +136,7 @@ from mdp.core.queues import (
 )
 from mdp.core.rare_classes import class_chances, image_chances
 from mdp.core.schedules import cosine, polynomial, warm_up
+from mdp.core.subsets import draw_images, draw_long_tail, pareto_sizes
 from mdp.core.targets import (
     Targets,
     hard_targets,
@@ -260,6 +261,8 @@ __all__ = [
     "draw_box",
     "draw_crop",
     "draw_distortion",
+    "draw_images",
+    "draw_long_tail",
     "draw_photometry",
     "draw_plan",
     "draw_view",
@@ -314,6 +317,7 @@ __all__ = [
     "neighbour_nce",
     "noise_queue",
     "normalise",
+    "pareto_sizes",
     "pixel_accuracy",
     "pixel_anchors",
     "pixel_nce",

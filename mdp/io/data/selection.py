@@ -1,5 +1,6 @@
 """Opening the data that a recipe names: which datasets, which splits, how many images, what to say about them."""
 
+import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import NamedTuple
 
 import torch
 
+from mdp.core.chance import generator
 from mdp.core.labels import LabelUnion
+from mdp.core.subsets import draw_images, draw_long_tail
 from mdp.io.data.channels import with_channels
 from mdp.io.data.manifest import DataPart
 from mdp.io.data.pool import Pool
@@ -17,6 +20,7 @@ from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import shown
 from mdp.io.recipe.layers import Recipe
 from mdp.io.recipe.methods import find_method, method_names
+from mdp.io.recipe.settings import PretrainSettings
 
 ONE_CLASS = (
     "{name} is the only class, and nothing can be told from it; name what it is not as a class too, such as "
@@ -114,12 +118,13 @@ def expect_pretraining(recipe: Recipe) -> Expected:
     none.
     """
     images: dict[str, int] = {}
-    lines = []
+    lines, train = [], []
     parts = _named_for_pretraining(recipe)
     for dataset, split in parts:
         try:
             samples, line = open_training(dataset, Path(recipe.data.root), split)
             images[dataset.name] = len(samples)
+            train.append((dataset, samples))
         except Absent:
             chosen = split or dataset.train[0]
             published = dataset.splits.get(chosen)
@@ -129,6 +134,12 @@ def expect_pretraining(recipe: Recipe) -> Expected:
             line = f"{dataset.name} {chosen}: not there; counted as published"
         lines.append(line)
     union = pool_of([(dataset, []) for dataset, _ in parts]).union
+    if len(train) == len(parts):
+        pool, drawn = _drawn(pool_of(train), recipe.pretrain, recipe.run.seed)
+        images = pool.sizes()
+    else:
+        images, drawn = _expected_of(images, recipe.pretrain)
+    lines += drawn
     recipe, told = with_channels(recipe, [dataset for dataset, _ in parts])
     recipe, notes = _fit_batch(recipe, sum(images.values()))
     return Expected(recipe=recipe, union=union, images=images, lines=lines + told + notes)
@@ -151,11 +162,61 @@ def plan_pretraining(recipe: Recipe) -> Plan:
             scored = []
             lines.append(f"note: {dataset.name} is not scored while pretraining: {error}")
         validation.append((dataset, scored))
-    pool = pool_of(train)
+    pool, drawn = _drawn(pool_of(train), recipe.pretrain, recipe.run.seed)
+    lines += drawn
     recipe, told = with_channels(recipe, list(pool.datasets.values()))
     recipe, notes = _fit_batch(recipe, len(pool.samples))
     pools = _normalised(recipe, pool), _normalised(recipe, pool_of(validation))
     return Plan(recipe=recipe, pool=pools[0], validation=pools[1], lines=lines + told + notes)
+
+
+def _drawn(pool: Pool, settings: PretrainSettings, seed: int) -> tuple[Pool, list[str]]:
+    """The pool with the images that are to be pretrained on, in their order, and a line where these are not all.
+
+    Raises RecipeError where a dataset would be left without any, or has no folders to make a long tail of.
+    """
+    samples, rng = pool.samples, generator(seed, "images")
+    if settings.long_tail is not None:
+        chosen = draw_long_tail(_folders(pool), settings.long_tail, settings.images, rng)
+        how = f", a long tail of power {settings.long_tail:g} over their folders"
+    elif settings.images is not None:
+        chosen, how = draw_images(len(samples), settings.images, rng), ""
+    else:
+        return pool, []
+    if len(chosen) == len(samples):
+        return pool, []
+    pool = pool._replace(samples=[samples[i] for i in chosen])
+    empty = [name for name, size in pool.sizes().items() if not size]
+    if empty:
+        raise RecipeError(
+            f"pretrain.images: of {', '.join(empty)} there is none among the {len(chosen):,} images that seed {seed} "
+            "draws; ask for more, or leave it out"
+        )
+    return pool, [f"pretraining on {len(chosen):,} of {len(samples):,} images, drawn by seed {seed}{how}"]
+
+
+def _folders(pool: Pool) -> list[str]:
+    """The dataset and folder of each image.  Raises RecipeError where all images of a dataset lie in one."""
+    folders = [os.path.dirname(sample.image) for sample in pool.samples]
+    for name in pool.datasets:
+        own = {folder for folder, sample in zip(folders, pool.samples, strict=True) if sample.dataset == name}
+        if len(own) < 2:
+            raise RecipeError(
+                f"pretrain.long_tail: expected folders that are categories, as ImageNet has, got {name}, whose images "
+                "lie in one"
+            )
+    return [f"{sample.dataset}/{folder}" for folder, sample in zip(folders, pool.samples, strict=True)]
+
+
+def _expected_of(images: dict[str, int], settings: PretrainSettings) -> tuple[dict[str, int], list[str]]:
+    """How many images of each dataset are to be expected, where not all are there to draw from."""
+    total = sum(images.values())
+    if settings.images is not None and settings.images < total:
+        expected = {name: round(settings.images * count / total) for name, count in images.items()}
+        return expected, [f"pretraining on {settings.images:,} of {total:,} images; which is drawn when they are there"]
+    if settings.long_tail is not None:
+        return images, ["note: pretrain.long_tail leaves fewer of them; how many shows when they are there"]
+    return images, []
 
 
 def _normalised(recipe: Recipe, pool: Pool) -> Pool:

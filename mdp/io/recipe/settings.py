@@ -112,6 +112,8 @@ class PretrainSettings(OptimizationSettings):
     """The pretraining schedule; see mdp.core.methods for what the method itself sets."""
 
     datasets: tuple[str, ...] = ()
+    images: Positive | None = None  # pretrain on this many images of all only, drawn by the seed; None: all
+    long_tail: Annotated[float, Bounds(0.1, 100)] | None = None  # Pareto power of the images a folder; ImageNet-LT: 6
     epochs: Positive = 100  # stated; 200 in the longer runs
     steps: Positive | None = None  # instead of epochs
     batch_size: Batch = 64  # inferred: the only larger power of two that explains the paper's bank sizes

@@ -44,7 +44,9 @@ def _with_known(
     if not any(change.added or change.reordered for change in found):
         return plan, []
     # what was drawn before is among all there are
-    whole = plan_of(replace(recipe, finetune=replace(recipe.finetune, images=None, validate_images=None)))
+    pretrain = replace(recipe.pretrain, images=None, long_tail=None)
+    finetune = replace(recipe.finetune, images=None, validate_images=None)
+    whole = plan_of(replace(recipe, pretrain=pretrain, finetune=finetune))
     scored = _kept(whole.validation, known, "val", recipe.data.root) if whole.validation else None
     kept = replace(plan, pool=_kept(whole.pool, known, "train", recipe.data.root), validation=scored)
     came = [change for change in found if change.added or change.reordered]
