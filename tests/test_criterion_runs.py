@@ -17,9 +17,10 @@ from mdp.core.criteria import Criterion, Part
 from mdp.core.criteria.cross_entropy import cross_entropy
 from mdp.core.criteria.dice import dice, dice_sums
 from mdp.core.criteria.lovasz import lovasz_softmax
+from mdp.core.geometry import Grid
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Progress
-from mdp.core.networks import Look
+from mdp.core.networks import Grids, Look, NetworkSettings
 from mdp.core.photometry import PhotometrySettings
 from mdp.core.processes import Processes, alone
 from mdp.core.rare_classes import class_chances, image_chances
@@ -50,6 +51,7 @@ from tests.trees import camvid_tree
 
 CLASSES = 4
 START = Progress(0, 10, 5)
+NARROW = NetworkSettings(backbone="resnet18", width=8, channels=8)
 WEIGHTS = (0.5, 2.0, 0.0, 1.0)
 OHEM = {"threshold": 0.4, "least": 3}
 # every criterion, in those forms that do not depend on how a batch is split
@@ -58,6 +60,7 @@ FORMS: dict[str, Layer] = {
     "focal": {"class_weights": list(WEIGHTS), "ohem": OHEM},
     "dice": {},
     "lovasz": {"per_image": True},
+    "pixel_contrast": {"warmup_steps": 0, "max_views": 1, "embedding": 8},
 }
 
 
@@ -65,15 +68,16 @@ def of_parts(layer: Layer, logits: Tensor, labels: Tensor, processes: Processes,
     """This process's share of a loss that is taken in so many parts, and its gradient by its own logits."""
     criterion = combined(resolve({"criterion": layer}), [str(index) for index in range(CLASSES)])
     state = criterion.initial_state(CLASSES, torch.device("cpu"))
-    shared = criterion.prepare(state, labels, processes, START)
+    shared = criterion.prepare(state, labels, processes, START, Grids(Grid(1), Grid(1)))
+    built = criterion.build(NARROW, CLASSES, CLASSES, rng_of(0))
     leaf, value, start = logits.clone().requires_grad_(), torch.zeros(()), 0
     pixels = processes.all_sum((labels != IGNORE).sum())
     for number in range(parts):
         among = processes.part(number, parts)
         rows = slice(start, start + among.images[among.rank])
-        part = Part(labels[rows], leaf[rows], pixels, processes.total)
+        part = Part(labels[rows], leaf[rows], pixels, processes.total, labels[rows])
         look = Look(leaf[rows], leaf[rows], leaf[rows])
-        found = criterion.loss(look, None, shared, part, generator, among)
+        found = criterion.loss(look, built.eval()(look) if built else None, shared, part, generator, among)
         found.value.backward()
         value, start = value + found.value.detach(), rows.stop
     assert leaf.grad is not None

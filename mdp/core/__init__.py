@@ -82,6 +82,7 @@ from mdp.core.neighbours import nearest, vote
 from mdp.core.networks import (
     EmbeddingNetwork,
     EncoderPair,
+    Grids,
     InstanceNetwork,
     Look,
     NetworkSettings,
@@ -108,7 +109,14 @@ from mdp.core.photometry import (
     normalise,
     stack_draws,
 )
-from mdp.core.pixel_contrast import anchor_groups, anchor_views, batch_contrast, draw_anchors, memory_contrast
+from mdp.core.pixel_contrast import (
+    anchor_groups,
+    anchor_views,
+    batch_contrast,
+    draw_anchors,
+    draw_pixels,
+    memory_contrast,
+)
 from mdp.core.processes import Exchange, Processes, alone, even_parts, plan_exchange, rows_of, taken
 from mdp.core.prototype_bank import (
     ClassSums,
@@ -131,6 +139,7 @@ from mdp.core.queues import (
     empty_queues,
     enqueue,
     enqueue_classes,
+    enqueue_rows,
     noise_queue,
     queue_prototypes,
 )
@@ -180,6 +189,7 @@ __all__ = [
     "EncoderPair",
     "Exchange",
     "Grid",
+    "Grids",
     "ImageMarks",
     "InstanceNetwork",
     "Interval",
@@ -264,6 +274,7 @@ __all__ = [
     "draw_images",
     "draw_long_tail",
     "draw_photometry",
+    "draw_pixels",
     "draw_plan",
     "draw_view",
     "draw_views",
@@ -273,6 +284,7 @@ __all__ = [
     "empty_queues",
     "enqueue",
     "enqueue_classes",
+    "enqueue_rows",
     "even_parts",
     "find_relations",
     "fit_classifier",

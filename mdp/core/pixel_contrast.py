@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mdp.core.contrast import WeightedLoss
 from mdp.core.contrast_memory import ClassAnchors, against_memory
+from mdp.core.contrast_mining import Choice
 from mdp.core.labels import IGNORE
 from mdp.core.processes import Processes
 
@@ -33,10 +34,12 @@ def anchor_groups(labels: Tensor, classes: int, max_views: int) -> Tensor:
 def anchor_views(groups: int, max_samples: int, max_views: int) -> int:
     """How many anchors each image's class gives, where so many groups of the whole batch share `max_samples` (code).
 
-    >>> anchor_views(5, 1024, 100), anchor_views(20, 1024, 100), anchor_views(0, 1024, 100)
-    (100, 51, 0)
+    At least one: with more groups than samples the code has none, and no loss.
+
+    >>> anchor_views(5, 1024, 100), anchor_views(20, 1024, 100), anchor_views(2000, 1024, 100), anchor_views(0, 1024, 9)
+    (100, 51, 1, 0)
     """
-    return min(max_views, max_samples // groups) if groups else 0
+    return min(max_views, max(1, max_samples // groups)) if groups else 0
 
 
 def draw_anchors(labels: Tensor, wrong: Tensor, groups: Tensor, views: int, rng: torch.Generator) -> Tensor:
@@ -56,6 +59,22 @@ def draw_anchors(labels: Tensor, wrong: Tensor, groups: Tensor, views: int, rng:
     return torch.cat(found).to(labels.device)
 
 
+def draw_pixels(labels: Tensor, classes: int, count: int, rng: torch.Generator) -> Tensor:
+    """Up to `count` pixels of each class of one image (h, w), (C, count) int64 into its grid; -1 where it has fewer.
+
+    Without replacement, and of the class's own pixels.
+    """
+    flat = labels.flatten().cpu()  # (h w,)
+    order = torch.randperm(len(flat), generator=rng)
+    own, place = flat[order].sort(stable=True)  # by class, at random within
+    pixels = torch.bincount(own + 1, minlength=classes + 1)  # (C + 1,), ignored ones first
+    rank = torch.arange(len(flat)) - (pixels.cumsum(0) - pixels)[own + 1]  # among those of its class
+    some = (own != IGNORE) & (rank < count)
+    found = torch.full((classes, count), -1)
+    found[own[some], rank[some]] = order[place[some]]
+    return found.to(labels.device)
+
+
 def _half(hard: int, easy: int, views: int) -> tuple[int, int]:
     """How many hard and easy ones of so many make up `views`.
 
@@ -70,7 +89,14 @@ def _half(hard: int, easy: int, views: int) -> tuple[int, int]:
 
 
 def batch_contrast(
-    rows: Tensor, labels: Tensor, counts: tuple[int, ...], temperature: float, processes: Processes
+    rows: Tensor,
+    labels: Tensor,
+    counts: tuple[int, ...],
+    temperature: float,
+    processes: Processes,
+    images: Tensor | None = None,
+    besides: Tensor | None = None,
+    related: Tensor | None = None,
 ) -> WeightedLoss:
     """Anchors against each other, those of all processes: this process's share, and all anchors that count.
 
@@ -78,6 +104,9 @@ def batch_contrast(
     anchor i with others of its class p and those of other classes n the loss is the mean over p of
     -log(e^(s_ip / T) / (e^(s_ip / T) + sum_n e^(s_in / T))).  The gradient goes through both sides of a pair, and adds
     up over processes to that of one that has all anchors.  Anchors that are alone with their class weigh nothing.
+
+    With `images` (N,) only anchors of one image meet.  Rows `besides` (S, D), without gradient, are met by all of them,
+    as positives of the classes that `related` (C, S) says.
 
     >>> from mdp.core.processes import alone
     >>> rows, labels = torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
@@ -89,10 +118,20 @@ def batch_contrast(
         found = processes.all_rows(rows.float().detach(), counts)  # (N, D), of all; its own rows have the gradient
         whole = torch.cat([found[:start], rows.float(), found[start + len(rows) :]])
         classes = processes.all_rows(labels, counts)  # (N,)
-        logits = whole @ whole.T / temperature  # (N, N)
-        alike = classes[:, None] == classes
-        positive = alike & ~torch.eye(len(classes), dtype=torch.bool, device=alike.device)
-        others = logits.masked_fill(alike, -torch.finfo(logits.dtype).max).logsumexp(1, keepdim=True)  # (N, 1)
+        columns = whole
+        alike = classes[:, None] == classes  # (N, N)
+        meet = torch.ones_like(alike)
+        if images is not None:
+            of = processes.all_rows(images, counts)  # (N,)
+            meet = of[:, None] == of
+        positive = alike & meet & ~torch.eye(len(classes), dtype=torch.bool, device=alike.device)
+        negative = meet & ~alike
+        if besides is not None and related is not None:
+            columns = torch.cat([whole, besides.detach().float()])  # (N + S, D)
+            positive = torch.cat([positive, related[classes]], 1)  # (N, N + S)
+            negative = torch.cat([negative, ~related[classes]], 1)
+        logits = whole @ columns.T / temperature  # (N, N + S)
+        others = logits.masked_fill(~negative, -torch.finfo(logits.dtype).max).logsumexp(1, keepdim=True)  # (N, 1)
         losses = torch.where(positive, F.softplus(others - logits), 0.0).sum(1) / positive.sum(1).clamp(min=1)  # (N,)
         total = losses.sum()
         share = total.detach() / len(counts)  # of the value; the gradient is whole
@@ -100,13 +139,22 @@ def batch_contrast(
 
 
 def memory_contrast(
-    rows: Tensor, labels: Tensor, memory: Tensor, memory_labels: Tensor, temperature: float
+    rows: Tensor,
+    labels: Tensor,
+    memory: Tensor,
+    memory_labels: Tensor,
+    temperature: float,
+    related: Tensor | None = None,
+    choice: Choice | None = None,
 ) -> WeightedLoss:
     """Anchors (N, D) of unit length against rows of a memory (R, D), which take no gradient; the same loss.
 
-    `labels` (N,), `memory_labels` (R,).  Class by class, so that positives are a few columns and no mask of N x R is
-    needed; logits are made and differentiated a chunk of anchors at a time.  Anchors of a class that the memory has
-    nothing of weigh nothing.
+    `labels` (N,), `memory_labels` (R,), where `IGNORE` is a row of no class.  `related` (C, S) says of which classes
+    the last S rows are positives besides.  Anchors of a class that the memory has nothing of weigh nothing.  A `choice`
+    contrasts each anchor with some rows only.
+
+    Class by class, so that positives are a few columns and no mask of N x R is needed; logits are made and
+    differentiated a chunk of anchors at a time.  The gradient can be taken once.
 
     >>> memory, of = torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 1])
     >>> memory_contrast(torch.eye(3)[:1], torch.tensor([0]), memory, of, 0.5).mean()  # log(1 + 2 e^(-1 / T))
@@ -114,10 +162,20 @@ def memory_contrast(
     """
     with torch.autocast(rows.device.type, enabled=False):
         rows, memory = rows.float(), memory.detach().float()
-        own = {label: (memory_labels == label).nonzero().flatten() for label in torch.unique(labels).tolist()}
+        own = {label: _positives(memory_labels, label, related) for label in torch.unique(labels).tolist()}
         chosen = {label: (labels == label).nonzero().flatten() for label, found in own.items() if len(found)}
         if not chosen:
             return WeightedLoss(0 * rows.sum(), rows.new_zeros(()))
+        order = torch.cat(list(chosen.values()))
         anchors = [ClassAnchors(len(found), own[label]) for label, found in chosen.items()]
-        total = against_memory(rows[torch.cat(list(chosen.values()))], anchors, memory, temperature)
-        return WeightedLoss(total, total.new_tensor(sum(anchor.size for anchor in anchors)))
+        choice = choice._replace(draws=choice.draws[order]) if choice else None
+        total = against_memory(rows[order], anchors, memory, temperature, choice)
+        return WeightedLoss(total, total.new_tensor(len(order)))
+
+
+def _positives(memory_labels: Tensor, label: int, related: Tensor | None) -> Tensor:
+    """The rows of a memory that are positives of a class, (P,)."""
+    alike = memory_labels == label  # (R,)
+    if related is not None and related.shape[1]:
+        alike[-related.shape[1] :] |= related[label]
+    return alike.nonzero().flatten()

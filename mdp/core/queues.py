@@ -86,6 +86,31 @@ def enqueue_classes(queues: ClassQueues, means: Tensor, present: Tensor) -> Clas
     return ClassQueues(rows, queues.pushed + total)
 
 
+def enqueue_rows(queues: ClassQueues, rows: Tensor, labels: Tensor) -> ClassQueues:
+    """The queues with each of `rows` (N, D) put into that of its class `labels` (N,), in their order.
+
+    An image may have several rows of a class.  Raises ValueError when numbers of rows or channels differ.
+
+    >>> full = enqueue_rows(empty_queues(2, 2, 1), torch.arange(4.0)[:, None], torch.tensor([1, 1, 0, 1]))
+    >>> full.rows.squeeze(2).tolist(), full.pushed.tolist()
+    ([[2.0, 0.0], [3.0, 1.0]], [1, 3])
+    """
+    if len(rows) != len(labels) or rows.shape[1:] != queues.rows.shape[2:]:
+        raise ValueError(
+            f"rows {tuple(rows.shape)} and labels {tuple(labels.shape)} for queues of (classes, rows, channels) "
+            f"{tuple(queues.rows.shape)}"
+        )
+    classes, size = queues.rows.shape[:2]
+    own, order = labels.sort(stable=True)  # (N,)
+    total = torch.bincount(labels, minlength=classes)  # (C,)
+    place = torch.arange(len(own), device=own.device) - (total.cumsum(0) - total)[own]  # (N,) among those of its class
+    kept = place >= total[own] - size  # only the last Q of a class can stay
+    own, order, place = own[kept], order[kept], place[kept]
+    slot = (queues.pushed[own] + place) % size
+    put = queues.rows.index_put((own, slot), rows[order].detach().to(queues.rows.dtype))
+    return ClassQueues(put, queues.pushed + total)
+
+
 def queue_prototypes(queues: ClassQueues) -> Prototypes:
     """The mean of what each class's queue holds, of unit length."""
     vectors = F.normalize(queues.rows.sum(1), dim=1)  # (C, D); empty slots are zeros

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mdp.core.methods import Loss, Progress
-from mdp.core.networks import Look, NetworkSettings
+from mdp.core.networks import Grids, Look, NetworkSettings
 from mdp.core.processes import Processes
 
 
@@ -24,6 +24,7 @@ class Part(NamedTuple):
     logits: Tensor  # (B, C, H, W) float32, those of the network at the labels' resolution
     pixels: Tensor  # () what a mean over pixels is divided by, the same for all parts
     images: int  # of the whole batch, over all parts and processes
+    whole: Tensor  # (B, height, width) int64: labels of every pixel of the crops, which `loss_stride` takes some of
 
 
 Rngs = Callable[[int], torch.Generator]  # of an image of a part, by its place there: the same however a batch is split
@@ -48,8 +49,13 @@ class Criterion(Protocol):
     def initial_state(self, settings: Any, classes: int, device: torch.device) -> Any:
         """The state before the first step; () without a memory.  Raises ValueError where settings do not fit."""
 
-    def prepare(self, state: Any, labels: Tensor, settings: Any, processes: Processes, progress: Progress) -> Any:
-        """What the losses of all parts share, from the labels of this process's images, without gradient."""
+    def prepare(
+        self, state: Any, labels: Tensor, settings: Any, processes: Processes, progress: Progress, grids: Grids
+    ) -> Any:
+        """What the losses of all parts share, from the labels of this process's images, without gradient.
+
+        `labels` are those of every pixel; `grids` say where those of a `Look`'s cells are among them.
+        """
 
     def loss(
         self, look: Look, head: Any, shared: Any, part: Part, settings: Any, rngs: Rngs, processes: Processes
@@ -70,6 +76,6 @@ class Criterion(Protocol):
 
 
 if TYPE_CHECKING:  # here mypy holds every criterion to the Protocol; a program imports those it is asked for
-    from mdp.core.criteria import cross_entropy, dice, focal, lovasz
+    from mdp.core.criteria import cross_entropy, dice, focal, lovasz, pixel_contrast
 
-    CHECKED: tuple[Criterion, ...] = (cross_entropy, dice, focal, lovasz)
+    CHECKED: tuple[Criterion, ...] = (cross_entropy, dice, focal, lovasz, pixel_contrast)

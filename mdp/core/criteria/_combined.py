@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mdp.core.criteria import Criterion, Part, Rngs
 from mdp.core.methods import Loss, Progress
-from mdp.core.networks import Look, NetworkSettings
+from mdp.core.networks import Grids, Look, NetworkSettings
 from mdp.core.processes import Processes
 
 
@@ -41,11 +41,12 @@ class Combined:
         return {name: one.initial_state(given, classes, device) for name, one, given in self._terms()}
 
     def prepare(
-        self, state: Mapping[str, Any], labels: Tensor, processes: Processes, progress: Progress
+        self, state: Mapping[str, Any], labels: Tensor, processes: Processes, progress: Progress, grids: Grids
     ) -> dict[str, Any]:
         """What the losses of all parts share, of each term."""
         return {
-            name: one.prepare(state[name], labels, given, processes, progress) for name, one, given in self._terms()
+            name: one.prepare(state[name], labels, given, processes, progress, grids)
+            for name, one, given in self._terms()
         }
 
     def loss(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.methods import Progress
-from mdp.core.networks import NetworkSettings
+from mdp.core.networks import Grids, NetworkSettings
 from mdp.core.processes import Processes
 
 SUPPLEMENT = False
@@ -20,7 +20,7 @@ def initial_state(settings: Any, classes: int, device: torch.device) -> Any:
     return ()
 
 
-def prepare(state: Any, labels: Tensor, settings: Any, processes: Processes, progress: Progress) -> Any:
+def prepare(state: Any, labels: Tensor, settings: Any, processes: Processes, progress: Progress, grids: Grids) -> Any:
     return ()
 
 

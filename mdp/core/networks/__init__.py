@@ -6,6 +6,7 @@ In training mode a forward pass updates BatchNorm's running statistics; that, an
 from mdp.core.networks.pair import EncoderPair, follow_, make_pair
 from mdp.core.networks.segmentor import (
     EmbeddingNetwork,
+    Grids,
     InstanceNetwork,
     Look,
     NetworkSettings,
@@ -21,6 +22,7 @@ from mdp.core.networks.transfer import Match, match
 __all__ = [
     "EmbeddingNetwork",
     "EncoderPair",
+    "Grids",
     "InstanceNetwork",
     "Look",
     "Match",

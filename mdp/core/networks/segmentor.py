@@ -194,6 +194,15 @@ class Look(NamedTuple):
     features: Tensor  # (B, F, h, w): what the classifier sees, before dropout
     logits: Tensor  # (B, C, h, w)
     coarse: Tensor | None = None  # (B, C, h, w): the auxiliary logits of a head that has some
+    stages: tuple[Tensor, ...] = ()  # four maps, the finest first, where the head takes them
+
+
+class Grids(NamedTuple):
+    """Where labels are taken for the cells of what a segmentor makes of images."""
+
+    last: Grid  # of the backbone's last map
+    features: Grid  # of the features; of the finest stage, too, where the head takes stages
+    stages: bool = False  # whether it does
 
 
 class Segmentor(OnGrid):
@@ -212,7 +221,8 @@ class Segmentor(OnGrid):
             part = self.decode_head.get_submodule(head.auxiliary.part)
             part.conv_seg = nn.Conv2d(head.auxiliary.channels(found.inputs), classes, 1)
         self.dropout = nn.Dropout2d(head.dropout)
-        self.grid = found.grid(HEADS[settings.head].takes)
+        self.grid = found.grid(head.takes)
+        self.grids = Grids(found.grid("last"), self.grid, head.takes == "stages")
         self.statistics = settings.statistics  # by which its images are normalised
 
     @property
@@ -232,7 +242,7 @@ class Segmentor(OnGrid):
         maps = self._maps(self.backbone, images)
         with_coarse = getattr(self.decode_head, "with_coarse", None)
         features, coarse = with_coarse(*maps) if with_coarse else (self.decode_head(*maps), None)  # (B, F, h, w)
-        return Look(maps.last, features, self.classifier(self.dropout(features)), coarse)
+        return Look(maps.last, features, self.classifier(self.dropout(features)), coarse, maps.stages)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, C, h, w)."""

@@ -192,9 +192,14 @@ def _criterion(value: Any, origin: _Origin) -> CriterionRecipe:
         term: _criterion_settings(f"criterion.plus.{term}", term, given, f"criterion.plus.{term}", origin)
         for term, given in plus.items()
     }
-    if not any(term.weight for term in (settings, *added.values())):
+    if not any(term.weight for term in (settings, *added.values())) and not _all_supplements(name, *plus):
         raise origin.refusal("criterion.weight", "criterion.weight: expected a criterion with a weight above 0")
     return CriterionRecipe(name=name, settings=settings, plus=added)
+
+
+def _all_supplements(*names: str) -> bool:
+    """Whether cross-entropy stands beside the criteria, so that there is a loss whatever they weigh."""
+    return all(find_criterion(name).SUPPLEMENT for name in names)
 
 
 def _criterion_settings(named: str, name: Any, values: Mapping[str, Any], where: str, origin: _Origin) -> Any:

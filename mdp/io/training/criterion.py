@@ -16,6 +16,7 @@ from mdp.core.rare_classes import image_chances
 from mdp.io.check.class_counts import as_table, class_counts
 from mdp.io.data.selection import Plan
 from mdp.io.errors import RecipeError
+from mdp.io.inference.memory_budget import megabytes
 from mdp.io.recipe.criteria import find_criterion
 from mdp.io.recipe.layers import Recipe
 from mdp.io.recipe.settings import FinetuneSettings
@@ -51,9 +52,28 @@ def _in_numbers(key: str, settings: Any, classes: Sequence[str], pixels: Tensor 
 
 
 def refuse_misfits(plan: Plan) -> None:
-    """Raises RecipeError where the criterion's settings do not fit the target's classes."""
+    """Raises RecipeError where the criterion's settings do not fit the target's classes, or the network."""
+    classes, recipe = plan.pool.union.spaces[0].classes, plan.recipe
+    found, model = combined(recipe, classes, torch.ones(len(classes))), recipe.model
+    for name, criterion in found.criteria.items():
+        try:
+            with torch.device("meta"):  # shapes, without numbers
+                criterion.build(found.settings[name], model, model.last_channels, len(classes), torch.Generator())
+        except ValueError as error:
+            key = "criterion" if name == recipe.criterion.name else f"criterion.plus.{name}"
+            raise RecipeError(f"{key}.{error}") from error
+
+
+def memory_bytes(plan: Plan) -> int:
+    """How much memory the criterion's state takes once it is full."""
     classes = plan.pool.union.spaces[0].classes
-    combined(plan.recipe, classes, torch.ones(len(classes)))
+    return combined(plan.recipe, classes, torch.ones(len(classes))).state_bytes(len(classes))
+
+
+def memory_lines(plan: Plan) -> list[str]:
+    """What is said of the criterion's memory, where it has one."""
+    count = memory_bytes(plan)
+    return [f"memory of the criterion: up to {megabytes(count)}, in checkpoints too"] if count else []
 
 
 # The classes of the training images

@@ -44,7 +44,15 @@ from mdp.io.run.record import FINETUNE, PRETRAIN
 from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.classifier_init import start_classifier_
 from mdp.io.training.context import RunContext
-from mdp.io.training.criterion import chances, combined, counts_wanted, refuse_misfits, training_counts
+from mdp.io.training.criterion import (
+    chances,
+    combined,
+    counts_wanted,
+    memory_bytes,
+    memory_lines,
+    refuse_misfits,
+    training_counts,
+)
 from mdp.io.training.loop import Schedule
 from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.phase import Beginning, Phase, Prepared
@@ -123,9 +131,10 @@ class Finetuning(TrainingRun):
         labels = thin_labels(batch.labels, settings.loss_stride)
         count = (labels != IGNORE).sum() if settings.avg_non_ignore else torch.tensor(labels.numel())
         pixels = world.all_sum(count).to(self.context.device)  # the mean is over the whole batch
-        shared = self.criterion.prepare(self.state, labels, self.processes, progress)
+        shared = self.criterion.prepare(self.state, batch.labels, self.processes, progress, self.network.grids)
         places = torch.arange(self.processes.own.start, self.processes.own.stop)  # in the whole batch
-        losses = self.losses((batch.images, labels, places), step, partial(self._loss, pixels, shared, step))
+        parts = (batch.images, labels, places, batch.labels)
+        losses = self.losses(parts, step, partial(self._loss, pixels, shared, step))
         try:
             with self.pictured([batch], step), unharmed(self.trainee, [batch]):
                 done = update_(self.trainee, losses, lr, f"step {step + 1}")
@@ -136,12 +145,12 @@ class Finetuning(TrainingRun):
         return {**done.values, "lr": lr}
 
     def _loss(
-        self, pixels: Tensor, shared: Any, step: int, turn: tuple[Tensor, Tensor, Tensor], processes: Processes
+        self, pixels: Tensor, shared: Any, step: int, turn: tuple[Tensor, Tensor, Tensor, Tensor], processes: Processes
     ) -> Loss:
-        images, labels, places = turn
+        images, labels, places, whole = turn
         look, head = self.forward(images)
         logits = upsample(look.logits, (labels.shape[1], labels.shape[2]))  # (B, C, H, W)
-        part = Part(labels, logits, pixels, self.processes.total)
+        part = Part(labels, logits, pixels, self.processes.total, whole)
 
         def rng(place: int) -> torch.Generator:
             return generator(self.recipe.run.seed, "criterion", step, int(places[place]))
@@ -265,6 +274,7 @@ def _prepare(beginning: Beginning) -> Prepared:
     report = [] if beginning.resumed else _start_(network, beginning)
     report += training_lines(FINETUNE, lambda: network, recipe.finetune, recipe.run)
     steps, batch = schedule_of(plan).steps, recipe.finetune.batch_size
+    report += memory_lines(plan)
     line = f"{steps:,} steps of {batch} crops on {beginning.where(batch)}"
     lines = [*([] if beginning.resumed else backbone_lines(recipe.model)), *report, line]
     return Prepared(lines, lambda context: Finetuning(plan, network, context, beginning.resumed))
@@ -317,6 +327,7 @@ def describe_finetuning(request: Request) -> dict[str, Any]:
         "batch_size": schedule.batch,
         "images_seen": schedule.steps * schedule.batch,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "state_bytes": memory_bytes(plan),
     }
 
 
