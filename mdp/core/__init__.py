@@ -33,6 +33,7 @@ from mdp.core.contrast import (
     region_anchors,
     region_nce,
 )
+from mdp.core.contrast_mining import Choice
 from mdp.core.criteria.cross_entropy import cross_entropy, weighted_cross_entropy
 from mdp.core.criteria.dice import DiceSums, dice, dice_sums
 from mdp.core.criteria.focal import focal
@@ -177,6 +178,7 @@ __all__ = [
     "Batch",
     "Blend",
     "Box",
+    "Choice",
     "ClassGroup",
     "ClassPair",
     "ClassQueues",
