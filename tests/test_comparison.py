@@ -22,8 +22,9 @@ from mdp.io.errors import Preempted, RecipeError
 from mdp.io.journal.journal import Journal
 from mdp.io.pictures.charts import Line, Panel, line_chart, ticks
 from mdp.io.recipe.request import Request
-from mdp.io.report.compared import comparisons, contrasts, curves, read_comparison, report
+from mdp.io.report.compared import comparisons, contrasts, curves, hours_chart, read_comparison, report
 from mdp.io.studies.compare import Comparison, parse_shares, parse_start, run_comparison
+from mdp.io.studies.hours import hours_behind, training_hours
 from mdp.io.training.job import run_pretraining
 from tests.conftest import ROOT
 from tests.laws import pure_call
@@ -202,6 +203,36 @@ def test_a_chart_is_well_formed_and_names_its_lines() -> None:
         line_chart([Panel("", [])], "", "", "")
 
 
+def test_hours_of_training_stand_beside_the_scores_where_all_of_them_are_known() -> None:
+    quick, slow, untold = ([cell(name, seed, 30) for seed in range(2)] for name in ("scratch", "slow", "untold"))
+    assert "hours of training" not in report(whole(*quick))
+    assert hours_chart(whole(*quick)) == ""
+    for seed in range(2):
+        quick[seed]["hours"] = {"pretraining": 0.0, "finetuning": 1.0 + seed}
+        slow[seed]["hours"] = {"pretraining": 5.0, "finetuning": 1.0}
+        untold[seed]["hours"] = {"pretraining": None, "finetuning": 1.0}
+    text = report(whole(*quick, *slow, *untold)).splitlines()
+    assert [line.split() for line in text[-3:]] == [
+        ["scratch", "0", "+", "1.5"],
+        ["slow", "5", "+", "1"],
+        ["untold", "-"],
+    ]
+    root = ElementTree.fromstring(hours_chart(whole(*quick, *slow, *untold)))
+    dots = {e.findtext("{*}title"): float(e.get("cx", "nan")) for e in root.iter() if e.tag.endswith("circle")}
+    assert list(dots) == ["scratch", "slow"]
+    assert dots["scratch"] < dots["slow"]
+
+
+def test_hours_are_the_journals_and_a_step_that_was_done_twice_counts_once(tmp_path: Path) -> None:
+    steps = [(1, 2.0), (2, 1.0), (2, 4.0)]  # images a second
+    rows = [json.dumps({"kind": "train", "step": step, "images_per_second": rate}) for step, rate in steps]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    assert training_hours(tmp_path, 8) == pytest.approx((8 / 2 + 8 / 4) / 3600)
+    assert training_hours(tmp_path / "none", 8) is None
+    assert hours_behind(None) == 0
+    assert hours_behind(tmp_path / "metrics.jsonl") is None
+
+
 def test_the_curves_hold_every_start_and_share() -> None:
     svg = curves(whole(cell("scratch", 0, 30), cell("ours", 0, 40), cell("ours", 0, 40, share="1")))
     assert svg.count("</title></path>") == 3
@@ -250,6 +281,8 @@ def test_a_comparison_has_every_cell_and_runs_none_twice(monkeypatch: pytest.Mon
     assert {c["train_images"] for c in found["cells"]} == {12, 48}
     assert all([step for step, _ in c["curve"]] == [4, 6] for c in found["cells"])
     assert not list(folder.rglob("*.safetensors"))
+    assert all((c["hours"]["pretraining"] > 0) == (c["start"] == "ours") for c in found["cells"])
+    assert all(c["hours"]["finetuning"] > 0 for c in found["cells"])
     before = (folder / "compare.json").read_text()
     monkeypatch.setattr("mdp.io.studies.compare.run_finetuning", lambda _: pytest.fail("a cell ran twice"))
     run_comparison(request(out=Path("cmp")), starts)
@@ -275,7 +308,8 @@ def test_a_comparison_that_was_stopped_goes_on_and_ends_the_same(monkeypatch: py
         run_comparison(request(out=Path("cut")), starts)
     assert len(json.loads(Path("cut/compare.json").read_text())["cells"]) == 1
     folder = run_comparison(request(out=Path("cut")), starts)
-    assert read_comparison(folder / "compare.json")["cells"] == read_comparison(whole_run / "compare.json")["cells"]
+    cut, uncut = (read_comparison(path / "compare.json")["cells"] for path in (folder, whole_run))
+    assert [{**c, "hours": None} for c in cut] == [{**c, "hours": None} for c in uncut]
     assert len(seen) == 12  # no step was run twice
 
 

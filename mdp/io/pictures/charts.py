@@ -298,10 +298,24 @@ def _look(style: int) -> str:
 
 
 def _banded(line: Line, plot: Plot) -> list[str]:
+    if len(line.x) == 1:
+        return _dot(line, plot)
     parts = []
     if line.band is not None:
         there_and_back = np.append(line.x, line.x[::-1]), np.append(line.band[:, 0], line.band[::-1, 1])
         color = _COLORS[line.style % 8]
         parts.append(f'<path d="{plot.path(*there_and_back)}Z" fill="{color}" opacity="0.12"/>')
     parts.append(f'<path d="{plot.path(line.x, line.y)}" {_look(line.style)}><title>{escape(line.name)}</title></path>')
+    return parts
+
+
+def _dot(line: Line, plot: Plot) -> list[str]:
+    """A single point, and its band as a bar."""
+    x, y = float(plot.along(line.x)[0]), float(plot.down(line.y)[0])
+    color = _COLORS[line.style % 8]
+    words = f"<title>{escape(line.name)}</title>"
+    parts = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}">{words}</circle>']
+    if line.band is not None:
+        low, high = plot.down(line.band[0])
+        parts.append(f'<path d="M{x:.1f} {low:.1f}V{high:.1f}" stroke="{color}" stroke-width="1.5"/>')
     return parts

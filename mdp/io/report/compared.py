@@ -60,10 +60,13 @@ def read_comparison(file: Path) -> dict[str, Any]:
 
 
 def write_report(whole: Mapping[str, Any], folder: Path) -> None:
-    """compare.txt and curves.svg."""
+    """compare.txt, curves.svg and, where hours of training are known, hours.svg."""
     write_text(folder / "compare.txt", report(whole) + "\n")
     if any(cell["curve"] for cell in whole["cells"]):
         write_text(folder / "curves.svg", curves(whole))
+    drawn = hours_chart(whole)
+    if drawn:
+        write_text(folder / "hours.svg", drawn)
 
 
 def share_label(share: Fraction | str) -> str:
@@ -143,6 +146,7 @@ def report(whole: Mapping[str, Any]) -> str:
             if own:
                 lines.append(f"{start:<{width}}" + "".join(f"{gap(own.get(share)):>22}" for share in there))
         lines += ["", *sentences([c for c in compared if c.against == against], there)]
+    lines += hours_lines(whole, width)
     return "\n".join(lines)
 
 
@@ -197,6 +201,62 @@ def sentences(chosen: Sequence[Contrast], there: Sequence[Fraction]) -> Iterator
         few = min(c.seeds for c in own)
         note = f" (fewer than {SEEDS_TO_CLAIM} seeds: no order is claimed)" if few < SEEDS_TO_CLAIM else ""
         yield f"{where}: {'; '.join(parts)}{note}."
+
+
+# Hours of training, beside which scores stand in Fig. 5 of arXiv 2106.05967
+
+
+def hours_lines(whole: Mapping[str, Any], width: int) -> list[str]:
+    """A table of the hours of each start and share; none where no cell says how long it trained."""
+    there = shares(whole)
+    rows = [(start, [_words(_timed(whole, start, share)) for share in there]) for start in starts(whole)]
+    if all(words == "-" for _, row in rows for words in row):
+        return []
+    head = "hours of training, mean over seeds: those of the run that it starts from + fine-tuning"
+    return ["", head, *(f"{start:<{width}}" + "".join(f"{words:>22}" for words in row) for start, row in rows)]
+
+
+def hours_chart(whole: Mapping[str, Any]) -> str:
+    """mIoU over all hours of training, a point a start with the lowest and highest seed, a panel a share, as SVG.
+
+    "" where no start's hours are known.
+    """
+    panels = []
+    for share, head in zip(shares(whole), share_heads(whole), strict=True):
+        lines = [_point(whole, start, style, share) for style, start in enumerate(starts(whole))]
+        panels.append(Panel(head, [line for line in lines if line is not None]))
+    if not any(panel.lines for panel in panels):
+        return ""
+    title = f"{whole['target']}: mIoU and hours of training (mean over seeds; bar: lowest and highest seed)"
+    return line_chart(panels, title, "hours of training, pretraining included", "mIoU, %")
+
+
+def _timed(whole: Mapping[str, Any], start: str, share: Fraction) -> list[Mapping[str, Any]]:
+    """The cells of which all hours are known."""
+    cells = scores_of(whole, start, share).values()
+    return [cell for cell in cells if None not in (cell.get("hours") or {"unknown": None}).values()]
+
+
+def _words(cells: Sequence[Mapping[str, Any]]) -> str:
+    if not cells:
+        return "-"
+    before, tuning = (statistics.mean(cell["hours"][key] for cell in cells) for key in ("pretraining", "finetuning"))
+    return f"{before:.3g} + {tuning:.3g}"
+
+
+def _point(whole: Mapping[str, Any], start: str, style: int, share: Fraction) -> Line | None:
+    cells = _timed(whole, start, share)
+    if not cells:
+        return None
+    scores = [100 * cell["miou"] for cell in cells]
+    hours = statistics.mean(sum(cell["hours"].values()) for cell in cells)
+    return Line(
+        start,
+        style,
+        np.array([hours]),
+        np.array([statistics.mean(scores)]),
+        band=np.array([(min(scores), max(scores))]),
+    )
 
 
 # Curves

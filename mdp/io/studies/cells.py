@@ -228,7 +228,7 @@ def put_aside(cells: Sequence[Cell], folder: Path) -> Path:
     while (folder / ASIDE / str(number)).exists():
         number += 1
     aside = make(folder / ASIDE / str(number))
-    for name in ("compare.json", "compare.txt", "curves.svg"):
+    for name in ("compare.json", "compare.txt", "curves.svg", "hours.svg"):
         if (folder / name).is_file():
             shutil.copy2(folder / name, aside / name)
     for cell in cells:

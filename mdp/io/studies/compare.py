@@ -37,6 +37,7 @@ from mdp.io.studies.cells import (
     read_record,
     target_data,
 )
+from mdp.io.studies.hours import hours_behind, training_hours
 from mdp.io.studies.starts import check_start
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.job import run_finetuning
@@ -104,7 +105,7 @@ def parse_shares(text: str) -> tuple[Fraction, ...]:
 
 
 def run_comparison(request: Request, asked: Comparison) -> Path:
-    """Runs what is missing and returns the folder with compare.json, compare.txt and curves.svg.
+    """Runs what is missing and returns the folder with compare.json, compare.txt, curves.svg and hours.svg.
 
     Raises RecipeError when the starts do not fit each other, or what is there was made with other settings; and what
     fine-tuning and scoring raise.
@@ -209,6 +210,11 @@ def _run(cell: Cell, identity: dict[str, Any], asked: Comparison) -> dict[str, A
     result["seen"] = (scores.get("seen") or {}).get("text", "")
     result["majority_miou"] = scores["majority"]["miou"]
     result["curve"] = _curve(cell.folder)
+    recipe, weights = finetune_recipe(cell.request)
+    result["hours"] = {
+        "pretraining": hours_behind(weights),
+        "finetuning": training_hours(cell.folder, recipe.finetune.batch_size),
+    }
     write_text(cell.record, json.dumps({**identity, "result": result}) + "\n")
     if not asked.keep:
         shutil.rmtree(cell.folder / "checkpoints")
@@ -222,7 +228,7 @@ def _curve(folder: Path) -> list[list[float]]:
 
 
 def _collect(folder: Path, target: str, asked: Comparison, cells: Sequence[Cell]) -> None:
-    """Writes compare.json, compare.txt and curves.svg of the cells that are done."""
+    """Writes compare.json and what is made of it, of the cells that are done."""
     records = [record for cell in cells if (record := read_record(cell.record)).get("result")]
     recipe = records[0]["recipe"]
     whole = {
