@@ -281,6 +281,31 @@ job = together(
 )
 
 
+# Options of the commands that look at features as they are
+
+frozen = together(
+    click.argument("source", metavar="RUN|FILE|timm:NAME|scratch|colors", shell_complete=_complete_runs),
+    setting("--root", "data.root", "Folder of the datasets [default: ./data].", **ROOT),
+    setting("--backbone", "model.backbone", "Of scratch, or of a FILE that does not show it."),
+    option("--init-from start", "Where in the file the backbone's names begin.", default="", metavar="PREFIX"),
+    setting("--seed", "run.seed", "Seed of all that is drawn.", type=int),
+    device,
+    workers,
+    config("its section model counts", "model.width=32"),
+    option("--out", "Folder to write scores and pictures to.", **FILE),
+    result,
+    quiet,
+)
+
+
+def _layer() -> Any:
+    """What was given of settings, as one layer."""
+    from mdp.io.recipe.layers import merge
+    from mdp.io.recipe.request import layers_of
+
+    return merge(*layers_of(_given()))
+
+
 def training(phase: str) -> Decorator:
     """The options that pretrain and finetune have besides."""
     precisions = click.Choice(["fp32", "bf16", "fp16"])
@@ -692,6 +717,29 @@ def taxonomy(run: Path, out: Path | None, overwrite: bool, as_json: bool, quiet:
     _show(found, as_json, table)
     if not quiet:
         stderr.say(f"written to {folder}")
+
+
+@command("retrieve", "runs/pretrain/2026-11-20_1432_photos --target voc --out retrieved",
+         "moco_v2_800ep_pretrain.pth.tar --target camvid:test --size 256",
+         "timm:resnet50.a1_in1k --target my.yaml", "scratch --backbone resnet50 --target voc",
+         "colors --target voc")  # fmt: skip
+@option("--target", "Dataset with labels; NAME:SPLIT asks about another split than the validation images.",
+        required=True, **DATASET)  # fmt: skip
+@option("--regions", "Regions of an image.", type=click.IntRange(1, 10_000), default=15, show_default=True)
+@option("--size", "Both sides that images are resized to.", type=click.IntRange(16, 8192), default=512,
+        show_default=True)  # fmt: skip
+@frozen
+def retrieve(source: str, target: str, regions: int, size: int, start: str, out: Path | None, as_json: bool,
+             quiet: bool) -> None:  # fmt: skip
+    """Score features without training anything: each region of an image takes the label of the nearest one known.
+
+    The features of a run, a file of weights, of timm's published weights (those on this machine; nothing is fetched),
+    and as controls of random weights (scratch) or of colours alone (colors).  Stride 16, by dilating the last stage.
+    """
+    from mdp.io.unsupervised.retrieve import Asked, retrieval_table, run_retrieval
+
+    asked = Asked(source=source, target=target, regions=regions, size=size, start=start, out=out)
+    _show(run_retrieval(asked, _layer(), quiet), as_json, retrieval_table)
 
 
 @cli.group(cls=Group)

@@ -145,6 +145,16 @@ from mdp.core.queues import (
     queue_prototypes,
 )
 from mdp.core.rare_classes import class_chances, image_chances
+from mdp.core.regions import (
+    cells_under,
+    majority_labels,
+    nearest_labels,
+    region_confusion,
+    region_pixels,
+    region_vectors,
+    regions_of,
+    unit_cells,
+)
 from mdp.core.schedules import cosine, polynomial, warm_up
 from mdp.core.subsets import draw_images, draw_long_tail, pareto_sizes
 from mdp.core.targets import (
@@ -244,6 +254,7 @@ __all__ = [
     "build_instance_network",
     "build_segmentor",
     "cell_colors",
+    "cells_under",
     "centred_cosines",
     "class_accuracy",
     "class_chances",
@@ -307,6 +318,7 @@ __all__ = [
     "luss_interval",
     "luss_scores",
     "majority",
+    "majority_labels",
     "make_pair",
     "match",
     "matched_grids",
@@ -328,6 +340,7 @@ __all__ = [
     "nce",
     "nearest",
     "nearest_centres",
+    "nearest_labels",
     "neighbour_nce",
     "noise_queue",
     "normalise",
@@ -348,7 +361,11 @@ __all__ = [
     "queue_prototypes",
     "random_starts",
     "region_anchors",
+    "region_confusion",
     "region_nce",
+    "region_pixels",
+    "region_vectors",
+    "regions_of",
     "related_classes",
     "relaxed_targets",
     "rows_of",
@@ -362,6 +379,7 @@ __all__ = [
     "total_weight",
     "trained_labels",
     "two_views",
+    "unit_cells",
     "upsample",
     "vote",
     "warm_up",

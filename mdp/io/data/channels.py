@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mdp.core.networks.segmentor import NetworkSettings
 from mdp.core.photometry import IMAGENET, Statistics
 from mdp.io.datasets._dataset import Dataset
 from mdp.io.errors import RecipeError
@@ -50,12 +49,12 @@ def recipe_statistics(recipe: Recipe) -> Statistics:
     return recipe.model.statistics if recipe.model.image_channels == _RGB else IMAGENET
 
 
-def refuse_other_channels(model: NetworkSettings, dataset: Dataset) -> None:
-    """Raises RecipeError where a network cannot take a dataset's photos."""
+def refuse_other_channels(takes: int, dataset: Dataset) -> None:
+    """Raises RecipeError where a network that takes so many channels cannot take a dataset's photos."""
     channels = dataset.photos.channels or _RGB
-    if channels != model.image_channels:
+    if channels != takes:
         raise RecipeError(
-            f"{dataset.name}: photos of {channels} channels, and the network takes {model.image_channels}; choose as "
+            f"{dataset.name}: photos of {channels} channels, and the network takes {takes}; choose as "
             f"many by `image: {{bands: [...]}}` in {dataset.source}, or another run"
         )
 

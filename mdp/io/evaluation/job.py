@@ -75,7 +75,7 @@ def _scored(recipe: Recipe) -> tuple[Dataset, str, list[Sample], str]:
     if split is None:
         raise RecipeError(f"{no_validation(dataset)}; give --split, one of {', '.join(dataset.splits)}")
     refuse_unlabelled(dataset, split, "score with")
-    refuse_other_channels(recipe.model, dataset)
+    refuse_other_channels(recipe.model.image_channels, dataset)
     return dataset, split, *open_split(dataset, Path(recipe.data.root), split)
 
 
