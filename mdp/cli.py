@@ -719,10 +719,9 @@ def taxonomy(run: Path, out: Path | None, overwrite: bool, as_json: bool, quiet:
         stderr.say(f"written to {folder}")
 
 
-@command("retrieve", "runs/pretrain/2026-11-20_1432_photos --target voc --out retrieved",
+@command("retrieve", "runs/pretrain/2026-11-20_1432_voc+ade20k --target voc --out retrieved",
          "moco_v2_800ep_pretrain.pth.tar --target camvid:test --size 256",
-         "timm:resnet50.a1_in1k --target my.yaml", "scratch --backbone resnet50 --target voc",
-         "colors --target voc")  # fmt: skip
+         "scratch --backbone resnet50 --target voc", "colors --target voc --json")  # fmt: skip
 @option("--target", "Dataset with labels; NAME:SPLIT asks about another split than the validation images.",
         required=True, **DATASET)  # fmt: skip
 @option("--regions", "Regions of an image.", type=click.IntRange(1, 10_000), default=15, show_default=True)

@@ -346,6 +346,8 @@ def shell_in(folder: Path) -> Iterator[Shell]:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.chdir(folder)
         patch.setattr(command_line, "_request", _cheap(command_line._request))
+        layer = command_line._layer
+        patch.setattr(command_line, "_layer", lambda: merge(layer(), SMALL))
         patch.setattr(compare, "run_comparison", _short(compare.run_comparison))
         patch.setattr(demo, "RECIPE", merge(demo.RECIPE, SMALL, {"eval": {"scale": None}}))
         # one process in the place of several, which tests/test_launcher.py and tests/test_distributed.py have

@@ -53,6 +53,14 @@ from mdp.core.geometry import (
 )
 from mdp.core.kmeans import Clusters, nearest_centres, random_starts, spread_starts
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion, UnknownLabels
+from mdp.core.linear_probe import (
+    Linear,
+    average_precision,
+    binary_logistic_regressions,
+    logistic_regression,
+    penalties,
+    support_vector_machines,
+)
 from mdp.core.luss import (
     ImageMarks,
     LussScores,
@@ -207,6 +215,7 @@ __all__ = [
     "Interval",
     "LabelSpace",
     "LabelUnion",
+    "Linear",
     "Look",
     "LussScores",
     "Marks",
@@ -242,9 +251,11 @@ __all__ = [
     "assign",
     "augment",
     "average_linkage",
+    "average_precision",
     "balanced_weights",
     "batch_contrast",
     "beta",
+    "binary_logistic_regressions",
     "block_counts",
     "boundary",
     "boundary_counts",
@@ -314,6 +325,7 @@ __all__ = [
     "instance_nce",
     "jaccard_steps",
     "join_marks",
+    "logistic_regression",
     "lovasz_softmax",
     "luss_interval",
     "luss_scores",
@@ -345,6 +357,7 @@ __all__ = [
     "noise_queue",
     "normalise",
     "pareto_sizes",
+    "penalties",
     "pixel_accuracy",
     "pixel_anchors",
     "pixel_nce",
@@ -372,6 +385,7 @@ __all__ = [
     "sparse_targets",
     "spread_starts",
     "stack_draws",
+    "support_vector_machines",
     "taken",
     "targets_by_class",
     "thin",
