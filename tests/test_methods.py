@@ -27,12 +27,13 @@ from mdp.core.methods import (
     region_bank,
     split,
     supervised,
+    swav,
 )
 from mdp.core.methods import step as one_step
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings, follow_
 from mdp.core.networks.pair import EncoderPair
-from mdp.core.processes import Processes, even_parts, join_rows
+from mdp.core.processes import Processes, even_parts, join_rows, rows_of
 from mdp.core.prototype_bank import class_means, class_sums
 from mdp.core.queues import empty_queues, enqueue_classes
 from mdp.io.recipe.layers import Layer, resolve
@@ -49,7 +50,8 @@ CPU = torch.device("cpu")
 SPACES = [LabelSpace(name="a", classes=("wall", "sky")), LabelSpace(name="b", classes=("wall", "car", "cat"))]
 DATA = Data(LabelUnion(SPACES), batch_size=4, epoch_batches=3, channels=64)
 CLASSES = DATA.union.size
-SMALL = {"embedding": 8, "hidden": 16, "queue": 32, "groups": 2}  # all of 8 hidden numbers may be 0 at a pixel
+SMALL = {"embedding": 8, "hidden": 16, "queue": 32, "groups": 2, "frozen_steps": 0}
+CLUSTERING = ("swav",)  # their `prototypes` is a number
 
 
 @pytest.fixture(autouse=True)
@@ -61,22 +63,29 @@ def seeded_dropout() -> Iterator[None]:
 
 
 def views_of(seed: int, count: int = 4, size: int = 32) -> list[Batch]:
-    """Two noisy views of the same images, whose colour says the class: learnable in a few steps."""
+    """Two noisy views of the same images, whose colour says the class: learnable in a few steps.
+
+    Both show all of an image.  The networks' 16 hidden numbers are enough for not all of them to be 0 at a pixel.
+    """
     rng = rng_of(seed)
     palette = torch.linspace(-2, 2, CLASSES)
     labels = torch.randint(0, CLASSES, (count, 2, 2), generator=rng)
     labels = labels.repeat_interleave(size // 2, 1).repeat_interleave(size // 2, 2)
     labels[0, :8] = IGNORE
     images = palette[labels.clamp(min=0)][:, None].expand(-1, 3, -1, -1)
-    return [Batch(images + 0.1 * torch.randn(count, 3, size, size, generator=rng), labels) for _ in range(2)]
+    frames = torch.tensor([[0, 0, size, size, 0]]).expand(count, -1)
+    noise = [0.1 * torch.randn(count, 3, size, size, generator=rng) for _ in range(2)]
+    return [Batch(images + one, labels, frames) for one in noise]
 
 
 def part_of(views: list[Batch], part: slice) -> list[Batch]:
-    return [Batch(view.images[part], view.labels[part]) for view in views]
+    return [rows_of(view, part) for view in views]
 
 
 def small(method: Method, **changes: Any) -> Any:
     names = {field.name for field in fields(method.Settings)}
+    if method.__name__.endswith(CLUSTERING):
+        changes = {"prototypes": 4, **changes}
     return method.Settings(**({name: value for name, value in SMALL.items() if name in names} | changes))
 
 
@@ -340,7 +349,19 @@ VARIANTS: list[tuple[Method, dict[str, Any]]] = [
     (supervised, {"heads": "union"}),
     (supervised, {"heads": "datasets"}),
 ]
-IDS = [f"{method.__name__.rpartition('.')[2]} {' '.join(changes)}" for method, changes in VARIANTS]
+IN_THE_MIDDLE: list[tuple[Method, dict[str, Any]]] = [  # these ask in the middle of a loss, of a part of the batch
+    (swav, {"queue": 8, "queue_epoch": 0}),
+    (swav, {"queue": None, "frozen_steps": 9}),
+]
+HALVES = (slice(0, 2), slice(2, 4))
+SHARES = {"accuracy", "positive_cosine", "loss", "prototypes_used"}  # metrics that add up over processes
+
+
+def named(method: Method, changes: dict[str, Any]) -> str:
+    return f"{method.__name__.rpartition('.')[2]} {' '.join(changes)}"
+
+
+IDS = [named(*variant) for variant in VARIANTS]
 
 
 def gradients_of(pair: EncoderPair, step: Step) -> list[Tensor]:
@@ -350,7 +371,9 @@ def gradients_of(pair: EncoderPair, step: Step) -> list[Tensor]:
     )]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "changes"), VARIANTS, ids=IDS)
+@pytest.mark.parametrize(
+    ("method", "changes"), VARIANTS + IN_THE_MIDDLE, ids=[*IDS, *(named(*variant) for variant in IN_THE_MIDDLE)]
+)
 @pytest.mark.parametrize("images", [(2, 2), (1, 3), (2, 1, 1)], ids=str)
 def test_a_batch_split_over_processes_gives_the_step_of_one(
     method: Method, changes: dict[str, Any], images: tuple[int, ...]
@@ -368,9 +391,9 @@ def test_a_batch_split_over_processes_gives_the_step_of_one(
 
     steps = together(images, work)
     torch.testing.assert_close(torch.stack([step.loss for step in steps]).sum(), whole.loss)
-    for name in {"accuracy", "positive_cosine", "loss"} & whole.metrics.keys():
+    for name in SHARES & whole.metrics.keys():
         torch.testing.assert_close(torch.stack([step.metrics[name] for step in steps]).sum(), whole.metrics[name])
-    for name in whole.metrics.keys() - {"accuracy", "positive_cosine", "loss"}:
+    for name in whole.metrics.keys() - SHARES:
         assert all(torch.equal(step.metrics[name], whole.metrics[name]) for step in steps), name
     parts = zip(*[gradients_of(pair, step) for step in steps], strict=True)
     for expected, shares in zip(gradients_of(pair, whole), parts, strict=True):
@@ -398,6 +421,22 @@ def test_accumulated_parts_give_the_step_of_the_whole_batch(
         torch.testing.assert_close(share, expected, rtol=1e-4, atol=1e-6)
     assert parts.metrics.keys() == whole.metrics.keys()
     torch.testing.assert_close(dict(parts.metrics), dict(whole.metrics))
+
+
+@pytest.mark.parametrize(("method", "changes"), IN_THE_MIDDLE, ids=[named(*variant) for variant in IN_THE_MIDDLE])
+def test_a_part_of_a_batch_whose_loss_asks_in_its_middle_counts_as_a_batch_of_its_own(
+    method: Method, changes: dict[str, Any]
+) -> None:
+    settings = small(method, **changes)
+    pair, state = frozen(method, settings)
+    for number in range(3):
+        state = one_step(method, pair, state, views_of(number), settings, rng_of(number)).state
+    views = views_of(3)
+    whole = one_step(method, pair, state, views, settings, rng_of(0), accumulate=2)
+    halves = [one_step(method, pair, state, part_of(views, part), settings, rng_of(0)) for part in HALVES]
+    torch.testing.assert_close(whole.loss, (halves[0].loss + halves[1].loss) / 2)
+    packed = method.pack(one_step(method, pair, state, views, settings, rng_of(0)).state)  # what is kept is of all
+    torch.testing.assert_close(method.pack(whole.state), packed)
 
 
 @given(st.integers(1, 40), st.integers(1, 40))

@@ -557,6 +557,9 @@ def test_a_count_stands_in_for_images_that_are_not_there_yet(tmp_path: Path) -> 
         expect_pretraining(recipe_with(tmp_path, [path], "moco", groups=1))
 
 
+WITHOUT_LABELS = "knn_moco or moco or swav"
+
+
 @pytest.mark.parametrize("method", ["multi_dataset", "pixel_pairs", "region_bank", "supervised"])
 def test_a_method_that_needs_labels_refuses_unlabelled_data_in_one_line(tmp_path: Path, method: str) -> None:
     photos = str(photo_tree(tmp_path / "photos"))
@@ -565,7 +568,7 @@ def test_a_method_that_needs_labels_refuses_unlabelled_data_in_one_line(tmp_path
         with pytest.raises(RecipeError) as caught:
             opened_by(recipe)
         assert str(caught.value) == (
-            f"photos: no labels, and the method {method} needs them; leave it out, or use --method knn_moco or moco"
+            f"photos: no labels, and the method {method} needs them; leave it out, or use --method {WITHOUT_LABELS}"
         )
 
 

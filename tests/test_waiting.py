@@ -42,6 +42,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         {"embedding": 8, "queue": 12, "groups": 2, "neighbours": NeighbourSettings(k=3, warmup_epochs=0)},
     ),
     "supervised": ("supervised", {}),
+    "swav": ("swav", {"embedding": 8, "hidden": 8, "prototypes": 6, "queue": 4, "queue_epoch": 0}),
 }
 
 
@@ -68,8 +69,9 @@ def losses(name: str, there: bool) -> list[Tensor]:
     for step in range(3):
         torch.manual_seed(0)
         ready = method.prepare(pair, state, views, settings, generator(3, step), alone(BATCH), Progress(step, 3, 2))
-        found.append(method.loss(pair, ready.shared, ready.parts, settings, alone(BATCH)).value.detach())
-        state = ready.state
+        loss = method.loss(pair, ready.shared, ready.parts, settings, alone(BATCH))
+        found.append(loss.value.detach())
+        state = method.remember(ready.state, loss.kept, settings, alone(BATCH))
     return found
 
 

@@ -9,6 +9,7 @@ Shape legend: B images, C classes, D embedding channels, H x W image, h x w feat
 T batches in the bank.
 """
 
+from mdp.core.alignment import alignment_loss, matched_features, point_contrast
 from mdp.core.assignment import assign
 from mdp.core.autoaugment import AutoDraw, apply_auto, augment, draw_auto
 from mdp.core.batches import Batch, Blend
@@ -16,6 +17,7 @@ from mdp.core.boundaries import boundary, boundary_counts, boundary_width
 from mdp.core.chance import beta, generator
 from mdp.core.class_weights import balanced_weights, total_weight, weights_of
 from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes
+from mdp.core.clustering_loss import codes, swapped_loss
 from mdp.core.color_histograms import cell_colors
 from mdp.core.comparison import Difference, Interval, block_counts, count_iou, count_miou, difference, miou_interval
 from mdp.core.contrast import (
@@ -89,6 +91,10 @@ from mdp.core.metrics import (
 from mdp.core.mixing import MixPlan, MixSettings, draw_box, draw_plan, mix, mix_pixels, mix_regions, plan_rows
 from mdp.core.neighbours import nearest, vote
 from mdp.core.networks import (
+    AttentionNetwork,
+    Clustered,
+    ClusterHeads,
+    ClusterNetwork,
     EmbeddingNetwork,
     EncoderPair,
     Grids,
@@ -97,6 +103,8 @@ from mdp.core.networks import (
     NetworkSettings,
     Segmentor,
     TrainedSegmentor,
+    build_attention_network,
+    build_cluster_network,
     build_embedding_network,
     build_instance_network,
     build_segmentor,
@@ -118,6 +126,7 @@ from mdp.core.photometry import (
     normalise,
     stack_draws,
 )
+from mdp.core.pixel_attention import Attended, attended_mean
 from mdp.core.pixel_contrast import (
     anchor_groups,
     anchor_views,
@@ -145,7 +154,9 @@ from mdp.core.prototype_learner import PrototypeLearner
 from mdp.core.queues import (
     AlignedQueues,
     ClassQueues,
+    Ring,
     empty_queues,
+    empty_ring,
     enqueue,
     enqueue_classes,
     enqueue_rows,
@@ -192,6 +203,8 @@ from mdp.core.views import ViewGroup, ViewPlan, draw_views, frames_of, matched_g
 __all__ = [
     "IGNORE",
     "AlignedQueues",
+    "Attended",
+    "AttentionNetwork",
     "AutoDraw",
     "Batch",
     "Blend",
@@ -201,6 +214,9 @@ __all__ = [
     "ClassPair",
     "ClassQueues",
     "ClassSums",
+    "ClusterHeads",
+    "ClusterNetwork",
+    "Clustered",
     "Clusters",
     "DiceSums",
     "Difference",
@@ -232,6 +248,7 @@ __all__ = [
     "Related",
     "RelationSettings",
     "Relations",
+    "Ring",
     "Segmentor",
     "Statistics",
     "Targets",
@@ -242,6 +259,7 @@ __all__ = [
     "ViewPlan",
     "WeightedLoss",
     "add",
+    "alignment_loss",
     "alone",
     "anchor_groups",
     "anchor_views",
@@ -249,6 +267,7 @@ __all__ = [
     "apply_distortion",
     "apply_photometry",
     "assign",
+    "attended_mean",
     "augment",
     "average_linkage",
     "average_precision",
@@ -261,6 +280,8 @@ __all__ = [
     "boundary_counts",
     "boundary_width",
     "bucket_means",
+    "build_attention_network",
+    "build_cluster_network",
     "build_embedding_network",
     "build_instance_network",
     "build_segmentor",
@@ -278,6 +299,7 @@ __all__ = [
     "class_similarity",
     "class_sums",
     "cluster_order",
+    "codes",
     "confusion_matrix",
     "cosine",
     "count_iou",
@@ -306,6 +328,7 @@ __all__ = [
     "effective_rank",
     "empty_bank",
     "empty_queues",
+    "empty_ring",
     "enqueue",
     "enqueue_classes",
     "enqueue_rows",
@@ -333,6 +356,7 @@ __all__ = [
     "majority_labels",
     "make_pair",
     "match",
+    "matched_features",
     "matched_grids",
     "matching_counts",
     "mean_accuracy",
@@ -366,6 +390,7 @@ __all__ = [
     "plain_name",
     "plan_exchange",
     "plan_rows",
+    "point_contrast",
     "polynomial",
     "prototype_nce",
     "prototype_similarity",
@@ -386,6 +411,7 @@ __all__ = [
     "spread_starts",
     "stack_draws",
     "support_vector_machines",
+    "swapped_loss",
     "taken",
     "targets_by_class",
     "thin",

@@ -1,9 +1,10 @@
-"""FIFO queues of embeddings: one for all (MoCo, eq. 1) and one for each class (the region bank, section 3.3).
+"""FIFO queues of embeddings: one for all (MoCo, eq. 1; SwAV) and one for each class (the region bank, section 3.3).
 
 Rows are compared with queries by a dot product and never receive a gradient.
 Shape legend: B images, C classes, D embedding channels, Q rows of a queue.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -115,3 +116,37 @@ def queue_prototypes(queues: ClassQueues) -> Prototypes:
     """The mean of what each class's queue holds, of unit length."""
     vectors = F.normalize(queues.rows.sum(1), dim=1)  # (C, D); empty slots are zeros
     return Prototypes(vectors, queues.pushed > 0)
+
+
+class Ring(NamedTuple):
+    """The last Q rows that were put in, in any order, and how many ever were."""
+
+    rows: Tensor  # (Q, ...); zeros where nothing was put yet
+    pushed: Tensor  # () int64 on the CPU, so that asking waits for no device
+
+    @property
+    def full(self) -> bool:
+        """Whether all of its rows were put in."""
+        return int(self.pushed) >= len(self.rows)
+
+    def push(self, rows: Tensor) -> "Ring":
+        """The ring with rows (B, ...) in the place of its oldest; of more than Q the last count."""
+        size, count = len(self.rows), len(rows)
+        start = int(self.pushed) + max(0, count - size)
+        slots = torch.arange(start, int(self.pushed) + count, device=rows.device) % size
+        kept = rows.detach()[-size:].to(self.rows.dtype)
+        return Ring(self.rows.index_copy(0, slots, kept), self.pushed + count)
+
+
+def empty_ring(size: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Ring:
+    """A ring of `size` rows of that shape that holds nothing.
+
+    >>> ring = empty_ring(2, (1,)).push(torch.tensor([[1.0], [2.0], [3.0]]))
+    >>> sorted(ring.rows.flatten().tolist()), ring.full
+    ([2.0, 3.0], True)
+
+    Raises ValueError unless it has room for a row.
+    """
+    if size < 1:
+        raise ValueError(f"queue size: expected at least 1 row, got {size}")
+    return Ring(torch.zeros(size, *shape, device=device), torch.zeros((), dtype=torch.int64))

@@ -198,7 +198,7 @@ def step(
 
 
 if TYPE_CHECKING:  # here mypy holds every method to the Protocol; a program imports the one it is asked for
-    from mdp.core.methods import knn_moco, moco, multi_dataset, pixel_pairs, region_bank, supervised
+    from mdp.core.methods import knn_moco, moco, multi_dataset, pixel_pairs, region_bank, supervised, swav
 
     CHECKED: tuple[Method, ...] = (
         knn_moco,
@@ -207,4 +207,5 @@ if TYPE_CHECKING:  # here mypy holds every method to the Protocol; a program imp
         pixel_pairs,
         region_bank,
         supervised,
+        swav,
     )

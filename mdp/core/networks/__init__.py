@@ -3,6 +3,14 @@
 In training mode a forward pass updates BatchNorm's running statistics; that, and nothing else, it writes.
 """
 
+from mdp.core.networks.clustering import (
+    AttentionNetwork,
+    Clustered,
+    ClusterHeads,
+    ClusterNetwork,
+    build_attention_network,
+    build_cluster_network,
+)
 from mdp.core.networks.pair import EncoderPair, follow_, make_pair
 from mdp.core.networks.segmentor import (
     EmbeddingNetwork,
@@ -20,6 +28,10 @@ from mdp.core.networks.segmentor import (
 from mdp.core.networks.transfer import Match, match
 
 __all__ = [
+    "AttentionNetwork",
+    "ClusterHeads",
+    "ClusterNetwork",
+    "Clustered",
     "EmbeddingNetwork",
     "EncoderPair",
     "Grids",
@@ -29,6 +41,8 @@ __all__ = [
     "NetworkSettings",
     "Segmentor",
     "TrainedSegmentor",
+    "build_attention_network",
+    "build_cluster_network",
     "build_embedding_network",
     "build_instance_network",
     "build_segmentor",
