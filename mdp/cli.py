@@ -746,6 +746,50 @@ def luss() -> None:
     """Segmentation without labels, and its benchmark, ImageNet-S."""
 
 
+@command("cluster", "runs/pretrain/2026-11-20_1432_imagenet_s50 --target imagenet_s50 --out luss",
+         "resnet50.pth --target shapes-objects --out luss --restarts 5",
+         "timm:vit_small_patch16_224 --target photos --out luss --clusters 20", group=luss)  # fmt: skip
+@click.argument("source", metavar="RUN|FILE|timm:NAME", **NEWEST)
+@option("--target", "Dataset whose training photos are clustered; NAME:SPLIT picks a split.", required=True, **DATASET)
+@setting("--clusters", "luss.clusters", "How many [default: as the target has categories].", type=int)
+@setting("--features", "luss.features", "Of a photo's mean, its mean by attention, or its cells [default: attention "
+         "where the run has some].", type=click.Choice(["pooled", "attention", "pixels"]))  # fmt: skip
+@setting("--restarts", "luss.restarts", "Of k-means [default: 30].", type=int)
+@setting("--seed", "run.seed", "Of the photos that clusters begin at.", type=int)
+@setting("--overwrite", "overwrite", "Do it again where it was done with something else.", **FLAG)
+@job
+def luss_cluster(source: str, target: str, as_json: bool) -> None:
+    """Cluster the photos of a dataset by what a frozen network sees in them.
+
+    Two stages, OUT/features and OUT/clusters, each of which is gone on with where it was stopped and kept where it is
+    done: centroids.safetensors, assignment.csv and clusters.json.  Photos in folders of categories are compared with
+    these, which uses labels and changes nothing.
+    """
+    from mdp.io.unsupervised.cluster import clusters_table, run_clustering
+
+    _show(run_clustering(_request(), source, target), as_json, clusters_table)
+
+
+@command("label", "luss --split validation", "luss --split train --threshold 0.41",
+         "luss --split train --foreground saliency", group=luss)  # fmt: skip
+@click.argument("folder", metavar="LUSS", **FILE)
+@option("--split", "Split of the target to label.", default="train", show_default=True)
+@setting("--threshold", "luss.threshold", 'Of attention, below which a pixel is "other" [default: what the sweep over '
+         "another split chose].", type=float)  # fmt: skip
+@option("--foreground", "A folder of masks (white: foreground), which take the place of attention.", **FILE)
+@setting("--overwrite", "overwrite", "Do it again where it was done with something else.", **FLAG)
+@job
+def luss_label(folder: Path, split: str, foreground: Path | None, as_json: bool) -> None:
+    """Give each pixel of a split the nearest cluster of LUSS, the folder of `mdp luss cluster`.
+
+    A stage, LUSS/labels-SPLIT: label maps, levels of attention, marks.npz, index.json; LUSS/labels.yaml is a dataset
+    of them.
+    """
+    from mdp.io.unsupervised.label import labels_text, run_labelling
+
+    _show(run_labelling(_request(), folder, split, foreground), as_json, labels_text)
+
+
 @command("score", "predictions --target imagenet_s50", "predictions --target imagenet_s50:validation --matching none",
          "first_annotator --labels second_annotator --matching none --boundary 0.02,0.03,0.04", group=luss)  # fmt: skip
 @click.argument("predictions", **FILE)

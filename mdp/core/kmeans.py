@@ -89,11 +89,21 @@ def kmeans(parts: Callable[[], Iterable[Tensor]], starts: Tensor, iterations: in
     """
     centres = starts.clone()
     for _ in range(iterations):
-        sums, counts, _ = _pass(parts, centres)
-        moved = _divided(torch.where(counts[..., None] > 0, sums / counts.clamp(min=1)[..., None], 0.0), counts)
+        moved = advance(parts, centres)
         if torch.equal(moved, centres):
             break
         centres = moved
+    return clusters_of(parts, centres)
+
+
+def advance(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> Tensor:
+    """The centres (R, K, D) after an iteration: all that the next one depends on, so that it can be gone on with."""
+    sums, counts, _ = _pass(parts, centres)
+    return _divided(torch.where(counts[..., None] > 0, sums / counts.clamp(min=1)[..., None], 0.0), counts)
+
+
+def clusters_of(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> Clusters:
+    """What the clusters around centres (R, K, D) hold."""
     _, counts, inertia = _pass(parts, centres)
     return Clusters(centres, inertia, counts)
 

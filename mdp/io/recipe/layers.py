@@ -20,7 +20,14 @@ from mdp.io.files.reading import has_controls, printable, shown
 from mdp.io.files.strict_yaml import dump_yaml, load_yaml, parse_yaml
 from mdp.io.recipe.criteria import criterion_names, find_criterion, unknown_criterion
 from mdp.io.recipe.methods import find_method, method_names, suggestion, unknown_method
-from mdp.io.recipe.settings import DataSettings, EvalSettings, FinetuneSettings, PretrainSettings, RunSettings
+from mdp.io.recipe.settings import (
+    DataSettings,
+    EvalSettings,
+    FinetuneSettings,
+    LussSettings,
+    PretrainSettings,
+    RunSettings,
+)
 from mdp.io.recipe.shelf import recipe_path
 
 Layer = dict[str, Any]
@@ -58,6 +65,7 @@ class Recipe:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     criterion: CriterionRecipe = field(default_factory=CriterionRecipe)
     eval: EvalSettings = field(default_factory=EvalSettings)
+    luss: LussSettings = field(default_factory=LussSettings)
 
 
 # Layers
@@ -305,7 +313,7 @@ def as_layer(recipe: Recipe) -> Layer:
     layer["method"] = {"name": method["name"], **method["settings"]}
     criterion = layer.pop("criterion")
     layer["criterion"] = {"name": criterion["name"], **criterion["settings"], "plus": criterion["plus"]}
-    sections = ("run", "data", "model", "method", "pretrain", "criterion", "finetune", "eval")
+    sections = ("run", "data", "model", "method", "pretrain", "criterion", "finetune", "eval", "luss")
     return {key: layer[key] for key in sections}
 
 

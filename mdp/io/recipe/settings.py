@@ -216,6 +216,33 @@ class EvalSettings:
             bytes_of(self.max_memory)
 
 
+LUSS_FEATURES = ("pooled", "attention", "pixels")
+LUSS_LABELS = ("centroids", "activation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LussSettings:
+    """How label maps are made without labels; the defaults are the paper's and its code's (arXiv 2106.03149)."""
+
+    clusters: Positive | None = None  # categories to make; None: as many as the target has besides "other"
+    features: str | None = None  # pooled | attention | pixels; None: attention where the run has one, else pooled
+    restarts: Positive = 30  # of k-means, of which the one with the least inertia counts
+    iterations: Positive = 20
+    store: str = "float32"  # float32 | float16: the file of features
+    short_side: Side = 256  # that photos are resized to; clusters see the middle 7/8 of it, 224
+    labels: str = "centroids"  # centroids | activation: each pixel its nearest, or where the photo's own is active
+    threshold: Share | None = None  # of attention or activation, below it is "other"; None: what `--sweep` chose
+    attention_epochs: Positive = 20  # `luss run`: passes that train the pixel attention
+    attention_lr: Weight | None = None  # `luss run`: its rate; None: that of the representation
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        one_of("store", self.store, "float32", "float16")
+        one_of("labels", self.labels, *LUSS_LABELS)
+        if self.features is not None:
+            one_of("features", self.features, *LUSS_FEATURES)
+
+
 def at_least(name: str, value: float, least: float) -> None:
     """Raises ValueError, naming the setting, when `value` is below `least` or not finite."""
     if not least <= value < float("inf"):
