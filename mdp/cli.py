@@ -791,7 +791,8 @@ def luss_label(folder: Path, split: str, foreground: Path | None, as_json: bool)
 
 
 @command("score", "predictions --target imagenet_s50", "predictions --target imagenet_s50:validation --matching none",
-         "first_annotator --labels second_annotator --matching none --boundary 0.02,0.03,0.04", group=luss)  # fmt: skip
+         "first_annotator --labels second_annotator --matching none --boundary 0.02,0.03,0.04",
+         "luss --split validation --sweep", group=luss)  # fmt: skip
 @click.argument("predictions", **FILE)
 @option("--target", "Dataset that they are predictions for; NAME:SPLIT picks a split.", default="", **DATASET)
 @option("--labels", "A folder of label maps in its place; 1000 is ignored.", **FILE)
@@ -805,10 +806,14 @@ def luss_label(folder: Path, split: str, foreground: Path | None, as_json: bool)
 )
 @option("--boundary", "How far boundaries reach, in shares of the diagonal.", default="0.03", show_default=True)
 @option("--out", "Folder to write scores.json and match.json to.", **FILE)
+@option("--split", "PREDICTIONS is a folder of `mdp luss label`, of which this split is scored.", default="")
+@option("--sweep", "Of a --split: choose the threshold of attention with the best mIoU.", **FLAG)
+@option("--overwrite", "Of a --split: score again.", **FLAG)
 @result
 @quiet
 def luss_score(predictions: Path, target: str, labels: Path | None, root: str, matching: str, boundary: str,
-               out: Path | None, as_json: bool, quiet: bool) -> None:  # fmt: skip
+               out: Path | None, split: str, sweep: bool, overwrite: bool, as_json: bool,
+               quiet: bool) -> None:  # fmt: skip
     """Score a folder of predicted label maps by all rules of ImageNet-S.
 
     A photo's prediction lies at the photo's own path with the ending .png: numbers in grey, or red + 256 green; 0 is
@@ -816,6 +821,14 @@ def luss_score(predictions: Path, target: str, labels: Path | None, root: str, m
     """
     from mdp.io.unsupervised.score import Asked, run_score, score_table
 
+    if split or sweep:
+        from mdp.io.unsupervised.sweep import run_label_scores
+
+        if target or labels or out:
+            raise click.UsageError("--split scores what `mdp luss label` made; leave --target, --labels and --out out")
+        _show(run_label_scores(predictions, split or "validation", sweep, matching, overwrite, quiet), as_json,
+              score_table)  # fmt: skip
+        return
     asked = Asked(predictions=predictions, target=target, labels=labels, root=Path(root), matching=matching, out=out,
                   ratios=tuple(_numbers(boundary, "--boundary", "0.02,0.03")))  # fmt: skip
     _show(run_score(asked, quiet), as_json, score_table)

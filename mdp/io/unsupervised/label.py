@@ -178,7 +178,7 @@ def _labelled(
 class Resized(NamedTuple):
     """A photo as the network gets it."""
 
-    index: int
+    number: int  # of the photo in the split
     image: Tensor  # (K, H', W')
     photo: Tensor  # (K, H, W)
 
@@ -206,9 +206,9 @@ def _label_all(stage: Stage, work: Work, workers: int, progress: Counter) -> Non
     with closing(load(items, keys, min(workers, count), None, watch=watch)) as loaded:
         for (item,) in loaded:
             _label_one(stage.folder, work, item)
-            progress.tell(item.index + 1, count)
+            progress.tell(item.number + 1, count)
             if stage.due:
-                stage.note(item.index + 1)
+                stage.note(item.number + 1)
 
 
 def _label_one(folder: Path, work: Work, item: Resized) -> None:
@@ -219,11 +219,11 @@ def _label_one(folder: Path, work: Work, item: Resized) -> None:
     if work.threshold is not None and levels is not None:
         numbers[levels < work.threshold] = 0
     colors = voc_colormap(len(work.centroids) + 1)
-    name = work.names[item.index]
+    name = work.names[item.number]
     _write(folder / "labels" / f"{name}.png", png_bytes(label_image(numbers, colors)))
     if levels is not None:
         _write(folder / "levels" / f"{name}.png", png_bytes(Image.fromarray(levels)))
-    if not is_file(work.pool.samples[item.index].image):
+    if not is_file(work.pool.samples[item.number].image):
         picture = as_picture(item.photo.permute(1, 2, 0).numpy())
         _write(folder / "photos" / f"{name}.png", png_bytes(Image.fromarray(np.ascontiguousarray(picture))))
 
@@ -242,7 +242,7 @@ def categories(maps: Tensor, centroids: Tensor, size: tuple[int, int]) -> Tensor
 def _levels(work: Work, item: Resized, maps: Tensor, size: tuple[int, int]) -> NDArray[np.uint8] | None:
     """How much each pixel is foreground, in hundredths (H, W); None where nothing says."""
     if work.foreground:
-        return _mask(work.foreground, work.names[item.index], size)
+        return _mask(work.foreground, work.names[item.number], size)
     if work.source.attend is None:
         return None
     level = at_size(work.source.attend(maps).level[0].cpu(), size)
