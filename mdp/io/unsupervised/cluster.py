@@ -74,7 +74,7 @@ def run_clustering(request: Request, source: str, target: str) -> dict[str, Any]
         stop.patient = True
         with memory_in_one_line(advice="try a smaller luss.short_side"):
             rows = _vectors(make(request.out), opened, kind, photos, recipe, stop, progress, request.overwrite)
-            return _clusters(request, rows, clusters, photos, recipe, source, stop, progress)
+            return _clusters(request, rows, clusters, photos, recipe, source, target, stop, progress)
 
 
 def photos_of(target: str, root: Path) -> Photos:
@@ -124,6 +124,7 @@ def _clusters(
     photos: Photos,
     recipe: Recipe,
     source: str,
+    target: str,
     stop: Stop,
     progress: Counter,
 ) -> dict[str, Any]:
@@ -139,21 +140,26 @@ def _clusters(
             device = torch.device("cpu") if recipe.run.device == "mps" else set_up(recipe, ALONE)
             found = _kmeans(work, rows, clusters, luss.restarts, luss.iterations, recipe.run.seed, device, progress)
             _write(folder, found, rows, photos, settings, device)
-            work.finish([CENTROIDS, "assignment.csv", "clusters.json"], _origin(request, source, photos, recipe))
+            work.finish(
+                [CENTROIDS, "assignment.csv", "clusters.json"], _origin(request, source, target, photos, recipe)
+            )
     return dict(json.loads(read_bytes(str(folder / "clusters.json"), "clusters")))
 
 
-def _origin(request: Request, source: str, photos: Photos, recipe: Recipe) -> dict[str, Any]:
+def _origin(request: Request, source: str, target: str, photos: Photos, recipe: Recipe) -> dict[str, Any]:
     """What labelling asks for again: where the network and the data are."""
-    path = Path(source)
-    model = request.asked.get("model", {})
     return {
-        "source": str(path.absolute()) if path.exists() else source,
-        "model": model,
-        "target": photos.dataset.source if photos.dataset.source.endswith((".yaml", ".yml")) else photos.dataset.name,
+        "source": _absolute(source),
+        "settings": {"model": request.asked.get("model") or {}, "run": {"seed": recipe.run.seed}},
+        "target": _absolute(target.removesuffix(f":{photos.split}")),
         "split": photos.split,
         "root": str(Path(recipe.data.root).absolute()),
     }
+
+
+def _absolute(name: str) -> str:
+    """A path that holds from anywhere; what is no path as it is."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
 
 
 # k-means

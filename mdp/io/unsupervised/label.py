@@ -83,7 +83,7 @@ def run_labelling(request: Request, folder: Path, split: str, foreground: Path |
         dataset, _ = named(origin["target"])
         samples, line = open_split(dataset, Path(origin["root"]), split)
         progress.say(line)
-        source = open_source(origin["source"], {"model": origin["model"]}, device)
+        source = open_source(origin["source"], origin["settings"], device)
         _expect_same_weights(source, origin["source"], folder)
         level = recipe.luss.threshold if recipe.luss.threshold is not None else swept(folder, split)
         level = _SALIENT if level is None and foreground else level
@@ -98,7 +98,7 @@ def run_labelling(request: Request, folder: Path, split: str, foreground: Path |
             labelled=bool(dataset.labels.classes) and split not in dataset.unlabelled,
         )
         _expect_names(work)
-        if work.threshold is not None and not work.has_levels:
+        if work.threshold and not work.has_levels:
             raise RecipeError(
                 f"--threshold {level}: {origin['source']} has no attention to cut; leave it out, or give --foreground"
             )
@@ -216,7 +216,7 @@ def _label_one(folder: Path, work: Work, item: Resized) -> None:
     maps = work.source.maps(item.image[None])  # (1, D, h, w)
     numbers = 1 + categories(maps, work.centroids, size).numpy()  # (H, W)
     levels = _levels(work, item, maps, size)
-    if work.threshold is not None and levels is not None:
+    if work.threshold and levels is not None:
         numbers[levels < work.threshold] = 0
     colors = voc_colormap(len(work.centroids) + 1)
     name = work.names[item.number]
@@ -281,7 +281,7 @@ def _write_lists(folder: Path, work: Work, target: str, split: str, threshold: f
     write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")
     rows = [(f"labels-{split}/{file['photo']}" if file["photo"].startswith("photos/") else file["photo"],
              f"labels-{split}/{file['labels']}") for file in files]  # fmt: skip
-    write_text(folder / "list.csv", csv_text([("image", "label"), *rows]))
+    write_text(folder / "list.csv", csv_text(rows))
     if not work.labelled:
         return ["index.json", "list.csv"]
     marks = _marks(folder, files, work)
@@ -304,7 +304,7 @@ def _marks(folder: Path, files: Sequence[dict[str, str]], work: Work) -> Marks:
     for sample, file in zip(work.pool.samples, files, strict=True):
         truth = true_labels(sample, work.pool, union)
         numbers = torch.from_numpy(read_labels(str(folder / file["labels"])).astype(np.int64))
-        found.append(image_marks(numbers, truth, level_of(folder, file) if work.threshold is None else None))
+        found.append(image_marks(numbers, truth, None if work.threshold else level_of(folder, file)))
     return join_marks(found)
 
 

@@ -8,7 +8,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from mdp.io.data.loader import load
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.workers import Watch
 from mdp.io.errors import DatasetError, ResourceError
+from mdp.io.files.writing import write_text
 from mdp.io.journal.counter import Counter
 from mdp.io.unsupervised.stage import Stage
 from mdp.io.unsupervised.vectors import MiddleItems, Source
@@ -86,36 +87,44 @@ def write_rows(
     width = each * channels * np.dtype(store).itemsize  # bytes of a photo
     _expect_room(path, count * width, stage.position * width)
     with _opened(path) as file:
-        file.truncate(_HEADER + stage.position * width)
-        file.seek(0)
-        file.write(_header((count * each, channels), store))
-        file.seek(0, os.SEEK_END)
+        os.ftruncate(file, _HEADER + stage.position * width)
+        os.lseek(file, 0, os.SEEK_SET)
+        _append(file, _header((count * each, channels), store))
+        os.lseek(file, 0, os.SEEK_END)
         batches = (range(start, min(start + _PHOTOS, count)) for start in range(stage.position, count, _PHOTOS))
         keys: Iterator[list[Key]] = ([(0, index) for index in batch] for batch in batches)
         watch = Watch(name=lambda key: pool.name(key[1]), stop=lambda: stage.stop)
         with closing(load(MiddleItems(pool, side), keys, workers, None, stack=torch.stack, watch=watch)) as loaded:
             done = stage.position
             for images in loaded:
-                file.write(source.rows(images, kind).cpu().numpy().astype(store).tobytes())
+                _append(file, source.rows(images, kind).cpu().numpy().astype(store).tobytes())
                 done += len(images)
                 progress.tell(done, count)
                 if stage.due:
-                    _sync(file)
+                    os.fsync(file)
                     stage.note(done)
-        _sync(file)
+        os.fsync(file)
     names = "".join(f"{sample.image}\n" for sample in pool.samples)
-    (stage.folder / "images.txt").write_bytes(names.encode(errors="surrogateescape"))
+    write_text(stage.folder / "images.txt", names)
 
 
-def _opened(path: Path) -> io.FileIO:
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The file to write to.  Raises ResourceError, naming it, when something is not written."""
     try:
-        return io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            yield file
+        finally:
+            os.close(file)
     except OSError as error:
         raise ResourceError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _sync(file: io.FileIO) -> None:
-    os.fsync(file.fileno())
+def _append(file: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:  # one call writes 2 GiB at most, and less when a disk fills up
+        rest = rest[os.write(file, rest) :]
 
 
 def _header(shape: tuple[int, int], store: str) -> bytes:

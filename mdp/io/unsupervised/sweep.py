@@ -80,8 +80,8 @@ def _score(
     marks, counts, outputs = read_marks(labels / "marks.npz"), None, ["scores.json", "match.json"]
     threshold = labelled["settings"]["threshold"]
     if sweep:
-        if threshold is not None or not any("levels" in file for file in index["files"]):
-            why = f"they were cut at {threshold} already" if threshold is not None else "nothing tells their foreground"
+        if threshold or not any("levels" in file for file in index["files"]):
+            why = f"they were cut at {threshold} already" if threshold else "nothing tells their foreground"
             raise RecipeError(f"{labels}: no threshold can be chosen for these labels: {why}")
         curve = curve_of(marks, categories, index["clusters"], fitted)
         best = max(curve, key=lambda row: row["miou"])  # the first of equals

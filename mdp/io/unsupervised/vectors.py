@@ -21,7 +21,7 @@ from mdp.core.photometry import as_float, normalise
 from mdp.core.pixel_attention import RAISED, Attended, attended_mean
 from mdp.io.data.pool import Key, Pool
 from mdp.io.errors import CheckpointError, MdpError, RecipeError
-from mdp.io.recipe.layers import Layer
+from mdp.io.recipe.layers import Layer, resolve
 from mdp.io.run.folder import checkpoint_of
 from mdp.io.run.opened import open_run, trained_network
 from mdp.io.run.record import PRETRAIN
@@ -72,10 +72,9 @@ def open_source(source: str, asked: Layer, device: torch.device) -> Source:
     """
     features = open_features(source, asked, device=device)
     if source in (SCRATCH, COLORS):
-        told = json.dumps([source, asked.get("model"), asked.get("run")], sort_keys=True)
-        return Source(
-            digest=hashlib.sha256(told.encode()).hexdigest(), features=features, maps=features.maps, attend=None
-        )
+        told = json.dumps([source, asked.get("model") or {}, resolve(asked).run.seed], sort_keys=True)
+        digest = hashlib.sha256(told.encode()).hexdigest()
+        return Source(digest=digest, features=features, maps=features.maps, attend=None)
     path = cached_weights(source) if source.startswith(PREFIX) else checkpoint_of(Path(source))
     network = _attention_of(path)
     digest = digest_of_file(path)
