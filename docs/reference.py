@@ -21,7 +21,14 @@ from mdp.cli import cli
 from mdp.core.networks import NetworkSettings
 from mdp.io.recipe.criteria import criterion_names, find_criterion
 from mdp.io.recipe.methods import find_method, method_names
-from mdp.io.recipe.settings import DataSettings, EvalSettings, FinetuneSettings, PretrainSettings, RunSettings
+from mdp.io.recipe.settings import (
+    DataSettings,
+    EvalSettings,
+    FinetuneSettings,
+    LussSettings,
+    PretrainSettings,
+    RunSettings,
+)
 from mdp.io.recipe.sources import fields_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -235,6 +242,7 @@ def settings_page() -> str:
     ]
     sections = {"run": RunSettings, "data": DataSettings, "model": NetworkSettings}
     sections |= {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "eval": EvalSettings}
+    sections |= {"luss": LussSettings}
     for name, kind in sections.items():
         parts += [f"## {name}", (inspect.getdoc(kind) or "").replace("\n", " "), _settings_table(kind, name)]
     for method in method_names():

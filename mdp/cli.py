@@ -746,9 +746,8 @@ def luss() -> None:
     """Segmentation without labels, and its benchmark, ImageNet-S."""
 
 
-@command("cluster", "runs/pretrain/2026-11-20_1432_imagenet_s50 --target imagenet_s50 --out luss",
-         "resnet50.pth --target shapes-objects --out luss --restarts 5",
-         "timm:vit_small_patch16_224 --target photos --out luss --clusters 20", group=luss)  # fmt: skip
+@command("cluster", "runs/pretrain/x --target my_site.yaml --clusters 2 --out luss",
+         "resnet50.pth --target photos --clusters 2 --restarts 5 --out other", group=luss)  # fmt: skip
 @click.argument("source", metavar="RUN|FILE|timm:NAME", **NEWEST)
 @option("--target", "Dataset whose training photos are clustered; NAME:SPLIT picks a split.", required=True, **DATASET)
 @setting("--clusters", "luss.clusters", "How many [default: as the target has categories].", type=int)
@@ -770,8 +769,7 @@ def luss_cluster(source: str, target: str, as_json: bool) -> None:
     _show(run_clustering(_request(), source, target), as_json, clusters_table)
 
 
-@command("label", "luss --split validation", "luss --split train --threshold 0.41",
-         "luss --split train --foreground saliency", group=luss)  # fmt: skip
+@command("label", "luss --split val", "luss --split train", group=luss)
 @click.argument("folder", metavar="LUSS", **FILE)
 @option("--split", "Split of the target to label.", default="train", show_default=True)
 @setting("--threshold", "luss.threshold", 'Of attention, below which a pixel is "other" [default: what the sweep over '
@@ -792,7 +790,7 @@ def luss_label(folder: Path, split: str, foreground: Path | None, as_json: bool)
 
 @command("score", "predictions --target imagenet_s50", "predictions --target imagenet_s50:validation --matching none",
          "first_annotator --labels second_annotator --matching none --boundary 0.02,0.03,0.04",
-         "luss --split validation --sweep", group=luss)  # fmt: skip
+         "luss --split val", group=luss)  # fmt: skip
 @click.argument("predictions", **FILE)
 @option("--target", "Dataset that they are predictions for; NAME:SPLIT picks a split.", default="", **DATASET)
 @option("--labels", "A folder of label maps in its place; 1000 is ignored.", **FILE)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdp.core.kmeans import kmeans, nearest_centres, random_starts, spread_starts
+from mdp.core.kmeans import advance, clusters_of, kmeans, nearest_centres, random_starts, spread_starts
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 
@@ -110,3 +110,17 @@ def test_more_clusters_than_rows_are_refused() -> None:
     for ask in (lambda: random_starts(rng_of(0), 3, 4, 1), lambda: spread_starts(rng_of(0), torch.zeros(3, 1), 4)):
         with pytest.raises(ValueError, match="clusters: expected 1 to 3, as many as there are rows at the most, got 4"):
             ask()
+
+
+@given(seeds, st.integers(0, 4))
+def test_centres_are_all_that_the_next_iterations_depend_on(seed: int, stopped: int) -> None:
+    rng = rng_of(seed)
+    rows = blobs(rng, 3, 8, 2)
+    starts = rows[random_starts(rng, len(rows), 3, 2)]
+    whole = kmeans(parts_of(rows, 5), starts, 4)
+    centres = starts
+    for _ in range(stopped):
+        centres = pure_call(advance, parts_of(rows, 5), centres)
+    again = kmeans(parts_of(rows, 5), centres, 4 - stopped)
+    assert torch.equal(again.centres, whole.centres)
+    assert torch.equal(clusters_of(parts_of(rows, 5), again.centres).inertia, whole.inertia)

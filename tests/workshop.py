@@ -46,6 +46,7 @@ SMALL: Layer = {  # over whatever a command says: what it costs, not what it doe
     "pretrain": {"steps": 2, "batch_size": 4, "crop": 32, "validate_epochs": 0, "validate_images": 2},
     "finetune": {"steps": 2, "batch_size": 2, "crop": [32, 32], "scale": [96, 64], "validate_steps": 0},
     "eval": {"scale": [96, 64], "images": 4},
+    "luss": {"short_side": 32},
 }
 
 
