@@ -764,7 +764,7 @@ def luss_cluster(source: str, target: str, as_json: bool) -> None:
     done: centroids.safetensors, assignment.csv and clusters.json.  Photos in folders of categories are compared with
     these, which uses labels and changes nothing.
     """
-    from mdp.io.unsupervised.cluster import clusters_table, run_clustering
+    from mdp.io.unsupervised.pipeline.cluster import clusters_table, run_clustering
 
     _show(run_clustering(_request(), source, target), as_json, clusters_table)
 
@@ -783,7 +783,7 @@ def luss_label(folder: Path, split: str, foreground: Path | None, as_json: bool)
     A stage, LUSS/labels-SPLIT: label maps, levels of attention, marks.npz, index.json; LUSS/labels.yaml is a dataset
     of them.
     """
-    from mdp.io.unsupervised.label import labels_text, run_labelling
+    from mdp.io.unsupervised.pipeline.label import labels_text, run_labelling
 
     _show(run_labelling(_request(), folder, split, foreground), as_json, labels_text)
 
@@ -820,7 +820,7 @@ def luss_score(predictions: Path, target: str, labels: Path | None, root: str, m
     from mdp.io.unsupervised.score import Asked, run_score, score_table
 
     if split or sweep:
-        from mdp.io.unsupervised.sweep import run_label_scores
+        from mdp.io.unsupervised.pipeline.sweep import run_label_scores
 
         if target or labels or out:
             raise click.UsageError("--split scores what `mdp luss label` made; leave --target, --labels and --out out")

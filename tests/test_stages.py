@@ -19,13 +19,13 @@ from mdp.io.errors import DatasetError, RecipeError, ResourceError
 from mdp.io.recipe.layers import merge
 from mdp.io.recipe.request import Request
 from mdp.io.run.checkpoint import save_plain
-from mdp.io.unsupervised import rows as rows_file
-from mdp.io.unsupervised import stage as stage_file
-from mdp.io.unsupervised.cluster import clusters_table, run_clustering
-from mdp.io.unsupervised.label import labels_text, run_labelling
+from mdp.io.unsupervised.pipeline import rows as rows_file
+from mdp.io.unsupervised.pipeline import stage as stage_file
+from mdp.io.unsupervised.pipeline.cluster import clusters_table, run_clustering
+from mdp.io.unsupervised.pipeline.label import labels_text, run_labelling
+from mdp.io.unsupervised.pipeline.sweep import run_label_scores
+from mdp.io.unsupervised.pipeline.vectors import middle, short_side
 from mdp.io.unsupervised.score import Asked, run_score
-from mdp.io.unsupervised.sweep import run_label_scores
-from mdp.io.unsupervised.vectors import middle, short_side
 from tests.preloaded import run
 from tests.stress.disturbed import Event, failing, watched
 from tests.trees import lines

@@ -26,9 +26,9 @@ from mdp.io.files.reading import read_bytes
 from mdp.io.files.writing import csv_text, write_text
 from mdp.io.journal.counter import Counter
 from mdp.io.processes.signals import stop_on_signals
-from mdp.io.unsupervised.label import level_of, true_labels
+from mdp.io.unsupervised.pipeline.label import level_of, true_labels
+from mdp.io.unsupervised.pipeline.stage import Stage, digest_of_file, read_stage, stage
 from mdp.io.unsupervised.score import read_matching
-from mdp.io.unsupervised.stage import Stage, digest_of_file, read_stage, stage
 
 THRESHOLDS = range(81)  # in hundredths: the released code's
 _EDGES = f"edges {RATIO}"

@@ -33,9 +33,9 @@ from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import Recipe, merge, resolve
 from mdp.io.recipe.request import Request
 from mdp.io.run.checkpoint import save
-from mdp.io.unsupervised.rows import Rows, rows_of, write_rows
-from mdp.io.unsupervised.stage import Stage, digest_of_photos, read_stage, stage
-from mdp.io.unsupervised.vectors import Source, open_source
+from mdp.io.unsupervised.pipeline.rows import Rows, rows_of, write_rows
+from mdp.io.unsupervised.pipeline.stage import Stage, digest_of_photos, read_stage, stage
+from mdp.io.unsupervised.pipeline.vectors import Source, open_source
 
 CENTROIDS = "centroids.safetensors"
 OTHER = ("other", "background")

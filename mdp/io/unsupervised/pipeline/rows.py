@@ -24,8 +24,8 @@ from mdp.io.data.workers import Watch
 from mdp.io.errors import DatasetError, ResourceError
 from mdp.io.files.writing import write_text
 from mdp.io.journal.counter import Counter
-from mdp.io.unsupervised.stage import Stage
-from mdp.io.unsupervised.vectors import MiddleItems, Source
+from mdp.io.unsupervised.pipeline.stage import Stage
+from mdp.io.unsupervised.pipeline.vectors import MiddleItems, Source
 
 FILE = "rows.npy"
 _PHOTOS = 32  # that pass the network together, always the same ones: their bits may depend on it

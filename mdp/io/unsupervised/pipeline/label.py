@@ -44,9 +44,9 @@ from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import resolve
 from mdp.io.recipe.request import Request
 from mdp.io.run.checkpoint import load as load_tensors
-from mdp.io.unsupervised.cluster import CENTROIDS
-from mdp.io.unsupervised.stage import FILE, Stage, digest_of_labels, digest_of_photos, read_stage, stage
-from mdp.io.unsupervised.vectors import Source, at_size, open_source, raised, short_side
+from mdp.io.unsupervised.pipeline.cluster import CENTROIDS
+from mdp.io.unsupervised.pipeline.stage import FILE, Stage, digest_of_labels, digest_of_photos, read_stage, stage
+from mdp.io.unsupervised.pipeline.vectors import Source, at_size, open_source, raised, short_side
 
 _SALIENT = 0.5  # of a mask's white, from which on a pixel is foreground
 

@@ -26,7 +26,7 @@ from mdp.io.run.folder import checkpoint_of
 from mdp.io.run.opened import open_run, trained_network
 from mdp.io.run.record import PRETRAIN
 from mdp.io.unsupervised.features import COLORS, SCRATCH, Features, open_features
-from mdp.io.unsupervised.stage import digest_of_file
+from mdp.io.unsupervised.pipeline.stage import digest_of_file
 from mdp.io.weights.timm_cache import cached_weights
 
 CROP = 7 / 8  # of the short side: 224 of 256
