@@ -40,6 +40,7 @@ from mdp.core.criteria.cross_entropy import cross_entropy, weighted_cross_entrop
 from mdp.core.criteria.dice import DiceSums, dice, dice_sums
 from mdp.core.criteria.focal import focal
 from mdp.core.criteria.lovasz import jaccard_steps, lovasz_softmax
+from mdp.core.distance_matching import Memory, joined_memory, nearest_classes, region_vectors
 from mdp.core.geometry import (
     Box,
     Grid,
@@ -235,6 +236,7 @@ __all__ = [
     "Look",
     "LussScores",
     "Marks",
+    "Memory",
     "MixPlan",
     "MixSettings",
     "NeighbourLoss",
@@ -348,6 +350,7 @@ __all__ = [
     "instance_nce",
     "jaccard_steps",
     "join_marks",
+    "joined_memory",
     "logistic_regression",
     "lovasz_softmax",
     "luss_interval",
@@ -376,6 +379,7 @@ __all__ = [
     "nce",
     "nearest",
     "nearest_centres",
+    "nearest_classes",
     "nearest_labels",
     "neighbour_nce",
     "noise_queue",

@@ -109,10 +109,20 @@ def _first_and_more(near: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     return numbers[last.long()], flags.sum(0, dtype=kind) > 1
 
 
+def axis_weights(grid: int, length: int) -> Tensor:
+    """How much each of `grid` points counts at each pixel of an upsampled axis, (length, grid): at most two do.
+
+    It is what torch makes of unit vectors.
+
+    >>> axis_weights(2, 4).tolist()
+    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    """
+    return F.interpolate(torch.eye(grid)[None], length, mode="linear", align_corners=False)[0].T
+
+
 def _tiles(grid: int, length: int, cells: int) -> Iterator[_Tile]:
     """The tiles of so many cells along an axis of `grid` points and `length` pixels."""
-    # how much each point counts at each pixel is what torch makes of unit vectors
-    weights = F.interpolate(torch.eye(grid)[None], length, mode="linear", align_corners=False)[0].T  # (length, grid)
+    weights = axis_weights(grid, length)
     cell = (weights != 0).to(torch.uint8).argmax(1).clamp(max=grid - 2)  # (length,): that a pixel lies in
     for start in range(0, grid - 1, cells):
         first, last = torch.searchsorted(cell, torch.tensor([start, start + cells])).tolist()

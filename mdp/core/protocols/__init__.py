@@ -112,6 +112,6 @@ def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 if TYPE_CHECKING:  # here mypy holds every protocol to the Protocol
-    from mdp.core.protocols import luss, segmentation
+    from mdp.core.protocols import distance_matching, luss, segmentation
 
-    CHECKED: tuple[EvaluationProtocol, ...] = (luss, segmentation)
+    CHECKED: tuple[EvaluationProtocol, ...] = (distance_matching, luss, segmentation)
