@@ -832,6 +832,43 @@ def luss_score(predictions: Path, target: str, labels: Path | None, root: str, m
     _show(run_score(asked, quiet), as_json, score_table)
 
 
+@command("nearest", "runs/pretrain/2026-11-20_1432_voc+ade20k --target imagenet_s50",
+         "moco_v2_800ep_pretrain.pth.tar --target imagenet_s50:validation --out nearest",
+         "scratch --backbone resnet18 --target camvid:test", group=luss)  # fmt: skip
+@click.argument("weights", metavar="RUN|FILE|timm:NAME|scratch|colors", shell_complete=_complete_runs)
+@option("--target", "Dataset whose photos are scored; NAME:SPLIT picks a split.", required=True, **DATASET)
+@option("--labelled", "Split whose labels are matched with [default: the dataset's training split].", default="")
+@backbone
+@setting("--init-from", "run.init_from", "Where in the file the backbone's names begin.", metavar="PREFIX")
+@option("--neighbours", "Labelled regions that vote.", type=int, default=10, show_default=True)
+@option("--temperature", "Of the vote.", type=float, default=0.07, show_default=True)
+@option(
+    "--short-side", "Pixels that photos are brought to.", type=click.IntRange(8, 4096), default=256, show_default=True
+)
+@option("--boundary", "How far boundaries reach, in shares of the diagonal.", default="0.03", show_default=True)
+@setting("--root", "data.root", "Folder of the datasets [default: ./data].", **ROOT)
+@device
+@workers
+@setting("--out", "out", "Folder to write scores.json to.", **FILE)
+@config("its sections model, run and data count", "run.seed=1")
+@result
+@silent
+def luss_nearest(weights: str, target: str, labelled: str, neighbours: int, temperature: float, short_side: int,
+                 boundary: str, as_json: bool) -> None:  # fmt: skip
+    """Score features as they are: each pixel gets the class of the labelled regions nearest to it.
+
+    Nothing is trained.  `scratch` are random weights and `colors` histograms of colours, as controls.  Scores are those
+    of ImageNet-S.
+    """
+    from mdp.io.unsupervised.nearest import Asked, run_nearest
+    from mdp.io.unsupervised.score import score_table
+
+    asked = Asked(source=weights, target=target, labelled=labelled, request=_request(), neighbours=neighbours,
+                  temperature=temperature, short_side=short_side,
+                  ratios=tuple(_numbers(boundary, "--boundary", "0.02,0.03")))  # fmt: skip
+    _show(run_nearest(asked), as_json, score_table)
+
+
 @cli.group(cls=Group)
 def checkpoint() -> None:
     """Look into checkpoints: are they whole, what is in them, how do two differ."""
