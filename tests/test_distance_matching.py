@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdp.core.distance_matching import Memory, joined_memory, nearest_classes, region_vectors
+from mdp.core.distance_matching import Memory, class_vectors, joined_memory, nearest_classes
 from mdp.core.protocols import distance_matching as protocol
 from mdp.io.data.selection import pool_of
 from mdp.io.datasets import load
@@ -66,7 +66,7 @@ def test_the_class_is_the_one_that_most_is_voted_for_however_few_scores_are_made
 
 @given(cases(), st.integers(1, 4))
 def test_a_region_is_the_mean_of_the_enlarged_features_that_have_its_label(case: Case, times: int) -> None:
-    found = pure_call(region_vectors, case.features, case.labels, times)
+    found = pure_call(class_vectors, case.features, case.labels, times)
     large = enlarged(case.features, times)
     rows, columns = (
         (torch.arange(pixels) * (whole / pixels)).floor().long()
@@ -93,7 +93,7 @@ def test_the_nearest_are_those_of_a_search_tree() -> None:
 def test_an_image_finds_its_own_labels_where_features_tell_its_classes_apart() -> None:
     labels = torch.tensor([[0, 0, 2], [1, 1, 2]])
     features = torch.eye(3)[labels].movedim(2, 0)  # (3, 2, 3)
-    memory = joined_memory([region_vectors(features, labels, 1)] * 3)
+    memory = joined_memory([class_vectors(features, labels, 1)] * 3)
     assert nearest_classes(features, memory, 3, 0.07, 1).tolist() == labels.tolist()
 
 
@@ -106,7 +106,7 @@ def test_hand_values() -> None:
     with pytest.raises(ValueError, match="features of 2 channels, a memory of 3"):
         nearest_classes(query, Memory(torch.eye(3), torch.arange(3)), 1, 0.07)
     with pytest.raises(ValueError, match="no labelled pixel in any image"):
-        joined_memory([region_vectors(query, torch.tensor([[-1]]))])
+        joined_memory([class_vectors(query, torch.tensor([[-1]]))])
 
 
 def test_a_split_is_scored_by_what_the_labelled_images_look_like() -> None:

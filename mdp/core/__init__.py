@@ -40,7 +40,7 @@ from mdp.core.criteria.cross_entropy import cross_entropy, weighted_cross_entrop
 from mdp.core.criteria.dice import DiceSums, dice, dice_sums
 from mdp.core.criteria.focal import focal
 from mdp.core.criteria.lovasz import jaccard_steps, lovasz_softmax
-from mdp.core.distance_matching import Memory, joined_memory, nearest_classes, region_vectors
+from mdp.core.distance_matching import Memory, class_vectors, joined_memory, nearest_classes
 from mdp.core.geometry import (
     Box,
     Grid,
@@ -300,6 +300,7 @@ __all__ = [
     "class_precision",
     "class_similarity",
     "class_sums",
+    "class_vectors",
     "cluster_order",
     "codes",
     "confusion_matrix",

@@ -31,12 +31,12 @@ class Memory(NamedTuple):
     labels: Tensor  # (M,) int64
 
 
-def region_vectors(features: Tensor, labels: Tensor, times: int = UPSAMPLING) -> Memory:
+def class_vectors(features: Tensor, labels: Tensor, times: int = UPSAMPLING) -> Memory:
     """The mean of upsampled features (D, h, w) over each class of labels (H, W), -1 where ignored, as unit vectors.
 
     Labels are taken at the nearest pixel for each of the upsampled map.  Regions come in the order of their classes.
 
-    >>> region_vectors(torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]]), torch.tensor([[0, 0, 2, 2]]), 1)
+    >>> class_vectors(torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]]), torch.tensor([[0, 0, 2, 2]]), 1)
     Memory(vectors=tensor([[1., 0.],
             [0., 1.]]), labels=tensor([0, 2]))
     """

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mdp.core.boundaries import RATIO
 from mdp.core.bounds import Bounds, Share, check_bounds
-from mdp.core.distance_matching import UPSAMPLING, Memory, joined_memory, nearest_classes, region_vectors
+from mdp.core.distance_matching import UPSAMPLING, Memory, class_vectors, joined_memory, nearest_classes
 from mdp.core.protocols import Counts, Features, Pair, Prediction, luss
 from mdp.label_space import LabelSpace
 
@@ -42,7 +42,7 @@ class Settings:
 
 def fit(features: Features, pairs: Iterable[Pair], settings: Settings) -> Memory:
     """A vector for each class in each image.  Raises ValueError where no image has a label."""
-    return joined_memory(region_vectors(features(image), labels.long()) for image, labels in pairs)
+    return joined_memory(class_vectors(features(image), labels.long()) for image, labels in pairs)
 
 
 def predict(features: Features, fitted: Memory, image: Tensor, settings: Settings) -> Prediction:
