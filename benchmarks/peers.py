@@ -21,6 +21,8 @@ DISTRIBUTIONS = {  # top-level module -> what to install
     "lightly": "lightly",
     "cv2": "opencv-python-headless",
     "albumentations": "albumentations",
+    "sklearn": "scikit-learn",
+    "faiss": "faiss-cpu",
 }
 _OPERATORS: list[torch.library.Library] = []  # they are gone when the library object is
 

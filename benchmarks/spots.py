@@ -7,7 +7,7 @@ from benchmarks.measure import Case
 
 SPOTS = (
     "prototype_loss", "pixel_loss", "memory_contrast", "class_pooling", "bank", "key_encoder", "mixing",
-    "confusion", "upsampling", "boundary", "views", "step", "loop",
+    "confusion", "upsampling", "boundary", "kmeans", "views", "step", "loop",
 )  # fmt: skip
 
 

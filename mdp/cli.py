@@ -788,6 +788,25 @@ def luss_label(folder: Path, split: str, foreground: Path | None, as_json: bool)
     _show(run_labelling(_request(), folder, split, foreground), as_json, labels_text)
 
 
+@command(
+    "run", "--target shapes-objects --out luss_demo", "--target imagenet_s50 --method pass_s --out s50", group=luss
+)
+@option("--target", "Dataset to segment: `train` is learnt from, its validation split scored.", required=True,
+        **DATASET)  # fmt: skip
+@setting("--method", "method.name", "Pretraining method of the representation.")
+@setting("--seed", "run.seed", "Seed of everything.", type=int)
+@job
+def luss_run(target: str, as_json: bool) -> None:
+    """Go the whole way from photos to segmentation without labels, each stage skipped where it is done.
+
+    Representation, pixel attention, clusters, labels, fine-tuning on them, predictions, scores; OUT/pipeline.html has
+    pictures of each.  Without --config it takes the recipe luss/TARGET, where there is one.
+    """
+    from mdp.io.unsupervised.pipeline.run import pipeline_text, run_pipeline
+
+    _show(run_pipeline(_request(), target), as_json, pipeline_text)
+
+
 @command("score", "predictions --target imagenet_s50", "predictions --target imagenet_s50:validation --matching none",
          "first_annotator --labels second_annotator --matching none --boundary 0.02,0.03,0.04",
          "luss --split val", group=luss)  # fmt: skip

@@ -6,12 +6,13 @@ equally near centres the first is taken, and parts are summed in their order.
 Shape legend: N rows, D channels, K clusters, R restarts.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+_SCORES = 2**17  # of a block of rows: half a MiB stays in a core's cache, and twice as much takes as long again
 _SHIFT = 1 / 1024  # how far the halves of a divided cluster are moved apart, in parts of each channel; faiss's
 
 
@@ -69,19 +70,29 @@ def nearest_centres(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     >>> nearest_centres(torch.tensor([[0.0], [5.0]]), torch.tensor([[[1.0], [4.0]]]))[0].tolist()
     [[0, 1]]
     """
+    best, numbers = _highest(rows, *_products(centres))
+    squares = rows.double().square().sum(1) - 2 * best.double()  # (R, N)
+    return numbers, squares.clamp(min=0)
+
+
+def _products(centres: Tensor) -> tuple[Tensor, Tensor]:
+    """The centres (R, K, D), and half of their squared lengths (R, K), less than which a product is to be."""
+    return centres, centres.square().sum(2) / 2
+
+
+def _highest(rows: Tensor, centres: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest product of rows (N, D) with a centre less half its squared length, and whose: (R, N) each."""
     restarts, clusters, channels = centres.shape
-    lengths = centres.square().sum(2) / 2  # (R, K)
     scores = torch.addmm(-lengths.flatten(), rows, centres.reshape(-1, channels).T)  # (N, R K)
     best = scores.view(-1, restarts, clusters).max(2)  # (N, R)
-    squares = rows.double().square().sum(1, keepdim=True) - 2 * best.values.double()  # (N, R)
-    return best.indices.T.contiguous(), squares.clamp(min=0).T
+    return best.values.T, best.indices.T.contiguous()
 
 
 def kmeans(parts: Callable[[], Iterable[Tensor]], starts: Tensor, iterations: int) -> Clusters:
     """Clusters of the rows that `parts` gives again for every pass, each part (N', D), from starts (R, K, D).
 
     Ends early where an iteration moves no centre of any restart.  An empty cluster takes half of the largest one: both
-    have its centre, shifted a little apart.  Holds one part, its N' R K scores and the centres.
+    have its centre, shifted a little apart.  Holds one part, the centres and half a MiB of scores, or one row's.
 
     >>> rows = torch.tensor([[0.0], [1.0], [9.0], [11.0]])
     >>> kmeans(lambda: [rows[:3], rows[3:]], rows[None, :2], 10).best.flatten().tolist()
@@ -98,29 +109,36 @@ def kmeans(parts: Callable[[], Iterable[Tensor]], starts: Tensor, iterations: in
 
 def advance(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> Tensor:
     """The centres (R, K, D) after an iteration: all that the next one depends on, so that it can be gone on with."""
-    sums, counts, _ = _pass(parts, centres)
+    sums, counts = torch.zeros_like(centres), _no_counts(centres)
+    for rows, _, numbers in _blocks(parts, centres):
+        for restart, own in enumerate(numbers):
+            sums[restart].index_add_(0, own, rows)
+            counts[restart] += torch.bincount(own, minlength=centres.shape[1])
     return _divided(torch.where(counts[..., None] > 0, sums / counts.clamp(min=1)[..., None], 0.0), counts)
 
 
 def clusters_of(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> Clusters:
     """What the clusters around centres (R, K, D) hold."""
-    _, counts, inertia = _pass(parts, centres)
+    counts = _no_counts(centres)
+    inertia = torch.zeros(len(centres), dtype=torch.float64, device=centres.device)
+    for rows, best, numbers in _blocks(parts, centres):
+        for restart, own in enumerate(numbers):
+            counts[restart] += torch.bincount(own, minlength=centres.shape[1])
+        inertia += (rows.double().square().sum(1) - 2 * best.double()).clamp(min=0).sum(1)
     return Clusters(centres, inertia, counts)
 
 
-def _pass(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums (R, K, D), counts (R, K) and inertia (R,) of the rows that are nearest to each centre."""
-    restarts, clusters, _ = centres.shape
-    sums, counts = torch.zeros_like(centres), torch.zeros(restarts, clusters, dtype=torch.int64, device=centres.device)
-    inertia = torch.zeros(restarts, dtype=torch.float64, device=centres.device)
+def _no_counts(centres: Tensor) -> Tensor:
+    return torch.zeros(centres.shape[:2], dtype=torch.int64, device=centres.device)
+
+
+def _blocks(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Rows (N', D), a few at a time, with the largest products of theirs and the centres' numbers, (R, N') each."""
+    products = _products(centres)
+    size = max(1, _SCORES // products[1].numel())
     for part in parts():
-        rows = part.to(centres.dtype)
-        labels, squares = nearest_centres(rows, centres)
-        for restart, own in enumerate(labels):
-            sums[restart].index_add_(0, own, rows)
-            counts[restart] += torch.bincount(own, minlength=clusters)
-        inertia += squares.sum(1)
-    return sums, counts, inertia
+        for rows in part.to(centres.dtype).split(size):
+            yield rows, *_highest(rows, *products)
 
 
 def _divided(centres: Tensor, counts: Tensor) -> Tensor:

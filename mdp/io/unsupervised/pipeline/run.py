@@ -1,0 +1,162 @@
+"""The job behind `mdp luss run`: the whole way from photos to segmentation without labels, each stage in its order.
+
+It calls what the other commands call, and skips what is done: representation, attention, clusters, labels, fine-tuning,
+predictions, scores.  Only the threshold and the names of categories are chosen by label maps, those of the split that
+is scored, and the page says so.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from mdp.io.data.selection import named, pool_of
+from mdp.io.datasets._dataset import open_split
+from mdp.io.errors import RecipeError
+from mdp.io.files.reading import is_file, read_bytes
+from mdp.io.files.writing import make, write_text
+from mdp.io.journal.progress_text import percent
+from mdp.io.journal.stderr import say
+from mdp.io.recipe.layers import Layer, as_layer, changed_keys, config_layer, merge, nest, resolve
+from mdp.io.recipe.methods import find_method, method_names
+from mdp.io.recipe.request import Request
+from mdp.io.recipe.shelf import recipe_names
+from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.unsupervised.pipeline.cluster import run_clustering
+from mdp.io.unsupervised.pipeline.label import run_labelling
+from mdp.io.unsupervised.pipeline.pictures import write_page
+from mdp.io.unsupervised.pipeline.predictions import run_split_predictions
+from mdp.io.unsupervised.pipeline.sweep import run_label_scores
+from mdp.io.unsupervised.score import Asked, run_score
+
+ATTENTION = "pixel_attention"
+_WITH_ATTENTION = ("swav", "pass_s")  # methods whose networks it can be trained on
+_KEPT = ("model", "method", "pretrain", "finetune", "luss")  # sections that a pipeline may not change on its way
+
+
+def run_pipeline(request: Request, target: str) -> dict[str, Any]:
+    """All stages for a target into `request.out`, and the scores of labels and of the network that learnt them.
+
+    Raises an MdpError, with the exit code, for anything the user has to mend; the same command goes on.
+    """
+    if request.out is None:
+        raise RecipeError("give --out FOLDER: all stages are put into it")
+    out, name = request.out, target.partition(":")[0] if not Path(target).exists() else target
+    dataset, _ = named(name)
+    train = f"{name}:train" if "train" in dataset.splits else f"{name}:{dataset.train[0]}"
+    if dataset.val is None:
+        raise RecipeError(f"{name}: has no labelled split to score on")
+    layers = (*_shelved(name, request), *request.layers, nest("pretrain.datasets", [train]))
+    recipe = resolve(*layers)
+    _expect_same(make(out), as_layer(recipe), name)
+    tell, asked = _steps(request.quiet), replace(request, layers=layers, init=None)
+    source = out / "representation"
+    tell("the representation, without labels")
+    _trained(run_pretraining, replace(asked, out=source))
+    start = source
+    if recipe.method.name in _WITH_ATTENTION and ATTENTION in method_names():
+        tell("pixel attention on it")
+        source = out / "attention"
+        _trained(run_pretraining, replace(asked, out=source, init=str(start), layers=_attention(layers)))
+    tell("clusters of photos")
+    run_clustering(replace(asked, out=out), str(source), train)
+    tell(f"labels of {dataset.val}, and their scores")
+    labelled = run_labelling(replace(asked, out=None), out, dataset.val)
+    before = run_label_scores(out, dataset.val, labelled["levels"], quiet=request.quiet)
+    tell("labels of the training photos")
+    split = train.rpartition(":")[2]
+    run_labelling(replace(asked, out=None), out, split)
+    tell("a network learns them")
+    learner = out / "finetune"
+    own = {"finetune": {"target": f"{out / 'labels.yaml'}:{split}"}}
+    _trained(run_finetuning, replace(asked, out=learner, init=str(start), layers=(*layers, own)))
+    tell(f"its predictions of {dataset.val}, and their scores")
+    predictions = run_split_predictions(replace(asked, out=out), learner, name, dataset.val)
+    scored = Asked(predictions=predictions, target=f"{name}:{dataset.val}", root=Path(recipe.data.root),
+                   out=out / "scores-finetuned")  # fmt: skip
+    after = run_score(scored, quiet=True)
+    samples, _ = open_split(dataset, Path(recipe.data.root), dataset.val)
+    page = write_page(out, pool_of([(dataset, samples)]), dataset.val, predictions, before, after)
+    return {
+        "target": name,
+        "split": dataset.val,
+        "labels": _short(before),
+        "finetuned": _short(after),
+        "page": str(page),
+    }
+
+
+def _shelved(target: str, request: Request) -> tuple[Layer, ...]:
+    """The recipe luss/TARGET that comes with mdp, if there is one and no other was asked for."""
+    name = f"luss/{target}"
+    return (config_layer(Path(name)),) if name in recipe_names() and not any(request.layers[:1]) else ()
+
+
+def _attention(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The layers by which attention is trained: those of the representation, but for how long and at what rate.
+
+    Of the method's settings these stay that it has too.
+    """
+    luss, merged = resolve(*layers).luss, merge(*layers)
+    own = get_type_hints(find_method(ATTENTION).Settings)
+    method = {key: value for key, value in merged.pop("method", {}).items() if key in own}
+    rate = {} if luss.attention_lr is None else {"lr": luss.attention_lr}
+    pretrain = {"epochs": luss.attention_epochs, "steps": None, **rate}
+    return (merge(merged, {"method": {**method, "name": ATTENTION}, "pretrain": pretrain}),)
+
+
+def _expect_same(out: Path, asked: Layer, target: str) -> None:
+    """Keeps what a pipeline was begun with.  Raises RecipeError when something else is asked for later."""
+    path = out / "pipeline.json"
+    told = {"target": target, **{key: asked[key] for key in _KEPT}, "seed": asked["run"]["seed"]}
+    told = json.loads(json.dumps(told))
+    if not is_file(path):
+        write_text(path, json.dumps(told, indent=1) + "\n")
+        return
+    before = json.loads(read_bytes(str(path), "pipeline"))
+    changed = [*changed_keys(before, told), *changed_keys(told, before)]
+    if changed:
+        raise RecipeError(f"{out}: begun with another {changed[0]}; give another --out, or ask for the same")
+
+
+def _steps(quiet: bool) -> Callable[[str], None]:
+    """Says what comes next."""
+
+    def tell(words: str) -> None:
+        if not quiet:
+            say(f"\n{words}")
+
+    return tell
+
+
+def _trained(run: Callable[[Request], Path], request: Request) -> None:
+    """A training run that is done, gone on with or begun."""
+    assert request.out
+    try:
+        state = json.loads((request.out / "status.json").read_text(encoding="utf-8"))["state"]
+    except (OSError, ValueError, KeyError, TypeError):
+        state = ""
+    if state == "done":
+        if not request.quiet:
+            say(f"{request.out}: done already")
+        return
+    run(replace(request, resume="", hints=False))
+
+
+def _short(scores: dict[str, Any]) -> dict[str, Any]:
+    keys = ("miou", "miou_interval", "miou_of_categories", "image_accuracy", "f_beta", "threshold")
+    return {key: scores[key] for key in keys if key in scores}
+
+
+def pipeline_text(found: dict[str, Any]) -> str:
+    """The scores, for people."""
+    lines = [f"{found['target']} {found['split']}, mIoU of categories that were matched by the label maps:"]
+    for name, words in (("labels", "labels that were made"), ("finetuned", "the network that learnt them")):
+        own = found[name]
+        bounds = own["miou_interval"]
+        spread = f" [{percent(bounds['low'])}, {percent(bounds['high'])}]" if bounds else ""
+        cut = f"   threshold {own['threshold']}" if own.get("threshold") is not None else ""
+        lines.append(f"  {words:<30}{percent(own['miou']):>6}{spread}   image accuracy {percent(own['image_accuracy'])}"
+                     f"   F-beta {percent(own['f_beta'])}{cut}")  # fmt: skip
+    return "\n".join([*lines, f"pictures: {found['page']}"])
