@@ -741,6 +741,33 @@ def retrieve(source: str, target: str, regions: int, size: int, start: str, out:
     _show(run_retrieval(asked, _layer(), quiet), as_json, retrieval_table)
 
 
+@command("probe", "runs/pretrain/2026-11-20_1432_voc+ade20k --target voc --out probed",
+         "moco_v2_800ep_pretrain.pth.tar --target camvid:test --classifier svm",
+         "colors --folders by_class --classifier logistic --json")  # fmt: skip
+@option("--target", "Dataset whose label maps say what is in an image; NAME:SPLIT scores another split.",
+        default="", **DATASET)  # fmt: skip
+@option("--folders", "A folder with a folder of photos for each class, or with train and val of such.", **FILE)
+@option("--classifier", "What is fitted [default: svm with --target, logistic with --folders].",
+        type=click.Choice(["logistic", "svm", "sgd"]))  # fmt: skip
+@option("--size", "Sides of what the backbone sees.", type=click.IntRange(16, 8192), default=224, show_default=True)
+@option("--epochs", "Passes over the training images with sgd.", type=click.IntRange(1, 100_000), default=100,
+        show_default=True)  # fmt: skip
+@option("--lr", "Learning rate at the start with sgd.", type=click.FloatRange(0, 1e6, min_open=True), default=30.0,
+        show_default=True)  # fmt: skip
+@frozen
+def probe(source: str, target: str, folders: Path | None, classifier: str | None, size: int, epochs: int, lr: float,
+          start: str, out: Path | None, as_json: bool, quiet: bool) -> None:  # fmt: skip
+    """Fit a linear classifier to frozen features and score it: what is in a photo, by the network's own features.
+
+    Features come from what `mdp retrieve` takes.  Prints mAP where images have several classes, else top-1.
+    """
+    from mdp.io.unsupervised.probe import Asked, probe_table, run_probe
+
+    asked = Asked(source=source, target=target, folders=folders, classifier=classifier, size=size, epochs=epochs,
+                  rate=lr, start=start, out=out)  # fmt: skip
+    _show(run_probe(asked, _layer(), quiet), as_json, probe_table)
+
+
 @cli.group(cls=Group)
 def luss() -> None:
     """Segmentation without labels, and its benchmark, ImageNet-S."""

@@ -41,14 +41,14 @@ def test_at_the_answer_no_objective_has_a_slope(penalty: float) -> None:
     rows, count = ROWS.double(), len(ROWS)
     found = leaves(pure_call(logistic_regression, ROWS, LABELS, 3, penalty))
     value = F.cross_entropy(found.scores(rows), LABELS, reduction="sum") + penalty / 2 * found.weight.square().sum()
-    assert gradient(value / count, found) < 1e-7
+    assert gradient(value / count, found) < 2e-7
     found = leaves(pure_call(binary_logistic_regressions, ROWS, POSITIVES, penalty))
     value = F.binary_cross_entropy_with_logits(found.scores(rows), POSITIVES.double(), reduction="sum")
-    assert gradient((value + penalty / 2 * found.weight.square().sum()) / count, found) < 1e-7
+    assert gradient((value + penalty / 2 * found.weight.square().sum()) / count, found) < 2e-7
     found = leaves(pure_call(support_vector_machines, ROWS, POSITIVES, penalty, 2.0))
     short = (1 - torch.where(POSITIVES, 1.0, -1.0) * found.scores(rows)).clamp(min=0).square()
     value = penalty * (torch.where(POSITIVES, 2.0, 1.0) * short).sum() + sum(p.square().sum() for p in found) / 2
-    assert gradient(value / count / max(1, penalty), found) < 1e-7
+    assert gradient(value / count / max(1, penalty), found) < 2e-7
 
 
 def test_features_that_say_nothing_leave_the_shares_of_the_classes() -> None:
@@ -60,19 +60,19 @@ def test_features_that_say_nothing_leave_the_shares_of_the_classes() -> None:
 def test_two_points_have_the_machine_worked_out_by_hand() -> None:
     """4 w + b = 3 and w + 4 b = 1."""
     found = support_vector_machines(torch.tensor([[1.0], [-1.0]]), torch.tensor([[True], [False]]))
-    assert [float(found.weight), float(found.bias)] == pytest.approx([11 / 15, 1 / 15], abs=1e-8)
+    assert [float(found.weight), float(found.bias)] == pytest.approx([11 / 15, 1 / 15], abs=1e-6)
 
 
 def test_a_guess_changes_the_way_and_not_the_answer() -> None:
     guess = logistic_regression(ROWS, LABELS, 3, 10.0)
     first, second = (logistic_regression(ROWS, LABELS, 3, 0.1, start) for start in (None, guess))
-    assert torch.allclose(first.weight, second.weight, atol=1e-6)
+    assert torch.allclose(first.weight, second.weight, atol=1e-4)
 
 
 def test_classes_are_fitted_each_against_the_rest_whatever_others_there_are() -> None:
     for fit in (support_vector_machines, lambda rows, positives: binary_logistic_regressions(rows, positives, 0.5)):
         together, alone = fit(ROWS, POSITIVES), fit(ROWS, POSITIVES[:, 1:2])
-        assert torch.allclose(together.weight[1:2], alone.weight, atol=1e-6)
+        assert torch.allclose(together.weight[1:2], alone.weight, atol=1e-4)
 
 
 def test_a_minimiser_of_scipy_s_ends_at_the_same_place() -> None:

@@ -63,6 +63,8 @@ def workshop(folder: Path) -> Path:
     label_map_folders(folder)
     for seed, name in enumerate(("one.jpg", "of_may/two.jpg")):
         trees.photo(folder / "photos" / name, seed)
+    for seed, name in enumerate(f"{kind}/{number}.jpg" for kind in ("cats", "dogs") for number in range(5)):
+        trees.photo(folder / "by_class" / name, seed)
     for name in ("examples", "docs/study"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "constraints.txt", folder)

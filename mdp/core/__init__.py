@@ -9,6 +9,7 @@ Shape legend: B images, C classes, D embedding channels, H x W image, h x w feat
 T batches in the bank.
 """
 
+from mdp.core.activation_maps import activation_shares, class_activation_maps
 from mdp.core.alignment import alignment_loss, matched_features, point_contrast
 from mdp.core.assignment import assign
 from mdp.core.autoaugment import AutoDraw, apply_auto, augment, draw_auto
@@ -260,6 +261,7 @@ __all__ = [
     "ViewGroup",
     "ViewPlan",
     "WeightedLoss",
+    "activation_shares",
     "add",
     "alignment_loss",
     "alone",
@@ -291,6 +293,7 @@ __all__ = [
     "cells_under",
     "centred_cosines",
     "class_accuracy",
+    "class_activation_maps",
     "class_chances",
     "class_cosines",
     "class_dice",

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 PENALTIES = 45  # values between 1e-5 and 1e5, evenly spaced in their logarithm: the paper's
 _ITERATIONS = 1000  # of L-BFGS at most: scikit-learn's default is 100, too few for small penalties
 _MEMORY = 10  # pairs that L-BFGS keeps
-_TOLERANCE = 1e-9  # of the gradient, of an objective that is divided by the number of images
+_TOLERANCE = 1e-7  # of the gradient, of an objective that is divided by the number of images
 
 
 class Linear(NamedTuple):

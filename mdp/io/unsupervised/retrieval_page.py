@@ -89,7 +89,7 @@ def _named(label: int, space: LabelSpace) -> str:
 
 
 def _figure(region: Region, caption: str, kind: str = "") -> str:
-    name = text(region.name[-60:])
+    name = text(region.name.rpartition("/")[2])
     return (
         f'<figure class="{kind}"><img alt="a region of {name}" src="data:image/jpeg;base64,{_jpeg(region)}">'
         f"<figcaption>{caption}<br><span>{name}</span></figcaption></figure>"

@@ -1,0 +1,261 @@
+"""The job behind `mdp probe`: a linear classifier on frozen, pooled features, by the protocols that papers report.
+
+Shape legend: N images, D features, C classes, B images of a batch.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mdp.core.chance import generator
+from mdp.core.linear_probe import (
+    PENALTIES,
+    Linear,
+    average_precision,
+    binary_logistic_regressions,
+    logistic_regression,
+    penalties,
+    support_vector_machines,
+)
+from mdp.io.data.channels import refuse_other_channels
+from mdp.io.data.loader import load
+from mdp.io.data.order import stream_batches
+from mdp.io.data.pool import Key, Pool
+from mdp.io.data.workers import Watch
+from mdp.io.errors import DatasetError, Preempted, RecipeError
+from mdp.io.evaluation.scores import percent
+from mdp.io.files.writing import csv_text, make, write_text
+from mdp.io.journal.counter import Counter
+from mdp.io.processes.device import memory_in_one_line, set_up
+from mdp.io.processes.signals import Stop, stop_on_signals
+from mdp.io.processes.world import ALONE
+from mdp.io.recipe.layers import Layer, resolve
+from mdp.io.unsupervised.activation_sheet import write_activations
+from mdp.io.unsupervised.features import Features, open_features
+from mdp.io.unsupervised.probe_images import Cut, Probed, ProbeItems, probed
+
+_BATCH = 16  # images that the backbone sees at once
+_HELD = 5  # one training image in so many chooses the penalty
+_STOPPED = "stopped while images were looked at; nothing was written, run the same command again"
+RULES = {
+    "logistic": "logistic regression by L-BFGS on pooled features of images of both sides {size}; the penalty of the "
+    "squared weights is the best of {penalties} values from 1e-5 to 1e5 on a fifth of the training images",
+    "svm": "a linear support vector machine for each class on pooled features of length 1, of the central {size} "
+    "pixels of images of short side {short}; squared hinge loss, C 0.5, positives weigh 2",
+    "sgd": "a linear classifier by SGD on pooled features of random crops of {size} pixels, {epochs} epochs of batches "
+    "of 256, momentum 0.9, rate {rate:g}, a tenth of it after 60 % and after 80 %; no weight decay",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is probed, and how."""
+
+    source: str  # RUN, FILE, timm:NAME, scratch or colors
+    target: str = ""  # a dataset, NAME or NAME:SPLIT
+    folders: Path | None = None  # in its place a folder of photos for each class
+    classifier: str | None = None  # logistic, svm or sgd; None: svm where images have several classes, else logistic
+    size: int = 224  # the paper's
+    epochs: int = 100  # of sgd; the paper's
+    rate: float = 30.0  # of sgd; MoCo's, whose protocol the paper takes over
+    start: str = ""  # where in the file the backbone's names begin
+    out: Path | None = None
+
+    def rule(self, classifier: str) -> str:
+        """The protocol in words."""
+        values = {"size": self.size, "short": self.short, "epochs": self.epochs, "rate": self.rate}
+        return RULES[classifier].format(penalties=PENALTIES, **values)
+
+    @property
+    def short(self) -> int:
+        """The short side of which a centre crop is `size`: 256 of 224."""
+        return round(self.size * 256 / 224)
+
+
+class _Seen(NamedTuple):
+    """The images of a split."""
+
+    rows: Tensor  # (N, D)
+    positives: Tensor  # (N, C) bool
+
+
+def run_probe(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, Any]:
+    """The scores of a linear classifier as JSON; with `asked.out` also files and a picture of its activation maps.
+
+    Of `layer` the sections run, data and model count.  Raises an MdpError, in one line, for what the user has to mend.
+    """
+    recipe, progress = resolve(layer), Counter(quiet)
+    device = set_up(recipe, ALONE)
+    images = probed(asked.target, asked.folders, Path(recipe.data.root), recipe.run.seed)
+    kind = asked.classifier or ("svm" if images.several else "logistic")
+    if kind == "sgd" and images.several:
+        raise RecipeError("--classifier sgd: it is for images of one class each (--folders); take logistic or svm")
+    features = open_features(asked.source, layer, start=asked.start, device=device)
+    refuse_other_channels(features.image_channels, images.dataset)
+    for line in (*features.lines, f"{asked.source}: {features.words}", *images.lines):
+        progress.say(line)
+    cut = Cut(size=asked.size, short=None if kind == "logistic" else asked.short)
+    with stop_on_signals() as stop, memory_in_one_line(advice="try a smaller --size, or --device cpu"):
+        probing = _Probing(asked, features, images, cut, recipe.run.seed, recipe.run.workers, stop, progress)
+        test = probing.look(images.test)
+        penalty: float | None = None
+        if kind == "sgd":
+            found = probing.by_sgd()
+        else:
+            train = probing.look(images.train)
+            if not train.positives.any():
+                raise DatasetError(f"{images.dataset.name}: no labelled pixel in its training images")
+            if kind == "svm":
+                train, test = (seen._replace(rows=F.normalize(seen.rows, dim=1)) for seen in (train, test))
+                found = support_vector_machines(train.rows, train.positives)
+            else:
+                found, penalty = _regression(train, images.several, recipe.run.seed)
+        scores = {
+            "source": asked.source, "features": features.words, "target": asked.target or str(asked.folders),
+            "split": images.split, "classifier": kind, "rule": asked.rule(kind), "size": asked.size,
+            "train_images": len(images.train.samples), "images": len(images.test.samples), "penalty": penalty,
+            **_scores(found.scores(test.rows.to(found.weight.device)), test.positives, images),
+        }  # fmt: skip
+        if asked.out:
+            make(asked.out)
+            shown = write_activations(asked.out / "activations.png", features, found, images, cut, kind == "svm")
+            heads = ["class", "images", "score"]
+            rows = ([row[head] for head in heads] for row in scores["classes"])
+            write_text(asked.out / "results.csv", csv_text([heads, *rows]))
+            write_text(asked.out / "scores.json", json.dumps(scores) + "\n")
+            progress.say(f"written to {asked.out}: scores.json, and activation maps of {shown} images")
+    return scores
+
+
+class _Probing:
+    """Images to pooled features."""
+
+    def __init__(
+        self, asked: Asked, features: Features, images: Probed, cut: Cut, seed: int, workers: int, stop: Stop,
+        progress: Counter,
+    ) -> None:  # fmt: skip
+        self.asked, self.features, self.images, self.cut, self.seed = asked, features, images, cut, seed
+        self.workers, self.stop, self.progress = workers, stop, progress
+
+    def look(self, pool: Pool) -> _Seen:
+        """The pooled features of all images of a pool, and what is in them.  Raises Preempted when asked to stop."""
+        count, classes = len(pool.samples), len(self.images.classes)
+        rows, positives = torch.empty(count, self.features.channels), torch.zeros(count, classes, dtype=torch.bool)
+        keys = ([(0, index) for index in range(first, min(first + _BATCH, count))] for first in range(0, count, _BATCH))
+        done = 0
+        for samples, pixels, own in self._batches(pool, keys, self.cut):
+            rows[samples], positives[samples] = self.features.pooled(pixels).cpu(), own
+            done += len(samples)
+            self.progress.tell(done, count)
+        return _Seen(rows, positives)
+
+    def _batches(self, pool: Pool, keys: Iterator[list[Key]], cut: Cut) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Numbers, images (B, K, s, s) and positives (B, C) of each list of keys."""
+        watch = Watch(name=lambda key: pool.name(key[1]), stop=lambda: self.stop)
+        items = ProbeItems(self.images, pool, cut, self.seed)
+        with closing(load(items, keys, self.workers, watch=watch)) as loaded:
+            for batch in loaded:
+                if self.stop:
+                    raise Preempted(_STOPPED)
+                yield (
+                    [item.sample for item in batch],
+                    torch.stack([item.image for item in batch]),
+                    torch.stack([item.positives for item in batch]),
+                )
+        if self.stop:
+            raise Preempted(_STOPPED)
+
+    def by_sgd(self) -> Linear:
+        """The classifier of ImageNet's linear protocol, which sees a new crop of every image in every epoch."""
+        pool, batch = self.images.train, min(256, len(self.images.train.samples))
+        steps = max(1, round(self.asked.epochs * len(pool.samples) / batch))
+        linear = torch.nn.Linear(self.features.channels, len(self.images.classes), device=self.features.device)
+        rng = generator(self.seed, "classifier")
+        with torch.no_grad():
+            linear.weight.copy_(0.01 * torch.randn(linear.weight.shape, generator=rng))  # MoCo's start
+            linear.bias.zero_()
+        optimizer = torch.optim.SGD(linear.parameters(), lr=self.asked.rate, momentum=0.9)
+        keys = stream_batches(self.seed, len(pool.samples), batch, 0, steps)
+        crops = Cut(size=self.asked.size, random=True)
+        for step, (_, pixels, own) in enumerate(self._batches(pool, keys, crops)):
+            share = step / steps
+            optimizer.param_groups[0]["lr"] = self.asked.rate * 0.1 ** ((share >= 0.6) + (share >= 0.8))
+            rows = torch.cat([self.features.pooled(part) for part in torch.split(pixels, _BATCH)])
+            loss = F.cross_entropy(linear(rows), own.int().argmax(1).to(rows.device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            self.progress.tell(step + 1, steps)
+        return Linear(linear.weight.detach().double().cpu(), linear.bias.detach().double().cpu())
+
+
+def _regression(train: _Seen, several: bool, seed: int) -> tuple[Linear, float]:
+    """The logistic regression of all training images with the penalty that is best on a fifth of them."""
+    order = torch.randperm(len(train.rows), generator=generator(seed, "penalty"))
+    held, fitted = order[: len(order) // _HELD], order[len(order) // _HELD :]
+    if not len(held):
+        raise DatasetError(f"{len(order)} training images: expected {_HELD} or more to choose the penalty on")
+    fit = _fits(several, train.positives.shape[1])
+    best, chosen, found = -1.0, 1.0, None
+    for penalty in penalties():
+        found = fit(train.rows[fitted], train.positives[fitted], penalty, found)
+        score = _score(found.scores(train.rows[held]), train.positives[held], several)
+        if score > best:  # of equals the larger penalty
+            best, chosen = score, penalty
+    return fit(train.rows, train.positives, chosen, None), chosen
+
+
+def _fits(several: bool, classes: int) -> Callable[[Tensor, Tensor, float, Linear | None], Linear]:
+    if several:
+        return binary_logistic_regressions
+    return lambda rows, positives, penalty, start: logistic_regression(
+        rows, positives.int().argmax(1), classes, penalty, start
+    )
+
+
+def _score(scores: Tensor, positives: Tensor, several: bool) -> float:
+    """The mean average precision of the classes that occur, or the share of images named rightly."""
+    if several:
+        return float(average_precision(scores, positives).nanmean())
+    return float((scores.argmax(1) == positives.int().argmax(1)).double().mean())
+
+
+def _scores(scores: Tensor, positives: Tensor, images: Probed) -> dict[str, Any]:
+    """What is reported of scores (N, C): mAP where images have several classes, else top-1; and each class's own."""
+    if images.several:
+        each = average_precision(scores, positives)
+    else:
+        right = (scores.argmax(1) == positives.int().argmax(1))[:, None] & positives
+        each = right.sum(0).double() / positives.sum(0)
+    rows = [
+        {"class": name, "images": int(positives[:, i].sum()), "score": None if each[i].isnan() else float(each[i])}
+        for i, name in enumerate(images.classes)
+    ]
+    value = _score(scores, positives, images.several)
+    by_chance = float(positives.double().mean(0)[positives.any(0)].mean()) if images.several else None
+    always = None if images.several else float(positives.double().mean(0).max())
+    measure = "map" if images.several else "top1"
+    return {"measure": measure, measure: value, "without_features": always if by_chance is None else by_chance,
+            "classes": rows}  # fmt: skip
+
+
+def probe_table(scores: dict[str, Any]) -> str:
+    """The scores in percent, for people."""
+    several = scores["measure"] == "map"
+    names: Sequence[str] = [row["class"] for row in scores["classes"]]
+    width = max(5, *map(len, names)) + 2
+    head = f"{'class':<{width}}{'AP' if several else 'right':>8}{'images':>10}"
+    lines = [f"{row['class']:<{width}}{percent(row['score']):>8}{row['images']:>10,}" for row in scores["classes"]]
+    what = "mAP" if several else "top-1"
+    penalty = "" if scores["penalty"] is None else f"   penalty {scores['penalty']:.3g}"
+    without = "in any order" if several else "always saying the most frequent class"
+    end = f"{what} {percent(scores[scores['measure']])}{penalty}   {without}: {percent(scores['without_features'])}"
+    about = f"{scores['images']:,} images, {scores['classifier']} fitted to {scores['train_images']:,}"
+    return "\n".join([head, *lines, "", about, end])
