@@ -90,12 +90,12 @@ def test_a_minimiser_of_scipy_s_ends_at_the_same_place() -> None:
 
 def test_scikit_learn_fits_the_same_classifiers() -> None:
     models, svm = library_or_skip("sklearn.linear_model"), library_or_skip("sklearn.svm")
-    theirs = models.LogisticRegression(C=1 / 0.3, tol=1e-8, max_iter=5000).fit(ROWS.numpy(), LABELS.numpy())
+    theirs = models.LogisticRegression(C=1 / 0.3, tol=1e-8, max_iter=5000).fit(ROWS.double().numpy(), LABELS.numpy())
     assert np.allclose(logistic_regression(ROWS, LABELS, 3, 0.3).weight.numpy(), theirs.coef_, atol=1e-4)
     machine = svm.LinearSVC(C=0.5, class_weight={1: 2, 0: 1}, tol=1e-8, max_iter=100_000, dual=True, random_state=0)
     ours = support_vector_machines(ROWS, POSITIVES)
     for label in range(3):
-        machine.fit(ROWS.numpy(), POSITIVES[:, label].numpy().astype(int))
+        machine.fit(ROWS.double().numpy(), POSITIVES[:, label].numpy().astype(int))
         assert np.allclose(ours.weight[label].numpy(), machine.coef_[0], atol=1e-4)
         assert np.allclose(float(ours.bias[label]), machine.intercept_[0], atol=1e-4)
 

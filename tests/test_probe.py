@@ -161,15 +161,8 @@ def test_a_stopped_probe_writes_nothing(folders: Path, tmp_path: Path, monkeypat
 
 
 def test_the_command_prints_a_table(folders: Path, tmp_path: Path) -> None:
-    words = [
-        "-m",
-        "mdp",
-        "probe",
-        "colors",
-        "--folders",
-        str(folders),
-        *["--size", "32", "--workers", "0", "--classifier", "svm"],
-    ]
+    options = ["--folders", str(folders), *"--size 32 --workers 0 --classifier svm".split()]  # noqa: SIM905
+    words = ["-m", "mdp", "probe", "colors", *options]
     done = run(words, tmp_path)
     assert done.code == 0, done.err
     assert "3 classes, 15 photos to fit, 3 to score, drawn by seed 0" in done.err

@@ -1,4 +1,4 @@
-"""Segmentation without labels, and its benchmark: the commands of `mdp luss`.
+"""Features as they are, and segmentation without labels: mdp retrieve, mdp probe and the commands of `mdp luss`.
 
-Each reads and writes files that the next one takes; label maps are the interface.
+`features.py` opens frozen features of any weights for all of them; what a command of `mdp luss` writes the next takes.
 """
