@@ -53,9 +53,13 @@ METHODS = {
         "neighbours": knn_moco.NeighbourSettings(k=3, warmup_epochs=0, order="early"),
     },
     "supervised": {},
+    "pass_s": {"embedding": 8, "hidden": 8, "prototypes": 6, "size": 64, "small_size": 32, "small_count": 2},
     "swav": {"embedding": 8, "hidden": 8, "prototypes": 6, "size": 64, "small_size": 32, "small_count": 2},
 }
-IN_THE_MIDDLE = ("swav",)  # they ask in the middle of a loss, and which images a part has depends on the processes
+IN_THE_MIDDLE = (
+    "swav",
+    "pass_s",
+)  # they ask in the middle of a loss, and which images a part has depends on the processes
 CPU = torch.device("cpu")
 
 

@@ -23,6 +23,7 @@ from mdp.core.methods import (
     Step,
     moco,
     multi_dataset,
+    pass_s,
     pixel_pairs,
     region_bank,
     split,
@@ -51,7 +52,7 @@ SPACES = [LabelSpace(name="a", classes=("wall", "sky")), LabelSpace(name="b", cl
 DATA = Data(LabelUnion(SPACES), batch_size=4, epoch_batches=3, channels=64)
 CLASSES = DATA.union.size
 SMALL = {"embedding": 8, "hidden": 16, "queue": 32, "groups": 2, "frozen_steps": 0}
-CLUSTERING = ("swav",)  # their `prototypes` is a number
+CLUSTERING = ("swav", "pass_s")  # their `prototypes` is a number
 
 
 @pytest.fixture(autouse=True)
@@ -352,9 +353,13 @@ VARIANTS: list[tuple[Method, dict[str, Any]]] = [
 IN_THE_MIDDLE: list[tuple[Method, dict[str, Any]]] = [  # these ask in the middle of a loss, of a part of the batch
     (swav, {"queue": 8, "queue_epoch": 0}),
     (swav, {"queue": None, "frozen_steps": 9}),
+    (pass_s, {"queue": 8, "queue_epoch": 0}),
+    (pass_s, {"p2p": "contrast", "p2p_projector": False, "stages": (2, 3), "d2s_from": "same"}),
+    (pass_s, {"p2p": "clusters", "d2s_view": "same"}),
 ]
 HALVES = (slice(0, 2), slice(2, 4))
 SHARES = {"accuracy", "positive_cosine", "loss", "prototypes_used"}  # metrics that add up over processes
+SHARES |= {"swapped_loss", "stage2_loss", "stage3_loss", "p2p_loss"}
 
 
 def named(method: Method, changes: dict[str, Any]) -> str:

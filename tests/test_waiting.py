@@ -42,6 +42,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         {"embedding": 8, "queue": 12, "groups": 2, "neighbours": NeighbourSettings(k=3, warmup_epochs=0)},
     ),
     "supervised": ("supervised", {}),
+    "pass_s": ("pass_s", {"embedding": 8, "hidden": 8, "prototypes": 6}),
+    "p2p clusters": ("pass_s", {"embedding": 8, "hidden": 8, "prototypes": 6, "p2p": "clusters"}),
     "swav": ("swav", {"embedding": 8, "hidden": 8, "prototypes": 6, "queue": 4, "queue_epoch": 0}),
 }
 
@@ -60,7 +62,8 @@ def losses(name: str, there: bool) -> list[Tensor]:
         rng = generator(1, view)
         images = torch.randn(BATCH, 3, SIDE, SIDE, generator=rng)
         labels = torch.randint(-1, CLASSES, (BATCH, SIDE, SIDE), generator=rng)
-        views.append(Batch(*(Elsewhere(t) if there else t for t in (images, labels))))
+        frames = torch.tensor([[0, view, SIDE, SIDE, view]]).repeat(BATCH, 1)
+        views.append(Batch(*(Elsewhere(t) if there else t for t in (images, labels, frames))))
     if there:
         for one in dict.fromkeys(pair):
             moved_(one)

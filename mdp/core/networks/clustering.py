@@ -31,8 +31,9 @@ class ClusterHeads:
     embedding: int  # D
     prototypes: int  # K
     hidden: int | None = None  # inner channels of all heads; None: those of the backbone's last map
-    points: bool = False  # embeddings of points, and a predictor of theirs
+    points: bool = False  # embeddings of points
     points_projected: bool = True  # by a head; else the last map as it is
+    points_scored: bool = False  # compared with the prototypes; else there is a predictor of points
     stages: tuple[int, ...] = ()  # 1 to 3: stages with heads of their own
 
 
@@ -43,8 +44,8 @@ class Clustered(NamedTuple):
     scores: Tensor  # (N, K) cosines with the prototypes
     queued: Tensor | None = None  # (Q, K) of the rows of a queue, without gradient
     projected: Tensor | None = None  # (N', D, n, n) of the first group's N' rows, at the points of the grids
-    predicted: Tensor | None = None  # (N', D, n, n) from these
-    stages: tuple[Tensor, ...] = ()  # (N', K) of each stage; no gradient goes to the prototypes
+    predicted: Tensor | None = None  # (N', D, n, n) from these; or cosines (N', K, n, n) with the prototypes
+    stages: tuple[Tensor, ...] = ()  # (N', K) of each stage; here and of points no gradient goes to the prototypes
 
 
 class ClusterNetwork(OnGrid):
@@ -62,9 +63,11 @@ class ClusterNetwork(OnGrid):
         self.projection_head = _image_head(width, hidden, embedding)
         self.prototypes = nn.Linear(embedding, heads.prototypes, bias=False)
         self.stages = heads.stages
+        self.points_scored = heads.points_scored
         if heads.points:
             inner = embedding if heads.points_projected else width
             self.point_head = _point_head(width, hidden, inner) if heads.points_projected else nn.Identity()
+        if heads.points and not heads.points_scored:
             self.predictor = projection((inner, inner, inner), conv=True, norm=True)
         if heads.stages:
             widths = [found.stage_channels[stage - 1] for stage in heads.stages]
@@ -101,10 +104,12 @@ class ClusterNetwork(OnGrid):
         projected = predicted = None
         if grids is not None:
             projected = matched_features(self.point_head(maps[0].last), grids)  # (N', D, n, n)
-            predicted = self.predictor(projected).float()
+            predicted = None if self.points_scored else self.predictor(projected).float()
         weight = self.prototypes.weight
         with torch.autocast(embeddings.device.type, enabled=False):
             still = weight.detach()
+            if projected is not None and self.points_scored:
+                predicted = F.conv2d(_unit(projected), still[:, :, None, None])  # (N', K, n, n)
             scores = F.linear(embeddings, still) + 0 * weight.sum() if frozen else F.linear(embeddings, weight)
             queue = None if queued is None else F.linear(queued, still)
             found = tuple(F.linear(rows, still) for rows in stages)
