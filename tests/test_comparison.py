@@ -325,6 +325,8 @@ def test_cells_of_other_settings_are_never_mixed_in() -> None:
     run_comparison(request(out=Path("cmp")), one)
     with pytest.raises(RecipeError, match=r"other settings \(recipe.finetune.steps\)"):
         run_comparison(request(("finetune.steps", 5), out=Path("cmp")), one)
+    with pytest.raises(RecipeError, match=r"other settings \(recipe.criterion\)"):
+        run_comparison(request(("criterion.name", "focal"), out=Path("cmp")), one)
     run_pretraining(request(("run.seed", 5), out=Path("pre"), overwrite=True))
     with pytest.raises(RecipeError, match=r"other settings \(sha256\)"):
         run_comparison(request(out=Path("cmp")), one)

@@ -21,7 +21,7 @@ from mdp.io.data.selection import Plan, no_validation, plan_finetuning
 from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import CheckpointError, DatasetError, MdpError, RecipeError
 from mdp.io.files.writing import make
-from mdp.io.recipe.layers import Layer, Recipe, as_layer, changed_keys, merge, nest
+from mdp.io.recipe.layers import Layer, Recipe, as_layer, changed_keys, merge, nest, resolve
 from mdp.io.recipe.request import Request
 from mdp.io.run.record import labels_of
 from mdp.io.run.same_data import looked_at
@@ -104,6 +104,9 @@ def identity(cell: Cell, data: Sequence[DataDigest]) -> dict[str, Any]:
     decisive = ("seed", "threads", "precision", "accumulate", "clip_norm", "deterministic")
     run = {key: layer["run"][key] for key in decisive}
     run |= {key: layer["run"][key] for key in ("init_from", "init_partial") if layer["run"][key]}
+    sections = ["model", "finetune", "eval"]
+    if layer["criterion"] != as_layer(resolve())["criterion"]:  # older versions of mdp said nothing of the usual one
+        sections.append("criterion")
     return {
         "start": cell.start.name,
         "init": cell.start.init(cell.seed),
@@ -111,7 +114,7 @@ def identity(cell: Cell, data: Sequence[DataDigest]) -> dict[str, Any]:
         "share": str(cell.share),
         "train_images": cell.images,
         "seed": cell.seed,
-        "recipe": {"run": run, **{key: layer[key] for key in ("model", "finetune", "eval")}},
+        "recipe": {"run": run, **{key: layer[key] for key in sections}},
         "data": [digest._asdict() for digest in data],
     }
 
