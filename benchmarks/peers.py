@@ -23,6 +23,7 @@ DISTRIBUTIONS = {  # top-level module -> what to install
     "albumentations": "albumentations",
     "sklearn": "scikit-learn",
     "faiss": "faiss-cpu",
+    "scipy": "scipy",
 }
 _OPERATORS: list[torch.library.Library] = []  # they are gone when the library object is
 

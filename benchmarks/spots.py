@@ -6,8 +6,9 @@ from importlib import import_module
 from benchmarks.measure import Case
 
 SPOTS = (
-    "prototype_loss", "pixel_loss", "memory_contrast", "class_pooling", "bank", "key_encoder", "mixing",
-    "confusion", "upsampling", "boundary", "kmeans", "views", "step", "loop",
+    "prototype_loss", "pixel_loss", "memory_contrast", "class_pooling", "bank", "key_encoder", "mixing", "confusion",
+    "upsampling", "boundary", "luss_scores", "threshold_sweep", "distance_matching", "assignment", "kmeans", "views",
+    "step", "loop",
 )  # fmt: skip
 
 

@@ -850,14 +850,16 @@ def luss_run(target: str, as_json: bool) -> None:
 )
 @option("--boundary", "How far boundaries reach, in shares of the diagonal.", default="0.03", show_default=True)
 @option("--out", "Folder to write scores.json and match.json to.", **FILE)
+@option("--submission", "Archive to write for the benchmark's servers, such as for imagenet_s50:test.", **FILE)
+@option("--method", "Text of the submission's method.txt.", **FILE)
 @option("--split", "PREDICTIONS is a folder of `mdp luss label`, of which this split is scored.", default="")
 @option("--sweep", "Of a --split: choose the threshold of attention with the best mIoU.", **FLAG)
 @option("--overwrite", "Of a --split: score again.", **FLAG)
 @result
 @quiet
 def luss_score(predictions: Path, target: str, labels: Path | None, root: str, matching: str, boundary: str,
-               out: Path | None, split: str, sweep: bool, overwrite: bool, as_json: bool,
-               quiet: bool) -> None:  # fmt: skip
+               out: Path | None, submission: Path | None, method: Path | None, split: str, sweep: bool,
+               overwrite: bool, as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Score a folder of predicted label maps by all rules of ImageNet-S.
 
     A photo's prediction lies at the photo's own path with the ending .png: numbers in grey, or red + 256 green; 0 is
@@ -868,13 +870,19 @@ def luss_score(predictions: Path, target: str, labels: Path | None, root: str, m
     if split or sweep:
         from mdp.io.unsupervised.pipeline.sweep import run_label_scores
 
-        if target or labels or out:
-            raise click.UsageError("--split scores what `mdp luss label` made; leave --target, --labels and --out out")
+        if target or labels or out or submission:
+            raise click.UsageError("--split scores what `mdp luss label` made; leave --target, --labels, --out and "
+                                   "--submission out")  # fmt: skip
         _show(run_label_scores(predictions, split or "validation", sweep, matching, overwrite, quiet), as_json,
               score_table)  # fmt: skip
         return
     asked = Asked(predictions=predictions, target=target, labels=labels, root=Path(root), matching=matching, out=out,
                   ratios=tuple(_numbers(boundary, "--boundary", "0.02,0.03")))  # fmt: skip
+    if submission:
+        from mdp.io.unsupervised.submission import run_submission, submission_text
+
+        _show(run_submission(asked, submission, method, quiet), as_json, submission_text)
+        return
     _show(run_score(asked, quiet), as_json, score_table)
 
 

@@ -120,6 +120,23 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, str]] = {
          "meta": {"CLASSES": ("a", "b")}},
         "dictionary state_dict", "state_dict.encoder_k.0, state_dict.encoder_q.0",
     ),
+    "DenseCL, the backbone alone": ({"state_dict": OURS, "author": "OpenSelfSup"}, "dictionary state_dict", ""),
+    "PixPro": (
+        {"opt": {"arch": "resnet50"}, "epoch": 400, "optimizer": MOMENTS, "model": {
+            **under("module.encoder.", OURS), **under("module.encoder_k.", OTHER),
+            "module.projector.linear1.weight": torch.zeros(2, 2, 1, 1), "module.projector_k.bn1.bias": ODD_ONE,
+            "module.value_transform.weight": torch.zeros(2, 2, 1, 1),
+        }},
+        "dictionary model, names after module.encoder.",
+        "model.module.encoder_k, optimizer.state, projector.linear1, projector_k.bn1, value_transform",
+    ),
+    "SimCLR, converted from TensorFlow": ({"state_dict": {**OURS, **FC}}, "dictionary state_dict", "fc"),
+    "SimCLR of VISSL": (
+        {"classy_state_dict": {"base_model": {"model": {
+            "trunk": under("_feature_blocks.", OURS), "heads": {"0.clf.0.weight": torch.zeros(2, 2)},
+        }}}},
+        "dictionary classy_state_dict.base_model.model.trunk, names after _feature_blocks.", "heads",
+    ),
     "BYOL": (
         {**under("target_encoder.net.", OTHER), **under("online_encoder.net.", OURS)},
         "names after online_encoder.net.", "target_encoder.net",

@@ -1,6 +1,9 @@
 """`mdp luss score`: folders of predictions against a dataset and against another folder, as a user has them."""
 
+import io
 import json
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,11 @@ import pytest
 from PIL import Image
 
 from mdp.io.errors import DatasetError, MdpError, RecipeError
+from mdp.io.files.photos import read_claims
 from mdp.io.unsupervised.score import Asked, run_score, score_table
+from mdp.io.unsupervised.submission import run_submission
 from tests.preloaded import run
-from tests.trees import lines, photo
+from tests.trees import imagenet_s_tree, lines, photo
 
 PLACES = ((2, 2, 8, 8), (4, 1, 14, 15), (0, 0, 6, 16))
 
@@ -129,3 +134,59 @@ def test_the_command_prints_a_table_and_json(trees: Path) -> None:
     assert (table.code, table.err.splitlines()[0]) == (0, "truth: 6 label maps")
     assert table.out.splitlines()[-1].startswith("mIoU 100.00 [100.00, 100.00]   image accuracy 100.00   F-beta 100.00")
     assert json.loads(run([*words, "--json", "-q"], trees).out)["miou_by_size"]["medium_small"] == 1
+
+
+@pytest.fixture
+def edition(tmp_path: Path) -> Path:
+    """ImageNet-S50 in small, and predictions for its photos."""
+    imagenet_s_tree(tmp_path)
+    shutil.copytree(tmp_path / "ImageNetS50" / "validation", tmp_path / "ImageNetS50" / "test")
+    for split in ("validation", "test"):
+        for image in (tmp_path / "ImageNetS50" / split).rglob("*.JPEG"):
+            height, width, _ = read_claims(str(image))
+            place = tmp_path / split / image.parent.name / f"{image.stem}.png"
+            packed(place, np.full((height, width), 300 if split == "test" else 7))
+    return tmp_path
+
+
+def submitted(folder: Path, split: str, **asked: Any) -> tuple[dict[str, Any], zipfile.ZipFile]:
+    whole = Asked(predictions=folder / split, target=f"imagenet_s50:{split}", root=folder, **asked)
+    found = run_submission(whole, folder / "x.zip", folder / "method" if (folder / "method").exists() else None, True)
+    return found, zipfile.ZipFile(folder / "x.zip")
+
+
+def test_a_submission_has_every_prediction_what_made_it_and_the_matching_of_others(
+    edition: Path,
+) -> None:
+    found, first = submitted(edition, "validation")
+    assert found["match"]
+    assert found["scores"]["images"] == found["images"]
+    match = first.read("match.json")
+    assert json.loads(match)["0"] == 0
+    (edition / "match.json").write_bytes(match)
+    (edition / "method").write_text("Method name: nothing\n")
+    found, zipped = submitted(edition, "test", matching=str(edition / "match.json"))
+    pictures = sorted(name for name in zipped.namelist() if name.endswith(".png"))
+    assert pictures == sorted(
+        path.relative_to(edition / "test").as_posix() for path in (edition / "test").rglob("*.png")
+    )
+    assert (zipped.read("method.txt"), zipped.read("match.json")) == (b"Method name: nothing\n", match)
+    assert Image.open(io.BytesIO(zipped.read(pictures[0]))).getpixel((0, 0)) == (300 % 256, 1, 0)
+    assert "scores" not in found
+    before = (edition / "x.zip").read_bytes()
+    submitted(edition, "test", matching=str(edition / "match.json"))
+    assert (edition / "x.zip").read_bytes() == before
+
+
+def test_a_submission_that_a_server_would_refuse_is_not_written(edition: Path) -> None:
+    (edition / "method").write_text("")
+    place = next((edition / "test").rglob("*.png"))
+    packed(place, np.zeros((3, 4), dtype=np.int64))
+    with pytest.raises(DatasetError, match="it is 4 x 3 and the photo"):
+        submitted(edition, "test")
+    place.unlink()
+    with pytest.raises(DatasetError, match="predictions are there; the first that is not there is"):
+        submitted(edition, "test")
+    assert not (edition / "x.zip").exists()
+    with pytest.raises(RecipeError, match="expected --target NAME:SPLIT"):
+        run_submission(Asked(predictions=edition, labels=edition), edition / "x.zip")

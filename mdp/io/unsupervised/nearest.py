@@ -21,6 +21,7 @@ from mdp.io.processes.world import World
 from mdp.io.recipe.layers import resolve
 from mdp.io.recipe.request import Request
 from mdp.io.unsupervised.features import Features, open_features
+from mdp.io.unsupervised.score import OTHER
 
 SHORT_SIDE = 256  # stated: photos are brought to it, whole
 _RGB = 3
@@ -68,6 +69,8 @@ def run_nearest(asked: Asked) -> dict[str, Any]:
     _expect_channels(features, dataset, asked.source)
     for text in (features.words, *features.lines, f"matched with: {train_line}", f"scored: {line}"):
         progress.say(text)
+    if dataset.labels.classes[0].lower() not in OTHER:
+        progress.say(f"class 0, {dataset.labels.classes[0]}, is taken for what belongs to no category")
     advice = "try a smaller --short-side"
 
     def map_of(image: Tensor) -> Tensor:

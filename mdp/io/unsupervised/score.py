@@ -25,7 +25,7 @@ from mdp.io.journal.counter import Counter
 from mdp.io.processes.signals import stop_on_signals
 
 IGNORED = 1000  # in a folder of label maps: ImageNet-S's
-_OTHER = ("other", "background")
+OTHER = ("other", "background")
 _PNG_COLOR = slice(25, 26)  # of a file: its kind of colours
 _RGB = b"\x02"
 
@@ -57,7 +57,7 @@ def run_score(asked: Asked, quiet: bool = False) -> dict[str, Any]:
     """
     settings, fitted = _settings(asked)
     progress = Counter(quiet)
-    dataset, pairs = _pairs(asked, progress)
+    dataset, pairs = pairs_of(asked, progress)
     space = dataset.labels if dataset else LabelSpace(name=printable(asked.labels), classes=("other",))
     union = LabelUnion([space])
 
@@ -121,7 +121,7 @@ def read_matching(path: Path) -> Tensor:
     return names
 
 
-def _pairs(asked: Asked, progress: Counter) -> tuple[Dataset | None, list[_Pair]]:
+def pairs_of(asked: Asked, progress: Counter) -> tuple[Dataset | None, list[_Pair]]:
     """The dataset, if it is one, and what is held against what.  Raises DatasetError where predictions are missing."""
     if not is_dir(asked.predictions):
         raise DatasetError(f"{printable(asked.predictions)}: expected a folder of predicted label maps, found none")
@@ -142,7 +142,7 @@ def _pairs(asked: Asked, progress: Counter) -> tuple[Dataset | None, list[_Pair]
             raise RecipeError(f"{no_validation(dataset)}; name one: {asked.target}:SPLIT")
         samples, line = open_split(dataset, asked.root, split)
         progress.say(line)
-        if dataset.labels.classes[0].lower() not in _OTHER:
+        if dataset.labels.classes[0].lower() not in OTHER:
             progress.say(f"class 0, {dataset.labels.classes[0]}, is taken for what belongs to no category")
         places = relative_paths([sample.image for sample in samples])
         wanted = [
@@ -159,9 +159,9 @@ def _pairs(asked: Asked, progress: Counter) -> tuple[Dataset | None, list[_Pair]
 
 def _read(pair: _Pair, dataset: Dataset | None, union: LabelUnion) -> tuple[Tensor, Tensor]:
     """Predicted numbers (H, W) and labels (H, W), -1 where ignored.  Raises DatasetError naming the file."""
-    prediction = _ids(pair.prediction)
+    prediction = ids_of(pair.prediction)
     if isinstance(pair.truth, Path):
-        labels = _ids(pair.truth)
+        labels = ids_of(pair.truth)
         ignored = (
             (labels == IGNORED) | (prediction == IGNORED) if labels.shape == prediction.shape else labels == IGNORED
         )
@@ -177,7 +177,7 @@ def _read(pair: _Pair, dataset: Dataset | None, union: LabelUnion) -> tuple[Tens
     return torch.from_numpy(prediction), truth
 
 
-def _ids(path: Path) -> NDArray[np.int64]:
+def ids_of(path: Path) -> NDArray[np.int64]:
     """The numbers of a label map: red + 256 green of an RGB image, or those of a grey or palette one."""
     packed = read_bytes(str(path), "label map")[_PNG_COLOR] == _RGB
     return (read_packed_labels if packed else read_labels)(str(path)).astype(np.int64)
