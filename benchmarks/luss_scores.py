@@ -62,7 +62,7 @@ def _plain(guess: Tensor, labels: Tensor, categories: int) -> Tensor:
     bins = categories + 1
     areas = _histograms(guess.flatten(), labels.flatten(), bins)
     edges = torch.zeros(3, bins)
-    for value in torch.cat([guess.flatten(), labels.flatten()]).unique().tolist():
+    for value in torch.unique(torch.cat([guess.flatten(), labels.flatten()])).tolist():
         true, made = _edge(labels == value), _edge(guess == value)
         edges[:, value] = torch.stack([(true & made).sum(), made.sum(), true.sum()])
     by_size = []
