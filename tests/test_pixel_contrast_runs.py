@@ -1,19 +1,30 @@
 """Pixel contrast as a criterion: what its memory holds, warm-up, the split over processes and parts, whole runs."""
 
+import json
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from mdp.core.criteria import Source, pixel_contrast
+from mdp.core.criteria._pixel_head import PixelHead
+from mdp.core.criteria.pixel_contrast import Settings
+from mdp.core.networks import NetworkSettings
+from mdp.core.prototype_bank import Prototypes
 from mdp.io.data.crops import CropItem, stack_crops
-from mdp.io.errors import Preempted
+from mdp.io.errors import Preempted, RecipeError
 from mdp.io.evaluation.job import run_evaluation
 from mdp.io.processes.world import ALONE, World
-from mdp.io.recipe.layers import Layer, merge
+from mdp.io.recipe.layers import Layer, merge, resolve
 from mdp.io.recipe.request import Request
-from mdp.io.training.job import run_finetuning
+from mdp.io.run.opened import new_segmentor
+from mdp.io.training.finetuning import describe_finetuning
+from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import TINY, assert_same, losses, signal_after, tensors_of
+from tests.tensors import rng_of
 from tests.test_criterion_runs import run_of
 from tests.together import worlds
 
@@ -98,3 +109,111 @@ def test_a_run_with_a_memory_is_resumed_exactly_and_scored_without_its_head(monk
     assert losses(whole) == losses(resumed)
     scores, _ = run_evaluation(Request(init=str(whole), quiet=True), "last", keep=False)
     assert 0 <= scores["miou"] <= 1
+
+
+# From a pretraining run
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layer = merge(TINY, {"model": {"output_stride": 8}, "method": {"embedding": 8, "hidden": 12}})
+    return run_pretraining(Request(layers=(layer,), quiet=True, out=tmp_path_factory.mktemp("runs") / "pre"))
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+def test_prototypes_of_source_classes_count_from_the_first_step_and_a_run_with_them_is_resumed_exactly(
+    pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = merge(TINY, CONTRAST, {"finetune": {"validate_steps": 0}, "eval": {"images": 2}})
+    del layer["criterion"]["embedding"]
+    layer = merge(layer, {"criterion": {"source_prototypes": True, "warmup_steps": 0}})
+    request = partial(Request, layers=(layer,), quiet=True, init=str(pretrained))
+    whole = run_finetuning(request(out=Path("whole")))
+    with monkeypatch.context() as patch:
+        signal_after(patch, 2)
+        with pytest.raises(Preempted):
+            run_finetuning(request(out=Path("stopped")))
+    resumed = run_finetuning(Request(resume="stopped", quiet=True))
+    found = tensors_of(whole)
+    assert_same(found, tensors_of(resumed))
+    first = json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["pixel_contrast"] > 0  # no memory has anything yet
+    known = tensors_of(pretrained)["state.total_counts"] > 0
+    assert found["state.pixel_contrast.sources"].shape == (int(known.sum()), 8)
+    assert found["state.pixel_contrast.related"].any(1).all()
+    assert found["criterion.pixel_contrast.layers.0.weight"].shape == (12, 8, 1, 1)
+    assert "prototypes of" in (whole / "log.txt").read_text()
+
+
+def test_the_head_starts_from_the_projection_head_of_pretraining_and_prototypes_are_those_of_the_run(
+    pretrained: Path,
+) -> None:
+    projection = {
+        name.removeprefix("query.projection_head."): tensor
+        for name, tensor in tensors_of(pretrained).items()
+        if name.startswith("query.projection_head.")
+    }
+    own = Settings(source_prototypes=True, embedding=8, hidden=12)
+    head = pixel_contrast.build(own, resolve(TINY).model, 64, 3, rng_of(0))
+    known = Prototypes(torch.tensor([[2.0] + 7 * [0.0], 8 * [0.0], 8 * [1.0]]), torch.tensor([True, False, True]))
+    related = torch.tensor([[True, False, False], [False, True, True], [True, False, True]])
+    assert isinstance(head, PixelHead)
+    state = pixel_contrast.start_(
+        pixel_contrast.initial_state(own, 3, torch.device("cpu")), head, Source(known, related, projection), own
+    )
+    assert_same(head.layers.state_dict(), projection)
+    torch.testing.assert_close(state.sources.norm(dim=1), torch.ones(2))
+    assert state.related.tolist() == [[True, False], [False, True], [True, True]]
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.parametrize(
+    ("changes", "init", "words"),
+    [
+        ({}, "scratch", r"criterion\.source_prototypes: true: random weights have no prototypes; give --init RUN"),
+        ({"embedding": 9}, "pre", "criterion.embedding: expected 8, as the pretraining run has it, got 9"),
+        ({"hidden": 9}, "pre", r"criterion.hidden: the pretraining's projection head has \[12, 8, 1, 1\] as 0.weight"),
+        ({"features": "last"}, "pre", "criterion.features: the pretraining's projection head sees head, got 'last'"),
+    ],
+    ids=["scratch", "embedding", "hidden", "features"],
+)
+def test_what_a_pretraining_run_does_not_have_is_told_in_a_line_before_there_is_a_folder(
+    pretrained: Path, changes: Layer, init: str, words: str
+) -> None:
+    layer = merge(TINY, {"model": {"output_stride": 8}, "finetune": {"steps": 1, "batch_size": 64}})
+    layer = merge(layer, {"criterion": {"name": "pixel_contrast", "source_prototypes": True, **changes}})
+    with pytest.raises(RecipeError, match=words) as error:
+        run_finetuning(
+            Request(layers=(layer,), quiet=True, out=Path("none"), init=init.replace("pre", str(pretrained)))
+        )
+    assert "\n" not in str(error.value)
+    assert not Path("none").exists()
+
+
+# Settings
+
+
+def test_a_memory_of_many_classes_is_capped_and_its_bytes_are_told() -> None:
+    assert pixel_contrast.capacity(Settings(), 19) == 5000
+    assert pixel_contrast.state_bytes(Settings(), 19) == 2 * 19 * (5000 * 256 * 4 + 8)
+    for classes in (20, 171, 919):
+        assert 2 * classes * pixel_contrast.capacity(Settings(), classes) <= 200_000
+    assert pixel_contrast.state_bytes(Settings(memory="off"), 19) == 0
+    asked = merge(TINY, {"criterion": {"name": "pixel_contrast", "memory": "region", "capacity": 7, "embedding": 16}})
+    told = describe_finetuning(Request(layers=(asked,), init="scratch"))
+    assert told["state_bytes"] == 8 * (7 * 16 * 4 + 8)
+
+
+@pytest.mark.parametrize("head", ["hrnet", "deeplabv3"])
+def test_stages_are_embedded_where_the_head_takes_them_and_the_last_map_elsewhere(head: str) -> None:
+    model = NetworkSettings(backbone="resnet18", width=8, head=head, output_stride=32, channels=None)
+    network = new_segmentor(resolve({"model": asdict(model)}), 3)
+    built = pixel_contrast.build(Settings(embedding=8), model, model.last_channels, 3, rng_of(0))
+    look = network.eval().look(torch.randn(2, 3, 64, 64, generator=rng_of(1)))
+    embeddings = built.eval()(look)
+    grid = network.grids.features if head == "hrnet" else network.grids.last
+    assert embeddings.shape == (2, 8, 64 // grid.stride, 64 // grid.stride)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones_like(embeddings[:, 0]))
+    if head == "deeplabv3":
+        with pytest.raises(ValueError, match="features: the head deeplabv3 takes no stages"):
+            pixel_contrast.build(Settings(features="stages"), model, model.last_channels, 3, rng_of(0))

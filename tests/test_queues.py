@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdp.core.queues import ClassQueues, empty_queues, enqueue, enqueue_classes, noise_queue, queue_prototypes
+from mdp.core.queues import (
+    ClassQueues,
+    empty_queues,
+    enqueue,
+    enqueue_classes,
+    enqueue_rows,
+    noise_queue,
+    queue_prototypes,
+)
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 
@@ -153,6 +161,18 @@ def test_the_prototype_of_a_queue_is_the_unit_mean_of_what_a_deque_holds(pushes:
             torch.testing.assert_close(known.vectors[label].double(), expected, atol=1e-4, rtol=0)
         else:
             assert known.vectors[label].eq(0).all()
+
+
+@given(several_pushes())
+def test_rows_with_labels_enter_as_those_of_images_do(pushes: Pushes) -> None:
+    by_rows = empty_queues(pushes.classes, pushes.size, pushes.channels)
+    for means, present in pushes.batches:
+        by_rows = pure_call(enqueue_rows, by_rows, means[present], present.nonzero()[:, 1])
+    queues = queues_of(pushes)
+    assert torch.equal(by_rows.rows, queues.rows)
+    assert torch.equal(by_rows.pushed, queues.pushed)
+    with pytest.raises(ValueError, match=r"rows \(2, 9\) and labels \(2,\)"):
+        enqueue_rows(queues, torch.zeros(2, 9), torch.zeros(2, dtype=torch.int64))
 
 
 def test_by_hand_a_ring_of_two_overwrites_its_oldest() -> None:

@@ -17,7 +17,7 @@ from mdp.core.batches import Batch, Blend
 from mdp.core.boundaries import boundary, boundary_counts, boundary_width
 from mdp.core.chance import beta, generator
 from mdp.core.class_weights import balanced_weights, total_weight, weights_of
-from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes
+from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes, standing_for
 from mdp.core.clustering_loss import codes, swapped_loss
 from mdp.core.color_histograms import cell_colors
 from mdp.core.comparison import Difference, Interval, block_counts, count_iou, count_miou, difference, miou_interval
@@ -418,6 +418,7 @@ __all__ = [
     "sparse_targets",
     "spread_starts",
     "stack_draws",
+    "standing_for",
     "support_vector_machines",
     "swapped_loss",
     "taken",

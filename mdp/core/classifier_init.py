@@ -56,6 +56,21 @@ def related_classes(
     return found
 
 
+def standing_for(names: Sequence[str], related: Sequence[Related | None], source_names: Sequence[str]) -> Tensor:
+    """Which source classes stand for each target class, (C, S) bool: all of its name, or else the nearest one.
+
+    >>> standing_for(["t/sky", "t/car"], [Related(0, True, 0.9), Related(2, False, 0.8)], ["a/sky", "b/sky", "a/bus"])
+    tensor([[ True,  True, False],
+            [False, False,  True]])
+    """
+    found = torch.zeros(len(names), len(source_names), dtype=torch.bool)
+    for label, (name, relation) in enumerate(zip(names, related, strict=True)):
+        if relation is not None:
+            found[label] = torch.tensor([plain_name(name) == plain_name(source) for source in source_names])
+            found[label, relation.source] = True
+    return found
+
+
 def fit_classifier(features: Tensor, logits: Tensor, ridge: float = 1e-3) -> tuple[Tensor, Tensor]:
     """The linear map of `features` (N, F) nearest to `logits` (N, C): weight (C, F) and bias (C,), float32.
 

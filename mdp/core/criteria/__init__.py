@@ -6,7 +6,7 @@ losses kept.  Shares add up over the parts of a batch and over processes.
 Logits are (B, C, H, W), labels (B, H, W) with `IGNORE` for pixels that do not count; every loss is in float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mdp.core.methods import Loss, Progress
 from mdp.core.networks import Grids, Look, NetworkSettings
 from mdp.core.processes import Processes
+from mdp.core.prototype_bank import Prototypes
 
 
 class Part(NamedTuple):
@@ -25,6 +26,14 @@ class Part(NamedTuple):
     pixels: Tensor  # () what a mean over pixels is divided by, the same for all parts
     images: int  # of the whole batch, over all parts and processes
     whole: Tensor  # (B, height, width) int64: labels of every pixel of the crops, which `loss_stride` takes some of
+
+
+class Source(NamedTuple):
+    """What a pretraining run gives a criterion that asks for it."""
+
+    known: Prototypes  # (S, D) of its classes
+    related: Tensor  # (C, S) bool: which of them stand for a class of the target
+    projection: Mapping[str, Tensor]  # the weights of its projection head
 
 
 Rngs = Callable[[int], torch.Generator]  # of an image of a part, by its place there: the same however a batch is split
@@ -48,6 +57,15 @@ class Criterion(Protocol):
 
     def initial_state(self, settings: Any, classes: int, device: torch.device) -> Any:
         """The state before the first step; () without a memory.  Raises ValueError where settings do not fit."""
+
+    def asks_for(self, settings: Any) -> str:
+        """The setting that asks for a pretraining run to start from, as it is written; "" where none does."""
+
+    def fitted(self, settings: Any, method: Mapping[str, Any]) -> Any:
+        """The settings of one that asks, their open sizes those of the pretraining method with these settings."""
+
+    def start_(self, state: Any, head: Any, source: Source, settings: Any) -> Any:
+        """The state before the first step of one that asks, and the extra head set.  Raises ValueError for misfits."""
 
     def prepare(
         self, state: Any, labels: Tensor, settings: Any, processes: Processes, progress: Progress, grids: Grids

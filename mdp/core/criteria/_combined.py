@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdp.core.criteria import Criterion, Part, Rngs
+from mdp.core.criteria import Criterion, Part, Rngs, Source
 from mdp.core.methods import Loss, Progress
 from mdp.core.networks import Grids, Look, NetworkSettings
 from mdp.core.processes import Processes
@@ -39,6 +39,16 @@ class Combined:
     def initial_state(self, classes: int, device: torch.device) -> dict[str, Any]:
         """The state of each term before the first step."""
         return {name: one.initial_state(given, classes, device) for name, one, given in self._terms()}
+
+    def asks_for(self) -> dict[str, str]:
+        """The terms that ask for a pretraining run, and the setting by which each does."""
+        asked = {name: one.asks_for(given) for name, one, given in self._terms()}
+        return {name: setting for name, setting in asked.items() if setting}
+
+    def start_(self, state: Mapping[str, Any], heads: Heads | None, source: Source) -> dict[str, Any]:
+        """The state of each term before the first step, and the heads set, by what a pretraining run gives."""
+        own = dict(heads.items()) if heads is not None else {}
+        return {name: one.start_(state[name], own.get(name), source, given) for name, one, given in self._terms()}
 
     def prepare(
         self, state: Mapping[str, Any], labels: Tensor, processes: Processes, progress: Progress, grids: Grids

@@ -1,10 +1,12 @@
 """A criterion without an extra head and without a memory: what all of them answer alike."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mdp.core.criteria import Source
 from mdp.core.methods import Progress
 from mdp.core.networks import Grids, NetworkSettings
 from mdp.core.processes import Processes
@@ -18,6 +20,18 @@ def build(settings: Any, network: NetworkSettings, channels: int, classes: int, 
 
 def initial_state(settings: Any, classes: int, device: torch.device) -> Any:
     return ()
+
+
+def asks_for(settings: Any) -> str:
+    return ""
+
+
+def fitted(settings: Any, method: Mapping[str, Any]) -> Any:
+    return settings
+
+
+def start_(state: Any, head: Any, source: Source, settings: Any) -> Any:
+    return state
 
 
 def prepare(state: Any, labels: Tensor, settings: Any, processes: Processes, progress: Progress, grids: Grids) -> Any:

@@ -14,11 +14,14 @@ from mdp.core.bounds import Bounds, Weight, check_bounds
 from mdp.core.criteria import Part, Rngs
 from mdp.core.criteria._stateless import (
     SUPPLEMENT,
+    asks_for,
     build,
+    fitted,
     initial_state,
     pack,
     prepare,
     remember,
+    start_,
     state_bytes,
     unpack,
 )
@@ -33,14 +36,17 @@ __all__ = [
     "SUPPLEMENT",
     "DiceSums",
     "Settings",
+    "asks_for",
     "build",
     "dice",
     "dice_sums",
+    "fitted",
     "initial_state",
     "loss",
     "pack",
     "prepare",
     "remember",
+    "start_",
     "state_bytes",
     "unpack",
 ]

@@ -16,11 +16,14 @@ from mdp.core.criteria import Part, Rngs
 from mdp.core.criteria._pixels import PixelSettings, labels_and_weights
 from mdp.core.criteria._stateless import (
     SUPPLEMENT,
+    asks_for,
     build,
+    fitted,
     initial_state,
     pack,
     prepare,
     remember,
+    start_,
     state_bytes,
     unpack,
 )
@@ -33,13 +36,16 @@ from mdp.core.processes import Processes
 __all__ = [
     "SUPPLEMENT",
     "Settings",
+    "asks_for",
     "build",
+    "fitted",
     "focal",
     "initial_state",
     "loss",
     "pack",
     "prepare",
     "remember",
+    "start_",
     "state_bytes",
     "unpack",
 ]

@@ -13,11 +13,14 @@ from mdp.core.bounds import Weight, check_bounds
 from mdp.core.criteria import Part, Rngs
 from mdp.core.criteria._stateless import (
     SUPPLEMENT,
+    asks_for,
     build,
+    fitted,
     initial_state,
     pack,
     prepare,
     remember,
+    start_,
     state_bytes,
     unpack,
 )
@@ -31,7 +34,9 @@ from mdp.core.processes import Processes
 __all__ = [
     "SUPPLEMENT",
     "Settings",
+    "asks_for",
     "build",
+    "fitted",
     "initial_state",
     "jaccard_steps",
     "loss",
@@ -39,6 +44,7 @@ __all__ = [
     "pack",
     "prepare",
     "remember",
+    "start_",
     "state_bytes",
     "unpack",
 ]

@@ -9,8 +9,8 @@ Shape legend: B images of a part, C classes, D embedding channels, h x w grid of
 gives to the memory, N anchors, Q rows of a class's memory, R rows of the memory.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -21,15 +21,26 @@ from mdp.core.bounds import Bounds, Channels, Count, Positive, Temperature, Weig
 from mdp.core.contrast import mean_over, pixel_rows
 from mdp.core.contrast_chunked import EPS
 from mdp.core.contrast_mining import MINING, Choice
-from mdp.core.criteria import Part, Rngs
+from mdp.core.criteria import Part, Rngs, Source
+from mdp.core.criteria._pixel_head import FEATURES, PixelHead, channels_of, take_
+from mdp.core.criteria._pixel_memory import (
+    Entries,
+    Kept,
+    Memory,
+    empty_memory,
+    entries,
+    filled_up,
+    known_classes,
+    pack_memory,
+    unpack_memory,
+)
 from mdp.core.geometry import Grid, downsample_labels
 from mdp.core.label_checks import expect_grid
 from mdp.core.methods import Loss, Progress
 from mdp.core.networks import Grids, Look, NetworkSettings, upsample
-from mdp.core.networks.backbones import inputs_of, randomly
+from mdp.core.networks.backbones import randomly
 from mdp.core.networks.decode_heads import HEADS
-from mdp.core.networks.heads.upernet import resized
-from mdp.core.networks.projection_heads import projection
+from mdp.core.networks.projection_heads import projection, projection_head
 from mdp.core.pixel_contrast import (
     anchor_groups,
     anchor_views,
@@ -40,12 +51,11 @@ from mdp.core.pixel_contrast import (
 )
 from mdp.core.processes import Processes
 from mdp.core.prototype_bank import class_means
-from mdp.core.queues import ClassQueues, empty_queues, enqueue_classes, enqueue_rows
 
 SUPPLEMENT = True
 MEMORIES = {"off": (), "region": ("regions",), "pixel": ("pixels",), "both": ("regions", "pixels")}
-FEATURES = ("last", "stages", "head")
 _CAPACITY, _ROWS = 5000, 200_000  # of a class (code); of all (chosen: 205 MB of 256 channels)
+_EMBEDDING, _HIDDEN = 256, 512  # stated, grade C; multi_dataset's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +75,10 @@ class Settings:
     max_samples: Annotated[int, Bounds(1, 2**16)] = 1024  # anchors of a batch, shared by its images' classes (code)
     warmup_steps: Count | None = None  # steps before it counts; null: an eighth of the run, as 5000 of 40000 (code)
     features: str | None = None  # what is embedded: last map | stages, joined | head's; null: stages where it has them
-    hidden: Channels | None = None  # of the extra head; null: as many as it sees (code)
-    embedding: Channels = 256  # stated, grade C; code
+    hidden: Channels | None = None  # of the extra head; null: as many as it sees (code), or the pretraining's
+    embedding: Channels | None = None  # null: 256 (stated, grade C; code), or the pretraining's
+    source_prototypes: bool = False  # those of the pretraining run join what anchors meet, from the first step (ours)
+    head_from: str | None = None  # random | pretraining: its projection head (ours); null: with its prototypes
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -74,6 +86,10 @@ class Settings:
         _one_of("mining", self.mining, MINING)
         if self.features is not None:
             _one_of("features", self.features, FEATURES)
+        if self.head_from is not None:
+            _one_of("head_from", self.head_from, ("random", "pretraining"))
+        if _from_pretraining(self) and self.features not in (None, "head"):
+            raise ValueError(f"features: the pretraining's projection head sees head, got {self.features!r}")
         if self.same_image and self.memory != "off":
             raise ValueError(f"same_image: a memory has rows of other images; give memory: off, got {self.memory!r}")
 
@@ -83,72 +99,71 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
         raise ValueError(f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, got {value!r}")
 
 
-# The extra head
+def _from_pretraining(settings: Settings) -> bool:
+    """Whether the extra head starts from the projection head of a pretraining run, and is built like it."""
+    return settings.source_prototypes if settings.head_from is None else settings.head_from == "pretraining"
 
 
-class PixelHead(nn.Module):
-    """A `Look` -> embeddings (B, D, h, w) float32 of unit length, whatever the autocast: two 1x1 convolutions."""
-
-    def __init__(self, takes: str, channels: int, hidden: int, embedding: int) -> None:
-        super().__init__()
-        self.takes = takes
-        self.layers = projection((channels, hidden, embedding), conv=True, norm=True)
-
-    def forward(self, look: Look) -> Tensor:
-        return F.normalize(self.layers(self._features(look)).float(), dim=1, eps=EPS)
-
-    def _features(self, look: Look) -> Tensor:
-        if self.takes == "stages":
-            return torch.cat([resized(stage, look.stages[0]) for stage in look.stages], 1)
-        return look.last if self.takes == "last" else look.features
+def _embedding(settings: Settings) -> int:
+    """D."""
+    return settings.embedding or _EMBEDDING
 
 
 def build(settings: Settings, network: NetworkSettings, channels: int, classes: int, rng: torch.Generator) -> nn.Module:
-    """The extra head.  Raises ValueError where it is to see stages that the segmentation head does not take."""
-    stages = HEADS[network.head].takes == "stages"
-    takes = _takes(settings, stages)
-    if takes == "stages" and not stages:
-        raise ValueError(f"features: the head {network.head} takes no stages; give last or head, or leave it out")
-    wide = network.head_channels if takes == "head" else channels
-    if takes == "stages":
-        inputs = inputs_of(network.backbone, network.width, network.output_stride, "stages", network.image_channels)
-        wide = sum(inputs.stages)
-    return randomly(lambda: PixelHead(takes, wide, settings.hidden or wide, settings.embedding), False, rng)
+    """The extra head: two 1x1 convolutions, or what pretraining has.
+
+    Raises ValueError where it is to see stages that the segmentation head does not take.
+    """
+    features = _features(settings, HEADS[network.head].takes == "stages")
+    seen, embedding = channels_of(features, network, channels), _embedding(settings)
+
+    def head() -> PixelHead:
+        if _from_pretraining(settings):
+            return PixelHead(features, projection_head(seen, settings.hidden or _HIDDEN, embedding))
+        return PixelHead(features, projection((seen, settings.hidden or seen, embedding), conv=True, norm=True))
+
+    return randomly(head, False, rng)
 
 
-def _takes(settings: Settings, stages: bool) -> str:
+def _features(settings: Settings, stages: bool) -> str:
+    """What the extra head sees, where there are stages or not."""
+    if _from_pretraining(settings):
+        return "head"
     return settings.features or ("stages" if stages else "last")
 
 
-def _grid(settings: Settings, grids: Grids) -> Grid:
-    return grids.last if _takes(settings, grids.stages) == "last" else grids.features
+def asks_for(settings: Settings) -> str:
+    """The setting that asks for a pretraining run."""
+    if settings.source_prototypes:
+        return "source_prototypes: true"
+    return "head_from: pretraining" if _from_pretraining(settings) else ""
+
+
+def fitted(settings: Settings, method: Mapping[str, Any]) -> Settings:
+    """The settings with the widths of a pretraining method, where they are open and it is asked for."""
+    if not asks_for(settings):
+        return settings
+    names = ("embedding", "hidden") if _from_pretraining(settings) else ("embedding",)
+    return replace(settings, **{
+        name: method[name] for name in names if getattr(settings, name) is None and name in method
+    })  # fmt: skip
+
+
+def start_(state: Memory, head: PixelHead, source: Source, settings: Settings) -> Memory:
+    """The memory with the prototypes of the source classes, and the head with the weights of pretraining's."""
+    found, own = source.known.vectors.shape[1], _embedding(settings)
+    if found != own:
+        raise ValueError(f"embedding: expected {found}, as the pretraining run has it, got {own}")
+    if _from_pretraining(settings):
+        take_(head, source.projection)
+    if not settings.source_prototypes:
+        return state
+    present = source.known.present
+    vectors = F.normalize(source.known.vectors[present].float(), dim=1, eps=EPS)
+    return state._replace(sources=vectors, related=source.related[:, present])
 
 
 # The memory
-
-
-class Memory(NamedTuple):
-    """Embeddings of earlier steps."""
-
-    classes: int  # C
-    regions: ClassQueues | None  # the means of classes in images; None: there is no such memory
-    pixels: ClassQueues | None
-
-
-class Entries(NamedTuple):
-    """The valid rows of a memory, one after the other."""
-
-    rows: Tensor  # (R, D) of unit length
-    labels: Tensor  # (R,) int64
-
-
-class Kept(NamedTuple):
-    """What images give to the memory, a row for each; None where there is no such memory."""
-
-    means: Tensor | None  # (B, C, D) of unit length
-    present: Tensor | None  # (B, C) bool
-    rows: Tensor | None  # (B, C, V, D)
-    drawn: Tensor | None  # (B, C, V) bool
 
 
 def capacity(settings: Settings, classes: int) -> int:
@@ -163,57 +178,27 @@ def capacity(settings: Settings, classes: int) -> int:
 
 def initial_state(settings: Settings, classes: int, device: torch.device) -> Memory:
     """Memories that hold nothing."""
-    size, chosen = capacity(settings, classes), MEMORIES[settings.memory]
-
-    def empty(name: str) -> ClassQueues | None:
-        return empty_queues(classes, size, settings.embedding, device) if name in chosen else None
-
-    return Memory(classes, empty("regions"), empty("pixels"))
+    size = capacity(settings, classes)
+    return empty_memory(MEMORIES[settings.memory], classes, size, _embedding(settings), device)
 
 
 def state_bytes(settings: Settings, classes: int) -> int:
     """float32 rows, and an int64 count a class."""
-    return len(MEMORIES[settings.memory]) * classes * (4 * capacity(settings, classes) * settings.embedding + 8)
-
-
-def entries(memory: Memory) -> Entries:
-    """What the memory holds."""
-    queues = [queues for queues in (memory.regions, memory.pixels) if queues is not None]
-    filled = [each.filled for each in queues]
-    rows = [each.rows[there] for each, there in zip(queues, filled, strict=True)]
-    return Entries(torch.cat(rows), torch.cat([there.nonzero()[:, 0] for there in filled]))
+    return len(MEMORIES[settings.memory]) * classes * (4 * capacity(settings, classes) * _embedding(settings) + 8)
 
 
 def remember(state: Memory, kept: Any, settings: Settings, processes: Processes) -> Memory:
-    """The memory with what all images of the batch give, in their order."""
-    if settings.memory == "off":
-        return state
-    everyone: list[Any] = [None if own is None else processes.gather(own) for own in kept]
-    means, present, rows, drawn = everyone
-    regions, pixels = state.regions, state.pixels
-    if regions is not None:
-        regions = enqueue_classes(regions, means, present)
-    if pixels is not None:
-        pixels = enqueue_rows(pixels, rows[drawn], drawn.nonzero()[:, 1])
-    return Memory(state.classes, regions, pixels)
+    """The memory with what the images of the batch give, in their order."""
+    return state if settings.memory == "off" else filled_up(state, kept, processes)
 
 
 def pack(state: Memory) -> dict[str, Tensor]:
-    named = {"regions": state.regions, "pixels": state.pixels}
-    return {
-        f"{name}.{key}": tensor
-        for name, queues in named.items()
-        if queues is not None
-        for key, tensor in queues._asdict().items()
-    }
+    return pack_memory(state)
 
 
 def unpack(tensors: dict[str, Tensor], settings: Settings, classes: int) -> Memory:
-    def queues(name: str) -> ClassQueues | None:
-        there = name in MEMORIES[settings.memory]
-        return ClassQueues(tensors[f"{name}.rows"], tensors[f"{name}.pushed"]) if there else None
-
-    return Memory(classes, queues("regions"), queues("pixels"))
+    nothing = empty_memory((), classes, 1, _embedding(settings), next(iter(tensors.values()), torch.empty(0)).device)
+    return unpack_memory(tensors, nothing)
 
 
 # A step
@@ -225,8 +210,10 @@ class Shared(NamedTuple):
     classes: int
     grid: Grid  # of the embeddings
     views: int  # anchors of each group; 0 while the warm-up lasts
-    known: Entries | None  # the memory; None: anchors meet anchors
+    known: Entries | None  # the memory; None: anchors meet anchors, and the sources
     weight: Tensor  # () anchors of the whole batch whose class the memory knows
+    sources: Tensor  # (S, D)
+    related: Tensor  # (C, S)
 
 
 class Anchors(NamedTuple):
@@ -243,9 +230,11 @@ def prepare(
     state: Memory, labels: Tensor, settings: Settings, processes: Processes, progress: Progress, grids: Grids
 ) -> Shared:
     """The anchors of the batch, counted; every group has as many, since it has more pixels than `max_views`."""
-    takes = _takes(settings, grids.stages)
-    grid = grids.last if takes == "last" else grids.features
-    shared = Shared(state.classes, grid, 0, None, torch.zeros((), device=labels.device))
+    features = _features(settings, grids.stages)
+    grid = grids.last if features == "last" else grids.features
+    nothing = torch.zeros((), device=labels.device)
+    sources, related = state.sources.to(labels.device), state.related.to(labels.device)
+    shared = Shared(state.classes, grid, 0, None, nothing, sources, related)
     warmup = progress.steps // 8 if settings.warmup_steps is None else settings.warmup_steps
     if progress.step < warmup:
         return shared
@@ -254,9 +243,8 @@ def prepare(
     views = anchor_views(int(counts.sum()), settings.max_samples, settings.max_views)
     if settings.memory == "off":
         return shared._replace(views=views)
-    known = entries(state)
-    there = torch.bincount(known.labels, minlength=state.classes) > 0  # (C,)
-    return shared._replace(views=views, known=known, weight=(views * (counts * there).sum()).float())
+    weight = (views * (counts * known_classes(state)).sum()).float()
+    return shared._replace(views=views, known=entries(state), weight=weight)
 
 
 def loss(
@@ -277,13 +265,22 @@ def loss(
         counts = tuple(processes.all_rows(anchors.labels.new_tensor([len(anchors.rows)]), (1,) * len(processes.images))
                        .tolist())  # fmt: skip
         images = anchors.images + processes.own.start if settings.same_image else None
-        found = batch_contrast(anchors.rows, anchors.labels, counts, settings.temperature, processes, images)
+        found = batch_contrast(
+            anchors.rows,
+            anchors.labels,
+            counts,
+            settings.temperature,
+            processes,
+            images,
+            shared.sources,
+            shared.related,
+        )
         value = found.mean() * (processes.total / part.images)
     else:
         choice = Choice(settings.mining, settings.positives, settings.negatives, anchors.draws)
         total, _ = memory_contrast(
-            anchors.rows, anchors.labels, *shared.known, settings.temperature,
-            choice=None if settings.mining == "all" else choice,
+            anchors.rows, anchors.labels, *shared.known, settings.temperature, shared.related,
+            None if settings.mining == "all" else choice,
         )  # fmt: skip
         value = mean_over(total, shared.weight)
     metrics = {"anchors": torch.tensor(len(anchors.rows)), "hard_anchors": anchors.hard.sum()}

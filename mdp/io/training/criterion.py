@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdp.core.class_weights import BALANCED, weights_of
+from mdp.core.criteria import Source
 from mdp.core.criteria._combined import Combined
 from mdp.core.rare_classes import image_chances
 from mdp.io.check.class_counts import as_table, class_counts
@@ -20,6 +22,8 @@ from mdp.io.inference.memory_budget import megabytes
 from mdp.io.recipe.criteria import find_criterion
 from mdp.io.recipe.layers import Recipe
 from mdp.io.recipe.settings import FinetuneSettings
+from mdp.io.run.record import PRETRAIN, RunRecord
+from mdp.io.training.classifier_init import source_of
 from mdp.io.training.context import RunContext
 
 
@@ -60,8 +64,65 @@ def refuse_misfits(plan: Plan) -> None:
             with torch.device("meta"):  # shapes, without numbers
                 criterion.build(found.settings[name], model, model.last_channels, len(classes), torch.Generator())
         except ValueError as error:
-            key = "criterion" if name == recipe.criterion.name else f"criterion.plus.{name}"
-            raise RecipeError(f"{key}.{error}") from error
+            raise RecipeError(f"{_key_of(recipe, name)}.{error}") from error
+
+
+def _key_of(recipe: Recipe, term: str) -> str:
+    """Where the settings of a criterion stand in the recipe."""
+    return "criterion" if term == recipe.criterion.name else f"criterion.plus.{term}"
+
+
+# What criteria take from a pretraining run
+
+
+def fitted(recipe: Recipe, record: RunRecord | None) -> Recipe:
+    """The recipe, the open sizes of criteria that ask for a pretraining run being those of this one."""
+    method = record.recipe.get("method", {}) if record and record.kind == PRETRAIN else {}
+    chosen = recipe.criterion
+    settings = find_criterion(chosen.name).fitted(chosen.settings, method)
+    plus = {name: find_criterion(name).fitted(given, method) for name, given in chosen.plus.items()}
+    return replace(recipe, criterion=replace(chosen, settings=settings, plus=plus))
+
+
+def expect_source(recipe: Recipe, classes: Sequence[str], weights: Path | None) -> str:
+    """The full key by which a criterion asks for a pretraining run to start from; "" where none does.
+
+    Raises RecipeError, naming it, where there is none.
+    """
+    asked = combined(recipe, classes, torch.ones(len(classes))).asks_for()
+    key = next((f"{_key_of(recipe, name)}.{setting}" for name, setting in asked.items()), "")
+    if key and weights is None:
+        raise RecipeError(f"{key}: random weights have no prototypes; give --init RUN, a pretraining run")
+    if key and "decode_head" not in recipe.finetune.load:
+        raise RecipeError(f"{key}: prototypes are behind the run's own head; leave out --backbone-only")
+    return key
+
+
+def source_for(plan: Plan, weights: Path | None, device: torch.device) -> tuple[Source | None, list[str]]:
+    """What a pretraining run gives the criterion, where it asks for one, and lines about it.
+
+    Raises RecipeError, naming the setting that asks, where the weights do not have it.
+    """
+    key = expect_source(plan.recipe, plan.pool.union.spaces[0].classes, weights)
+    if not key or weights is None:
+        return None, []
+    source, line = source_of(weights, key, plan.recipe, plan.pool, device)
+    classes, model = plan.pool.union.spaces[0].classes, plan.recipe.model
+    criterion = combined(plan.recipe, classes, torch.ones(len(classes)))
+    head = criterion.build(model, model.last_channels, len(classes), torch.Generator())
+    start_(criterion, criterion.initial_state(len(classes), device), head, source)  # a misfit is told before a folder
+    return source, [line]
+
+
+def start_(criterion: Combined, state: Any, heads: Any, source: Source) -> Any:
+    """The state of the criterion's terms, and their heads set, by what a pretraining run gives.
+
+    Raises RecipeError where the sizes differ.
+    """
+    try:
+        return criterion.start_(state, heads, source)
+    except ValueError as error:
+        raise RecipeError(f"criterion.{error}") from error
 
 
 def memory_bytes(plan: Plan) -> int:

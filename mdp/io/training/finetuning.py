@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.chance import generator
-from mdp.core.criteria import Part
+from mdp.core.criteria import Part, Source
 from mdp.core.criteria.cross_entropy import cross_entropy
 from mdp.core.geometry import thin_labels
 from mdp.core.labels import IGNORE
@@ -48,9 +48,13 @@ from mdp.io.training.criterion import (
     chances,
     combined,
     counts_wanted,
+    expect_source,
+    fitted,
     memory_bytes,
     memory_lines,
     refuse_misfits,
+    source_for,
+    start_,
     training_counts,
 )
 from mdp.io.training.loop import Schedule
@@ -69,7 +73,14 @@ class Finetuning(TrainingRun):
     kind = FINETUNE
     stack = staticmethod(stack_crops)
 
-    def __init__(self, plan: Plan, network: Segmentor, context: RunContext, resumed: OpenedRun | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        network: Segmentor,
+        context: RunContext,
+        resumed: OpenedRun | None,
+        source: Source | None = None,
+    ) -> None:
         recipe, settings, seed = plan.recipe, plan.recipe.finetune, plan.recipe.run.seed
         super().__init__(plan, schedule_of(plan), context)
         self.items = FinetuneItems(plan.pool, settings, seed, finish=context.finish)
@@ -83,6 +94,8 @@ class Finetuning(TrainingRun):
             recipe.model, recipe.model.last_channels, len(classes), generator(seed, "criterion")
         )
         self.state = self.criterion.initial_state(len(classes), context.device)
+        if source:
+            self.state = start_(self.criterion, self.state, head, source)
         make = partial(build_optimizer, settings=settings)
         self.trained = TrainedSegmentor(network, head)
         pair = EncoderPair(self.trained, self.trained)
@@ -242,8 +255,8 @@ def finetune_recipe(request: Request) -> tuple[Recipe, Path | None]:
     record, published = read_record(weights) if weights else None, schedule_layer(target.partition(":")[0])
     if record and _backbone(request.asked) in (None, record.recipe["model"].get("backbone")):
         model: Layer = {"model": record.recipe["model"]}
-        return with_paths(resolve(published, model, *request.layers)), weights
-    return of_backbone(with_paths(resolve(published, *request.layers))), weights
+        return fitted(with_paths(resolve(published, model, *request.layers)), record), weights
+    return fitted(of_backbone(with_paths(resolve(published, *request.layers))), record), weights
 
 
 def _backbone(asked: Layer) -> Any:
@@ -274,10 +287,11 @@ def _prepare(beginning: Beginning) -> Prepared:
     report = [] if beginning.resumed else _start_(network, beginning)
     report += training_lines(FINETUNE, lambda: network, recipe.finetune, recipe.run)
     steps, batch = schedule_of(plan).steps, recipe.finetune.batch_size
-    report += memory_lines(plan)
+    source, lines = (None, []) if beginning.resumed else source_for(plan, beginning.weights, beginning.device)
+    report += [*lines, *memory_lines(plan)]
     line = f"{steps:,} steps of {batch} crops on {beginning.where(batch)}"
     lines = [*([] if beginning.resumed else backbone_lines(recipe.model)), *report, line]
-    return Prepared(lines, lambda context: Finetuning(plan, network, context, beginning.resumed))
+    return Prepared(lines, lambda context: Finetuning(plan, network, context, beginning.resumed, source))
 
 
 def _start_(network: Segmentor, beginning: Beginning) -> list[str]:
@@ -316,6 +330,7 @@ def describe_finetuning(request: Request) -> dict[str, Any]:
     plan = _plan(recipe)
     schedule, network = schedule_of(plan), new_segmentor(plan.recipe, plan.pool.union.size)
     settings, run = plan.recipe.finetune, plan.recipe.run
+    expect_source(plan.recipe, plan.pool.union.spaces[0].classes, weights)
     taken = take(weights, network, settings.load, run.init_from, run.init_partial)[1] if weights else []
     return {
         "target": plan.pool.union.spaces[0].name,
