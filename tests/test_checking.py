@@ -21,16 +21,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mdp.cli import cli
+from mdp.io.check import objects
 from mdp.io.check.job import check_before_training, run_check
 from mdp.io.check.problem import Problem
 from mdp.io.check.remembered import fingerprint
-from mdp.io.check.report import Report, expect_sound, judge, refuse_errors, report_text
+from mdp.io.check.report import Report, expect_sound, judge, lines_of_report, refuse_errors, report_text
 from mdp.io.check.scan import check_samples, difference_hash, has_ramps
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Dataset, Pair, Sample, open_split
 from mdp.io.datasets.coco_stuff import NEVER
 from mdp.io.errors import DatasetError, Preempted, ResourceError
+from mdp.label_space import LabelSpace
 from tests import preloaded, trees
+from tests.laws import pure_call
 from tests.patience import LONG, wait_until
 from tests.trees import grey, labels_array, own_yaml, photo
 
@@ -843,3 +846,33 @@ def test_real_photos_pass(name: str, real_data: Path) -> None:
     for report in run_check([str(path)], real_data, 0, 12, True):
         assert not kinds(report, error=True)
         assert not kinds(report) & {"interpolated", "near_leak", "mostly_ignored"}
+
+
+def test_the_statistics_of_objects_are_those_of_their_pixels() -> None:
+    """Two images: an object of 5 % at the top left, and two of 6 % and 75 % whose last column is ignored."""
+    space = LabelSpace(name="a", classes=("other", "cup", "dog"), lookup={0: 0, 7: 1, 9: 2, 1000: -1})
+    maps = [np.zeros((10, 10), dtype=np.int64), np.zeros((10, 10), dtype=np.int64)]
+    maps[0][:1, :5] = 7
+    maps[1][:, 9] = 1000
+    maps[1][:8, :8], maps[1][9, :6] = 9, 7
+    kinds = objects.objects_table(space)
+    assert kinds is not None
+    seen = []
+    for raw in maps:
+        counts = np.bincount(raw.ravel())
+        values = np.flatnonzero(counts)
+        seen.append((values, counts[values], pure_call(objects.places_of, kinds[raw])))
+    found = objects.figures_of(space, seen)
+    assert found["categories_per_image"] == {"1": 1, "2": 1}
+    assert found["sizes"] == {"small": 1, "medium_small": 1, "medium_large": 0, "large": 1}  # 5, 7 and 72 %, rounded up
+    assert found["places"][0] == [0.75, 0.75, 0.625, 0.5, 0.0]
+    assert found["places"][4] == [0.25, 0.25, 0.25, 0.0, 0.0]
+    assert objects.lines_of(found)[0] == "categories an image: 1 in 50.0%, 2 in 50.0% of the images"
+    assert objects.objects_table(LabelSpace(name="b", classes=("road", "car"))) is None
+
+
+def test_the_check_of_a_dataset_with_other_prints_its_objects() -> None:
+    (report,) = run_check(["shapes-objects:train-semi"], Path(), 0, 12, quiet=True)
+    text = "\n".join(lines_of_report(report))
+    assert "objects by their share of the image: small (up to 5 %)" in text
+    assert sum(report.as_json()["objects"]["categories_per_image"].values()) == 12

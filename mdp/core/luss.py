@@ -21,7 +21,7 @@ from mdp.core.comparison import Interval, count_iou
 from mdp.core.labels import IGNORE
 
 SIZES = ("small", "medium_small", "medium_large", "large")
-_BOUNDS = (5, 25, 50)  # percent of an image's valid pixels that a category has at most, but for the last size
+SIZE_BOUNDS = (5, 25, 50)  # percent of an image's valid pixels that a category has at most, but for the last size
 BETA_SQUARE = 0.3
 _LEVELS = 101  # of attention, in hundredths
 
@@ -296,7 +296,7 @@ class _Shares:
         images = self.kinds // self.width
         whole = torch.zeros(int(images.max()) + 1 if len(images) else 0, dtype=torch.int64).index_add_(0, images, own)
         percent = -(-100 * own // whole[images])  # rounded up
-        self.size = torch.bucketize(percent, torch.tensor(_BOUNDS))
+        self.size = torch.bucketize(percent, torch.tensor(SIZE_BOUNDS))
 
     def groups(self, image: Tensor, true: Tensor) -> list[Tensor]:
         """For each size the rows whose true category has it in that image, and those of "other"."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdp.core.labels import IGNORE
-from mdp.io.check import channels, file_problems, known_mistakes
+from mdp.io.check import channels, file_problems, known_mistakes, objects
 from mdp.io.check.problem import LISTED, Observed, Problem, counted, some
 from mdp.io.check.scan import Observation
 from mdp.io.datasets._dataset import Dataset, Sample
@@ -40,6 +40,7 @@ class Report:
     values: Mapping[str, Any] = field(default_factory=dict)  # of photos with a declared range, see `channels.py`
     classes: tuple[tuple[str, float, int], ...] = ()  # name, share of all pixels, images; rarest last
     never: tuple[str, ...] = ()  # classes that do not occur
+    objects: Mapping[str, Any] = field(default_factory=dict)  # of datasets with "other", see `objects.py`
     problems: tuple[Problem, ...] = ()
     source: str = ""  # the YAML file that describes it
     yaml: tuple[str, ...] = ()  # lines for it
@@ -47,8 +48,9 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""
         values = asdict(self)
-        if not self.values:
-            del values["values"]
+        for name in ("values", "objects"):
+            if not values[name]:
+                del values[name]
         values["classes"] = [dict(zip(("name", "share", "images"), entry, strict=True)) for entry in values["classes"]]
         return values
 
@@ -100,6 +102,7 @@ def _with_labels(report: Report, dataset: Dataset, good: Sequence[Observed], tra
         all_ignored=len(unlabelled),
         classes=tuple((names[label], float(share[label]), int(images[label])) for label in order),
         never=never,
+        objects=objects.figures_of(dataset.labels, [(image.values, image.counts, image.places) for _, image in good]),
         problems=(*report.problems, *problems),
         yaml=(*(mistake.yaml if mistake else ()), *report.yaml),
     )
@@ -212,6 +215,7 @@ def lines_of_report(report: Report) -> list[str]:
         lines.append("  no labels")
     elif report.sizes:
         lines.append(f"  ignored: {report.ignored:.1%} of pixels, {report.all_ignored:,} images entirely")
+    lines += [f"  {line}" for line in objects.lines_of(report.objects)]
     if report.never and report.sizes:
         lines.append(f"  never: {', '.join(report.never)}")
     for problem in report.problems:

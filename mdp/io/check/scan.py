@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from mdp.io.annotations.drawing import format_of
+from mdp.io.check.objects import objects_table, places_of
 from mdp.io.datasets._dataset import Dataset, Pair, Photo, Sample
 from mdp.io.errors import DatasetError, Preempted, ResourceError
 from mdp.io.files import jpeg
@@ -36,6 +37,7 @@ Read = Callable[[Sample], Pair]
 Look = Callable[[Sample], "Observation"]
 Row: TypeAlias = list[tuple[int, int]]  # the classes of an image, and the pixels that each has
 Labelled: TypeAlias = "NDArray[np.uint16] | None"  # what `look_at` gets
+Kinds: TypeAlias = "NDArray[np.int8] | None"  # too
 
 _CHUNK = 8  # images a message: short enough to stop within a second
 # decoding a second time, for its orientation, only a photo that may have one
@@ -85,6 +87,7 @@ class Observation(NamedTuple):
     objection: str = ""  # of the strict decoder, to damage that another passes over
     strange: Strange | None = None  # colours of a label map that are no class's
     spread: Spread | None = None  # of photos whose range or channels are declared
+    places: NDArray[np.int64] = _NO_VALUES  # where objects lie, as `objects.places_of` gives it, if there are such
 
 
 def check_samples(
@@ -102,7 +105,8 @@ def check_samples(
     labelled = merged_values(dataset.labels) if dataset.labels.classes else None
     observations: list[Observation] = [Observation()] * len(samples)
     done = 0
-    look = partial(look_at, dataset.read, labelled, photos=dataset.photos)
+    objects = objects_table(dataset.labels) if dataset.labels.classes else None
+    look = partial(look_at, dataset.read, labelled, photos=dataset.photos, objects=objects)
     with closing(_looked_at(look, samples, workers, stop)) as looked:
         for start, chunk in looked:
             observations[start : start + len(chunk)] = chunk
@@ -132,10 +136,12 @@ def classes_in(space: LabelSpace, seen: Observation) -> Row:
     return [(int(label), int(pixels[label])) for label in np.flatnonzero(pixels)]
 
 
-def look_at(read: Read, merged: Labelled, sample: Sample, photos: PhotoRule = PLAIN) -> Observation:
+def look_at(
+    read: Read, merged: Labelled, sample: Sample, photos: PhotoRule = PLAIN, objects: Kinds = None
+) -> Observation:
     """Everything about one image: both files decoded in full, hashes, label values and how many pixels have them.
 
-    `merged` is what `merged_values` gives, None for photos without labels.
+    `merged` is what `merged_values` gives, None for photos without labels, and `objects` what `objects_table` does.
     """
     labelled = merged is not None and bool(sample.labels)
     try:
@@ -168,6 +174,7 @@ def look_at(read: Read, merged: Labelled, sample: Sample, photos: PhotoRule = PL
         line_ends=_line_ends(photo),
         objection=objections[0] if objections else "",
         spread=spread(read_samples(sample.image, photos), photos) if on_disk and _declared(photos) else None,
+        places=places_of(objects[raw]) if labelled and objects is not None else _NO_VALUES,
     )
 
 

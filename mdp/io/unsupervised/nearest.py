@@ -74,7 +74,13 @@ def run_nearest(asked: Asked) -> dict[str, Any]:
     advice = "try a smaller --short-side"
 
     def map_of(image: Tensor) -> Tensor:
-        return features.maps(_shortened(image, asked.short_side)[None])[0]
+        photo = _shortened(image, asked.short_side)
+        try:
+            return features.maps(photo[None])[0]
+        except AssertionError as error:  # timm's, of a network that takes photos of some sizes only
+            height, width = photo.shape[1:]
+            words = f"{features.words}: it takes no photo of {width} x {height} ({error})"
+            raise RecipeError(f"{asked.source}: {words}") from error
 
     with stop_on_signals() as stop, memory_in_one_line(advice=advice):
         stop.patient = True
