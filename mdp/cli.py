@@ -292,7 +292,7 @@ frozen = together(
     device,
     workers,
     config("its section model counts", "model.width=32"),
-    option("--out", "Folder to write scores and pictures to.", **FILE),
+    option("--out", "Folder for scores and pictures, instead of one in the folder of RUN.", **FILE),
     result,
     quiet,
 )
@@ -766,6 +766,28 @@ def probe(source: str, target: str, folders: Path | None, classifier: str | None
     asked = Asked(source=source, target=target, folders=folders, classifier=classifier, size=size, epochs=epochs,
                   rate=lr, start=start, out=out)  # fmt: skip
     _show(run_probe(asked, _layer(), quiet), as_json, probe_table)
+
+
+@command("propagate", "runs/pretrain/2026-11-20_1432_voc+ade20k --frames bear/frames --masks bear/masks --out carried",
+         "colors --frames bear/frames --masks bear/masks --json")  # fmt: skip
+@option("--frames", "Folder of photos, in the order of their names.", required=True, **FILE)
+@option("--masks", "Folder with NAME.png of the first frame; those of others are scored.", required=True, **FILE)
+@option(
+    "--size", "Short side that frames are resized to.", type=click.IntRange(16, 8192), default=480, show_default=True
+)
+@option("--context", "Earlier frames that are asked, besides the first.", type=click.IntRange(1, 10_000), default=20,
+        show_default=True)  # fmt: skip
+@frozen
+def propagate(source: str, frames: Path, masks: Path, size: int, context: int, start: str, out: Path | None,
+              as_json: bool, quiet: bool) -> None:  # fmt: skip
+    """Carry the mask of a video's first frame through the others by frozen features alone, and score it by J and F.
+
+    Features come from what `mdp retrieve` takes, at stride 8 where the backbone can be dilated.
+    """
+    from mdp.io.unsupervised.propagate import Asked, propagation_table, run_propagation
+
+    asked = Asked(source=source, frames=frames, masks=masks, size=size, context=context, start=start, out=out)
+    _show(run_propagation(asked, _layer(), quiet), as_json, propagation_table)
 
 
 @cli.group(cls=Group)

@@ -11,7 +11,7 @@ from mdp.core.networks.resnet import ResNet
 from mdp.core.photometry import normalise
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.unsupervised import features as module
-from mdp.io.unsupervised.features import open_features
+from mdp.io.unsupervised.features import open_features, results_folder
 from tests.tensors import rng_of
 
 NETWORK = ResNet("resnet18", 8, 32).eval()
@@ -107,3 +107,14 @@ def test_what_cannot_be_opened_is_refused_in_one_line(
 def test_a_backbone_that_does_not_exist_is_refused() -> None:
     with pytest.raises(RecipeError, match="backbone: expected one of resnet18, "):
         open_features("scratch", {"model": {"backbone": "resnet19"}})
+
+
+def test_results_go_into_the_folder_of_the_run_unless_another_is_named(tmp_path: Path, file: str) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    checkpoint = run / "checkpoints" / "last.safetensors"
+    checkpoint.touch()
+    for source in (run, checkpoint):
+        assert results_folder(None, str(source), "probe", "voc-val") == run / "probe" / "voc-val"
+    assert results_folder(tmp_path / "out", str(run), "probe", "voc-val") == tmp_path / "out"
+    assert [results_folder(None, source, "probe", "voc-val") for source in (file, "colors")] == [None, None]

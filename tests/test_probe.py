@@ -1,6 +1,7 @@
 """`mdp probe`: whole probes of a few images whose colours are their classes, by all classifiers; and refusals."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mdp.core.geometry import Box
 from mdp.io.data.pool import Pool
 from mdp.io.errors import DatasetError, Preempted, RecipeError
 from mdp.io.processes import signals
+from mdp.io.report.pictures import read_pictures
 from mdp.io.unsupervised import probe as module
 from mdp.io.unsupervised.probe import Asked, probe_table, run_probe
 from mdp.io.unsupervised.probe_images import Cut, ProbeItem, ProbeItems, centre, probed
@@ -85,8 +87,11 @@ def test_a_label_map_says_what_is_in_an_image_and_a_class_that_is_in_none_counts
     assert scores["without_features"] == pytest.approx((2 + 1 + 1) / 9)
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == json.loads(json.dumps(scores))
     assert (tmp_path / "out" / "results.csv").read_text().splitlines()[1] == "blue,2,1.0"
-    with Image.open(tmp_path / "out" / "activations.png") as picture:
-        assert picture.size[0] > 400
+    run = tmp_path / "run"
+    shutil.copytree(tmp_path / "out", run / "probe" / "own-val")
+    (shown,) = read_pictures(run, notes := [])
+    assert (shown.kind, notes) == ("activations", [])
+    assert shown.caption == "own-val: where the linear classifier of mdp probe finds classes"
     assert probe(target=str(own), classifier="logistic")["map"] == 1
 
 

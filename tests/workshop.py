@@ -65,6 +65,9 @@ def workshop(folder: Path) -> Path:
         trees.photo(folder / "photos" / name, seed)
     for seed, name in enumerate(f"{kind}/{number}.jpg" for kind in ("cats", "dogs") for number in range(5)):
         trees.photo(folder / "by_class" / name, seed)
+    for seed in range(3):
+        trees.photo(folder / "bear" / "frames" / f"{seed:05d}.jpg", seed)
+        trees.grey(folder / "bear" / "masks" / f"{seed:05d}.png", trees.labels_array([0, 1, 2], seed))
     for name in ("examples", "docs/study"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "constraints.txt", folder)

@@ -138,6 +138,7 @@ from mdp.core.pixel_contrast import (
     memory_contrast,
 )
 from mdp.core.processes import Exchange, Processes, alone, even_parts, plan_exchange, rows_of, taken
+from mdp.core.propagation import contour, contour_accuracy, near_cells, propagated, region_similarity, shares_at
 from mdp.core.prototype_bank import (
     ClassSums,
     PrototypeBank,
@@ -307,6 +308,8 @@ __all__ = [
     "cluster_order",
     "codes",
     "confusion_matrix",
+    "contour",
+    "contour_accuracy",
     "cosine",
     "count_iou",
     "count_miou",
@@ -381,6 +384,7 @@ __all__ = [
     "mix_regions",
     "mixed_targets",
     "nce",
+    "near_cells",
     "nearest",
     "nearest_centres",
     "nearest_classes",
@@ -400,6 +404,7 @@ __all__ = [
     "plan_rows",
     "point_contrast",
     "polynomial",
+    "propagated",
     "prototype_nce",
     "prototype_similarity",
     "prototypes",
@@ -410,11 +415,13 @@ __all__ = [
     "region_confusion",
     "region_nce",
     "region_pixels",
+    "region_similarity",
     "region_vectors",
     "regions_of",
     "related_classes",
     "relaxed_targets",
     "rows_of",
+    "shares_at",
     "sparse_targets",
     "spread_starts",
     "stack_draws",

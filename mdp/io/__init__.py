@@ -20,7 +20,7 @@ export       mdp export: weights for other libraries (one file each in targets),
 report       mdp report: one HTML page about runs
 evaluation   mdp eval: counts over a split, scores from counts, files for benchmarks' servers
 training     mdp pretrain and mdp finetune: the loop, one update, and what each phase does in it
-unsupervised mdp retrieve and probe: what frozen features are worth; mdp luss: segmentation without labels
+unsupervised mdp retrieve, probe, propagate: what frozen features are worth; mdp luss: segmentation without labels
 studies      commands that run others or compare what they left: mdp compare, demo, taxonomy
 program      whole runs from Python: pretrain, finetune, evaluate and predict, which this package hands on
 """

@@ -53,6 +53,7 @@ def page(runs: Sequence[RunFacts], now: float, comparisons: Sequence[Mapping[str
         "confusion": ("Confusion matrices", pictures_section("confusion", pictures, room)),
         "samples": ("Samples", pictures_section("samples", pictures, room)),
         "predictions": ("Predictions", pictures_section("predictions", pictures, room)),
+        "activations": ("Class activation maps", pictures_section("activations", pictures, room)),
         "gallery": ("Worst images", pictures_section("gallery", pictures, room)),
         "data": ("Data", data_section([(_named(runs, index), run) for index, run in enumerate(runs)])),
         "settings": ("Settings", _settings_section(runs) if runs else ""),

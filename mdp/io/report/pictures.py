@@ -1,4 +1,5 @@
-"""The pictures of a run inside a report: samples, predictions, confusion matrices, galleries of `mdp eval --gallery`.
+"""The pictures of a run inside a report: samples, predictions, confusion matrices, galleries of `mdp eval --gallery`,
+activation maps of `mdp probe`.
 
 They are made smaller in bytes, not in size, and only so many are taken that the page stays easy to pass on.
 """
@@ -27,7 +28,7 @@ _SAMPLES = {  # files of RUN/samples: what they show
 class Picture(NamedTuple):
     """A picture and what it shows."""
 
-    kind: str  # samples | predictions | confusion | gallery
+    kind: str  # samples | predictions | confusion | gallery | activations
     caption: str
     path: str
     jpeg: str  # in base64
@@ -55,6 +56,8 @@ def _expected(folder: Path) -> Iterator[tuple[str, str, Path]]:
         yield "confusion", f"{path.parent.name}: confusion matrix, shares of each labelled class", path
     for path in sorted((folder / "eval").glob("*/gallery/page-01.png")):
         yield "gallery", f"{path.parent.parent.name}: the images with the lowest mIoU", path
+    for path in sorted((folder / "probe").glob("*/activations.png")):
+        yield "activations", f"{path.parent.name}: where the linear classifier of mdp probe finds classes", path
 
 
 def _encoded(path: Path) -> str:
@@ -66,7 +69,7 @@ def _encoded(path: Path) -> str:
 
 def fitting(pictures: Sequence[Picture], most: int = _BYTES) -> set[str]:
     """The paths of the pictures that a page has room for; predictions go first, galleries last."""
-    kinds = ("predictions", "samples", "confusion", "gallery")
+    kinds = ("predictions", "samples", "confusion", "activations", "gallery")
     paths, left = set(), most
     for picture in sorted(pictures, key=lambda picture: kinds.index(picture.kind)):
         if len(picture.jpeg) <= left:

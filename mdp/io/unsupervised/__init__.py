@@ -1,4 +1,4 @@
-"""Features as they are, and segmentation without labels: mdp retrieve, mdp probe and the commands of `mdp luss`.
+"""Features as they are, and segmentation without labels: mdp retrieve, probe, propagate and the commands of `mdp luss`.
 
 `features.py` opens frozen features of any weights for all of them; what a command of `mdp luss` writes the next takes.
 """

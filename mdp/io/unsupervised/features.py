@@ -23,7 +23,7 @@ from mdp.core.networks.timm_backbone import PREFIX
 from mdp.core.photometry import Statistics, as_float, normalise_
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.recipe.layers import Layer, merge, nest, resolve
-from mdp.io.run.folder import checkpoint_of, unfinished
+from mdp.io.run.folder import checkpoint_of, home_of, unfinished
 from mdp.io.weights.init import take_of
 from mdp.io.weights.inspect import model_of
 from mdp.io.weights.reading import read_file
@@ -110,6 +110,12 @@ def open_features(
         device=device,
         map_of=lambda images: found.maps(backbone, images).last,
     )
+
+
+def results_folder(out: Path | None, source: str, command: str, name: str) -> Path | None:
+    """Where a command's results go: to `out`, else into the folder of the run that is looked at; else None."""
+    home = home_of(Path(source)) if Path(source).is_file() else Path(source)
+    return out or (home / command / name if (home / "checkpoints").is_dir() else None)
 
 
 def _colors(stride: int, device: torch.device) -> Features:

@@ -38,7 +38,7 @@ from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import Layer, resolve
 from mdp.io.unsupervised.activation_sheet import write_activations
-from mdp.io.unsupervised.features import Features, open_features
+from mdp.io.unsupervised.features import Features, open_features, results_folder
 from mdp.io.unsupervised.probe_images import Cut, Probed, ProbeItems, probed
 
 _BATCH = 16  # images that the backbone sees at once
@@ -66,7 +66,7 @@ class Asked:
     epochs: int = 100  # of sgd; the paper's
     rate: float = 30.0  # of sgd; MoCo's, whose protocol the paper takes over
     start: str = ""  # where in the file the backbone's names begin
-    out: Path | None = None
+    out: Path | None = None  # None: RUN/probe/NAME-SPLIT, of another source nothing is written
 
     def rule(self, classifier: str) -> str:
         """The protocol in words."""
@@ -87,7 +87,7 @@ class _Seen(NamedTuple):
 
 
 def run_probe(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, Any]:
-    """The scores of a linear classifier as JSON; with `asked.out` also files and a picture of its activation maps.
+    """The scores of a linear classifier as JSON, and files and a picture of its activation maps beside them.
 
     Of `layer` the sections run, data and model count.  Raises an MdpError, in one line, for what the user has to mend.
     """
@@ -123,14 +123,14 @@ def run_probe(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, Any]
             "train_images": len(images.train.samples), "images": len(images.test.samples), "penalty": penalty,
             **_scores(found.scores(test.rows.to(found.weight.device)), test.positives, images),
         }  # fmt: skip
-        if asked.out:
-            make(asked.out)
-            shown = write_activations(asked.out / "activations.png", features, found, images, cut, kind == "svm")
+        if out := results_folder(asked.out, asked.source, "probe", f"{images.dataset.name}-{images.split}"):
+            make(out)
+            shown = write_activations(out / "activations.png", features, found, images, cut, kind == "svm")
             heads = ["class", "images", "score"]
             rows = ([row[head] for head in heads] for row in scores["classes"])
-            write_text(asked.out / "results.csv", csv_text([heads, *rows]))
-            write_text(asked.out / "scores.json", json.dumps(scores) + "\n")
-            progress.say(f"written to {asked.out}: scores.json, and activation maps of {shown} images")
+            write_text(out / "results.csv", csv_text([heads, *rows]))
+            write_text(out / "scores.json", json.dumps(scores) + "\n")
+            progress.say(f"written to {out}: scores.json, and activation maps of {shown} images")
     return scores
 
 

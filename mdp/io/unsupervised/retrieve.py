@@ -44,7 +44,7 @@ from mdp.io.processes.device import memory_in_one_line, set_up
 from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import Layer, resolve
-from mdp.io.unsupervised.features import Features, open_features
+from mdp.io.unsupervised.features import Features, open_features, results_folder
 from mdp.io.unsupervised.retrieval_page import Found, Query, Region, retrieval_page
 
 _STRIDE = 16  # of the dilated backbone; the paper's
@@ -66,7 +66,7 @@ class Asked:
     regions: int = 15  # of an image; the paper's
     size: int = 512  # that both sides of images are resized to; the paper's
     start: str = ""  # where in the file the backbone's names begin
-    out: Path | None = None
+    out: Path | None = None  # None: RUN/retrieve/NAME-SPLIT, of another source nothing is written
 
 
 class _Regions(NamedTuple):
@@ -77,7 +77,7 @@ class _Regions(NamedTuple):
 
 
 def run_retrieval(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, Any]:
-    """The scores of retrieval as JSON, as `mdp eval` has them; with `asked.out` also files and a page of queries.
+    """The scores of retrieval as JSON, as `mdp eval` has them, and files and a page of queries beside them.
 
     Of `layer` the sections run, data and model count.  Raises an MdpError, in one line, for what the user has to mend.
     """
@@ -105,10 +105,10 @@ def run_retrieval(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, 
             "labelled_regions": len(rows), "retrieval_rule": RULE,
             **summary(_counts(found, named_so, queries), queries.union.spaces[0]),
         }  # fmt: skip
-        if asked.out:
+        if out := results_folder(asked.out, asked.source, "retrieve", f"{queries.union.spaces[0].name}-{split}"):
             shown = _shown(looker, found, named_so, vectors, (rows, labels), known, queries, stop)
-            _write(make(asked.out), scores, retrieval_page(scores, shown, queries.union.spaces[0]))
-            progress.say(f"written to {asked.out}: scores.json and retrieval.html")
+            _write(make(out), scores, retrieval_page(scores, shown, queries.union.spaces[0]))
+            progress.say(f"written to {out}: scores.json and retrieval.html")
     return scores
 
 
