@@ -16,6 +16,15 @@ from mdp.core.autoaugment import AutoDraw, apply_auto, augment, draw_auto
 from mdp.core.batches import Batch, Blend
 from mdp.core.boundaries import boundary, boundary_counts, boundary_width
 from mdp.core.chance import beta, generator
+from mdp.core.class_relations import (
+    Relation,
+    RelationTables,
+    once_each,
+    pooled_sums,
+    pooled_vectors,
+    relation_tables,
+    with_wholes,
+)
 from mdp.core.class_weights import balanced_weights, total_weight, weights_of
 from mdp.core.classifier_init import Related, fit_classifier, plain_name, related_classes, standing_for
 from mdp.core.clustering_loss import codes, swapped_loss
@@ -177,6 +186,7 @@ from mdp.core.regions import (
     regions_of,
     unit_cells,
 )
+from mdp.core.rivals import same_dataset
 from mdp.core.schedules import cosine, polynomial, warm_up
 from mdp.core.subsets import draw_images, draw_long_tail, pareto_sizes
 from mdp.core.targets import (
@@ -202,6 +212,7 @@ from mdp.core.taxonomy import (
 )
 from mdp.core.thinning import bucket_means, thin
 from mdp.core.views import ViewGroup, ViewPlan, draw_views, frames_of, matched_grids, two_views
+from mdp.core.word_vectors import alike_names, directions
 
 __all__ = [
     "IGNORE",
@@ -250,7 +261,9 @@ __all__ = [
     "PrototypeLearner",
     "Prototypes",
     "Related",
+    "Relation",
     "RelationSettings",
+    "RelationTables",
     "Relations",
     "Ring",
     "Segmentor",
@@ -265,6 +278,7 @@ __all__ = [
     "activation_shares",
     "add",
     "alignment_loss",
+    "alike_names",
     "alone",
     "anchor_groups",
     "anchor_views",
@@ -320,6 +334,7 @@ __all__ = [
     "dice",
     "dice_sums",
     "difference",
+    "directions",
     "downsample_labels",
     "draw_anchors",
     "draw_auto",
@@ -392,6 +407,7 @@ __all__ = [
     "neighbour_nce",
     "noise_queue",
     "normalise",
+    "once_each",
     "pareto_sizes",
     "penalties",
     "pixel_accuracy",
@@ -404,6 +420,8 @@ __all__ = [
     "plan_rows",
     "point_contrast",
     "polynomial",
+    "pooled_sums",
+    "pooled_vectors",
     "propagated",
     "prototype_nce",
     "prototype_similarity",
@@ -419,8 +437,10 @@ __all__ = [
     "region_vectors",
     "regions_of",
     "related_classes",
+    "relation_tables",
     "relaxed_targets",
     "rows_of",
+    "same_dataset",
     "shares_at",
     "sparse_targets",
     "spread_starts",
@@ -441,4 +461,5 @@ __all__ = [
     "warm_up",
     "weighted_cross_entropy",
     "weights_of",
+    "with_wholes",
 ]

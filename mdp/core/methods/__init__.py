@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.batches import Batch
+from mdp.core.class_relations import Relation
 from mdp.core.labels import LabelUnion
 from mdp.core.networks import NetworkSettings
 from mdp.core.networks.pair import EncoderPair
@@ -29,6 +30,8 @@ class Data(NamedTuple):
     batch_size: int  # images a step
     epoch_batches: int  # steps an epoch; a method may not need a whole one
     channels: int = 0  # of the backbone's last map
+    relations: tuple[Relation, ...] = ()  # between classes of the union, where the recipe names a file of them
+    words: Tensor | None = None  # (C, E) vectors of the classes' names, likewise
 
 
 class Progress(NamedTuple):

@@ -1,7 +1,8 @@
 """Multi-dataset pretraining: pixels against class prototypes of the union (arXiv 2106.04121, sections 3.2 to 3.5).
 
-Beside the paper's form stand two choices of its objective: prototypes may be learnt, as a classifier's weights are, and
-only the classes of a pixel's own dataset may compete for it.
+Beside the paper's form stand choices of its objective: prototypes may be learnt, as a classifier's weights are; only
+the classes of a pixel's own dataset may compete for it; and what is known of classes of different datasets, as
+relations or as vectors of their names, may say which of them share a prototype, pull or do not compete.
 
 A step: keys of the clean views -> class sums -> bank -> prototypes; mixed views -> queries -> targets -> loss.  The
 bank is updated before the loss, so every class of the batch has a prototype, even in the first step.  Partners for
@@ -11,14 +12,15 @@ Shape legend: V views, B images, C classes, D embedding channels, H x W image, h
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdp.core.batches import Batch, Blend
-from mdp.core.bounds import Positive, Weight, check_bounds
+from mdp.core.bounds import Bounds, Positive, Share, Weight, check_bounds
+from mdp.core.class_relations import once_each, pooled_sums, pooled_vectors, relation_tables, with_wholes
 from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
 from mdp.core.geometry import Grid, downsample_labels
 from mdp.core.labels import IGNORE
@@ -51,6 +53,7 @@ from mdp.core.targets import (
     sparse_targets,
     targets_by_class,
 )
+from mdp.core.word_vectors import alike_names, directions
 
 # fmt: off
 __all__ = [
@@ -91,6 +94,12 @@ class Settings(PixelSettings):
     normalise_prototypes: bool = True  # chosen: without it loose classes get a smaller logit scale
     prototypes: str = "bank"  # stated; learnt: unit vectors that are trained, the bank only scores; both: half of each
     rivals: str = "union"  # stated: all classes compete for a pixel; dataset: those of its own dataset only
+    relations: str | None = None  # a CSV file of relations between classes, as `mdp taxonomy` writes one
+    relation_weight: Share = 0.1  # chosen, as for sparse coding: of the pull of a part's pixels towards the whole
+    class_embeddings: str | None = None  # a file of vectors of class names: where learnt prototypes start
+    related_words: Annotated[float, Bounds(-1, 1)] | None = (
+        None  # names of a larger cosine do not compete; None: all do
+    )
     mix: MixSettings = field(default_factory=MixSettings)
     sparse: SparseSettings = field(default_factory=SparseSettings)
 
@@ -100,6 +109,10 @@ class Settings(PixelSettings):
             raise ValueError(f"prototypes: expected bank, learnt or both, got {self.prototypes!r}")
         if self.rivals not in ("union", "dataset"):
             raise ValueError(f"rivals: expected union or dataset, got {self.rivals!r}")
+        if self.class_embeddings and self.prototypes == "bank" and self.related_words is None:
+            raise ValueError("class_embeddings: nothing uses them; give prototypes: learnt or both, or related_words")
+        if self.related_words is not None and not self.class_embeddings:
+            raise ValueError("related_words: expected class_embeddings beside it, a file of vectors of class names")
         if self.bank_batches is not None and self.bank_images is not None:
             raise ValueError("bank_batches and bank_images say the same thing: give one of them")
 
@@ -118,8 +131,8 @@ def build(
     pair = _pixel_encoder.build(settings, network, data, rng)
     if settings.prototypes == "bank":
         return pair
-    start = torch.randn(data.union.size, settings.embedding, generator=rng)
-    pair.query.prototypes = nn.Parameter(F.normalize(start, dim=1))
+    start = F.normalize(torch.randn(data.union.size, settings.embedding, generator=rng), dim=1)
+    pair.query.prototypes = nn.Parameter(start if data.words is None else directions(data.words, settings.embedding))
     return make_pair(pair.query)
 
 
@@ -131,23 +144,38 @@ def settle_(pair: EncoderPair[EmbeddingNetwork], settings: Settings) -> None:
 
 
 class State(NamedTuple):
-    """What is kept between steps."""
+    """What is kept between steps, and what is known of the classes; of the tables, None is the paper's form."""
 
     bank: PrototypeBank
-    rivals: Tensor | None = None  # (C, C) bool: row t has the classes that compete for pixels of t; None means all
+    rivals: Tensor | None = None  # (C, C) bool: row t has the classes that compete for pixels of t
+    groups: Tensor | None = None  # (C,) int64: classes of one number share a prototype
+    wholes: Tensor | None = None  # (C, W) int64: what each class is a part of; -1 for none
+
+
+def _tables(settings: Settings, data: Data) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Rivals, groups and wholes."""
+    known = [*data.relations]
+    if settings.related_words is not None and data.words is not None:
+        known += alike_names(data.words, data.union, settings.related_words)
+    rivals = same_dataset(data.union) if settings.rivals == "dataset" else None
+    if not known:
+        return rivals, None, None
+    tables = relation_tables(known, data.union.size)
+    unrelated = tables.rivals if rivals is None else tables.rivals & rivals
+    return once_each(unrelated, tables.groups), tables.groups, tables.wholes
 
 
 def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> State:
     """An empty bank."""
-    rivals = same_dataset(data.union).to(device) if settings.rivals == "dataset" else None
-    return State(empty_bank(data.union.size, settings.embedding, bank_size(settings, data), device), rivals)
+    bank = empty_bank(data.union.size, settings.embedding, bank_size(settings, data), device)
+    return State(bank, *(None if table is None else table.to(device) for table in _tables(settings, data)))
 
 
 class Shared(NamedTuple):
     """Prototypes and weights, the same for the loss of every part of the batch."""
 
     known: Prototypes
-    rivals: Tensor | None  # (C, C)
+    state: State  # the tables of the classes
     weights: Tensor  # (V,) valid pixels of each view of the whole batch
 
 
@@ -172,7 +200,8 @@ def prepare(
     sums = class_sums(keys, labels, classes=len(state.bank.total.counts), unit=True)
     sums = ClassSums(processes.all_sum(sums.sums), processes.all_sum(sums.counts))
     bank = push(state.bank, sums)
-    known = prototypes(bank, settings.normalise_prototypes)
+    state = state._replace(bank=bank)
+    known = known_prototypes(state, settings)
     blends = tuple(_blend(view, settings.mix, rng, processes) for view in views)
     weights = [_plain_targets(blend, settings.mix, grid).valid.sum() for blend in blends]
     valid = [(labels != IGNORE).sum().float(), labels.new_full((), labels.numel(), dtype=torch.float32)]
@@ -182,7 +211,7 @@ def prepare(
         "classes_in_batch": (sums.counts > 0).sum(),
         "classes_in_bank": known.present.sum(),
     }
-    return Prepared(State(bank, state.rivals), Shared(known, state.rivals, counts[:-2]), blends, metrics)
+    return Prepared(state, Shared(known, state, counts[:-2]), blends, metrics)
 
 
 def loss(
@@ -195,21 +224,24 @@ def loss(
     """Each view's pixels against the prototypes: the mean over its valid pixels, then the mean over views."""
     images = torch.cat([blend.images for blend in parts])  # (V B, 3, H, W)
     queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)
-    grid, losses, learnt = pair.query.grid, [], _learnt(pair.query)
+    grid, losses, learnt = pair.query.grid, [], _learnt(pair.query, shared.state.groups)
     for query, blend, weight in zip(queries, parts, shared.weights, strict=True):
         targets = _targets(query, blend, shared.known, settings, grid)
+        if shared.state.wholes is not None:
+            targets = with_wholes(targets, shared.state.wholes, settings.relation_weight)
         for known in _candidates(shared.known, learnt, settings.prototypes):
             found = prototype_nce(
-                query, known, targets, settings.temperature, rivals=shared.rivals, learnt=known is learnt
+                query, known, targets, settings.temperature, rivals=shared.state.rivals, learnt=known is learnt
             )
             losses.append(mean_over(found.total, weight))
     return Loss(torch.stack(losses).mean(), {})
 
 
-def _learnt(network: EmbeddingNetwork) -> Prototypes | None:
+def _learnt(network: EmbeddingNetwork, groups: Tensor | None) -> Prototypes | None:
     if network.prototypes is None:
         return None
     vectors = F.normalize(network.prototypes.float(), dim=1)  # (C, D): a step along them would change no direction
+    vectors = vectors if groups is None else pooled_vectors(vectors, groups)
     return Prototypes(vectors, torch.ones(len(vectors), dtype=torch.bool, device=vectors.device))
 
 
@@ -258,12 +290,19 @@ def _sparse(targets: Targets, similarity: Tensor, known: Prototypes, sparse: Spa
     return sparse_targets(targets, similarity, known, sparse.k, sparse.weight)
 
 
+def _sums(state: State) -> PrototypeBank:
+    """The bank in which equal classes have the sums of all of them together."""
+    if state.groups is None:
+        return state.bank
+    return state.bank._replace(total=pooled_sums(state.bank.total, state.groups))
+
+
 def known_prototypes(state: State, settings: Settings) -> Prototypes:
-    return prototypes(state.bank, settings.normalise_prototypes)
+    return prototypes(_sums(state), settings.normalise_prototypes)
 
 
 def prototype_images(state: State, settings: Settings) -> Tensor:
-    return state.bank.total.counts
+    return _sums(state).total.counts
 
 
 def class_scores(pair: EncoderPair[EmbeddingNetwork], state: State, images: Tensor, settings: Settings) -> Tensor:
@@ -272,17 +311,23 @@ def class_scores(pair: EncoderPair[EmbeddingNetwork], state: State, images: Tens
 
 
 def state_bytes(settings: Settings, data: Data) -> int:
-    """The window's float32 sums and int64 counts, and the float64 total; a byte for every pair of classes."""
+    """The window's float32 sums and int64 counts, the float64 total, and what is known of the classes."""
     rows, classes = bank_size(settings, data), data.union.size
-    pairs = classes * classes if settings.rivals == "dataset" else 0
-    return classes * (rows * (4 * settings.embedding + 8) + 8 * settings.embedding + 8) + pairs
+    tables = sum(table.numel() * table.element_size() for table in _tables(settings, data) if table is not None)
+    return classes * (rows * (4 * settings.embedding + 8) + 8 * settings.embedding + 8) + tables
 
 
 def pack(state: State) -> dict[str, Tensor]:
-    table = {} if state.rivals is None else {"rivals": state.rivals.to(torch.uint8)}
-    return {**pack_bank(state.bank), **table}
+    tables = {"rivals": state.rivals, "groups": state.groups, "wholes": state.wholes}
+    known = {
+        name: table.to(torch.uint8) if name == "rivals" else table
+        for name, table in tables.items()
+        if table is not None
+    }
+    return {**pack_bank(state.bank), **known}
 
 
 def unpack(tensors: dict[str, Tensor], settings: Settings, data: Data) -> State:
-    table = tensors.get("rivals")
-    return State(unpack_bank(tensors, bank_size(settings, data)), None if table is None else table.bool())
+    rivals = tensors.get("rivals")
+    bank = unpack_bank(tensors, bank_size(settings, data))
+    return State(bank, None if rivals is None else rivals.bool(), tensors.get("groups"), tensors.get("wholes"))

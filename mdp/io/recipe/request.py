@@ -58,10 +58,17 @@ def requested(given: Mapping[str, Any]) -> Request:
     return Request(layers=layers_of(given), **{key: value for key, value in given.items() if key in names})
 
 
+FILES = ("relations", "class_embeddings")  # settings of methods that are files
+
+
 def with_paths(recipe: Recipe) -> Recipe:
-    """The recipe with dataset files as absolute paths, so that a run can be resumed and scored from anywhere."""
+    """The recipe with files as absolute paths, so that a run can be resumed and scored from anywhere."""
+    settings = recipe.method.settings
+    files = {name: getattr(settings, name, None) for name in FILES}
+    absolute = {name: str(Path(file).resolve()) for name, file in files.items() if file}
     return replace(
         recipe,
+        method=replace(recipe.method, settings=replace(settings, **absolute)),
         pretrain=replace(recipe.pretrain, datasets=tuple(_absolute(text) for text in recipe.pretrain.datasets)),
         finetune=replace(recipe.finetune, target=_absolute(recipe.finetune.target)),
     )

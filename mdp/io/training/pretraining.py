@@ -31,6 +31,7 @@ from mdp.io.processes.signals import Stop
 from mdp.io.recipe.backbone import backbone_lines, of_backbone
 from mdp.io.recipe.layers import Recipe, as_yaml, resolve
 from mdp.io.recipe.methods import find_method
+from mdp.io.recipe.relations import read_relations
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
 from mdp.io.run.opened import OpenedRun
@@ -45,6 +46,7 @@ from mdp.io.training.run import TrainingRun, training_lines
 from mdp.io.training.update import Overflow, new_trainee, seed_dropout, unharmed, update_
 from mdp.io.training.validation import Looker, draw_predictions, probe
 from mdp.io.weights.init import take
+from mdp.io.weights.word_vectors import class_vectors
 
 Weights = dict[str, Tensor]
 
@@ -60,8 +62,12 @@ def schedule_of(recipe: Recipe, images: int) -> tuple[Schedule, int]:
 
 def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
     """The facts of its data that the method may know.  Raises RecipeError when its settings do not fit them."""
-    batch = recipe.pretrain.batch_size
+    batch, chosen = recipe.pretrain.batch_size, recipe.method.settings
     data = Data(union, batch, images // batch, recipe.model.last_channels)
+    if getattr(chosen, "relations", None):
+        data = data._replace(relations=read_relations(Path(chosen.relations), union).relations)
+    if getattr(chosen, "class_embeddings", None):
+        data = data._replace(words=class_vectors(Path(chosen.class_embeddings), union))
     try:
         find_method(recipe.method.name).initial_state(
             recipe.method.settings, data, torch.Generator(), torch.device("meta")
@@ -69,6 +75,12 @@ def data_of(recipe: Recipe, union: LabelUnion, images: int) -> Data:
     except ValueError as error:
         raise RecipeError(f"method.{error}") from error
     return data
+
+
+def relation_lines(recipe: Recipe, union: LabelUnion) -> list[str]:
+    """What the recipe's file of relations says of these classes, in a line; none without one."""
+    path = getattr(recipe.method.settings, "relations", None)
+    return [read_relations(Path(path), union).line] if path else []
 
 
 def plan_of(recipe: Recipe) -> ViewPlan:
@@ -225,7 +237,7 @@ def _prepare(beginning: Beginning) -> Prepared:
         f"images ({length:,} an epoch) on {beginning.where(schedule.batch)}"
     )
     report += training_lines(PRETRAIN, lambda: _pair(plan).query, recipe.pretrain, recipe.run)
-    lines = [*backbone_lines(recipe.model), line, *report]
+    lines = [*backbone_lines(recipe.model), *relation_lines(recipe, plan.pool.union), line, *report]
     return Prepared(lines, lambda context: Pretraining(plan, context, beginning.resumed, weights))
 
 
@@ -267,7 +279,7 @@ def describe_pretraining(request: Request) -> dict[str, Any]:
     pair: EncoderPair[Any] = method.build(settings, recipe.model, data, torch.Generator())
     return {
         "method": recipe.method.name,
-        "found": [*expected.lines, *backbone_lines(recipe.model)],
+        "found": [*expected.lines, *backbone_lines(recipe.model), *relation_lines(recipe, expected.union)],
         "images": expected.images,
         "classes": expected.union.size,
         "epochs": recipe.pretrain.epochs if recipe.pretrain.steps is None else None,
