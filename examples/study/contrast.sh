@@ -5,7 +5,7 @@
 set -euo pipefail
 D=examples/datasets
 OUT=${STUDY:-runs/study}
-COMMON="--config examples/study/contrast.yaml --fractions 1/8"
+COMMON="--config examples/study/contrast.yaml --fractions 1/8 --keep"
 # anchors: ten pixels of every class that has more in a crop; a memory of 200 regions and 200 pixels a class
 CONTRAST="criterion.name=pixel_contrast&criterion.max_views=10"
 BATCH="$CONTRAST&criterion.memory=off"
