@@ -35,7 +35,7 @@ def _case(count: int, channels: int) -> Case:
         Entry(
             f"{RESTARTS} restarts together",
             "ours",
-            lambda: kmeans(lambda: rows.split(size), starts, ITERATIONS).centres,
+            lambda: kmeans(lambda: torch.split(rows, size), starts, ITERATIONS).centres,
         ),
         peer(f"KMeans, {RESTARTS} times", "sklearn.cluster", partial(_sklearn, rows, starts)),
         peer(
@@ -69,7 +69,7 @@ def _plain(rows: Tensor, starts: Tensor) -> Tensor:
 def _products(rows: Tensor, starts: Tensor, size: int) -> None:
     flat = starts.flatten(0, 1).T.contiguous()
     for _ in range(ITERATIONS + 1):
-        for part in rows.split(size):
+        for part in torch.split(rows, size):
             part @ flat
 
 

@@ -137,7 +137,7 @@ def _blocks(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> Iterator[
     products = _products(centres)
     size = max(1, _SCORES // products[1].numel())
     for part in parts():
-        for rows in part.to(centres.dtype).split(size):
+        for rows in torch.split(part.to(centres.dtype), size):
             yield rows, *_highest(rows, *products)
 
 
