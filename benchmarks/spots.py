@@ -8,7 +8,7 @@ from benchmarks.measure import Case
 SPOTS = (
     "prototype_loss", "pixel_loss", "memory_contrast", "class_pooling", "bank", "key_encoder", "mixing", "confusion",
     "upsampling", "boundary", "luss_scores", "threshold_sweep", "distance_matching", "assignment", "kmeans", "views",
-    "step", "loop",
+    "step", "finetuning_step", "loop",
 )  # fmt: skip
 
 

@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mdp.core.criteria import Source, pixel_contrast
+from mdp.core.chance import generator
+from mdp.core.contrast import pixel_rows
+from mdp.core.criteria import Part, Source, pixel_contrast
 from mdp.core.criteria._pixel_head import PixelHead
+from mdp.core.criteria.cross_entropy import cross_entropy
 from mdp.core.criteria.pixel_contrast import Settings
-from mdp.core.networks import NetworkSettings
+from mdp.core.geometry import Grid
+from mdp.core.methods import Progress
+from mdp.core.networks import Grids, Look, NetworkSettings
+from mdp.core.networks.resnet import initialise_
+from mdp.core.processes import alone
 from mdp.core.prototype_bank import Prototypes
 from mdp.io.data.crops import CropItem, stack_crops
 from mdp.io.errors import Preempted, RecipeError
@@ -173,15 +180,22 @@ def test_the_head_starts_from_the_projection_head_of_pretraining_and_prototypes_
         ({}, "scratch", r"criterion\.source_prototypes: true: random weights have no prototypes; give --init RUN"),
         ({"embedding": 9}, "pre", "criterion.embedding: expected 8, as the pretraining run has it, got 9"),
         ({"hidden": 9}, "pre", r"criterion.hidden: the pretraining's projection head has \[12, 8, 1, 1\] as 0.weight"),
+        (
+            {"max_views": 16},
+            "pre",
+            "criterion.max_views: .* more than 16 of the 16 cells of a crop of 32 x 32 are its own",
+        ),
         ({"features": "last"}, "pre", "criterion.features: the pretraining's projection head sees head, got 'last'"),
     ],
-    ids=["scratch", "embedding", "hidden", "features"],
+    ids=["scratch", "embedding", "hidden", "max_views", "features"],
 )
 def test_what_a_pretraining_run_does_not_have_is_told_in_a_line_before_there_is_a_folder(
     pretrained: Path, changes: Layer, init: str, words: str
 ) -> None:
     layer = merge(TINY, {"model": {"output_stride": 8}, "finetune": {"steps": 1, "batch_size": 64}})
-    layer = merge(layer, {"criterion": {"name": "pixel_contrast", "source_prototypes": True, **changes}})
+    layer = merge(
+        layer, {"criterion": {"name": "pixel_contrast", "source_prototypes": True, "max_views": 2, **changes}}
+    )
     with pytest.raises(RecipeError, match=words) as error:
         run_finetuning(
             Request(layers=(layer,), quiet=True, out=Path("none"), init=init.replace("pre", str(pretrained)))
@@ -199,7 +213,10 @@ def test_a_memory_of_many_classes_is_capped_and_its_bytes_are_told() -> None:
     for classes in (20, 171, 919):
         assert 2 * classes * pixel_contrast.capacity(Settings(), classes) <= 200_000
     assert pixel_contrast.state_bytes(Settings(memory="off"), 19) == 0
-    asked = merge(TINY, {"criterion": {"name": "pixel_contrast", "memory": "region", "capacity": 7, "embedding": 16}})
+    asked = merge(
+        TINY,
+        {"criterion": {"name": "pixel_contrast", "memory": "region", "capacity": 7, "embedding": 16, "max_views": 3}},
+    )
     told = describe_finetuning(Request(layers=(asked,), init="scratch"))
     assert told["state_bytes"] == 8 * (7 * 16 * 4 + 8)
 
@@ -217,3 +234,55 @@ def test_stages_are_embedded_where_the_head_takes_them_and_the_last_map_elsewher
     if head == "deeplabv3":
         with pytest.raises(ValueError, match="features: the head deeplabv3 takes no stages"):
             pixel_contrast.build(Settings(features="stages"), model, model.last_channels, 3, rng_of(0))
+
+
+# What it is for
+
+
+def textures(seed: int) -> tuple[Tensor, Tensor]:
+    """Images (4, 3, 16, 16) of stripes that lie or stand, in noise, and which of these each pixel is of (4, 16, 16)."""
+    rng = rng_of(seed)
+    labels = torch.randint(2, (4, 2, 2), generator=rng).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    stripes = (torch.arange(16) % 2).float()
+    lying = torch.where(labels == 0, stripes[:, None], stripes[None]).unsqueeze(1)  # (4, 1, 16, 16)
+    return lying + 0.3 * torch.randn(4, 3, 16, 16, generator=rng), labels
+
+
+def trained_cosines(memory: str | None) -> tuple[float, float]:
+    """The mean cosine of embeddings of the same and of different classes, after 60 steps with contrast or without."""
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1))
+    classifier, own = nn.Conv2d(8, 2, 1), Settings(memory=memory or "off", max_views=8, embedding=8, warmup_steps=0)
+    head = pixel_contrast.build(own, resolve(TINY).model, 8, 2, rng_of(0))
+    for module in (network, classifier):
+        initialise_(module, rng_of(1))
+    parameters = [p for module in (network, classifier, head) for p in module.parameters()]
+    optimizer, state = torch.optim.Adam(parameters, 0.01), pixel_contrast.initial_state(own, 2, torch.device("cpu"))
+    for step in range(60):
+        images, labels = textures(step)
+        last = network(images)
+        look, pixels = Look(last, last, classifier(last)), torch.tensor(labels.numel())
+        value = cross_entropy(look.logits, labels, pixels)
+        if memory is not None:
+            shared = pixel_contrast.prepare(
+                state, labels, own, alone(4), Progress(step, 60, 60), Grids(Grid(1), Grid(1))
+            )
+            part = Part(labels, look.logits, pixels, 4, labels)
+            found = pixel_contrast.loss(look, head(look), shared, part, own, partial(generator, step), alone(4))
+            value = value + found.value
+            state = pixel_contrast.remember(state, found.kept, own, alone(4))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    images, labels = textures(1000)
+    last = network(images)
+    rows = pixel_rows(head(Look(last, last, last)).detach())
+    alike, cosines = labels.flatten()[:, None] == labels.flatten(), rows @ rows.T
+    return float(cosines[alike].mean()), float(cosines[~alike].mean())
+
+
+def test_with_contrast_embeddings_of_a_class_are_more_alike_and_of_others_less_than_with_cross_entropy_alone() -> None:
+    plain = trained_cosines(None)
+    for memory in ("off", "both"):
+        within, between = trained_cosines(memory)
+        assert within > plain[0] + 0.2
+        assert between < plain[1]

@@ -58,6 +58,9 @@ class Criterion(Protocol):
     def initial_state(self, settings: Any, classes: int, device: torch.device) -> Any:
         """The state before the first step; () without a memory.  Raises ValueError where settings do not fit."""
 
+    def misfit(self, settings: Any, network: NetworkSettings, crop: tuple[int, int]) -> str:
+        """What keeps it from ever counting with crops of such (height, width), a setting first; "" where nothing."""
+
     def asks_for(self, settings: Any) -> str:
         """The setting that asks for a pretraining run to start from, as it is written; "" where none does."""
 

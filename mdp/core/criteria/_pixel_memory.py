@@ -54,7 +54,11 @@ def entries(memory: Memory) -> Entries:
     """What the memory holds."""
     queues = [queues for queues in (memory.regions, memory.pixels) if queues is not None]
     filled = [each.filled for each in queues]
-    rows = [each.rows[there] for each, there in zip(queues, filled, strict=True)]
+    # full rings, which are large, are not copied for this
+    rows = [
+        each.rows.flatten(0, 1) if bool(there.all()) else each.rows[there]
+        for each, there in zip(queues, filled, strict=True)
+    ]
     labels = [there.nonzero()[:, 0] for there in filled]
     nothing = torch.full((len(memory.sources),), IGNORE, device=memory.sources.device)
     return Entries(torch.cat([*rows, memory.sources]), torch.cat([*labels, nothing]))

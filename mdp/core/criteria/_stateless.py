@@ -22,6 +22,10 @@ def initial_state(settings: Any, classes: int, device: torch.device) -> Any:
     return ()
 
 
+def misfit(settings: Any, network: NetworkSettings, crop: tuple[int, int]) -> str:
+    return ""
+
+
 def asks_for(settings: Any) -> str:
     return ""
 

@@ -9,6 +9,7 @@ Shape legend: B images of a part, C classes, D embedding channels, h x w grid of
 gives to the memory, N anchors, Q rows of a class's memory, R rows of the memory.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
@@ -130,6 +131,19 @@ def _features(settings: Settings, stages: bool) -> str:
     if _from_pretraining(settings):
         return "head"
     return settings.features or ("stages" if stages else "last")
+
+
+def misfit(settings: Settings, network: NetworkSettings, crop: tuple[int, int]) -> str:
+    """That no class can have more cells than `max_views`, where the grid is that of the last map."""
+    takes = HEADS[network.head].takes
+    cells = math.prod(-(-side // network.stride) for side in crop)
+    coarse = takes == "last" or _features(settings, takes == "stages") == "last"
+    if not coarse or cells > settings.max_views:
+        return ""
+    return (
+        f"max_views: a class gives anchors where more than {settings.max_views} of the {cells} cells of a crop of "
+        f"{crop[0]} x {crop[1]} are its own, so none ever does; give less"
+    )
 
 
 def asks_for(settings: Settings) -> str:
@@ -283,7 +297,7 @@ def loss(
             None if settings.mining == "all" else choice,
         )  # fmt: skip
         value = mean_over(total, shared.weight)
-    metrics = {"anchors": torch.tensor(len(anchors.rows)), "hard_anchors": anchors.hard.sum()}
+    metrics = {"anchors": torch.tensor(len(anchors.rows), device=head.device), "hard_anchors": anchors.hard.sum()}
     return Loss(value, metrics, _kept(head.detach(), labels, shared, settings, draws))
 
 

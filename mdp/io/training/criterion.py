@@ -65,6 +65,8 @@ def refuse_misfits(plan: Plan) -> None:
                 criterion.build(found.settings[name], model, model.last_channels, len(classes), torch.Generator())
         except ValueError as error:
             raise RecipeError(f"{_key_of(recipe, name)}.{error}") from error
+        if words := criterion.misfit(found.settings[name], model, recipe.finetune.crop):
+            raise RecipeError(f"{_key_of(recipe, name)}.{words}")
 
 
 def _key_of(recipe: Recipe, term: str) -> str:
