@@ -1,12 +1,12 @@
 """A fine-tuning step with pixel contrast beside one of cross-entropy alone: the same network, images and labels.
 
-The memory is full, 190,000 rows of regions and pixels for 19 classes, as the published runs on Cityscapes have it; the
-batch has an eighth of their pixels, and an eighth of their anchors.
+The memory is full: for the larger network 190,000 rows of regions and pixels of 19 classes, as the published runs on
+Cityscapes have them.  The batch there has a sixteenth of their pixels, and of their anchors.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,26 +29,41 @@ from mdp.io.recipe.settings import OptimizationSettings, RunSettings
 from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.update import new_trainee, unharmed, update_
 
-CLASSES, SAMPLES, RATE = 19, 128, 0.01
-NETWORK = NetworkSettings(backbone="resnet18", channels=256)
-SIZES = {"ResNet-18, 2 crops of 128^2": (2, 128), "ResNet-18, 8 crops of 256^2": (8, 256)}
+CLASSES, SAMPLES, RATE = 19, 64, 0.01
+SMALL = NetworkSettings(backbone="resnet18", width=8, channels=16)
+LARGE = NetworkSettings(backbone="resnet18", channels=256)
+
+
+class Size(NamedTuple):
+    """The network, its batch, and the rows of a class in each of the two memories."""
+
+    network: NetworkSettings
+    images: int
+    crop: int
+    capacity: int | None
+
+
+SIZES = {
+    "ResNet-18 / 8, 2 crops of 96^2": Size(SMALL, 2, 96, 50),
+    "ResNet-18, 4 crops of 256^2": Size(LARGE, 4, 256, None),
+}
 
 
 def cases() -> dict[str, Callable[[], Case]]:
-    """Stride 8, a small batch and a larger one."""
-    return {label: partial(_case, label, *size) for label, size in SIZES.items()}
+    """Stride 8: a small network and memory, then ResNet-18 with DeepLab-v3."""
+    return {label: partial(_case, label, size) for label, size in SIZES.items()}
 
 
-def _case(label: str, images: int, crop: int) -> Case:
-    batch = _batch(images, crop)
+def _case(label: str, size: Size) -> Case:
+    batch = _batch(size.images, size.crop)
     entries = (
-        Entry("memory, semi-hard rows", "ours", _step(batch, {})),
-        Entry("memory, all rows", "ours", _step(batch, {"mining": "all"})),
-        Entry("in the batch", "ours", _step(batch, {"memory": "off"})),
-        Entry("cross-entropy", "plain", _step(batch, None)),
+        Entry("memory, semi-hard rows", "ours", _step(batch, size, {})),
+        Entry("memory, all rows", "ours", _step(batch, size, {"mining": "all"})),
+        Entry("in the batch", "ours", _step(batch, size, {"memory": "off"})),
+        Entry("cross-entropy", "plain", _step(batch, size, None)),
     )
     gates = (Gate("cross-entropy", at_most=1.3), Gate("cross-entropy", at_most=1.15, of="in the batch"))
-    return Case("fine-tuning step", f"{label}, C={CLASSES}", entries, gates if crop > 128 else ())
+    return Case("fine-tuning step", f"{label}, C={CLASSES}", entries, gates if size.capacity is None else ())
 
 
 def _batch(images: int, crop: int) -> Batch:
@@ -57,16 +72,16 @@ def _batch(images: int, crop: int) -> Batch:
     return Batch(torch.randn(images, 3, crop, crop, generator=rng), labels)
 
 
-def _step(batch: Batch, contrast: Mapping[str, Any] | None) -> Run:
+def _step(batch: Batch, size: Size, contrast: Mapping[str, Any] | None) -> Run:
     """One step as `Finetuning.advance` takes it, without loading; weights and memory go on from call to call."""
     criteria = ["cross_entropy"] if contrast is None else ["cross_entropy", "pixel_contrast"]
-    given = {"max_samples": SAMPLES, "warmup_steps": 0, **(contrast or {})}
+    given = {"max_samples": SAMPLES, "max_views": 20, "warmup_steps": 0, "capacity": size.capacity, **(contrast or {})}
     found = {name: find_criterion(name) for name in criteria}
     criterion = Combined(found, {
         name: one.Settings(**(given if name == "pixel_contrast" else {})) for name, one in found.items()
     })  # fmt: skip
-    segmentor = build_segmentor(NETWORK, CLASSES, generator(0))
-    head = criterion.build(NETWORK, NETWORK.last_channels, CLASSES, generator(1))
+    segmentor = build_segmentor(size.network, CLASSES, generator(0))
+    head = criterion.build(size.network, size.network.last_channels, CLASSES, generator(1))
     network = TrainedSegmentor(segmentor, head)
     make = partial(build_optimizer, settings=OptimizationSettings(lr=RATE))
     run_settings = RunSettings(channels_last=False)

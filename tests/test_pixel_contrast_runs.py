@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import Tensor, nn
 
 from mdp.core.chance import generator
@@ -16,6 +17,7 @@ from mdp.core.criteria._pixel_head import PixelHead
 from mdp.core.criteria.cross_entropy import cross_entropy
 from mdp.core.criteria.pixel_contrast import Settings
 from mdp.core.geometry import Grid
+from mdp.core.labels import IGNORE
 from mdp.core.methods import Progress
 from mdp.core.networks import Grids, Look, NetworkSettings
 from mdp.core.networks.resnet import initialise_
@@ -30,8 +32,9 @@ from mdp.io.recipe.request import Request
 from mdp.io.run.opened import new_segmentor
 from mdp.io.training.finetuning import describe_finetuning
 from mdp.io.training.job import run_finetuning, run_pretraining
+from tests.laws import pure_call
 from tests.small_runs import TINY, assert_same, losses, signal_after, tensors_of
-from tests.tensors import rng_of
+from tests.tensors import rng_of, seeds
 from tests.test_criterion_runs import run_of
 from tests.together import worlds
 
@@ -118,6 +121,31 @@ def test_a_run_with_a_memory_is_resumed_exactly_and_scored_without_its_head(monk
     assert 0 <= scores["miou"] <= 1
 
 
+@given(seeds)
+@settings(max_examples=10)
+def test_a_memory_holds_embeddings_of_its_classes_own_pixels_and_regions_and_nothing_else(seed: int) -> None:
+    own = Settings(memory="both", capacity=3, pixels=2, warmup_steps=9, embedding=4)
+    state = pixel_contrast.initial_state(own, 4, torch.device("cpu"))
+    given_pixels, given_regions = torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
+    for step in range(3):
+        labels = torch.randint(IGNORE, 4, (2, 3, 4), generator=rng_of(seed + step))
+        embeddings = torch.eye(5)[labels, :4].movedim(3, 1)  # (2, 4, 3, 4): a pixel is the unit vector of its class
+        shared = pixel_contrast.prepare(state, labels, own, alone(2), Progress(step, 9, 9), Grids(Grid(1), Grid(1)))
+        part = Part(labels, embeddings, torch.tensor(24), 2, labels)
+        look = Look(embeddings, embeddings, embeddings)
+        kept = pixel_contrast.loss(look, embeddings, shared, part, own, partial(generator, seed, step), alone(2)).kept
+        state = pure_call(pixel_contrast.remember, state, kept, own, alone(2))
+        counts = torch.stack([(labels == label).flatten(1).sum(1) for label in range(4)])  # (4, 2)
+        given_pixels += counts.clamp(max=2).sum(1)
+        given_regions += (counts > 0).sum(1)
+    for queues, given_rows in ((state.pixels, given_pixels), (state.regions, given_regions)):
+        assert queues is not None
+        assert torch.equal(queues.pushed, given_rows)
+        for label in range(4):
+            held = queues.rows[label][queues.filled[label]]
+            torch.testing.assert_close(held, torch.eye(4)[label].expand_as(held))
+
+
 # From a pretraining run
 
 
@@ -132,8 +160,7 @@ def test_prototypes_of_source_classes_count_from_the_first_step_and_a_run_with_t
     pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = merge(TINY, CONTRAST, {"finetune": {"validate_steps": 0}, "eval": {"images": 2}})
-    del layer["criterion"]["embedding"]
-    layer = merge(layer, {"criterion": {"source_prototypes": True, "warmup_steps": 0}})
+    layer = merge(layer, {"criterion": {"source_prototypes": True, "warmup_steps": 0, "embedding": None}})
     request = partial(Request, layers=(layer,), quiet=True, init=str(pretrained))
     whole = run_finetuning(request(out=Path("whole")))
     with monkeypatch.context() as patch:
