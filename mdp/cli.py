@@ -823,6 +823,9 @@ def luss_cluster(source: str, target: str, as_json: bool) -> None:
 @option("--split", "Split of the target to label.", default="train", show_default=True)
 @setting("--threshold", "luss.threshold", 'Of attention, below which a pixel is "other" [default: what the sweep over '
          "another split chose].", type=float)  # fmt: skip
+@setting("--labels", "luss.labels", "centroids: each pixel its nearest; activation: the photo's own category, where a "
+         "linear classifier of photos is active [default: centroids].",
+         type=click.Choice(["centroids", "activation"]))  # fmt: skip
 @option("--foreground", "A folder of masks (white: foreground), which take the place of attention.", **FILE)
 @setting("--overwrite", "overwrite", "Do it again where it was done with something else.", **FLAG)
 @job

@@ -155,12 +155,14 @@ def test_labels_are_a_dataset_and_score_as_a_folder_of_predictions(copied: Path,
     found = run_labelling(asked(), copied, "val")
     assert (found["photos"], found["levels"], found["marks"]) == (6, False, True)
     assert "nothing tells" in labels_text(found)
-    dataset = load(str(copied / "labels.yaml"))
-    samples, _ = open_split(dataset, copied, "val")
-    assert [Path(sample.image).parent.name for sample in samples] == ["cup"] * 2 + ["dog"] * 2 + ["sky"] * 2
-    values = [np.unique(dataset.read(sample)[1]).tolist() for sample in samples]
-    assert len({v[0] for v in values}) >= 2
-    assert 0 not in {n for v in values for n in v}
+    assert found["dataset"] is None  # nothing is to be scored against labels that were made
+    found = run_labelling(asked(), copied, "train")
+    dataset = load(found["dataset"])
+    samples, _ = open_split(dataset, copied, "train")
+    assert [Path(sample.image).parent.name for sample in samples] == ["cup"] * 4 + ["dog"] * 4 + ["sky"] * 4
+    values = {n for sample in samples for n in np.unique(dataset.read(sample)[1]).tolist()}
+    assert values <= {1, 2, 3}
+    assert len(values) > 1
     scores = run_label_scores(copied, "val", sweep=False, quiet=True)
     plain = run_score(Asked(predictions=copied / "labels-val" / "labels", target=str(site / "site.yaml")), quiet=True)
     same = [key for key in plain if key not in ("predictions", "against")]
@@ -221,6 +223,20 @@ def test_masks_that_do_not_fit_are_refused_by_name(copied: Path, site: Path, tmp
     Image.new("L", (8, 4)).save(tmp_path / "few" / "cup" / "2.png")
     with pytest.raises(DatasetError, match=r"cup/2\.png: the mask is 8 x 4, its photo 32 x 32"):
         run_labelling(asked(), copied, "val", tmp_path / "few")
+
+
+def test_a_photo_has_its_own_category_where_the_classifier_of_photos_is_active(copied: Path, site: Path) -> None:
+    run_labelling(asked(labels="activation"), copied, "val")
+    made = copied / "labels-val"
+    for path in sorted((made / "labels").rglob("*.png")):
+        assert len(np.unique(np.array(Image.open(path)))) == 1
+        levels = np.array(Image.open(made / "levels" / path.relative_to(made / "labels")))
+        assert (levels.min(), levels.max()) == (0, 100)
+    found = run_label_scores(copied, "val", sweep=True, quiet=True)
+    assert found["image_accuracy"] == 1
+    assert found["threshold"] > 0
+    with pytest.raises(RecipeError, match=r"made with settings\.labels activation, and centroids is asked for"):
+        run_labelling(asked(), copied, "val")
 
 
 def test_other_weights_than_those_that_were_clustered_by_are_refused(site: Path, tmp_path: Path) -> None:
@@ -309,9 +325,9 @@ def test_the_commands_say_what_they_do_and_where_the_next_one_goes_on(site: Path
     assert done.code == 0, done.err
     assert "3 clusters of 12 vectors (12 photos), of 4 to 4 each" in done.out
     assert "k-means: 12 vectors of 64 channels, 2 restarts of 3 clusters together" in done.err
-    done = run(["-m", "mdp", "luss", "label", "luss", "--split", "val", *small], tmp_path)
+    done = run(["-m", "mdp", "luss", "label", "luss", "--split", "train", *small], tmp_path)
     assert done.code == 0, done.err
     assert "mdp finetune --target luss/labels.yaml" in done.out
-    done = run(["-m", "mdp", "luss", "score", "luss", "--split", "train"], tmp_path)
+    done = run(["-m", "mdp", "luss", "score", "luss", "--split", "val"], tmp_path)
     assert done.code == 2
-    assert "luss/labels-train: this stage is not there; run `mdp luss label luss --split train` first" in done.err
+    assert "luss/labels-val: this stage is not there; run `mdp luss label luss --split val` first" in done.err

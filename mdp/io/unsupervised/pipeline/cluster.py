@@ -213,7 +213,7 @@ def _tell_time(
     took = (time.perf_counter() - began) * rows.total / len(part) * (iterations + 1)
     progress.say(
         f"k-means: {rows.total:,} vectors of {channels} channels, {number_of(restarts, 'restart')} of {clusters} "
-        f"clusters together, up to {iterations} iterations: {duration(took)} or less"
+        f"clusters together, up to {iterations} iterations: {duration(max(1.0, took))} or less"
         + (f"; --restarts 1 takes {duration(took / restarts)}" if took > 1800 and restarts > 1 else "")
     )
 

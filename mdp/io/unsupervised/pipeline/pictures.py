@@ -19,8 +19,7 @@ from mdp.io.journal.progress_text import percent
 from mdp.io.pictures.class_colors import colors_of_space
 from mdp.io.pictures.html import document, section, table, text
 from mdp.io.pictures.sheet import class_picture, fitted, resized
-from mdp.io.unsupervised.pipeline.label import true_labels
-from mdp.io.unsupervised.pipeline.sweep import cut_at
+from mdp.io.unsupervised.pipeline.label_files import cut_at, true_labels
 
 _ROWS = 24
 _PANEL = (168, 168)

@@ -28,7 +28,7 @@ from mdp.io.run.folder import checkpoint_of
 from mdp.io.run.opened import open_run, trained_segmentor
 from mdp.io.unsupervised.pipeline.stage import digest_of_file, digest_of_photos, stage
 
-_LONG = 10**6  # pixels: only the short side of a photo is asked for
+_LONG = 100_000  # pixels, as many as a scale may have: only the short side of a photo is asked for
 
 
 class _Items:

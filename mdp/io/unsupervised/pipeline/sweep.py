@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +20,11 @@ from mdp.io.data.pool import Pool
 from mdp.io.data.selection import named, pool_of
 from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import DatasetError, RecipeError
-from mdp.io.files.label_maps import read_labels
 from mdp.io.files.reading import read_bytes
 from mdp.io.files.writing import csv_text, write_text
 from mdp.io.journal.counter import Counter
 from mdp.io.processes.signals import stop_on_signals
-from mdp.io.unsupervised.pipeline.label import level_of, true_labels
+from mdp.io.unsupervised.pipeline.label_files import File, cut_at, read_marks, true_labels
 from mdp.io.unsupervised.pipeline.stage import Stage, digest_of_file, read_stage, stage
 from mdp.io.unsupervised.score import read_matching
 
@@ -105,15 +103,6 @@ def _score(
     work.finish(outputs)
 
 
-def read_marks(path: Path) -> Marks:
-    """The counts that labelling wrote.  Raises DatasetError for another file."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Marks(int(file["images"]), torch.from_numpy(file["areas"]), torch.from_numpy(file["edges"]))
-    except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(f"{path}: not the counts of label maps: {error}") from error
-
-
 def curve_of(marks: Marks, categories: int, clusters: int, fitted: Tensor | None) -> list[dict[str, float]]:
     """The scores of areas at each threshold, categories matched anew at each unless a matching is given."""
     rows = []
@@ -132,9 +121,7 @@ def curve_of(marks: Marks, categories: int, clusters: int, fitted: Tensor | None
     return rows
 
 
-def _counts_at(
-    work: Stage, labels: Path, files: list[dict[str, str]], pool: Pool, threshold: int, progress: Counter
-) -> Counts:
+def _counts_at(work: Stage, labels: Path, files: list[File], pool: Pool, threshold: int, progress: Counter) -> Counts:
     """The counts of the label maps cut at a threshold in hundredths, boundaries included."""
     union, settings = LabelUnion([dataset.labels for dataset in pool.datasets.values()]), luss.Settings()
 
@@ -146,10 +133,3 @@ def _counts_at(
             progress.tell(number + 1, len(files))
 
     return collect(counted(), luss.empty(union.spaces[0], len(files), settings), len(files))
-
-
-def cut_at(labels: Path, file: dict[str, str], threshold: int) -> Tensor:
-    """The categories of a photo (H, W), 0 where its level is below so many hundredths."""
-    numbers = torch.from_numpy(read_labels(str(labels / file["labels"])).astype(np.int64))
-    level = level_of(labels, file)
-    return numbers if level is None else torch.where(100 * level >= threshold, numbers, 0)
