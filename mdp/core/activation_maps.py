@@ -27,3 +27,13 @@ def activation_shares(maps: Tensor) -> Tensor:
     above = maps.clamp(min=0)
     most = above.amax((-2, -1), keepdim=True)
     return above / torch.where(most > 0, most, 1)
+
+
+def unit_range(maps: Tensor) -> Tensor:
+    """Activation maps (..., h, w), each from 0 at its least to 1 at its most (2106.03149, eq. 15); a flat one is 1.
+
+    >>> unit_range(torch.tensor([[-3.0, 1.0, 5.0]])).tolist()
+    [[0.0, 0.5, 1.0]]
+    """
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return torch.where(high > low, (maps - low) / torch.where(high > low, high - low, 1), 1.0)

@@ -137,7 +137,8 @@ def _blocks(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> Iterator[
     products = _products(centres)
     size = max(1, _SCORES // products[1].numel())
     for part in parts():
-        for rows in torch.split(part.to(centres.dtype), size):
+        for start in range(0, len(part), size):
+            rows = part[start : start + size].to(centres.dtype)
             yield rows, *_highest(rows, *products)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mdp.core.activation_maps import activation_maps, unit_range
+from mdp.core.activation_maps import class_activation_maps, unit_range
 from mdp.core.geometry import Box, View, cut_labels
 from mdp.core.linear_probe import Linear
 from mdp.core.upsampling import upsampled_argmax
@@ -270,7 +270,7 @@ def _active(work: Work, classifier: Linear, item: Resized, maps: Tensor) -> tupl
     rows = work.source.rows(item.image[None], work.kind)[0]  # (1, D)
     number = int(classifier.scores(rows.cpu())[0].argmax())
     weight = classifier.weight[number : number + 1].to(maps.device)  # (1, D)
-    return number, unit_range(activation_maps(maps, weight)[:, 0])
+    return number, unit_range(class_activation_maps(maps, weight)[:, 0])
 
 
 def _hundredths(level: Tensor | None, size: tuple[int, int]) -> NDArray[np.uint8] | None:
