@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mdp.io.unsupervised.pipeline import rows as rows_file
 from mdp.io.unsupervised.pipeline import stage as stage_file
 from mdp.io.unsupervised.pipeline.cluster import clusters_table, run_clustering
 from mdp.io.unsupervised.pipeline.label import labels_text, run_labelling
+from mdp.io.unsupervised.pipeline.run import pipeline_text, run_pipeline
 from mdp.io.unsupervised.pipeline.sweep import run_label_scores
 from mdp.io.unsupervised.pipeline.vectors import middle, short_side
 from mdp.io.unsupervised.score import Asked, run_score
@@ -331,3 +333,30 @@ def test_the_commands_say_what_they_do_and_where_the_next_one_goes_on(site: Path
     done = run(["-m", "mdp", "luss", "score", "luss", "--split", "val"], tmp_path)
     assert done.code == 2
     assert "luss/labels-val: this stage is not there; run `mdp luss label luss --split val` first" in done.err
+
+
+RUN = {
+    "run": {"workers": 0, "threads": 1, "check": False},
+    "model": {"backbone": "resnet18", "width": 8, "head": "linear"},
+    "method": {"name": "swav", "prototypes": 8, "frozen_steps": 1, "queue": None, "size": 32, "embedding": 8},
+    "pretrain": {"steps": 2, "batch_size": 6, "validate_epochs": 0},
+    "finetune": {"steps": 2, "batch_size": 4, "crop": [32, 32], "validate_steps": 0},
+    "luss": {"short_side": 64, "restarts": 2, "attention_epochs": 1},
+}
+
+
+def test_the_whole_way_is_gone_once_and_its_page_shows_every_step(site: Path, tmp_path: Path) -> None:
+    request = Request(layers=({}, RUN), out=tmp_path / "luss", quiet=True, report=False)
+    found = run_pipeline(request, str(site / "site.yaml"))
+    assert {*found["labels"]} >= {"miou", "image_accuracy", "f_beta"}
+    assert 0 <= found["finetuned"]["miou"] <= 1
+    assert "the network that learnt them" in pipeline_text(found)
+    page = Path(found["page"]).read_text()
+    assert page.count('alt="photo"') == page.count('alt="prediction"') == page.count('alt="truth"') == 6
+    assert "Categories got their names from the label maps of this split" in page
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "luss").rglob("*.safetensors")}
+    assert run_pipeline(request, str(site / "site.yaml")) == found
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "luss").rglob("*.safetensors")} == before
+    other = replace(request, layers=({}, merge(RUN, {"finetune": {"lr": 0.5}})))
+    with pytest.raises(RecipeError, match=r"begun with another finetune\.lr"):
+        run_pipeline(other, str(site / "site.yaml"))

@@ -35,6 +35,7 @@ from mdp.io.recipe.layers import Layer, merge, resolve
 from mdp.io.recipe.request import Request
 from mdp.io.studies import compare, demo
 from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.unsupervised.pipeline import run as pipeline
 from tests import trees
 from tests.conftest import ROOT
 from tests.documented import Command, fences
@@ -46,7 +47,7 @@ SMALL: Layer = {  # over whatever a command says: what it costs, not what it doe
     "pretrain": {"steps": 2, "batch_size": 4, "crop": 32, "validate_epochs": 0, "validate_images": 2},
     "finetune": {"steps": 2, "batch_size": 2, "crop": [32, 32], "scale": [96, 64], "validate_steps": 0},
     "eval": {"scale": [96, 64], "images": 4},
-    "luss": {"short_side": 32},
+    "luss": {"short_side": 32, "restarts": 2, "attention_epochs": 1},
 }
 
 
@@ -355,6 +356,7 @@ def shell_in(folder: Path) -> Iterator[Shell]:
         layer = command_line._layer
         patch.setattr(command_line, "_layer", lambda: merge(layer(), SMALL))
         patch.setattr(compare, "run_comparison", _short(compare.run_comparison))
+        patch.setattr(pipeline, "run_pipeline", _planned)
         patch.setattr(demo, "RECIPE", merge(demo.RECIPE, SMALL, {"eval": {"scale": None}}))
         # one process in the place of several, which tests/test_launcher.py and tests/test_distributed.py have
         patch.setattr(command_line, "launched", lambda: True)
@@ -372,6 +374,13 @@ def _cheap(original: Callable[..., Request]) -> Callable[..., Request]:
         return replace(asked, layers=(*asked.layers, SMALL))
 
     return request
+
+
+def _planned(request: Request, target: str) -> dict[str, Any]:
+    """Of the whole way without labels, which tests/test_stages.py goes, its settings only."""
+    resolve(*pipeline.layers_of_run(replace(request, layers=request.layers[:-1]), target))
+    scores = {"miou": 0.0, "miou_interval": None, "image_accuracy": 0.0, "f_beta": 0.0}
+    return {"target": target, "split": "validation", "labels": scores, "finetuned": scores, "page": ""}
 
 
 def _short(original: Callable[..., Path]) -> Callable[..., Path]:

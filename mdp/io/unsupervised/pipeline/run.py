@@ -31,6 +31,7 @@ from mdp.io.unsupervised.pipeline.sweep import run_label_scores
 from mdp.io.unsupervised.score import Asked, run_score
 
 ATTENTION = "pixel_attention"
+_METHOD = "pass_s"  # where none is asked for
 _WITH_ATTENTION = ("swav", "pass_s")  # methods whose networks it can be trained on
 _KEPT = ("model", "method", "pretrain", "finetune", "luss")  # sections that a pipeline may not change on its way
 
@@ -47,7 +48,7 @@ def run_pipeline(request: Request, target: str) -> dict[str, Any]:
     train = f"{name}:train" if "train" in dataset.splits else f"{name}:{dataset.train[0]}"
     if dataset.val is None:
         raise RecipeError(f"{name}: has no labelled split to score on")
-    layers = (*_shelved(name, request), *request.layers, nest("pretrain.datasets", [train]))
+    layers = (*layers_of_run(request, name), nest("pretrain.datasets", [train]))
     recipe = resolve(*layers)
     _expect_same(make(out), as_layer(recipe), name)
     tell, asked = _steps(request.quiet), replace(request, layers=layers, init=None)
@@ -87,10 +88,12 @@ def run_pipeline(request: Request, target: str) -> dict[str, Any]:
     }
 
 
-def _shelved(target: str, request: Request) -> tuple[Layer, ...]:
-    """The recipe luss/TARGET that comes with mdp, if there is one and no other was asked for."""
+def layers_of_run(request: Request, target: str) -> tuple[Layer, ...]:
+    """The settings: over what is usual the recipe luss/TARGET that comes with mdp, unless --config has another."""
     name = f"luss/{target}"
-    return (config_layer(Path(name)),) if name in recipe_names() and not any(request.layers[:1]) else ()
+    config = bool(request.layers and request.layers[0])
+    shelved = () if config or name not in recipe_names() else (config_layer(Path(name)),)
+    return (nest("method.name", _METHOD), *shelved, *request.layers)
 
 
 def _attention(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
