@@ -15,6 +15,8 @@ from PIL import Image
 
 from mdp.core.chance import generator
 from mdp.core.networks import NetworkSettings, build_segmentor
+from mdp.core.networks.clustering import ClusterHeads, build_attention_network
+from mdp.core.photometry import as_float, normalise
 from mdp.io.datasets import load, open_split
 from mdp.io.errors import DatasetError, RecipeError, ResourceError
 from mdp.io.recipe.layers import merge
@@ -22,6 +24,7 @@ from mdp.io.recipe.request import Request
 from mdp.io.run.checkpoint import save_plain
 from mdp.io.unsupervised.pipeline import rows as rows_file
 from mdp.io.unsupervised.pipeline import stage as stage_file
+from mdp.io.unsupervised.pipeline import vectors
 from mdp.io.unsupervised.pipeline.cluster import clusters_table, run_clustering
 from mdp.io.unsupervised.pipeline.label import labels_text, run_labelling
 from mdp.io.unsupervised.pipeline.run import pipeline_text, run_pipeline
@@ -250,6 +253,31 @@ def test_other_weights_than_those_that_were_clustered_by_are_refused(site: Path,
             run_clustering(asked(tmp_path / "luss", restarts=1), str(weights), str(site / "site.yaml"))
     with pytest.raises(RecipeError, match="its weights are not those"):
         run_labelling(asked(), tmp_path / "luss", "val")
+
+
+def test_a_network_with_attention_is_clustered_by_it_and_its_levels_cut_labels(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = NetworkSettings(backbone="resnet18", width=8)
+    network = build_attention_network(model, ClusterHeads(embedding=8, prototypes=4), False, True, generator(3))
+    save_plain(tmp_path / "weights.safetensors", network.state_dict(), {})
+    monkeypatch.setattr(vectors, "_attention_of", lambda path: network)
+    out, target = tmp_path / "luss", str(site / "site.yaml")
+    run_clustering(asked(out, short_side=64), str(tmp_path / "weights.safetensors"), target)
+    record = json.loads((out / "features" / "stage.json").read_text())
+    assert record["settings"]["features"] == "attention"
+    dataset = load(target)
+    image = torch.from_numpy(dataset.photo(dataset.samples(site, "train")[0])).permute(2, 0, 1)
+    inputs = normalise(as_float(middle(image, 64)[None]))
+    expected = network.eval().attended(inputs)[0].detach().numpy()
+    rows = np.load(out / "features" / "rows.npy")
+    np.testing.assert_allclose(rows[0], expected / np.linalg.norm(expected), atol=1e-5)
+    run_labelling(asked(short_side=64), out, "val")
+    assert run_label_scores(out, "val", sweep=True, quiet=True)["threshold"] is not None
+    found = run_labelling(asked(short_side=64, threshold=1.0), out, "train")
+    assert found["threshold"] == 1
+    values = [np.array(Image.open(path)) for path in (out / "labels-train" / "labels").rglob("*.png")]
+    assert not np.concatenate(values).any()  # no attention is 1
 
 
 # Stopped anywhere
