@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 _SCORES = 2**17  # of a block of rows: half a MiB stays in a core's cache, and twice as much takes as long again
+_ROWS = 256  # of a block at the least: many centres are read once for so many
 _SHIFT = 1 / 1024  # how far the halves of a divided cluster are moved apart, in parts of each channel; faiss's
 
 
@@ -92,7 +93,7 @@ def kmeans(parts: Callable[[], Iterable[Tensor]], starts: Tensor, iterations: in
     """Clusters of the rows that `parts` gives again for every pass, each part (N', D), from starts (R, K, D).
 
     Ends early where an iteration moves no centre of any restart.  An empty cluster takes half of the largest one: both
-    have its centre, shifted a little apart.  Holds one part, the centres and half a MiB of scores, or one row's.
+    have its centre, shifted a little apart.  Holds one part, the centres and half a MiB of scores, or those of 256 rows.
 
     >>> rows = torch.tensor([[0.0], [1.0], [9.0], [11.0]])
     >>> kmeans(lambda: [rows[:3], rows[3:]], rows[None, :2], 10).best.flatten().tolist()
@@ -135,7 +136,7 @@ def _no_counts(centres: Tensor) -> Tensor:
 def _blocks(parts: Callable[[], Iterable[Tensor]], centres: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Rows (N', D), a few at a time, with the largest products of theirs and the centres' numbers, (R, N') each."""
     products = _products(centres)
-    size = max(1, _SCORES // products[1].numel())
+    size = max(_ROWS, _SCORES // products[1].numel())
     for part in parts():
         for start in range(0, len(part), size):
             rows = part[start : start + size].to(centres.dtype)
