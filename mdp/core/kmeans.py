@@ -93,7 +93,7 @@ def kmeans(parts: Callable[[], Iterable[Tensor]], starts: Tensor, iterations: in
     """Clusters of the rows that `parts` gives again for every pass, each part (N', D), from starts (R, K, D).
 
     Ends early where an iteration moves no centre of any restart.  An empty cluster takes half of the largest one: both
-    have its centre, shifted a little apart.  Holds one part, the centres and half a MiB of scores, or those of 256 rows.
+    have its centre, shifted a little apart.  Holds one part, the centres and half a MiB of scores, or 256 rows of them.
 
     >>> rows = torch.tensor([[0.0], [1.0], [9.0], [11.0]])
     >>> kmeans(lambda: [rows[:3], rows[3:]], rows[None, :2], 10).best.flatten().tolist()
