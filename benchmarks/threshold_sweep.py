@@ -31,7 +31,7 @@ def cases() -> dict[str, Callable[[], Case]]:
     """By the number of photos and categories."""
     return {
         "2 photos, 20 categories": partial(_case, "2 photos, 20 categories", 2, 20),
-        "20 photos, 50 categories": partial(_case, "20 photos, 50 categories", 20, 50),
+        "6 photos, 50 categories": partial(_case, "6 photos, 50 categories", 6, 50),
     }
 
 
