@@ -137,6 +137,11 @@ def _read(source: str, asked: Layer, stride: int | None, start: str) -> tuple[Ne
     if source.startswith(PREFIX):
         path, asked = cached_weights(source), merge(nest("model.backbone", source), asked)
     else:
+        if not Path(source).exists():
+            raise CheckpointError(
+                f"{source}: expected a run folder or a weights file, found nothing; {PREFIX}NAME, {SCRATCH} and "
+                f"{COLORS} are what there is besides"
+            )
         path = checkpoint_of(Path(source))
     file = read_file(path)
     settings, origin = model_of(file, asked)
