@@ -22,27 +22,29 @@ def test_shares_add_up_to_one_and_frames_may_come_in_any_order(frames: int, k: i
     earlier = F.normalize(torch.randn(frames, 6, 4, generator=rng), dim=2)
     labels = torch.rand(frames, 6, 3, generator=rng).softmax(2)
     near = near_cells(2, 3, 1.5)
-    found = pure_call(propagated, cells, earlier, labels, near, k, 0.1)
+    found = pure_call(propagated, cells, list(earlier), list(labels), near, k, 0.1)
     assert torch.allclose(found.sum(1), torch.ones(6), atol=1e-5)
-    assert torch.allclose(propagated(cells, earlier.flip(0), labels.flip(0), near, k, 0.1), found, atol=1e-5)
+    assert torch.allclose(
+        propagated(cells, list(earlier.flip(0)), list(labels.flip(0)), near, k, 0.1), found, atol=1e-5
+    )
 
 
 def test_a_frame_that_stays_as_it_is_keeps_its_labels_and_one_that_moves_takes_them_along() -> None:
     cells, labels = torch.eye(4), F.one_hot(torch.tensor([0, 1, 1, 0])).float()
     everywhere = near_cells(1, 4, 9)
-    assert torch.equal(propagated(cells, cells[None], labels[None], everywhere, 1, 0.05), labels)
-    assert torch.equal(propagated(cells.roll(1, 0), cells[None], labels[None], everywhere, 1, 0.05), labels.roll(1, 0))
+    assert torch.equal(propagated(cells, [cells], [labels], everywhere, 1, 0.05), labels)
+    assert torch.equal(propagated(cells.roll(1, 0), [cells], [labels], everywhere, 1, 0.05), labels.roll(1, 0))
 
 
 def test_cells_that_are_far_away_are_not_asked() -> None:
     cells, labels = torch.eye(4), F.one_hot(torch.arange(4)).float()
-    found = propagated(cells.roll(3, 0), cells[None], labels[None], near_cells(1, 4, 1), 1, 0.05)
+    found = propagated(cells.roll(3, 0), [cells], [labels], near_cells(1, 4, 1), 1, 0.05)
     assert found[:3].argmax(1).tolist() == [1, 2, 3]
     assert found[3, 0] == 0  # where cell 0 has come to is three cells away
 
 
 def test_neighbours_speak_by_their_likeness() -> None:
-    earlier, labels = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]]), torch.eye(2)[None]
+    earlier, labels = [torch.tensor([[1.0, 0.0], [0.6, 0.8]])], [torch.eye(2)]
     found = propagated(torch.tensor([[1.0, 0.0]] * 2), earlier, labels, near_cells(1, 2, 9), 2, 0.2)
     assert found[0, 0].item() == pytest.approx(1 / (1 + math.exp(-0.4 / 0.2)))
     with pytest.raises(ValueError, match="k: expected 1 to 2, the cells that are asked, got 3"):

@@ -6,6 +6,7 @@ Shape legend: h x w feature grid, P cells, D channels, M earlier frames, C objec
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from mdp.core.geometry import Grid
 
-_PART = 64  # cells at a time: with 20 frames of 6,420 cells their products are 33 MB
+_PART = 256  # cells at a time
 TOLERANCE = 0.008  # of contours, in shares of the diagonal: DAVIS's
 
 
@@ -28,8 +29,15 @@ def near_cells(height: int, width: int, radius: float) -> Tensor:
     return squares <= radius**2
 
 
-def propagated(cells: Tensor, earlier: Tensor, labels: Tensor, near: Tensor, k: int, temperature: float) -> Tensor:
-    """Shares (P, C) of each object in the cells (P, D) of a frame, by those (M, P, C) of earlier ones (M, P, D).
+def propagated(
+    cells: Tensor,
+    earlier: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    near: Tensor,
+    k: int,
+    temperature: float,
+) -> Tensor:
+    """Shares (P, C) of each object in the cells (P, D) of a frame, by those (P, C) of M earlier ones (P, D).
 
     Of the cells that are `near` (P, P), in all earlier frames, the k with the largest products speak, each with the
     weight exp(product / temperature); rows are of length 1.  Raises ValueError for fewer cells than k.
@@ -37,12 +45,14 @@ def propagated(cells: Tensor, earlier: Tensor, labels: Tensor, near: Tensor, k: 
     asked = len(earlier) * int(near.sum(1).min())
     if not 1 <= k <= asked:
         raise ValueError(f"k: expected 1 to {asked}, the cells that are asked, got {k}")
-    known, shares = labels.flatten(0, 1), []
+    count, known, shares = len(cells), torch.cat(list(labels)), []
     for own, beside in zip(torch.split(cells, _PART), torch.split(near, _PART), strict=True):
-        products = torch.einsum("pd,mqd->pmq", own, earlier)  # (p, M, P)
-        best = products.masked_fill(~beside[:, None], -math.inf).flatten(1).topk(k, dim=1)  # (p, k)
-        weights = (best.values / temperature).softmax(1)
-        shares.append(torch.einsum("pk,pkc->pc", weights, known[best.indices]))
+        best = [(own @ frame.T).masked_fill(~beside, -math.inf).topk(min(k, count), dim=1) for frame in earlier]
+        values = torch.cat([top.values for top in best], 1)  # (p, M k)
+        places = torch.cat([top.indices + number * count for number, top in enumerate(best)], 1)
+        chosen = values.topk(k, dim=1)  # (p, k)
+        weights = (chosen.values / temperature).softmax(1)
+        shares.append(torch.einsum("pk,pkc->pc", weights, known[places.gather(1, chosen.indices)]))
     return torch.cat(shares)
 
 

@@ -148,7 +148,7 @@ def _propagated(
         earlier = [begun, *kept]
         try:
             shares = propagated(
-                cells, torch.stack([own for own, _ in earlier]), torch.stack([own for _, own in earlier]), near,
+                cells, [own for own, _ in earlier], [own for _, own in earlier], near,
                 asked.neighbours, asked.temperature,
             )  # fmt: skip
         except ValueError as error:
