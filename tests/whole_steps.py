@@ -172,12 +172,14 @@ def _crop(rng: torch.Generator, crop: tuple[int, int], classes: int) -> CropItem
 class Tuning:
     """A fine-tuning run that sees one batch of four crops again and again."""
 
-    def __init__(self, head: str, device: torch.device, run: Layer, finetune: Layer) -> None:
+    def __init__(
+        self, head: str, device: torch.device, run: Layer, finetune: Layer, criterion: Layer | None = None
+    ) -> None:
         crop, classes, batch = (32, 48), 9, 4
         own = ("dilations", "channels") if head == "linear" else ("dilations",)  # what is left to the head
         model = {key: value for key, value in NARROW.items() if key not in own} | {"head": head}
         settings: Layer = {"crop": list(crop), "batch_size": batch, "steps": STEPS, **finetune}
-        recipe = resolve({"run": run, "model": model, "finetune": settings})
+        recipe = resolve({"run": run, "model": model, "finetune": settings, "criterion": criterion or {}})
         network: Segmentor = build_segmentor(recipe.model, classes, generator(0))
         plan = Plan(recipe=recipe, pool=made_pool(classes, batch), validation=None)
         self.run = Finetuning(plan, network, nowhere(device), None)

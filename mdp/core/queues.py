@@ -101,9 +101,9 @@ def enqueue_rows(queues: ClassQueues, rows: Tensor, labels: Tensor) -> ClassQueu
             f"rows {tuple(rows.shape)} and labels {tuple(labels.shape)} for queues of (classes, rows, channels) "
             f"{tuple(queues.rows.shape)}"
         )
-    classes, size = queues.rows.shape[:2]
+    size = queues.rows.shape[1]
     own, order = labels.sort(stable=True)  # (N,)
-    total = torch.bincount(labels, minlength=classes)  # (C,)
+    total = torch.zeros_like(queues.pushed).scatter_add_(0, labels, torch.ones_like(labels))  # (C,)
     place = torch.arange(len(own), device=own.device) - (total.cumsum(0) - total)[own]  # (N,) among those of its class
     kept = place >= total[own] - size  # only the last Q of a class can stay
     own, order, place = own[kept], order[kept], place[kept]

@@ -12,6 +12,7 @@ from mdp.core.metrics import confusion_matrix
 from mdp.core.networks import NetworkSettings, build_segmentor
 from mdp.core.networks.decode_heads import HEADS
 from mdp.io.inference.predict import predict, probabilities
+from mdp.io.recipe.layers import Layer
 from mdp.io.recipe.settings import EvalSettings
 from tests.fake_cuda.mode import DEVICE, FakeCuda, on_device
 from tests.fake_cuda.report import Report
@@ -19,6 +20,8 @@ from tests.whole_steps import FORMS, NARROW, Sizes, Training, Tuning, class_scor
 
 STEP = "step 2"  # the phase that stands for a step: momentum and bank are there, libraries have warmed up
 _IMAGE = (75, 100)
+_CONTRAST: Layer = {"name": "pixel_contrast", "max_views": 2, "embedding": 8, "warmup_steps": 0, "negatives": 3}
+CRITERIA: dict[str, Layer] = {"memory": {**_CONTRAST, "capacity": 5}, "batch": {**_CONTRAST, "memory": "off"}}
 _MET_ELSEWHERE = ("multi_dataset, mix", "region_bank, negatives")
 
 
@@ -59,6 +62,9 @@ def cases() -> Iterator[Case]:
     for head in HEADS:
         for way in TUNING_WAYS:
             yield tuning_case(head, way)
+    for form in CRITERIA:
+        for way in TUNING_WAYS:
+            yield criterion_case(form, way)
     for name in INFERENCE:
         yield inference_case(name)
 
@@ -69,6 +75,8 @@ def fewest() -> Iterator[Case]:
         yield method_case(form, WAYS[number % len(WAYS)], brief=number > 0)
     for number, head in enumerate(HEADS):
         yield tuning_case(head, TUNING_WAYS[number % len(TUNING_WAYS)])
+    for number, form in enumerate(CRITERIA):
+        yield criterion_case(form, TUNING_WAYS[number % len(TUNING_WAYS)])
     for name in INFERENCE:
         yield inference_case(name)
 
@@ -105,13 +113,18 @@ def tuning_case(head: str, way: Way) -> Case:
     return Case(f"finetune {head}, {way}", partial(_finetune, head, way))
 
 
-def _finetune(head: str, way: Way) -> Report:
+def _finetune(head: str, way: Way, criterion: Layer | None = None) -> Report:
     with (mode := FakeCuda(way.deterministic)) as report:
-        tuning = Tuning(head, DEVICE, way._asdict(), {"avg_non_ignore": way.precision == "bf16"})
-        mode.learns(tuning.run.network)
+        tuning = Tuning(head, DEVICE, way._asdict(), {"avg_non_ignore": way.precision == "bf16"}, criterion)
+        mode.learns(tuning.run.trained)
         _steps(tuning, 2, report)
-        _stayed(tuning.run.network)
+        _stayed(tuning.run.trained)
     return report
+
+
+def criterion_case(form: str, way: Way) -> Case:
+    """Two steps of fine-tuning with pixel contrast, which has an extra head and a state."""
+    return Case(f"finetune with contrast, {form}, {way}", partial(_finetune, "linear", way, CRITERIA[form]))
 
 
 def _steps(training: Training | Tuning, count: int, report: Report) -> None:
