@@ -44,6 +44,8 @@ def test_squares_are_followed_by_their_colors_and_void_pixels_are_in_no_mask(vid
     assert [row["object"] for row in scores["objects"]] == [7, 9]
     assert min(row[key] for row in scores["objects"] for key in ("j", "f")) > 0.75
     written = [read_labels(str(tmp_path / "out" / f"{number:05d}.png")) for number in range(4)]
+    with Image.open(tmp_path / "out" / "00000.png") as picture:
+        assert picture.mode == "P"
     assert [np.unique(ids).tolist() for ids in written] == [[0, 7, 9]] * 4
     assert [int(np.nonzero((ids == 7).any(0))[0].mean()) for ids in written] == pytest.approx([19, 27, 35, 43], abs=3)
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == scores

@@ -84,7 +84,7 @@ def run_propagation(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str
                 raise Preempted("stopped between frames; run the same command again")
             frame = frames[number]
             if out:
-                picture = label_image(np.array([0, *objects])[labels.numpy()], tuple(voc_colormap(256)))
+                picture = label_image(np.array([0, *objects])[labels.numpy()], tuple(voc_colormap(_VOID)))
                 write_atomically(out / f"{frame.stem}.png", [png_bytes(picture)])
             truth = asked.masks / f"{frame.stem}.png"
             if number and is_file(truth):
