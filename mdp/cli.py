@@ -701,11 +701,12 @@ def inspect(file: Path, init_from: str, as_json: bool) -> None:
 @command("taxonomy", "runs/pretrain/2026-11-20_1432_voc+ade20k",
          "runs/pretrain/2026-11-20_1432_voc+ade20k --json > taxonomy.json")  # fmt: skip
 @click.argument("run", **RUN)
+@option("--truth", "Score the suggestions, and names alone, against this CSV file of relations.", **FILE)
 @option("--out", "Folder to write to [default: RUN/taxonomy].", **FILE)
 @option("--overwrite", "Replace what has the same name and says something else.", **FLAG)
 @result
 @quiet
-def taxonomy(run: Path, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
+def taxonomy(run: Path, truth: Path | None, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Say which classes of a pretraining run's datasets may be the same thing, by its prototypes.
 
     Prints the best pairs, and writes tables, a mapping in YAML, a graph for Graphviz and taxonomy.html, a page with a
@@ -713,7 +714,7 @@ def taxonomy(run: Path, out: Path | None, overwrite: bool, as_json: bool, quiet:
     """
     from mdp.io.studies.taxonomy import run_taxonomy, table
 
-    found, folder = run_taxonomy(run, out, overwrite)
+    found, folder = run_taxonomy(run, out, overwrite, truth)
     _show(found, as_json, table)
     if not quiet:
         stderr.say(f"written to {folder}")

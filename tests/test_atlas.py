@@ -5,6 +5,7 @@ import csv
 import hashlib
 import html
 import json
+import math
 import re
 import runpy
 from dataclasses import replace
@@ -19,7 +20,10 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from mdp.cli import cli
+from mdp.core.class_relations import Relation
+from mdp.core.labels import LabelSpace, LabelUnion
 from mdp.core.prototype_bank import ClassSums, empty_bank, pack_bank, push
+from mdp.core.relation_scores import agreements, between, same_names
 from mdp.io.datasets import shapes_coarse, shapes_fine, shapes_target
 from mdp.io.datasets._scenes import WORLD, true_relation
 from mdp.io.errors import CheckpointError, RecipeError
@@ -269,3 +273,36 @@ def test_the_atlas_of_four_real_datasets_is_the_one_that_the_documents_tell_of()
         ("camvid/road", "labelmefacade/road"),
         ("camvid/car", "labelmefacade/car"),
     }
+
+
+# against what people say
+
+
+def test_suggestions_and_names_alone_are_scored_against_a_truth(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.csv"
+    truth.write_text(
+        "dataset_a,class_a,relation,dataset_b,class_b\n"
+        'a,sky,identity,b,sky\na,car,overlap,b,"car ""x"""\na,car,child,b,tree\nvoc,cat,identity,b,sky\n'
+    )
+    facts, _ = run_taxonomy(small_run(tmp_path / "run"), None, overwrite=False, truth=truth)
+    suggested, names = facts["truth"]["suggested"], facts["truth"]["names"]
+    # three pairs are suggested as equal: sky is, car overlaps, the third has no relation at all
+    assert (suggested["equal"]["right"], suggested["equal"]["suggested"], suggested["equal"]["true"]) == (1, 3, 1)
+    assert (suggested["any"]["right"], suggested["any"]["true"]) == (2, 3)
+    assert (names["equal"]["right"], names["equal"]["suggested"]) == (1, 1)
+    assert (names["equal"]["f1"], names["any"]["recall"], names["part"]["precision"]) == (1.0, 0.3333, None)
+    assert "names      any           1          1     3       1.00    0.33  0.50" in table(facts)
+    truth.write_text("dataset_a,class_a,relation,dataset_b,class_b\n")
+    with pytest.raises(RecipeError, match="says nothing of classes of this run"):
+        run_taxonomy(tmp_path / "run", None, overwrite=True, truth=truth)
+
+
+def test_a_truth_is_silent_about_pairs_of_datasets_that_it_does_not_name() -> None:
+    union = LabelUnion([LabelSpace(name=name, classes=("sky", "car")) for name in "abc"])
+    names = pure_call(same_names, union)
+    assert len(names) == 6
+    truth = [Relation("equal", 0, 2)]
+    found = pure_call(agreements, between(names, union, truth), truth)
+    assert (found["equal"].right, found["equal"].suggested, found["equal"].true) == (1, 2, 1)
+    assert found["equal"].f1 == pytest.approx(2 / 3)
+    assert math.isnan(found["part"].f1)

@@ -4,18 +4,22 @@ Nothing is trained and no photo is read; what the run's checkpoint holds is enou
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, tensor
 
+from mdp.core.class_relations import Relation
 from mdp.core.labels import LabelUnion
 from mdp.core.prototype_bank import Prototypes
+from mdp.core.relation_scores import Agreement, agreements, between, same_names
 from mdp.core.taxonomy import ClassGroup, ClassPair, Relations, RelationSettings, find_relations
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.files.reading import printable
 from mdp.io.files.writing import make, write_atomically
 from mdp.io.recipe.methods import find_method
+from mdp.io.recipe.relations import read_relations
 from mdp.io.run import folder as run_folder
 from mdp.io.run.folder import home_of
 from mdp.io.run.opened import method_state, open_run
@@ -36,16 +40,22 @@ class Source(NamedTuple):
     crops: Tensor  # (C,) int64: how many are behind each prototype; both views of a photo count
 
 
-def run_taxonomy(run: Path, out: Path | None, overwrite: bool) -> tuple[dict[str, Any], Path]:
+def run_taxonomy(run: Path, out: Path | None, overwrite: bool, truth: Path | None = None) -> tuple[dict[str, Any], Path]:
     """Relates the classes of a run and writes RUN/taxonomy/ (or `out`); returns the relations and the folder.
 
-    Raises RecipeError when the run has no prototypes or one dataset only, or when other files have these names,
-    CheckpointError when it has no whole checkpoint.
+    With `truth`, a file of relations, it is scored against that.  Raises RecipeError when the run has no prototypes or
+    one dataset only, when other files have these names or the truth is no such file, CheckpointError when it has no
+    whole checkpoint.
     """
     source = read_source(run)
+    known = read_relations(truth, source.union).relations if truth else ()
+    if truth and not known:
+        raise RecipeError(f"--truth {printable(truth)}: it says nothing of classes of this run's datasets")
     settings = RelationSettings()
     relations = find_relations(source.known, dataset_numbers(source.union), source.crops, settings)
     facts = as_facts(source, relations, settings)
+    if truth:
+        facts["truth"] = {"file": str(truth), **against(known, relations, source.union)}
     folder = out or home_of(source.path) / "taxonomy"
     _write(folder, texts(facts, relations.similarity), overwrite)
     return facts, folder
@@ -86,6 +96,27 @@ def dataset_numbers(union: LabelUnion) -> Tensor:
 
 
 # The relations as data
+
+
+def against(truth: Sequence[Relation], relations: Relations, union: LabelUnion) -> dict[str, Any]:
+    """Agreement with the truth, of the suggestions and of names alone, by kind of relation."""
+    found = [Relation("equal", pair.first, pair.second) for pair in relations.pairs]
+    pairs = {frozenset(relation[1:]) for relation in found}
+    parts = [Relation("part", part, group.whole) for group in relations.groups for part in group.parts]
+    found += [relation for relation in parts if frozenset(relation[1:]) not in pairs]
+    sides = {"suggested": found, "names": same_names(union)}
+    return {side: _scores(agreements(between(said, union, truth), truth)) for side, said in sides.items()}
+
+
+def _scores(found: dict[str, Agreement]) -> dict[str, dict[str, float | int | None]]:
+    return {
+        kind: {**each._asdict(), **{name: _known(getattr(each, name)) for name in ("precision", "recall", "f1")}}
+        for kind, each in found.items()
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
 
 
 def as_facts(source: Source, relations: Relations, settings: RelationSettings) -> dict[str, Any]:
@@ -178,4 +209,19 @@ def table(facts: dict[str, Any]) -> str:
         f"{len(facts['alone'])} without a relative; {few} seen in fewer than {facts['settings']['crops']} crops, "
         f"{none} never: nothing is said of these"
     )
+    lines += _truth_lines(facts["truth"]) if "truth" in facts else []
     return "\n".join(lines)
+
+
+def _truth_lines(truth: dict[str, Any]) -> list[str]:
+    """Agreement as a table."""
+    lines = [
+        f"against {printable(truth['file'])}:",
+        "           relation  right  suggested  true  precision  recall    F1",
+    ]
+    for side in ("suggested", "names"):
+        for kind, row in truth[side].items():
+            shares = "  ".join(f"{'-' if row[name] is None else format(row[name], '.2f'):>{width}}"
+                               for name, width in (("precision", 9), ("recall", 6), ("f1", 4)))  # fmt: skip
+            lines.append(f"{side:9}  {kind:8}  {row['right']:5}  {row['suggested']:9}  {row['true']:4}  {shares}")
+    return lines
