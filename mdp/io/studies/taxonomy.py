@@ -40,7 +40,9 @@ class Source(NamedTuple):
     crops: Tensor  # (C,) int64: how many are behind each prototype; both views of a photo count
 
 
-def run_taxonomy(run: Path, out: Path | None, overwrite: bool, truth: Path | None = None) -> tuple[dict[str, Any], Path]:
+def run_taxonomy(
+    run: Path, out: Path | None, overwrite: bool, truth: Path | None = None
+) -> tuple[dict[str, Any], Path]:
     """Relates the classes of a run and writes RUN/taxonomy/ (or `out`); returns the relations and the folder.
 
     With `truth`, a file of relations, it is scored against that.  Raises RecipeError when the run has no prototypes or
