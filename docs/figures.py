@@ -1,7 +1,7 @@
-"""Draws the pictures of docs/method.md from the generated datasets: `python docs/figures.py [FOLDER] [NAME...]`.
+"""Draws the pictures of the pages from the generated datasets: `python docs/figures.py [FOLDER] [NAME...]`.
 
-Everything that is shown is computed by the functions that training uses.  All pictures but `prototypes.png`, which
-pretrains for a minute, take a second; without names all are drawn.
+Everything that is shown is computed by the functions that training uses.  Pictures that train take a minute:
+`prototypes.png`, and those of docs/pixel-contrast.md; the others a second.  Without names all are drawn.
 """
 
 import sys
@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import contrast_pictures
 import numpy as np
 import torch
 from drawing import COLORS, FAINT, INK, Sheet, colored, diverging, inside
@@ -206,6 +207,9 @@ FIGURES: dict[str, Callable[[], Sheet]] = {
     "mixing": mixing,
     "temperature": temperature,
     "prototypes": prototypes,
+    "contrast_anchors": contrast_pictures.anchors,
+    "contrast_memory": contrast_pictures.memory,
+    "contrast_cosines": contrast_pictures.contrast,
 }
 
 if __name__ == "__main__":

@@ -240,6 +240,8 @@ def test_the_pictures_are_those_that_the_script_draws(tmp_path: Path, monkeypatc
     assert sum(path.stat().st_size for path in FIGURES.iterdir()) < 1_000_000
     monkeypatch.chdir(tmp_path)
     assert script["prototypes"](before=2, after=2).image.size == (640, 480), "the picture that takes a minute"
+    sizes = [script["FIGURES"][f"contrast_{name}"](steps=2).image.size for name in ("anchors", "memory", "cosines")]
+    assert sizes == [(640, 372), (640, 420), (640, 370)], "pictures that train"
     for name in quick:
         drawn, kept = (np.asarray(Image.open(place / f"{name}.png")).astype(int) for place in (tmp_path, FIGURES))
         assert drawn.shape == kept.shape, name
