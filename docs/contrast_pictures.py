@@ -97,11 +97,11 @@ def anchors(steps: int = 60) -> Sheet:
         sheet.place(picture, x, 34, times)
     for place in range(grid.numel()):
         row, column = divmod(place, grid.shape[1])
-        x, y = (320 + (STRIDE * (column + 0.5)) * times, 34 + (STRIDE * (row + 0.5)) * times)
+        right, down = 320 + STRIDE * (column + 0.5) * times, 34 + STRIDE * (row + 0.5) * times
         if place in drawn:
-            sheet.dot(x, y, 6, (180, 0, 0) if bool(wrong[row, column]) else INK)
+            sheet.dot(right, down, 6, (180, 0, 0) if bool(wrong[row, column]) else INK)
         elif bool(wrong[row, column]):
-            sheet.words(x, y, "x", 16, (180, 0, 0), "mm")
+            sheet.words(right, down, "x", 16, (180, 0, 0), "mm")
     told = f"dots: anchors, {views} a class; red: the network is wrong there; x: wrong, not drawn"
     sheet.words(8, 334, told, 16, FAINT)
     return sheet
@@ -153,7 +153,7 @@ def contrast(steps: int = 150) -> Sheet:
 
 def class_cosines(network: Segmentor, images: int = 40) -> Tensor:
     """The mean cosine of the backbone's last maps at two pixels of each two classes, (C, C), over validation photos."""
-    sums, counts = 0, torch.zeros(len(CLASSES))
+    sums, counts = torch.zeros(len(CLASSES), 1), torch.zeros(len(CLASSES))
     for index in range(images):
         image, labels = scene("val", index)
         with torch.inference_mode():
@@ -164,4 +164,5 @@ def class_cosines(network: Segmentor, images: int = 40) -> Tensor:
         sums, counts = sums + hot.T @ rows, counts + hot.sum(0)
     products = sums @ sums.T
     pairs = counts[:, None] * counts
-    return (products - torch.diag(counts)) / (pairs - torch.diag(counts))
+    cosines: Tensor = (products - torch.diag(counts)) / (pairs - torch.diag(counts))
+    return cosines
