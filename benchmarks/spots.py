@@ -6,7 +6,8 @@ from importlib import import_module
 from benchmarks.measure import Case
 
 SPOTS = (
-    "prototype_loss", "pixel_loss", "memory_contrast", "class_pooling", "bank", "key_encoder", "mixing", "confusion",
+    "prototype_loss", "pixel_loss", "memory_contrast", "sinkhorn", "pixel_attention", "class_pooling", "bank",
+    "key_encoder", "mixing", "confusion",
     "upsampling", "boundary", "luss_scores", "threshold_sweep", "distance_matching", "assignment", "kmeans", "views",
     "step", "finetuning_step", "loop",
 )  # fmt: skip

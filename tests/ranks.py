@@ -54,6 +54,7 @@ METHODS = {
     },
     "supervised": {},
     "pass_s": {"embedding": 8, "hidden": 8, "prototypes": 6, "size": 64, "small_size": 32, "small_count": 2},
+    "pixel_attention": {"embedding": 8, "hidden": 8, "prototypes": 6, "size": 64, "small_size": 32},
     "swav": {"embedding": 8, "hidden": 8, "prototypes": 6, "size": 64, "small_size": 32, "small_count": 2},
 }
 IN_THE_MIDDLE = (

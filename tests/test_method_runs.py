@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 NAMES = method_names()
 SMALL = {"embedding": 8, "hidden": 8, "queue": 24, "groups": 2, "size": 32, "small_size": 16, "small_count": 2}
 SMALL |= {"frozen_steps": 2, "queue_epoch": 0}
-CLUSTERING = ("swav", "pass_s")  # their `prototypes` is a number
+CLUSTERING = ("swav", "pass_s", "pixel_attention")  # their `prototypes` is a number
 
 
 def layer_of(method: str, **settings: Any) -> Layer:
@@ -94,6 +94,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "supervised": {},
     "pass_s": {"prototypes": 16, "embedding": 32, "hidden": 64, "size": 64, "small_size": 32, "queue": 16},
+    "pixel_attention": {"prototypes": 16, "embedding": 32, "hidden": 64, "size": 64, "small_size": 32, "queue": 16},
     "swav": {"prototypes": 16, "embedding": 32, "hidden": 64, "size": 64, "small_size": 32, "queue": 16},
 }
 

@@ -24,6 +24,7 @@ from mdp.core.methods import (
     moco,
     multi_dataset,
     pass_s,
+    pixel_attention,
     pixel_pairs,
     region_bank,
     split,
@@ -52,7 +53,7 @@ SPACES = [LabelSpace(name="a", classes=("wall", "sky")), LabelSpace(name="b", cl
 DATA = Data(LabelUnion(SPACES), batch_size=4, epoch_batches=3, channels=64)
 CLASSES = DATA.union.size
 SMALL = {"embedding": 8, "hidden": 16, "queue": 32, "groups": 2, "frozen_steps": 0}
-CLUSTERING = ("swav", "pass_s")  # their `prototypes` is a number
+CLUSTERING = ("swav", "pass_s", "pixel_attention")  # their `prototypes` is a number
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +148,8 @@ def test_networks_and_first_state_are_functions_of_the_generator(name: str) -> N
     settings = small(method)
     pair = pure_call(method.build, settings, NETWORK, DATA, rng_of(0))
     pure_call(method.initial_state, settings, DATA, rng_of(1), CPU)
-    assert all(parameter.requires_grad for parameter in pair.query.parameters())
+    if name != "pixel_attention":  # which learns only that
+        assert all(parameter.requires_grad for parameter in pair.query.parameters())
     for key, query in zip(pair.key.parameters(), pair.query.parameters(), strict=True):
         assert torch.equal(key, query)
         assert key is query or not key.requires_grad
@@ -356,6 +358,7 @@ IN_THE_MIDDLE: list[tuple[Method, dict[str, Any]]] = [  # these ask in the middl
     (pass_s, {"queue": 8, "queue_epoch": 0}),
     (pass_s, {"p2p": "contrast", "p2p_projector": False, "stages": (2, 3), "d2s_from": "same"}),
     (pass_s, {"p2p": "clusters", "d2s_view": "same"}),
+    (pixel_attention, {"queue": 8}),
 ]
 HALVES = (slice(0, 2), slice(2, 4))
 SHARES = {"accuracy", "positive_cosine", "loss", "prototypes_used"}  # metrics that add up over processes
@@ -370,7 +373,7 @@ IDS = [named(*variant) for variant in VARIANTS]
 
 
 def gradients_of(pair: EncoderPair, step: Step) -> list[Tensor]:
-    parameters = list(pair.query.parameters())
+    parameters = [parameter for parameter in pair.query.parameters() if parameter.requires_grad]
     return [torch.zeros_like(p) if g is None else g for p, g in zip(
         parameters, torch.autograd.grad(step.loss, parameters, allow_unused=True), strict=True
     )]  # fmt: skip

@@ -557,7 +557,7 @@ def test_a_count_stands_in_for_images_that_are_not_there_yet(tmp_path: Path) -> 
         expect_pretraining(recipe_with(tmp_path, [path], "moco", groups=1))
 
 
-WITHOUT_LABELS = "knn_moco or moco or pass_s or swav"
+WITHOUT_LABELS = "knn_moco or moco or pass_s or pixel_attention or swav"
 
 
 @pytest.mark.parametrize("method", ["multi_dataset", "pixel_pairs", "region_bank", "supervised"])

@@ -44,6 +44,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised": ("supervised", {}),
     "pass_s": ("pass_s", {"embedding": 8, "hidden": 8, "prototypes": 6}),
     "p2p clusters": ("pass_s", {"embedding": 8, "hidden": 8, "prototypes": 6, "p2p": "clusters"}),
+    "pixel_attention": ("pixel_attention", {"embedding": 8, "hidden": 8, "prototypes": 6, "queue": 4}),
     "swav": ("swav", {"embedding": 8, "hidden": 8, "prototypes": 6, "queue": 4, "queue_epoch": 0}),
 }
 

@@ -54,6 +54,7 @@ FORMS: dict[str, Layer] = {
     "supervised": {"name": "supervised"},
     "supervised, heads": {"name": "supervised", "heads": "datasets"},
     "pass_s": {"name": "pass_s"},
+    "pixel_attention": {"name": "pixel_attention"},
     "swav": {"name": "swav"},
 }
 _SMALL: dict[str, Layer] = {  # widths of 8 or more: torch 2.13 crashes on narrower ones on some CPUs
@@ -64,6 +65,7 @@ _SMALL: dict[str, Layer] = {  # widths of 8 or more: torch 2.13 crashes on narro
     "knn_moco": {"embedding": 8, "queue": 12, "groups": 2, "neighbours": {"k": 3, "warmup_epochs": 0}},
     "supervised": {},
     "pass_s": {"embedding": 8, "hidden": 8, "prototypes": 6, "queue": 12, "queue_epoch": 0},
+    "pixel_attention": {"embedding": 8, "hidden": 8, "prototypes": 6, "queue": 12},
     "swav": {"embedding": 8, "hidden": 8, "prototypes": 6, "queue": 12, "queue_epoch": 0},
 }
 NARROW: Layer = {"backbone": "resnet18", "width": 8, "channels": 8, "output_stride": 8, "dilations": [1, 2]}

@@ -201,13 +201,24 @@ def step(
 
 
 if TYPE_CHECKING:  # here mypy holds every method to the Protocol; a program imports the one it is asked for
-    from mdp.core.methods import knn_moco, moco, multi_dataset, pass_s, pixel_pairs, region_bank, supervised, swav
+    from mdp.core.methods import (
+        knn_moco,
+        moco,
+        multi_dataset,
+        pass_s,
+        pixel_attention,
+        pixel_pairs,
+        region_bank,
+        supervised,
+        swav,
+    )
 
     CHECKED: tuple[Method, ...] = (
         knn_moco,
         moco,
         multi_dataset,
         pass_s,
+        pixel_attention,
         pixel_pairs,
         region_bank,
         supervised,

@@ -123,7 +123,9 @@ class ClusterNetwork(OnGrid):
 class AttentionNetwork(ClusterNetwork):
     """A trained network whose image vectors are weighted by pixel attention, the only part that learns.
 
-    With `frozen_statistics` BatchNorm of what is frozen normalises by its running statistics, also in training.
+    With `frozen_statistics` the backbone's BatchNorm normalises by its running statistics, also in training.  The
+    head's goes by the batch: what it gets is some fifty times as short as what its statistics are of, by which all
+    images would be alike.
     """
 
     def __init__(self, settings: NetworkSettings, heads: ClusterHeads, shared: bool, frozen_statistics: bool) -> None:
@@ -136,11 +138,10 @@ class AttentionNetwork(ClusterNetwork):
         self.projection_head.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode, which what is frozen stays out of."""
+        """Training mode, which the backbone stays out of."""
         super().train(mode)
         if self.frozen_statistics:
             self.backbone.eval()
-            self.projection_head.eval()
         return self
 
     def attend(self, maps: Tensor) -> Attended:

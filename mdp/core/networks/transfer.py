@@ -23,7 +23,7 @@ from mdp.core.networks.parameter_names import (
 BACKBONE = "backbone."
 # The first that fits as well as any names the file; each is tried under every prefix
 LAYOUTS: dict[str, Layout] = {
-    "mdp or MMSegmentation": (*MMSEG, ("projection_head.", "projection_head.")),
+    "mdp or MMSegmentation": (*MMSEG, ("projection_head.", "projection_head."), ("prototypes.", "prototypes.")),
     "torchvision segmentation": TORCHVISION_DEEPLAB,
     "bare backbone": BARE,
     "MMSegmentation, two heads": MMSEG_CASCADE,

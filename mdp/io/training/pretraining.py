@@ -124,6 +124,11 @@ class Pretraining(TrainingRun):
         self.state = self.method.initial_state(self.chosen, data, generator(seed, "state"), context.device)
         if resumed:
             self._restore_(resumed, data)
+        elif not weights and not any(p.requires_grad for p in self.pair.query.backbone.parameters()):
+            context.journal.say(
+                f"note: the method {recipe.method.name} trains on a backbone that stays as it is, and this one is "
+                "random; give --init RUN"
+            )
 
     def _restore_(self, resumed: OpenedRun, data: Data) -> None:
         restore_(self.pair.query, section(resumed.tensors, "query"), "query encoder")
@@ -253,7 +258,7 @@ def _weights(beginning: Beginning) -> tuple[Weights, list[str]]:
     plan, recipe = beginning.plan, beginning.plan.recipe
     assert beginning.weights
     path = run_folder.checkpoint_of(beginning.weights)
-    parts = ("backbone", "decode_head", "projection_head")
+    parts = ("backbone", "decode_head", "projection_head", "prototypes")
     tensors, report = take(path, _pair(plan).query, parts, recipe.run.init_from, recipe.run.init_partial)
     return tensors, [*report, *filter(None, [run_folder.unfinished(path)])]
 
