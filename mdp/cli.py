@@ -508,14 +508,16 @@ def predict(photos: tuple[str, ...], which: str, weights: str | None, overlay: b
 @option("--which", "Checkpoint to take.", **WHICH)
 @weights
 @option("--segmentor", "The whole fine-tuned network, not only its backbone.", **FLAG)
+@option("--size", "For images of this size only; onnx, torch_export [default: any].", nargs=2, metavar="HEIGHT WIDTH",
+        type=click.IntRange(1, 16384))  # fmt: skip
 @option("--overwrite", "Replace what has the same name and says something else.", **FLAG)
 @result
-def export(run: Path, target: str, out: Path | None, which: str, weights: str | None, segmentor: bool, overwrite: bool,
-           as_json: bool) -> None:  # fmt: skip
+def export(run: Path, target: str, out: Path | None, which: str, weights: str | None, segmentor: bool,
+           size: tuple[int, int] | None, overwrite: bool, as_json: bool) -> None:  # fmt: skip
     """Write the weights of a run as another library loads them, and check that they give the same features there."""
     from mdp.io.export import job as export_job
 
-    found = export_job.run_export(run, target, out, which, segmentor, overwrite, weights)
+    found = export_job.run_export(run, target, out, which, segmentor, overwrite, weights, size)
     click.echo(json.dumps(export_job.as_json(found), indent=1) if as_json else export_job.report(found))
 
 

@@ -250,7 +250,13 @@ def test_datasets_agree_on_channels_or_are_refused_and_share_a_mean_and_a_deviat
     assert together.model.image_std == pytest.approx(values.std(0))
     assert "photos of 4 channels (bands 1, 2, 3, 4)" in line
     assert "hue, saturation and grey are left out" in line
-    assert with_channels(together, [load("voc")])[0].model == recipe.model  # RGB again
+    again, said = with_channels(together, [load("voc")])
+    assert again.model == recipe.model  # RGB again
+    assert said == [
+        "note: model.image_channels: 4 is what the recipe or the run that this starts from says, and the photos have "
+        "3, which the network takes"
+    ]
+    assert "image_channels: 4" in with_channels(together, [five])[1][0]
     bare = load(site(tmp_path / "bare", 5, "{bands: [1, 2, 3, 4, 5], range: [0, 1]}", "bare"))
     with pytest.raises(RecipeError, match=r"5 channels need `mean` and `std`.*`mdp check .*bare\.yaml` measures"):
         with_channels(recipe, [bare])

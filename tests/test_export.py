@@ -492,3 +492,31 @@ def test_an_export_comes_back_by_init(target: str, pretrained: Path, tmp_path: P
     assert len(trained) == 60
     for name in trained:  # at a learning rate of 0
         assert torch.equal(found[f"network.{name}"], given[f"query.{name}"]), name
+
+
+def test_a_program_of_one_size_takes_that_size_and_says_so(narrow: Path, tmp_path: Path) -> None:
+    found = export(narrow, "torch_export", tmp_path, size=(48, 80))
+    assert found.checked.sizes == ((2, 3, 48, 80), (1, 3, 48, 80))
+    assert "images   of 48 x 80 only, as --size asks" in export_job.report(found)
+    assert json.loads(found.sidecar.read_text())["input"]["layout"] == "B x 3 x 48 x 80, float32"
+    program = torch.export.load(found.path).module()
+    assert program(torch.zeros(4, 3, 48, 80)).shape == (4, 64, 3, 5)
+    with pytest.raises((AssertionError, RuntimeError)):  # by its version
+        program(torch.zeros(1, 3, 48, 96))
+
+
+def test_a_size_of_images_is_refused_for_files_of_weights(narrow: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"--size: a file for safetensors holds weights.*leave it out"):
+        export(narrow, "safetensors", tmp_path, size=(48, 80))
+
+
+def test_windows_that_cannot_be_traced_for_every_size_are_exported_for_the_crop(
+    narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_job, "TIMM", "resnet")
+    monkeypatch.setattr(export_job, "one_size_reason", lambda network: "it has windows")
+    found = export(narrow, "torch_export", tmp_path)
+    assert found.images == (512, 512)
+    assert "images   of 512 x 512 only, the run's crop: it has windows; --size HEIGHT WIDTH takes another" in (
+        export_job.report(found)
+    )

@@ -35,13 +35,14 @@ def with_channels(recipe: Recipe, datasets: Sequence[Dataset]) -> tuple[Recipe, 
                 f"{dataset.source}: image: {channels} channels need `mean` and `std`, a number for each; "
                 f"`mdp check {dataset.source}` measures them and prints the line to write"
             )
-    declared = [dataset.photos.statistics() for dataset in datasets]
+    declared, asked = [dataset.photos.statistics() for dataset in datasets], recipe.model.image_channels
+    # 3 is what nobody asked for, too
+    other = [_other_line(asked, channels)] if asked not in (_RGB, channels) else []
     if not any(declared):
-        if recipe.model.image_channels == _RGB:
-            return recipe, []
-        return _with_model(recipe, _RGB, None), []
+        return (recipe, []) if asked == _RGB else (_with_model(recipe, _RGB, None), other)
     together = _mixture([Statistics(*pair) if pair else recipe_statistics(recipe) for pair in declared])
-    return _with_model(recipe, channels, together), [_line(channels, together, [each.photos for each in datasets])]
+    line = _line(channels, together, [each.photos for each in datasets])
+    return _with_model(recipe, channels, together), [*other, line]
 
 
 def recipe_statistics(recipe: Recipe) -> Statistics:
@@ -76,6 +77,13 @@ def _mixture(parts: Sequence[Statistics]) -> Statistics:
 def _with_model(recipe: Recipe, channels: int, statistics: Statistics | None) -> Recipe:
     mean, std = statistics or (None, None)
     return replace(recipe, model=replace(recipe.model, image_channels=channels, image_mean=mean, image_std=std))
+
+
+def _other_line(asked: int, channels: int) -> str:
+    return (
+        f"note: model.image_channels: {asked} is what the recipe or the run that this starts from says, and the photos "
+        f"have {channels}, which the network takes"
+    )
 
 
 def _line(channels: int, statistics: Statistics, rules: Sequence[PhotoRule]) -> str:

@@ -66,10 +66,11 @@ def facts(source: Source) -> dict[str, Any]:
 def input_of(source: Source) -> dict[str, Any]:
     """The images that the network expects."""
     channels, statistics = source.content.image_channels, source.recipe.model.statistics
+    height, width = source.size or ("H", "W")
     rules = {name: rule.as_json() for name, rule in source.record.photos.items()}
     return {
         "channels": "RGB" if channels == 3 else f"{channels} channels",
-        "layout": f"B x {channels} x H x W, float32",
+        "layout": f"B x {channels} x {height} x {width}, float32",
         "range": [0, 1],
         "mean": list(statistics.mean),
         "std": list(statistics.std),

@@ -49,7 +49,9 @@ def check_export(target: Target, path: Path, source: Source) -> Checked:
     reader = "mdp's own network" if library is None or instead else f"{library.package} {_version(library.package)}"
     channels, first = source.content.image_channels, _TIMM_SIZE if source.content.backbone.startswith(TIMM) else SIZE
     sizes: tuple[tuple[int, ...], ...] = ((2, channels, *first),)
-    if library is not None and library.program:
+    if source.size:
+        sizes = ((2, channels, *source.size), (1, channels, *source.size))
+    elif library is not None and library.program:
         sizes += ((1, channels, *_OTHER),)
     elif source.content.backbone.startswith(TIMM):  # tables of positions are stretched
         sizes += ((1, channels, 4 * source.content.stride, 7 * source.content.stride),)

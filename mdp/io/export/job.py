@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from mdp.io.errors import RecipeError, ResourceError
 from mdp.io.export.card import facts, stem_of
 from mdp.io.export.check import Checked, check_export
-from mdp.io.export.content import Content
-from mdp.io.export.source import Source, exported, read_source
+from mdp.io.export.content import TIMM, Content
+from mdp.io.export.source import Source, crop_of, exported, read_source
 from mdp.io.export.targets import find, refuse_misfit
+from mdp.io.export.tracing import one_size_reason
 from mdp.io.files.writing import make, write_text
 from mdp.io.processes.device import memory_in_one_line
 from mdp.io.run.folder import home_of
@@ -41,6 +42,8 @@ class Export(NamedTuple):
     average: str | None  # ema or raw, of a checkpoint that has both
     checked: Checked
     line: str  # of Python, that loads it
+    images: tuple[int, int] | None  # height and width of the only images that a program takes
+    why: str  # of that size only; "" when it takes any
 
 
 def run_export(
@@ -51,10 +54,11 @@ def run_export(
     segmentor: bool,
     overwrite: bool,
     weights: str | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Export:
     """Exports the backbone of a run, or the whole network, to RUN/export/ (or `out`) and checks what was written.
 
-    `weights` is what `mdp.io.run.opened.weights_of` asks.
+    `weights` is what `mdp.io.run.opened.weights_of` asks; `size` makes a program for images of that height and width.
     Raises RecipeError when the library cannot hold it or something else is in its place, CheckpointError when the run
     has no whole checkpoint or the file does not pass the check: then nothing is left of it.
     """
@@ -64,13 +68,15 @@ def run_export(
         source = read_source(run, which, segmentor, weights)
         refuse_misfit(target, source.content)
         library.refuse(source)
+        size, why = _only_size(source, target, size)
+        source = source._replace(size=size)
         folder = make(out or home_of(source.path) / "export")
         try:
             workplace = Path(tempfile.mkdtemp(prefix=".export-", suffix=".tmp", dir=folder))
         except OSError as error:
             raise ResourceError(f"{folder}: cannot be written: {error.strerror}") from error
         try:
-            return _export(source, target, folder, workplace, overwrite)
+            return _export(source, target, folder, workplace, overwrite)._replace(why=why)
         finally:
             shutil.rmtree(workplace, ignore_errors=True)
 
@@ -103,7 +109,27 @@ def _export(source: Source, target: str, folder: Path, workplace: Path, overwrit
     side = folder / f"{stem}-{digest[:8]}.json"
     note = _put_text(side, json.dumps(card, indent=1) + "\n", overwrite)
     line = library.load_line(path.resolve(), source.content)
-    return Export(path, side, state, note, size, digest, count, numbers, source.content, source.average, checked, line)
+    return Export(
+        path, side, state, note, size, digest, count, numbers, source.content, source.average, checked, line,
+        source.size, "",
+    )  # fmt: skip
+
+
+def _only_size(source: Source, target: str, asked: tuple[int, int] | None) -> tuple[tuple[int, int] | None, str]:
+    """The size of the only images that the file is for, and why; None where it takes any.
+
+    Raises RecipeError where a size is asked of a file that holds weights alone.
+    """
+    library = find(target).LIBRARY
+    if library is None or not library.program:
+        if asked:
+            raise RecipeError(f"--size: a file for {target} holds weights, which fit images of all sizes; leave it out")
+        return None, ""
+    if asked:
+        return asked, "as --size asks"
+    if source.content.backbone.startswith(TIMM) and (reason := one_size_reason(source.rebuilt())):
+        return crop_of(source), f"the run's crop: {reason}; --size HEIGHT WIDTH takes another"
+    return None, ""
 
 
 def _sha256(path: Path) -> str:
@@ -185,6 +211,7 @@ def as_json(export: Export) -> dict[str, Any]:
         "tensors": export.tensors,
         "parameters": export.parameters,
         **({"weights": export.average} if export.average else {}),
+        "images": export.images,
         "checked": export.checked._asdict(),
         "load": export.line,
     }
@@ -204,6 +231,7 @@ def report(export: Export) -> str:
         *([f"weights  {whose(export.average)}"] if export.average else []),
         f"checked  with {checked.reader}{instead}: {what} of a {sizes} input, largest difference "
         f"{checked.difference:.1e} of the largest value",
+        *([f"images   of {' x '.join(map(str, export.images))} only, {export.why}"] if export.images else []),
         *([f"note     {export.note}"] if export.note else []),
         f"load     {export.line}",
     ]

@@ -1,4 +1,5 @@
-"""A network as an ONNX file: of any batch, height and width, with what it is and expects in the file's metadata.
+"""A network as an ONNX file, with what it is and expects in the file's metadata: of any batch, height and width, or
+of one size of image.
 
 The extra `onnx` brings what writes and runs such files.
 """
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mdp.io.errors import CheckpointError, RecipeError
+from mdp.io.export.tracing import HINT, traced
+from mdp.io.export.windows import cuts_windows
 
 OPSET = 18
 INPUT = "images"
@@ -33,8 +36,14 @@ def expect_onnx() -> None:
             ) from error
 
 
-def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str], channels: int = 3) -> bytes:
-    """The file: from normalised images (B, K, H, W), K `channels`, to the network's one output.
+def onnx_bytes(
+    network: nn.Module,
+    output: str,
+    texts: Mapping[str, str],
+    channels: int = 3,
+    size: tuple[int, int] | None = None,
+) -> bytes:
+    """The file: from normalised images (B, K, H, W), K `channels`, to the network's one output; `size` None: any H, W.
 
     The same bytes for the same network; `texts` go into the metadata.  Raises CheckpointError when torch cannot convert
     the network.
@@ -44,8 +53,10 @@ def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str], channe
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # torch's own remarks are not for our users
             warnings.simplefilter("ignore")
+            # what torch.onnx traces itself is of any size, and knows nothing of windows
+            first = traced(network, channels, size) if size or cuts_windows(network) else network
             program = torch.onnx.export(
-                network,
+                first,
                 (torch.zeros(3, channels, 64, 96),),  # torch.export would take a size of 1 for a fixed one
                 input_names=[INPUT],
                 output_names=[output],
@@ -56,9 +67,11 @@ def onnx_bytes(network: nn.Module, output: str, texts: Mapping[str, str], channe
                 verbose=False,
                 custom_translation_table=_translations(),
             )
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"--to onnx: torch {torch.__version__} cannot convert the network: {reason}") from error
+    except Exception as error:  # whatever a network does that cannot be traced or converted
+        reason, hint = str(error).strip().splitlines()[0], "" if size else f"; {HINT}"
+        raise CheckpointError(
+            f"--to onnx: torch {torch.__version__} cannot convert the network: {reason}{hint}"
+        ) from error
     assert program is not None
     model = program.model_proto
     _forget_traces_(model)

@@ -63,6 +63,7 @@ class Source(NamedTuple):
     weights: dict[str, Tensor]  # by our names, in the network's order
     takes: Takes = "last"  # maps of the backbone that it was trained with
     average: str | None = None  # ema or raw, of a checkpoint that has both
+    size: tuple[int, int] | None = None  # height and width of the only images that a program takes; None: any
 
     def rebuilt(self, weights: Mapping[str, Tensor] | None = None, stride: int | None = None) -> nn.Module:
         """The network to export, in evaluation mode: features at that stride (None: the trained one), or a whole one.
@@ -113,6 +114,12 @@ def read_source(run: Path, which: str, segmentor: bool, asked: str | None = None
     takes = "last" if isinstance(network, InstanceNetwork) else HEADS[opened.recipe.model.head].takes
     content = _content(opened, network, segmentor)
     return Source(path, opened.record, opened.recipe, content, weights, takes, opened.weights(asked))
+
+
+def crop_of(source: Source) -> tuple[int, int]:
+    """Height and width of the images that the network was trained on."""
+    recipe = source.recipe
+    return recipe.finetune.crop if source.record.kind == FINETUNE else (recipe.pretrain.crop, recipe.pretrain.crop)
 
 
 def _content(opened: OpenedRun, network: nn.Module, segmentor: bool) -> Content:

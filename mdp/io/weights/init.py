@@ -73,7 +73,7 @@ def take_of(
         raise CheckpointError(f"{path}: {judged.problem} (`mdp inspect` lists all of it)")
     beside = [line for line in (translated_line(file), skipped_line(file)) if line]
     warnings = [f"note: {printable(path)}: {note}" for note in (*judged.notes, *beside)]
-    return float32(judged.match.tensors), [_loaded(path, file, judged, own, parts), *warnings]
+    return float32(judged.match.tensors), [_loaded(path, file, judged, own), *warnings]
 
 
 def float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -185,6 +185,12 @@ def _too_little(
     return ""
 
 
+def uncounted(row: Row) -> list[str]:
+    """BatchNorm's counters, where a file has none of them, as old ones: that is no lack."""
+    own = [name for name in row.own if name.endswith(_COUNTER)]
+    return own if {*own} <= {*row.missing} else []
+
+
 def whole_parts(rows: Sequence[Row]) -> list[Row]:
     """The rows with those of the backbone as one, which is the first."""
     inside = [row for row in rows if _of_backbone(row)]
@@ -197,7 +203,8 @@ def _of_backbone(row: Row) -> bool:
 
 
 def _few(what: str, row: Row, match: Match, own: Mapping[str, Tensor]) -> str:
-    text = f"only {len(row.matched)} of the {len(row.own)} {what} tensors are in the file as the network has them"
+    count = len(row.own) - len(uncounted(row))
+    text = f"only {len(row.matched)} of the {count} {what} tensors are in the file as the network has them"
     return text + _wrong(match, row.wrong_shape, own) + _absent(row.missing)
 
 
@@ -273,7 +280,8 @@ def _notes(file: WeightsFile, match: Match, rows: Sequence[Row]) -> list[str]:
         lost = [name for name in (*row.missing, *row.wrong_shape) if not name.endswith(_COUNTER)]
         lost = [name for name in lost if not _statistics(name, match)]
         if row.matched and lost:
-            notes.append(f"{len(lost)} of {len(row.own)} {row.part} tensors are not taken from it: {listed(lost)}")
+            count = len(row.own) - len(uncounted(row))
+            notes.append(f"{len(lost)} of {count} {row.part} tensors are not taken from it: {listed(lost)}")
     bare = [name for name in match.missing if _statistics(name, match) and name.endswith("running_var")]
     if bare:
         notes.append(
@@ -301,17 +309,14 @@ def _narrow(tensor: Tensor) -> bool:
 # In words
 
 
-def _loaded(path: Path, file: WeightsFile, judged: Judged, own: Mapping[str, Tensor], parts: Sequence[str]) -> str:
+def _loaded(path: Path, file: WeightsFile, judged: Judged, own: Mapping[str, Tensor]) -> str:
     """`loaded 318 of 318 backbone tensors from ...`, what starts at random and what is not used."""
     assert judged.location
-    tensors = judged.match.tensors
-    counts = [
-        f"{sum(name.startswith(f'{part}.') for name in tensors)} of {total} {part} tensors"
-        for part in parts
-        if (total := sum(name.startswith(f"{part}.") and not name.startswith(CLASSIFIER) for name in own))
-        and any(name.startswith(f"{part}.") for name in tensors)
-    ]
+    tensors, some = judged.match.tensors, [row for row in whole_parts(judged.rows) if row.matched]
+    counts = [f"{len(row.matched)} of {len(row.own) - len(uncounted(row))} {row.part} tensors" for row in some]
     text = f"loaded {', '.join(counts)} from {printable(path)}{where(file, judged.location)}"
+    absent = sum(len(uncounted(row)) for row in some)
+    text += f"; BatchNorm's {absent} counters, which nothing here reads, are not in it" if absent else ""
     fresh = _groups(own, tensors)
     text += f"; starts at random: {listed(fresh)}" if fresh else ""
     unused = unused_groups(judged)

@@ -17,7 +17,18 @@ from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable
 from mdp.io.recipe.layers import Layer, merge, resolve
 from mdp.io.run.folder import checkpoint_of
-from mdp.io.weights.init import Judged, dictionary_and_prefix, float32, in_words, judge, listed, part_of, unused_groups
+from mdp.io.weights.init import (
+    Judged,
+    dictionary_and_prefix,
+    float32,
+    in_words,
+    judge,
+    listed,
+    part_of,
+    uncounted,
+    unused_groups,
+    whole_parts,
+)
 from mdp.io.weights.reading import WeightsFile, read_file, skipped_line, translated_line
 
 _MARKS = (  # what lies beside the backbone, and who names it so
@@ -62,6 +73,7 @@ def inspect(path: Path, asked: Layer, start: str = "") -> dict[str, Any]:
         "kind": file.run.kind if file.run else None,
         **_taken(file, judged),
         "parts": [{"part": row.part, **_counts(row[1:])} for row in judged.rows],
+        "uncounted": len(uncounted(whole_parts(judged.rows)[0])),
         "missing": judged.match.missing,
         "wrong_shape": _shapes(judged, own),
         "unexpected": judged.match.unexpected,
@@ -199,7 +211,9 @@ def _verdict(report: Mapping[str, Any]) -> str:
         return f"--init refuses it: {report['problem']}"
     matched, own = (sum(row[key] for row in _backbone(report["parts"])) for key in ("matched", "own"))
     head = sum(row["matched"] for row in report["parts"] if row["part"] == "decode_head")
-    return f"--init takes {matched} of {own} backbone tensors" + (f" and {head} of the head" if head else "")
+    return f"--init takes {matched} of {own - report['uncounted']} backbone tensors" + (
+        f" and {head} of the head" if head else ""
+    )
 
 
 def _backbone(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def write(path: Path, source: Source, tensors: dict[str, Tensor], known: Mapping
     """The network itself, with the facts and what it expects as the file's metadata."""
     texts = {**texts_of(known), "format": "onnx", "opset": str(OPSET), "input": json.dumps(known["input"])}
     output, channels = "logits" if source.content.head else "features", source.content.image_channels
-    write_atomically(path, [onnx_bytes(source.rebuilt(), output, texts, channels)])
+    write_atomically(path, [onnx_bytes(source.rebuilt(), output, texts, channels, source.size)])
 
 
 def read(path: Path) -> dict[str, Tensor]:

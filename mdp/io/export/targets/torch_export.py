@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 
 from mdp.core.networks.parameter_names import BARE, MMSEG, Layout
 from mdp.io.errors import CheckpointError
@@ -20,6 +20,7 @@ from mdp.io.export.targets._common import any_source as refuse
 from mdp.io.export.targets._common import enlarged as sidecar
 from mdp.io.export.targets._common import nothing_to_install as expect
 from mdp.io.export.targets._common import trained_stride as strides
+from mdp.io.export.tracing import HINT, traced
 from mdp.io.files.writing import write_atomically
 
 __all__ = [
@@ -42,16 +43,13 @@ def layout(content: Content) -> Layout:
 
 
 def write(path: Path, source: Source, tensors: dict[str, Tensor], known: Mapping[str, Any]) -> None:
-    """The network itself, of any batch, height and width; the same bytes for the same network."""
-    network, sizes = source.rebuilt(), {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-    images = torch.zeros(3, source.content.image_channels, 224, 256)  # torch would take a size of 1 for a fixed one
+    """The network itself, of any batch, and of images of any size or of one; the same bytes for the same network."""
     try:
-        with torch.no_grad():
-            program = torch.export.export(network, (images,), dynamic_shapes=(sizes,), strict=False)
+        program = traced(source.rebuilt(), source.content.image_channels, source.size)
     except Exception as error:  # whatever a network does that cannot be traced
-        reason = " ".join(str(error).split())[:300]
+        reason, hint = " ".join(str(error).split())[:300], "" if source.size else f"; {HINT}"
         raise CheckpointError(
-            f"--to torch_export: torch {torch.__version__} cannot export the network: {reason}"
+            f"--to torch_export: torch {torch.__version__} cannot export the network: {reason}{hint}"
         ) from error
     _forget_traces_(program)
     stream = io.BytesIO()  # in memory, because the file's name would become part of it
