@@ -5,28 +5,37 @@ All is computed in float64: in float32 a ReLU at its kink may fall to either sid
 """
 
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from mdp.core.chance import generator
+from mdp.core.criteria import cross_entropy
+from mdp.core.criteria._combined import Combined
 from mdp.core.methods import Data, Loss, Progress, knn_moco, split
 from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
 from mdp.core.processes import Processes
-from mdp.io.data.selection import pool_of
+from mdp.io.data.crops import stack_crops
+from mdp.io.data.selection import Plan, pool_of
 from mdp.io.data.views import PretrainItems, stack_views, usual_views, view_batches
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split
 from mdp.io.evaluation.counts import Reading, tally_pixels
 from mdp.io.inference.predict import segmenter
+from mdp.io.journal.journal import Journal
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.settings import EvalSettings, OptimizationSettings, PretrainSettings, RunSettings
 from mdp.io.run.opened import new_segmentor
+from mdp.io.training import finetuning
+from mdp.io.training.context import RunContext
 from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.update import new_trainee, update_
 
@@ -108,6 +117,55 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     }
 
 
+class Early(torch.nn.Module):
+    """An extra head that its criterion does not use in the first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(8, 1, 1)
+
+    def forward(self, look: Any) -> torch.Tensor:
+        rows: torch.Tensor = self.layer(look.features)
+        return rows
+
+
+def late_loss(look: Any, head: Any, shared: int, part: Any, settings: Any, rngs: Any, processes: Processes) -> Loss:
+    value = head.square().mean((1, 2, 3)).sum() / part.images if shared else torch.zeros(())
+    return Loss(value, {})
+
+
+LATE = {
+    **vars(cross_entropy),
+    "build": lambda *_: Early(),
+    "prepare": lambda state, labels, settings, processes, progress, grids: progress.step,
+    "loss": late_loss,
+}
+
+
+def late(world: World, gradients: str) -> dict[str, torch.Tensor]:
+    """Weights after two steps of a fine-tuning whose criterion has a head that is used from the second step on."""
+    tuning = {"steps": 2, "crop": [32, 32], "batch_size": BATCH, "lr": 0.1, "validate_steps": 0}
+    recipe = resolve({"model": MODEL, "run": {"gradients": gradients, "workers": 0}, "finetune": tuning})
+    dataset = load("shapes-target")
+    pool = pool_of([(dataset, open_split(dataset, Path(), "train")[0][:BATCH])])
+    terms = {"cross_entropy": cross_entropy, "late": SimpleNamespace(**LATE)}
+    torch.manual_seed(0)  # the head of the tests' own has no generator
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        journal = Journal(Path(folder), 2, 1.0, main=False)
+        context = RunContext(folder=Path(folder), journal=journal, device=CPU, world=world)
+        patch.setattr(
+            finetuning, "combined", lambda *_: Combined(terms, dict.fromkeys(terms, cross_entropy.Settings()))
+        )
+        patch.setattr(RunContext, "picture", lambda *_: None)
+        network = new_segmentor(recipe, pool.union.size)
+        run = finetuning.Finetuning(Plan(recipe=recipe, pool=pool, validation=None), network, context, None)
+        run.forward.eval()
+        for step, keys in enumerate(run.keys(0, 2)):
+            crops = stack_crops([run.items[key] for key in keys[run.processes.own]])
+            run.advance(crops._replace(images=crops.images.double()), step)
+    return {name: parameter.detach() for name, parameter in run.trained.named_parameters()}
+
+
 def counts(world: World) -> dict[str, torch.Tensor]:
     """All pixel counts of an untrained segmentor on seven images, which no number of processes above one divides."""
     dataset = load("shapes-target")
@@ -139,6 +197,8 @@ def steps(world: World) -> dict[str, torch.Tensor]:
                 continue
             values = step(name, world, gradients, accumulate)
             found |= {f"{name} {gradients} {accumulate}.{key}": tensor for key, tensor in values.items()}
+    for gradients in ("flat", "overlapped"):
+        found |= {f"late {gradients}.{key}": tensor for key, tensor in late(world, gradients).items()}
     return found
 
 

@@ -117,6 +117,7 @@ def test_a_fine_tuning_that_stops_early_is_done_says_so_and_goes_on_when_asked(
     assert (ended["state"], ended["exit_code"], ended["step"]) == ("done", 0, 8)
     assert ended["message"].startswith("stopped early after step 8 of 10: 2 validations without a better score")
     assert run_folder.unfinished(run / "checkpoints" / "last.safetensors") == ""
+    assert (run / "predictions" / "shapes-target.png").is_file()
     about = load(run / "checkpoints" / "best.safetensors").about
     assert (about["step"], about["best"], about["recipe"]["finetune"]["best"]) == (4, 0.3, "macc")
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

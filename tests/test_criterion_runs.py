@@ -40,7 +40,7 @@ from mdp.io.recipe.request import Request
 from mdp.io.recipe.settings import FinetuneSettings
 from mdp.io.run.opened import new_segmentor
 from mdp.io.training.context import RunContext
-from mdp.io.training.criterion import combined, refuse_misfits
+from mdp.io.training.criterion import absent_lines, combined, refuse_misfits
 from mdp.io.training.finetuning import Finetuning
 from mdp.io.training.job import run_finetuning
 from tests.laws import pure_call
@@ -172,6 +172,14 @@ def test_class_weights_go_by_name_or_number_and_others_weigh_one() -> None:
     classes = ["sky", "road", "7"]
     assert weights_of({"road": 2.0, "7": 3.0, "0": 0.5}, classes, None) == (0.5, 2.0, 3.0)
     assert weights_of("balanced", classes, torch.tensor([6, 2, 0])) == pytest.approx((2 / 3, 2, 0))
+
+
+def test_classes_that_balanced_weights_leave_out_are_told() -> None:
+    recipe, classes = resolve({"criterion": {"class_weights": "balanced"}}), ["sky", "road", "rider"]
+    (line,) = absent_lines(recipe, classes, torch.tensor([6, 2, 0]))
+    assert "1 of 3 classes have no pixel in the training images and weigh 0: rider; nothing teaches" in line
+    assert absent_lines(recipe, classes, torch.tensor([6, 2, 1])) == []
+    assert absent_lines(resolve({}), classes, torch.tensor([6, 2, 0])) == []
 
 
 # Rare classes

@@ -339,6 +339,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     assert method.count("<mfrac") >= 5, "equations are not drawn"
     assert 'href="generated/core/contrast.html#mdp.core.prototype_nce"' in method, "functions are not linked"
     assert 'src="_images/conflict.png"' in method
+    assert re.search(r'src="_static/copy.js(\?v=\w+)?"', method), "commands have no button that copies them"
     index = (site / "index.html").read_text(encoding="utf-8")
     assert 'href="generated/contributing.html"' in index
     assert 'href="study-report.html"' in index, "the report is opened, not downloaded"

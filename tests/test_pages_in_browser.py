@@ -487,3 +487,20 @@ def test_the_rows_of_a_hundred_classes_can_be_read(browser: Any, tmp_path: Path)
         assert opened.page.locator("#names span").first.evaluate("e => getComputedStyle(e).fontSize") == "12px"
         assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert opened.faults == []
+
+
+def test_a_button_copies_the_commands_of_a_block_without_their_prompt_and_output(browser: Any, tmp_path: Path) -> None:
+    blocks = "".join(f"<div class='highlight'><pre>{text}</pre></div>" for text in ("$ mdp demo\n3 runs\n", "a\n  b\n"))
+    script = ROOT / "docs" / "_static" / "copy.js"
+    (tmp_path / "a.html").write_text(f"<article>{blocks}</article><script src='{script.as_uri()}'></script>")
+    page = browser.new_page()
+    page.add_init_script(
+        "window.copied = []; Object.defineProperty(navigator, 'clipboard', {value: "
+        "{writeText: async (text) => { window.copied.push(text); }}})"
+    )
+    page.goto((tmp_path / "a.html").as_uri())
+    for button in page.query_selector_all("button.copy"):
+        button.click()
+    eventually(page, lambda: page.inner_text("button.copy") == "Copied", "the button says that it copied")
+    assert page.evaluate("window.copied") == ["mdp demo", "a\n  b"]
+    page.close()

@@ -26,6 +26,8 @@ from mdp.io.run.record import PRETRAIN, RunRecord
 from mdp.io.training.classifier_init import source_of
 from mdp.io.training.context import RunContext
 
+_LISTED = 6  # names in a line
+
 
 def combined(recipe: Recipe, classes: Sequence[str], pixels: Tensor | None = None) -> Combined:
     """The criteria of the recipe that count, with numbers for class weights; `pixels` (C,) are for balanced ones.
@@ -144,9 +146,24 @@ def memory_lines(plan: Plan) -> list[str]:
 
 def counts_wanted(recipe: Recipe) -> bool:
     """Whether the recipe asks for the pixels that the classes have in the training images."""
+    return _balanced(recipe) or recipe.finetune.rare_temperature is not None
+
+
+def _balanced(recipe: Recipe) -> bool:
     terms = (recipe.criterion.settings, *recipe.criterion.plus.values())
-    balanced = any(getattr(term, "class_weights", None) == BALANCED for term in terms)
-    return balanced or recipe.finetune.rare_temperature is not None
+    return any(getattr(term, "class_weights", None) == BALANCED for term in terms)
+
+
+def absent_lines(recipe: Recipe, classes: Sequence[str], pixels: Tensor) -> list[str]:
+    """A line about the classes that balanced weights leave out: those without a pixel in the training images."""
+    absent = [name for name, count in zip(classes, pixels.tolist(), strict=True) if not count]
+    if not absent or not _balanced(recipe):
+        return []
+    some = ", ".join(absent[:_LISTED]) + (f" and {len(absent) - _LISTED} more" if len(absent) > _LISTED else "")
+    return [
+        f"note: balanced class weights: {len(absent)} of {len(classes)} classes have no pixel in the training images "
+        f"and weigh 0: {some}; nothing teaches the network to name them"
+    ]
 
 
 def training_counts(plan: Plan, context: RunContext) -> Tensor:

@@ -45,6 +45,7 @@ from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.classifier_init import start_classifier_
 from mdp.io.training.context import RunContext
 from mdp.io.training.criterion import (
+    absent_lines,
     chances,
     combined,
     counts_wanted,
@@ -89,6 +90,9 @@ class Finetuning(TrainingRun):
         self.chances = None if settings.rare_temperature is None else chances(settings, counts)
         classes = plan.pool.union.spaces[0].classes
         self.criterion = combined(recipe, classes, None if counts is None else counts.sum(0))
+        if counts is not None and not resumed:
+            for line in absent_lines(recipe, classes, counts.sum(0)):
+                context.journal.say(line)
         # drawn after the segmentor, by a generator of its own, so that the segmentor has the same weights with any
         head = self.criterion.build(
             recipe.model, recipe.model.last_channels, len(classes), generator(seed, "criterion")
@@ -169,7 +173,17 @@ class Finetuning(TrainingRun):
             return generator(self.recipe.run.seed, "criterion", step, int(places[place]))
 
         loss = self.criterion.loss(look, head, shared, part, rng, processes)
+        loss = loss._replace(value=loss.value + self._unused())
         return loss if look.coarse is None else self._with_coarse(loss, look.coarse, part)
+
+    def _unused(self) -> Tensor | float:
+        """0, with a gradient of 0 for the criterion's extra head: terms that do not use it yet leave it without any.
+
+        What sends gradients early would wait for it, and one process would not decay its weights, where several do.
+        """
+        head = self.trained.criterion
+        parameters = [] if head is None else [one for one in head.parameters() if one.requires_grad]
+        return 0 * torch.stack([one.sum() for one in parameters]).sum() if parameters else 0.0
 
     def _with_coarse(self, loss: Loss, coarse: Tensor, part: Part) -> Loss:
         """The loss and the cross-entropy of a head's auxiliary logits, by the head's weight."""
@@ -192,7 +206,7 @@ class Finetuning(TrainingRun):
             counts = tally_pixels(segment, self.validation, settings, reading, [images])
             confusion = confusion_of(counts)
             stopped = stop.agree(context.world)
-            if step == self.schedule.steps and not stopped:
+            if (step == self.schedule.steps or self.schedule.patience) and not stopped:  # any may be the last then
                 self._show_predictions(self.validation, images, step)
         if stopped:
             return None
