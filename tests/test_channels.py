@@ -261,7 +261,7 @@ def test_datasets_agree_on_channels_or_are_refused_and_share_a_mean_and_a_deviat
     with pytest.raises(RecipeError, match=r"5 channels need `mean` and `std`.*`mdp check .*bare\.yaml` measures"):
         with_channels(recipe, [bare])
     with pytest.raises(RecipeError, match="voc: photos of 3 channels, and the network takes 4"):
-        refuse_other_channels(together.model, load("voc"))
+        refuse_other_channels(together.model.image_channels, load("voc"))
 
 
 def test_a_recipe_keeps_its_statistics_for_plain_photos() -> None:
