@@ -570,7 +570,7 @@ def test_coarse_logits_are_trained_beside_the_criterion_by_four_tenths() -> None
     class Described:
         recipe = resolve({"model": asdict(narrow("ocr"))})
 
-    part = Part(labels, logits, (labels >= 0).sum(), 2)
+    part = Part(labels, logits, (labels >= 0).sum(), 2, labels)
     found = Finetuning._with_coarse(Described, Loss(torch.tensor(2.0), {"a": torch.ones(())}), coarse, part)  # type: ignore[arg-type]
     wanted = F.cross_entropy(logits, labels, ignore_index=-1)
     torch.testing.assert_close(found.value, 2 + 0.4 * wanted)
