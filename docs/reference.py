@@ -112,8 +112,9 @@ def topics() -> list[tuple[str, list[str]]]:
 
 
 def _place(name: str) -> str:
-    """The page of a topic."""
-    return f"core/{name.rpartition('.')[2]}"
+    """The page of a topic; a method may have the name of a module of core."""
+    *_, folder, last = name.split(".")
+    return f"core/method_{last}" if folder == "methods" else f"core/{last}"
 
 
 def core_page() -> str:
