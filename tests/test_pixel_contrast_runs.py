@@ -30,6 +30,7 @@ from mdp.io.processes.world import ALONE, World
 from mdp.io.recipe.layers import Layer, merge, resolve
 from mdp.io.recipe.request import Request
 from mdp.io.run.opened import new_segmentor
+from mdp.io.training import classifier_init
 from mdp.io.training.finetuning import describe_finetuning
 from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.laws import pure_call
@@ -49,7 +50,7 @@ MINED: Layer = {"criterion": {"positives": 2, "negatives": 3}}
 
 def whole_run(name: str, *layers: Layer) -> Path:
     layer = merge(TINY, CONTRAST, {"finetune": {"validate_steps": 0}, "eval": {"images": 2}}, *layers)
-    return run_finetuning(Request(layers=(layer,), quiet=True, out=Path(name), init="scratch"))
+    return run_finetuning(Request(layers=(layer,), quiet=True, report=False, out=Path(name), init="scratch"))
 
 
 def steps_of(world: World, layer: Layer, folder: Path) -> tuple[list[dict[str, float]], Tensor, dict[str, Tensor]]:
@@ -114,7 +115,7 @@ def test_a_run_with_a_memory_is_resumed_exactly_and_scored_without_its_head(monk
         signal_after(patch, 2)
         with pytest.raises(Preempted):
             whole_run("stopped", layer)
-    resumed = run_finetuning(Request(resume="stopped", quiet=True))
+    resumed = run_finetuning(Request(resume="stopped", quiet=True, report=False))
     assert_same(tensors_of(whole), tensors_of(resumed))
     assert losses(whole) == losses(resumed)
     scores, _ = run_evaluation(Request(init=str(whole), quiet=True), "last", keep=False)
@@ -152,22 +153,26 @@ def test_a_memory_holds_embeddings_of_its_classes_own_pixels_and_regions_and_not
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layer = merge(TINY, {"model": {"output_stride": 8}, "method": {"embedding": 8, "hidden": 12}})
-    return run_pretraining(Request(layers=(layer,), quiet=True, out=tmp_path_factory.mktemp("runs") / "pre"))
+    layer = merge(layer, {"pretrain": {"steps": 2, "validate_images": 1}})
+    return run_pretraining(
+        Request(layers=(layer,), quiet=True, report=False, out=tmp_path_factory.mktemp("runs") / "pre")
+    )
 
 
 @pytest.mark.usefixtures("in_an_empty_folder")
 def test_prototypes_of_source_classes_count_from_the_first_step_and_a_run_with_them_is_resumed_exactly(
     pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(classifier_init, "_CROPS", 20)
     layer = merge(TINY, CONTRAST, {"finetune": {"validate_steps": 0}, "eval": {"images": 2}})
     layer = merge(layer, {"criterion": {"source_prototypes": True, "warmup_steps": 0, "embedding": None}})
-    request = partial(Request, layers=(layer,), quiet=True, init=str(pretrained))
+    request = partial(Request, layers=(layer,), quiet=True, report=False, init=str(pretrained))
     whole = run_finetuning(request(out=Path("whole")))
     with monkeypatch.context() as patch:
         signal_after(patch, 2)
         with pytest.raises(Preempted):
             run_finetuning(request(out=Path("stopped")))
-    resumed = run_finetuning(Request(resume="stopped", quiet=True))
+    resumed = run_finetuning(Request(resume="stopped", quiet=True, report=False))
     found = tensors_of(whole)
     assert_same(found, tensors_of(resumed))
     first = json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])
@@ -276,7 +281,7 @@ def textures(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def trained_cosines(memory: str | None) -> tuple[float, float]:
-    """The mean cosine of embeddings of the same and of different classes, after 60 steps with contrast or without."""
+    """The mean cosine of embeddings of the same and of different classes, after 40 steps with contrast or without."""
     network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1))
     classifier, own = nn.Conv2d(8, 2, 1), Settings(memory=memory or "off", max_views=8, embedding=8, warmup_steps=0)
     head = pixel_contrast.build(own, resolve(TINY).model, 8, 2, rng_of(0))
@@ -284,14 +289,14 @@ def trained_cosines(memory: str | None) -> tuple[float, float]:
         initialise_(module, rng_of(1))
     parameters = [p for module in (network, classifier, head) for p in module.parameters()]
     optimizer, state = torch.optim.Adam(parameters, 0.01), pixel_contrast.initial_state(own, 2, torch.device("cpu"))
-    for step in range(60):
+    for step in range(40):
         images, labels = textures(step)
         last = network(images)
         look, pixels = Look(last, last, classifier(last)), torch.tensor(labels.numel())
         value = cross_entropy(look.logits, labels, pixels)
         if memory is not None:
             shared = pixel_contrast.prepare(
-                state, labels, own, alone(4), Progress(step, 60, 60), Grids(Grid(1), Grid(1))
+                state, labels, own, alone(4), Progress(step, 40, 40), Grids(Grid(1), Grid(1))
             )
             part = Part(labels, look.logits, pixels, 4, labels)
             found = pixel_contrast.loss(look, head(look), shared, part, own, partial(generator, step), alone(4))
