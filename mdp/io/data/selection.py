@@ -213,7 +213,7 @@ def _expected_of(images: dict[str, int], settings: PretrainSettings) -> tuple[di
     total = sum(images.values())
     if settings.images is not None and settings.images < total:
         expected = {name: round(settings.images * count / total) for name, count in images.items()}
-        return expected, [f"pretraining on {settings.images:,} of {total:,} images; which is drawn when they are there"]
+        return expected, [f"pretraining on {settings.images:,} of {total:,} images; they are drawn when all are there"]
     if settings.long_tail is not None:
         return images, ["note: pretrain.long_tail leaves fewer of them; how many shows when they are there"]
     return images, []
