@@ -1,7 +1,7 @@
 """How the photos of shapes-objects are drawn: one object, now and then two, on a ground of noise.
 
-Colours are drawn without regard to the category and all grounds are of one family, so that the outline is what tells
-categories apart.  Every picture is a pure function of its name.
+Colours are drawn without regard to the category and all grounds are of one family: the outline and the pattern of the
+surface are what tells categories apart.  Every picture is a pure function of its name.
 """
 
 from functools import lru_cache
@@ -37,7 +37,7 @@ def render(key: tuple[int, ...], category: int, shapes: tuple[str, ...]) -> tupl
         things.insert(0, (other, _placed(shapes[other], x, y, rng, shares, main)))  # behind the main one
     for kind, inside in things:
         labels[inside] = 1 + kind
-        picture = np.where(inside[..., None], _surface(x, y, rng), picture)
+        picture = np.where(inside[..., None], _surface(kind, x, y, rng), picture)
     picture = picture + rng.normal(0, 0.02, picture.shape)
     return (picture.clip(0, 1) * 255).astype(np.uint8), labels
 
@@ -72,11 +72,23 @@ def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
     return colours
 
 
-def _surface(x: NDArray[np.float64], y: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """One colour, a little lighter on one side, (64, 64, 3)."""
-    slope = rng.uniform(-0.25, 0.25, 2)
-    light = 1 + slope[0] * (x / SIZE - 0.5) + slope[1] * (y / SIZE - 0.5)
-    colours: NDArray[np.float64] = light[..., None] * rng.uniform(0.1, 0.95, 3)
+def _surface(
+    kind: int, x: NDArray[np.float64], y: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """The category's pattern in light and dark of one colour, at any scale, place and turn, (64, 64, 3)."""
+    turn, scale = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.25)
+    u = (np.cos(turn) * x + np.sin(turn) * y) / scale + rng.uniform(0, 50)
+    v = (-np.sin(turn) * x + np.cos(turn) * y) / scale + rng.uniform(0, 50)
+    patterns = (
+        u % 4 < 2,  # thin stripes
+        u % 12 < 6,  # wide stripes
+        (u % 8 < 4) ^ (v % 8 < 4),  # checks
+        np.hypot(u % 8 - 4, v % 8 - 4) < 2.2,  # dots
+        (u % 8 < 1.6) | (v % 8 < 1.6),  # a grid
+        np.zeros_like(u, dtype=bool),  # plain
+    )
+    light = np.where(patterns[kind % len(patterns)], 0.55, 1.0)
+    colours: NDArray[np.float64] = light[..., None] * rng.uniform(0.35, 0.95, 3)
     return colours
 
 
