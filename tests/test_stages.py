@@ -377,10 +377,12 @@ def test_the_whole_way_is_gone_once_and_its_page_shows_every_step(site: Path, tm
     request = Request(layers=({}, RUN), out=tmp_path / "luss", quiet=True, report=False)
     found = run_pipeline(request, str(site / "site.yaml"))
     assert {*found["labels"]} >= {"miou", "image_accuracy", "f_beta"}
+    assert found["labels"]["threshold"] is not None  # of the attention that was trained on the way
     assert 0 <= found["finetuned"]["miou"] <= 1
     assert "the network that learnt them" in pipeline_text(found)
     page = Path(found["page"]).read_text()
     assert page.count('alt="photo"') == page.count('alt="prediction"') == page.count('alt="truth"') == 6
+    assert page.count('alt="attention"') == 6
     assert "Categories got their names from the label maps of this split" in page
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "luss").rglob("*.safetensors")}
     assert run_pipeline(request, str(site / "site.yaml")) == found
