@@ -66,10 +66,8 @@ METHODS = {
     "pixel_attention": {"embedding": 8, "hidden": 8, "prototypes": 6, "size": 64, "small_size": 32},
     "swav": {"embedding": 8, "hidden": 8, "prototypes": 6, "size": 64, "small_size": 32, "small_count": 2},
 }
-IN_THE_MIDDLE = (
-    "swav",
-    "pass_s",
-)  # they ask in the middle of a loss, and which images a part has depends on the processes
+# These ask in the middle of a loss, and which images a part has depends on the processes
+IN_THE_MIDDLE = ("swav", "pass_s", "pixel_attention")
 CPU = torch.device("cpu")
 
 
