@@ -67,7 +67,7 @@ def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
         coarse = rng.normal(0, 1, (cells, cells))
         pattern += np.kron(coarse, np.ones((SIZE // cells, SIZE // cells)))
     pattern = (pattern - pattern.min()) / np.ptp(pattern)
-    first, second = rng.uniform(0.15, 0.85, 3), rng.uniform(0.15, 0.85, 3)
+    first, second = _color(rng, 0.15, 0.85), _color(rng, 0.15, 0.85)
     colours: NDArray[np.float64] = pattern[..., None] * first + (1 - pattern[..., None]) * second
     return colours
 
@@ -88,8 +88,14 @@ def _surface(
         np.zeros_like(u, dtype=bool),  # plain
     )
     light = np.where(patterns[kind % len(patterns)], 0.55, 1.0)
-    colours: NDArray[np.float64] = light[..., None] * rng.uniform(0.35, 0.95, 3)
+    colours: NDArray[np.float64] = light[..., None] * _color(rng, 0.35, 0.95)
     return colours
+
+
+def _color(rng: np.random.Generator, low: float, high: float) -> NDArray[np.float64]:
+    """A grey with a tint (3,): full colours, which mean nothing here, were all that a short training saw."""
+    color: NDArray[np.float64] = rng.uniform(low, high) + rng.uniform(-0.06, 0.06, 3)
+    return color
 
 
 @lru_cache(maxsize=4096)  # 85 MB at most
