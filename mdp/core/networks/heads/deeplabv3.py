@@ -9,15 +9,20 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mdp.core.networks.dilated_convolution import DilatedConv2d
 from mdp.core.networks.heads import Head, Inputs
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1, groups: int = 1) -> nn.Sequential:
     """A convolution that keeps the size, BatchNorm, ReLU; its parameters are named conv.* and bn.*."""
-    padding = dilation * (kernel // 2)
+    conv: nn.Conv2d
+    if dilation > 1:
+        conv = DilatedConv2d(inputs, outputs, kernel, dilation, groups)
+    else:
+        conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
     return nn.Sequential(
         OrderedDict(
-            conv=nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False),
+            conv=conv,
             bn=nn.BatchNorm2d(outputs),
             relu=nn.ReLU(inplace=True),
         )

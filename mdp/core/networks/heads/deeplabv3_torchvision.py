@@ -9,15 +9,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mdp.core.networks.dilated_convolution import DilatedConv2d
 from mdp.core.networks.heads import Head, Inputs
 from mdp.core.networks.heads.deeplabv3 import everywhere, two_or_more
 
 
 def conv_bn(inputs: int, outputs: int, dilation: int = 0) -> list[nn.Module]:
     """A 1x1 convolution (dilation 0) or a dilated 3x3 one that keeps the size, BatchNorm, ReLU."""
-    kernel = 3 if dilation else 1
+    conv = DilatedConv2d(inputs, outputs, 3, dilation) if dilation else nn.Conv2d(inputs, outputs, 1, bias=False)
     return [
-        nn.Conv2d(inputs, outputs, kernel, padding=dilation, dilation=max(1, dilation), bias=False),
+        conv,
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     ]
