@@ -82,6 +82,22 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture
+def bare_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw no pictures and write no report: a third of what a short one costs.
+
+    For tests of anything else; tests/test_samples.py, test_report.py and those that run commands have both, and so has
+    a test that is marked `whole_runs`.
+    """
+    if request.node.get_closest_marker("whole_runs"):
+        return
+    from mdp.io.training import job  # noqa: PLC0415 - as above
+    from mdp.io.training.context import RunContext  # noqa: PLC0415
+
+    monkeypatch.setattr(RunContext, "picture", lambda *_: None)
+    monkeypatch.setattr(job, "report_at_end", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real labelled photos, which is not part of the project; tests that need it skip without it."""

@@ -35,7 +35,7 @@ from tests.conftest import ROOT
 from tests.laws import pure_call
 from tests.small_runs import request, tensors_of
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 FILES = ["mapping.yaml", "taxonomy.csv", "taxonomy.dot", "taxonomy.html", "taxonomy.json"]
 SHAPES = {"shapes-coarse": shapes_coarse, "shapes-fine": shapes_fine, "shapes-target": shapes_target}

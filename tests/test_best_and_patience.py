@@ -31,6 +31,8 @@ from tests.tensors import rng_of
 from tests.test_updating import CPU, Steps, nothing
 from tests.together import worlds
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 SPACE = LabelSpace(name="town", classes=("road", "car", "traffic light"))
 
 

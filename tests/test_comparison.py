@@ -31,7 +31,7 @@ from tests.laws import pure_call
 from tests.small_runs import TINY, request
 from tests.tensors import rng_of, seeds
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 
 def counts_of(rng: torch.Generator, seed_count: int, blocks: int, classes: int) -> Tensor:

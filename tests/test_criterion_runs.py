@@ -49,6 +49,8 @@ from tests.tensors import rng_of, seeds
 from tests.together import together, worlds
 from tests.trees import camvid_tree
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 CLASSES = 4
 START = Progress(0, 10, 5)
 NARROW = NetworkSettings(backbone="resnet18", width=8, channels=8)

@@ -35,10 +35,13 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def in_processes(count: int, *arguments: str) -> None:
+def in_processes(count: int, *arguments: str, to_the_end: bool = False) -> None:
     """Runs `python ARGUMENTS` as so many ranks and waits for all."""
     place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [Started([*arguments], ROOT, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(count)]
+    started = [
+        Started([*arguments], ROOT, to_the_end=to_the_end, **place, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(count)
+    ]
     ended = []
     for process in started:
         with process:
@@ -99,7 +102,7 @@ with joined() as world:
 def test_processes_end_while_they_are_being_counted() -> None:
     """Half of them aborted, as the interpreter ends a thread that is inside torch's store."""
     for _ in range(3):
-        in_processes(2, "-c", COUNTS_ALL_THE_TIME)
+        in_processes(2, "-c", COUNTS_ALL_THE_TIME, to_the_end=True)
 
 
 WHOLE = ["pretrain", *RUN, "--steps", "30", "--mix", "both", "--workers", "1"]  # what it is compared with takes long

@@ -33,6 +33,8 @@ from tests.tensors import rng_of
 from tests.test_updating import learner, update
 from tests.together import worlds
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 ASKED = [("finetune.ema", 0.9), ("finetune.freeze", ["backbone.layer1", "backbone.bn1"]), ("eval.images", 5)]
 
 

@@ -41,6 +41,8 @@ from mdp.io.training.job import run_finetuning
 from tests.small_runs import request
 from tests.tensors import rng_of
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 SPACE = LabelSpace(name="site", classes=("background", "road, wet", "car"), colors=((0, 0, 0), (9, 9, 9), (0, 0, 200)))
 
 

@@ -19,6 +19,8 @@ from mdp.io.export.targets import find
 from tests.export_runs import make_run
 from tests.peers import library_or_skip, quiet
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 FAMILIES = {  # the smallest of a family, at their own strides
     "test_vit": 16, "pvt_v2_b0": 32, "test_convnext": 32, "test_efficientnet": 32, "test_resnet": 32,
 }  # fmt: skip

@@ -18,6 +18,8 @@ from tests.peers import library_or_skip
 from tests.small_runs import assert_same, losses, request, tensors_of
 from tests.tensors import rng_of
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 IMAGES = torch.randn(2, 3, 64, 64, generator=rng_of(0))
 
 

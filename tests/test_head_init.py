@@ -20,7 +20,7 @@ from tests.laws import pure_call
 from tests.small_runs import TINY, request, tensors_of
 from tests.tensors import rng_of, seeds
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 CPU = torch.device("cpu")
 

@@ -28,7 +28,7 @@ from tests.laws import pure_call
 from tests.small_runs import request, tensors_of
 from tests.tensors import rng_of
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 NARROW = NetworkSettings(backbone="resnet18", width=8, channels=8, dilations=(1, 2))
 PARTS = ("backbone", "decode_head")

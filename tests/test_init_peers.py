@@ -16,7 +16,7 @@ from tests.small_runs import losses, tensors_of
 from tests.small_runs import request as run_of
 from tests.tensors import rng_of
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 
 @pytest.fixture

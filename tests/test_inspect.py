@@ -20,7 +20,7 @@ from mdp.io.weights.inspect import inspect
 from tests.small_runs import request
 from tests.tensors import rng_of
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 MODEL = {"model": {"backbone": "resnet18", "width": 8, "channels": 8, "dilations": [1, 2]}}
 BARE = ResNet("resnet18", 8).state_dict()

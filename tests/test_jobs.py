@@ -27,7 +27,7 @@ from mdp.io.training.pretraining import pretrain_recipe
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
 from tests.trees import grey, own_yaml, photo
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 
 PRETRAINED = [
@@ -143,6 +143,7 @@ def test_pretraining_goes_on_from_a_plain_state_dict(tmp_path: Path) -> None:
     assert torch.equal(tensors_of(second)["key.backbone.layer1.0.conv1.weight"], bare["layer1.0.conv1.weight"])
 
 
+@pytest.mark.whole_runs
 def test_a_run_folder_says_what_the_run_was() -> None:
     folder = run_pretraining(request())
     assert folder.parent == Path("runs/pretrain")

@@ -18,6 +18,9 @@ from tests.conftest import ROOT
 from tests.small_runs import request
 from tests.tensors import rng_of
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
+
 # trains the layer of the report, alone and in a network, as often as killed the process without the rule
 TRAINING = """
 import torch

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.small_runs import TINY, assert_resumes_exactly, tensors_of
 from tests.trees import camvid_tree, voc_tree
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 NAMES = method_names()
 SMALL = {"embedding": 8, "hidden": 8, "queue": 24, "groups": 2, "size": 32, "small_size": 16, "small_count": 2}

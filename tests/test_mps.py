@@ -16,6 +16,8 @@ from mdp.io.recipe.layers import resolve
 from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import losses, request
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 
 def test_float64_is_where_the_device_has_it() -> None:
     assert device_of_float64("mps") == device_of_float64("cpu") == torch.device("cpu")

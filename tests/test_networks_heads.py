@@ -41,6 +41,8 @@ from tests.test_method_runs import layer_of
 from tests.test_methods import trained_two_steps
 from tests.test_networks import params, scramble_, shapes
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 NAMES = method_names()
 PRETRAINED = [name for name, head in HEADS.items() if not head.auxiliary]
 NEW = [name for name in PRETRAINED if name != "deeplabv3"]
@@ -563,6 +565,7 @@ def test_a_head_passes_from_a_pretraining_run_and_another_is_not_loaded_in_part(
     run_finetuning(request(plus_run, ("finetune.steps", 1), out=Path("from_moco"), init=str(moco)))
 
 
+@pytest.mark.whole_runs
 def test_coarse_logits_are_trained_beside_the_criterion_by_four_tenths() -> None:
     coarse, labels = torch.randn(2, 3, 4, 5, generator=rng_of(0)), torch.randint(-1, 3, (2, 8, 10), generator=rng_of(1))
     logits = F.interpolate(coarse, (8, 10), mode="bilinear", align_corners=False)

@@ -40,6 +40,8 @@ from tests.test_method_runs import layer_of
 from tests.test_methods import trained_two_steps
 from tests.test_networks import scramble_
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 NAMES = method_names()
 SIZES = [(64, 64), (65, 41), (33, 40)]
 

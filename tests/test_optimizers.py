@@ -36,6 +36,8 @@ from tests.conftest import ROOT
 from tests.small_runs import TINY, assert_same, losses, signal_after, tensors_of
 from tests.tensors import rng_of, seeds
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 
 class Small(nn.Module):
     """A network as all are: a backbone, and a head after it."""

@@ -27,6 +27,8 @@ from tests.test_datasets import class_names
 from tests.tiffs import tiff
 from tests.trees import grey, labels_array, lines, own_tree, own_yaml, photo
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples" / "datasets").glob("*.yaml"))}
 MINIMAL = """
 name: site

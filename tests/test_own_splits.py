@@ -15,6 +15,8 @@ from mdp.io.errors import DatasetError, RecipeError
 from tests.conftest import ROOT
 from tests.trees import grey, labels_array, own_yaml, photo
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 TINY = str(ROOT / "examples" / "recipes" / "tiny.yaml")
 SITE = "name: site\nsplits: {{train: {{images: img, labels: lab}}{more}}}\nclasses: {{0: road, 1: car}}\n"
 

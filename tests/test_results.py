@@ -25,7 +25,7 @@ from mdp.io.training.loop import Schedule
 from mdp.io.training.pretraining import Pretraining
 from tests.small_runs import request, signal_after
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 TIMES = ("images_per_second", "data_wait", "communication")
 
@@ -320,6 +320,7 @@ def test_nothing_of_tensorboard_is_imported_when_it_is_off(monkeypatch: pytest.M
     assert not Path("run/tensorboard").exists()
 
 
+@pytest.mark.whole_runs
 def test_the_pictures_that_a_run_writes_are_in_its_event_files_with_the_step_they_were_drawn_at() -> None:
     reader = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="the extra tensorboard is not installed"

@@ -31,7 +31,7 @@ from mdp.label_space import LabelSpace
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
 from tests.trees import grey, labels_array, photo, zipped
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 CLASSES = "{0: ground, 1: tree, 2: car}"
 

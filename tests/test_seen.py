@@ -20,7 +20,7 @@ from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import request
 from tests.trees import grey, labels_array, photo
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 SIZE = (64, 96)
 ONE_STEP: tuple[tuple[str, Any], ...] = (("pretrain.steps", 1), ("pretrain.warmup_steps", 0))

@@ -34,7 +34,7 @@ from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
 from tests.stress.disturbed import IN_PLACE, KILLED, Event, watched
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 
 def records(folder: str) -> list[dict[str, Any]]:
@@ -281,6 +281,7 @@ def killed_at(name: str, nth: int, *changes: tuple[str, Any], **others: Any) -> 
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == KILLED
 
 
+@pytest.mark.whole_runs
 def test_a_run_killed_anywhere_after_its_last_validation_is_not_taken_for_done_and_resume_ends_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -25,6 +25,8 @@ from tests.peers import library_or_skip
 from tests.small_runs import TINY
 from tests.tensors import rng_of
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 HALF = Statistics((0.5,) * 3, (0.5,) * 3)
 PRESETS = ("vit", "swin", "convnext", "dinov2", "dinov3", "efficientnet_lite0")
 

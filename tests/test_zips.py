@@ -30,6 +30,8 @@ from tests import trees
 from tests.test_own_data import recipe_with
 from tests.trees import grey, labels_array, lines, own_yaml, photo, zipped
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 YAML = """
 name: site
 splits: {train: {images: a.zip/images, labels: a.zip/labels}}
