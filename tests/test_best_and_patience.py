@@ -98,6 +98,7 @@ PATIENT = (("finetune.steps", 10), ("finetune.validate_steps", 2), ("finetune.be
 
 
 @pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.whole_runs
 def test_a_fine_tuning_that_stops_early_is_done_says_so_and_goes_on_when_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
