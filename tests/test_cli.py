@@ -339,8 +339,9 @@ def test_what_is_a_file_of_its_own_is_offered_by_the_command_line() -> None:
 
 def test_tiny_yaml_serves_all_three_commands(shell: Shell) -> None:
     tiny = ROOT / "examples" / "recipes" / "tiny.yaml"
-    small = "--set run.workers=0 --set model.width=8"
-    done = shell(f"mdp pretrain --datasets shapes-coarse,shapes-fine --config {tiny} --steps 2 {small}")
+    small = "--set run.workers=0 --set model.width=8 --set model.channels=8 --batch-size 4 --set eval.images=3"
+    sets = "--datasets shapes-coarse,shapes-fine --set pretrain.validate_images=2"
+    done = shell(f"mdp pretrain {sets} --config {tiny} --steps 2 {small}")
     assert done.code == 0, done.err
     done = shell(f"mdp finetune --target shapes-target --config {tiny} --steps 2 {small}")
     assert done.code == 0, done.err

@@ -407,7 +407,11 @@ def test_a_restart_replaces_a_run_of_its_own_launch_that_has_no_checkpoint_yet(m
     assert [step for step, _ in losses(Path("run"))] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_change_of_threads_is_told_when_there_is_one() -> None:
+def test_a_change_of_threads_is_told_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many torch has been given is all that counts here: with more than one they mostly wait for each other."""
+    given = [1]
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: given[-1])
     two = (("run.threads", 2),)
     stopped_after(2, two, out=Path("run"))
     torch.set_num_threads(1)  # as another process may begin
