@@ -158,6 +158,7 @@ def test_a_run_folder_says_what_the_run_was() -> None:
         "metrics.jsonl",
         "results.csv",
         "class_shares.json",
+        "view_overlaps.json",
         "report.html",
         "samples",
         "photos_seen.npz",

@@ -460,6 +460,18 @@ def test_a_run_without_a_step_or_with_broken_files_is_shown_with_what_there_is(t
         assert words in notes, words
 
 
+def test_how_much_views_overlap_is_shown_and_what_is_no_count_of_it_is_left_out(tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path / "a", [train(1)], view_overlaps={"images": 1000, "max_iou": 0.9, "pairs": [250, *[75] * 10]}
+    )
+    found = checked(run_report([run], None))
+    assert "of the first 1,000 images" in found.text
+    assert found.text.count("7.5%") == 10
+    assert "nothing shared 25.0%" in " ".join(found.text.split())
+    other = write_run(tmp_path / "b", [train(1)], view_overlaps={"images": 1000, "pairs": [250]})
+    assert "not the overlaps of views, left out" in checked(run_report([other], None)).text
+
+
 def test_no_name_of_anything_becomes_markup(tmp_path: Path) -> None:
     run = write_run(
         tmp_path / HOSTILE.replace("/", ""),

@@ -15,6 +15,7 @@ from mdp.core.views import (
     ViewGroup,
     ViewPlan,
     draw_views,
+    frame_ious,
     frames_of,
     iou,
     matched_grids,
@@ -84,6 +85,15 @@ def test_a_constraint_is_seldom_missed_and_one_that_cannot_be_met_always() -> No
     assert none > 4 * few
     whole = ViewPlan(groups=(ViewGroup(count=2, size=8, area=(1, 1)),), photometry=PHOTOMETRY, max_iou=0.5)
     assert missed(draw_views(rng_of(0), 40, 40, whole), whole) == 1
+
+
+@given(seeds, st.integers(2, 4))
+def test_ious_of_frames_are_those_of_their_boxes(seed: int, count: int) -> None:
+    wanted = ViewPlan(groups=(ViewGroup(count=count, size=8, area=(0.05, 0.6)),), photometry=PHOTOMETRY)
+    images = [draw_views(rng_of(seed + number), 40, 60, wanted) for number in range(3)]
+    found = pure_call(frame_ious, torch.stack([frames_of(views) for views in images], 1))
+    pairs = [[iou(a.box, b.box) for a, b in combinations(views, 2)] for views in images]
+    torch.testing.assert_close(found, torch.tensor(pairs))
 
 
 @given(boxes, boxes)

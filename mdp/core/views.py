@@ -141,6 +141,21 @@ def iou(first: Box, second: Box) -> float:
     return shared / (first.height * first.width + second.height * second.width - shared)
 
 
+def frame_ious(frames: Tensor) -> Tensor:
+    """Intersection over union of all pairs of some views of each image: frames (V, B, 5) -> (B, V (V - 1) / 2).
+
+    >>> frame_ious(torch.tensor([[[0, 0, 2, 2, 0]], [[0, 1, 2, 2, 1]]])).tolist()
+    [[0.3333333432674408]]
+    """
+    count = len(frames)
+    first, second = torch.triu_indices(count, count, 1)  # (P,) each
+    low, size = frames[..., :2].float(), frames[..., 2:4].float()  # (V, B, 2)
+    high = low + size
+    shared = (torch.minimum(high[first], high[second]) - torch.maximum(low[first], low[second])).clamp(min=0).prod(2)
+    areas = size.prod(2)  # (V, B)
+    return (shared / (areas[first] + areas[second] - shared)).T
+
+
 def missed(views: Sequence[View], plan: ViewPlan) -> int:
     """How many of the V views are not as the plan wants them."""
     boxes = [view.box for view in views]

@@ -1,8 +1,10 @@
 """The views of an image that pretraining sees."""
 
+import json
 import os
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -22,11 +24,14 @@ from mdp.core.photometry import (
     normalise_,
     stack_draws,
 )
-from mdp.core.views import ViewPlan, draw_views, frames_of, missed, two_views
+from mdp.core.views import ViewPlan, draw_views, frame_ious, frames_of, missed, two_views
 from mdp.io.data.pool import Key, Pool
 from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import MdpError, RecipeError
+from mdp.io.files.writing import write_text
 from mdp.io.recipe.settings import PretrainSettings
+
+OVERLAPS = 1000  # images whose views are compared
 
 
 def usual_views(settings: PretrainSettings) -> ViewPlan:
@@ -133,6 +138,28 @@ def stack_views(items: list[ViewsItem]) -> Views:
         torch.stack([item.origin for item in items]),
         tuple(stack_draws(draws) for draws in zip(*(item.draws for item in items), strict=True)),
     )
+
+
+class ViewOverlaps:
+    """How much the large views of an image overlap, counted over a run's first images, for its report."""
+
+    def __init__(self, folder: Path, plan: ViewPlan) -> None:
+        self.path, self.count = folder / "view_overlaps.json", plan.groups[0].count
+        self.ious: list[Tensor] | None = None if self.path.exists() or self.count < 2 else []
+
+    def look(self, frames: Tensor, last: bool) -> None:
+        """Looks at the frames (V, B, 5) of a step; the file is written once there are enough, or no more come."""
+        if self.ious is None:
+            return
+        self.ious.append(frame_ious(frames[: self.count]))
+        images = sum(map(len, self.ious))
+        if images < OVERLAPS and not last:
+            return
+        found = torch.cat(self.ious).flatten()
+        bins = (found * 10).ceil().long().clamp(0, 10)  # 0 for views that share nothing
+        pairs = bins.bincount(minlength=11).tolist()
+        write_text(self.path, json.dumps({"images": images, "pairs": pairs}) + "\n")
+        self.ious = None
 
 
 def view_batches(views: Views, device: torch.device, statistics: Statistics = IMAGENET) -> list[Batch]:

@@ -18,6 +18,7 @@ from mdp.io.report.endings import ending, made_at, state_of, steps_done
 from mdp.io.report.pictures import fitting, pictures_section
 from mdp.io.report.run_facts import RunFacts
 from mdp.io.report.scores import scores_section
+from mdp.io.report.view_overlaps import overlaps_section
 
 MARK = '<meta name="generator" content="mdp report">'  # pages with it may be replaced
 _TRAINING = {  # by recorded name: title, unit, factor, whether 0 is on the axis
@@ -43,6 +44,7 @@ _CLASS_SCORES = (
 def page(runs: Sequence[RunFacts], now: float, comparisons: Sequence[Mapping[str, Any]] = ()) -> str:
     """The page about the runs and comparisons, made at `now` (seconds since 1970)."""
     pictures = [(_named(runs, index), run.pictures) for index, run in enumerate(runs)]
+    named = [(_named(runs, index), run) for index, run in enumerate(runs)]
     room = fitting([picture for _, own in pictures for picture in own])
     parts = {
         "comparisons": ("Comparisons", comparisons_section(comparisons)),
@@ -55,7 +57,7 @@ def page(runs: Sequence[RunFacts], now: float, comparisons: Sequence[Mapping[str
         "predictions": ("Predictions", pictures_section("predictions", pictures, room)),
         "activations": ("Class activation maps", pictures_section("activations", pictures, room)),
         "gallery": ("Worst images", pictures_section("gallery", pictures, room)),
-        "data": ("Data", data_section([(_named(runs, index), run) for index, run in enumerate(runs)])),
+        "data": ("Data", data_section(named) + overlaps_section(named)),
         "settings": ("Settings", _settings_section(runs) if runs else ""),
         "notes": ("What could not be read", _notes_section(runs)),
     }

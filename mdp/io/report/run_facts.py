@@ -17,6 +17,7 @@ from mdp.io.journal.history import History, read_history
 from mdp.io.report.pictures import Picture, read_pictures
 
 _SMALL, _LARGE = 2**24, 2**28  # bytes of files that are read: texts, scores
+_BINS = 11  # of overlaps: none, and tenths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class RunFacts:
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # scores.json by its folder's name
     pictures: Sequence[Picture] = ()
     shares: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of class_shares.json, by dataset
+    overlaps: Mapping[str, Any] = field(default_factory=dict)  # of view_overlaps.json
     log: str = ""
     changed: float | None = None  # when the journal was written to last, seconds since 1970
     notes: Sequence[str] = ()  # what is missing or cannot be read
@@ -78,6 +80,7 @@ def read_run(folder: Path, name: str) -> RunFacts:
         evaluations=_evaluations(folder, notes),
         pictures=read_pictures(folder, notes),
         shares=_shares(folder, notes),
+        overlaps=_overlaps(folder, notes),
         log=_text(folder / "log.txt", notes),
         changed=_changed(folder / "metrics.jsonl"),
         notes=notes,
@@ -168,6 +171,19 @@ def _counted(entry: Mapping[str, Any]) -> bool:
     pixels = entry.get("pixels")
     counts = [*pixels, entry.get("ignored"), entry.get("images")] if isinstance(pixels, list) else [None]
     return "name" in entry and all(type(count) is int and 0 <= count < 2**63 for count in counts)
+
+
+def _overlaps(folder: Path, notes: list[str]) -> dict[str, Any]:
+    """How much views overlap; older versions, and runs that compare no views, have none."""
+    path = folder / "view_overlaps.json"
+    found = _json(path, notes, dict) if path.exists() else {}
+    pairs = found.get("pairs")
+    counts = [*pairs, found.get("images")] if isinstance(pairs, list) and len(pairs) == _BINS else [None]
+    if not all(type(count) is int and 0 <= count < 2**63 for count in counts) or not sum(pairs or ()):
+        if found:
+            notes.append(f"{printable(path)}: not the overlaps of views, left out")
+        return {}
+    return dict(found)
 
 
 def _changed(path: Path) -> float | None:

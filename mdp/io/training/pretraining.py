@@ -24,7 +24,7 @@ from mdp.core.views import ViewPlan
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, expect_pretraining, plan_pretraining
-from mdp.io.data.views import PretrainItems, Views, stack_views, usual_views, view_batches
+from mdp.io.data.views import PretrainItems, ViewOverlaps, Views, stack_views, usual_views, view_batches
 from mdp.io.errors import RecipeError
 from mdp.io.journal.results_csv import columns
 from mdp.io.processes.signals import Stop
@@ -109,6 +109,7 @@ class Pretraining(TrainingRun):
         schedule, self.epoch_steps = schedule_of(recipe, images)
         super().__init__(plan, schedule, context)
         self.method, self.chosen, self.views = find_method(recipe.method.name), recipe.method.settings, plan_of(recipe)
+        self.overlaps = ViewOverlaps(context.folder, self.views) if context.world.main else None
         self.items = PretrainItems(plan.pool, self.views, seed, self.method.NEEDS_LABELS, finish=context.finish)
         data = data_of(recipe, plan.pool.union, images)
         self.pair = self.method.build(self.chosen, recipe.model, data, generator(seed, "weights"))
@@ -153,6 +154,8 @@ class Pretraining(TrainingRun):
         progress = Progress(step, self.schedule.steps, self.epoch_steps)
         epoch, lr = step // self.epoch_steps, learning_rate(settings, step, self.schedule.steps, self.epoch_steps)
         views = view_batches(items, self.context.device, self.pool.statistics)
+        if self.overlaps:
+            self.overlaps.look(items.frames, last=step + 1 == self.schedule.steps)
         shown: list[Batch | Blend] = [*views]
         besides = self._missed(items.missed)
         try:
