@@ -606,16 +606,16 @@ def test_imagenet_is_unlabelled_and_counted_against_its_official_number(tmp_path
 # The examples, on the real files
 
 
-UNLABELLED = ("imagenet", "open_images", "bdd100k_photos")
+PHOTOS_ALONE = ("imagenet", "open_images", "bdd100k_photos")
 
 
-@pytest.mark.parametrize("name", UNLABELLED)
+@pytest.mark.parametrize("name", PHOTOS_ALONE)
 def test_an_example_of_photos_alone_has_no_classes(name: str) -> None:
     dataset = load(str(EXAMPLES[name]))
     assert (dataset.labels.classes, dataset.val) == ((), None)
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in UNLABELLED])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in PHOTOS_ALONE])
 def test_an_example_describes_classes_with_distinct_colours(name: str) -> None:
     labels = load(str(EXAMPLES[name])).labels
     assert len(set(labels.colors)) == len(labels.classes) == {
