@@ -19,7 +19,7 @@ EPSILON, TURNS = 0.05, 3
 
 def cases() -> dict[str, Callable[[], Case]]:
     """PASS's queue and prototypes of ImageNet-S50, and of the larger sets."""
-    gates = (Gate("plain", 1.5), Gate("plain", 1.95, what="memory"))  # half of it, but for the factors
+    gates = (Gate("plain", 1.5), Gate("plain", 2.0, what="memory"))
     sizes: dict[str, tuple[int, int, tuple[Gate, ...]]] = {
         "B=2304 K=500": (2304, 500, ()),
         "B=4096 K=3000": (4096, 3000, gates),

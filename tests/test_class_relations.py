@@ -271,10 +271,19 @@ def test_a_run_starts_from_words_and_relations_and_its_checkpoint_needs_neither(
     assert "relations of classes: 0 equal, 1 part, 1 overlap" in done.err
     tensors = load(tmp_path / "run" / "checkpoints" / "last.safetensors").tensors
     assert {name for name in tensors if "rivals" in name or "wholes" in name} == {"state.rivals", "state.wholes"}
-    words = tensors["query.prototypes"]  # two steps from where their names' vectors, at right angles, put them
+    words = tensors["query.class_prototypes"]  # two steps from where their names' vectors, at right angles, put them
     assert words.shape == (14, 16)
     assert (words @ words.T - torch.eye(14)).abs().max() < 0.2
     (tmp_path / "words.npz").unlink()
     (tmp_path / "relations.csv").unlink()
     scored = run(["-m", "mdp", "taxonomy", "run", "--json", "-q"], tmp_path)
     assert scored.code == 0, scored.err
+    plain = [pair for pair in settings if ".csv" not in pair and ".npz" not in pair]
+    other = run(  # of as many classes, which are others
+        ["-m", "mdp", "pretrain", "--datasets", "shapes-fine,shapes-coarse", "--out", "other", "--init", "run",
+         "--steps", "1", "--workers", "0", "--batch-size", "4", "--no-check", "--backbone", "resnet18",
+         *(word for pair in plain for word in ("--set", pair))],
+        tmp_path,
+    )  # fmt: skip
+    assert other.code == 0, other.err
+    assert "in the file, not used: class_prototypes" in other.err

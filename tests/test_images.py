@@ -275,7 +275,7 @@ def test_damaged_bytes_are_read_or_refused_and_nothing_else(tmp_path: Path, suff
     data = photo(tmp_path / f"whole{suffix}", 0).read_bytes()
     path = tmp_path / f"bent{suffix}"
     rng = np.random.default_rng(0)
-    for _ in range(50):
+    for _ in range(150):
         bent = np.frombuffer(data, dtype=np.uint8).copy()
         bent[rng.integers(0, min(len(bent), rng.choice([64, len(bent)])), 3)] = rng.integers(0, 256, 3)
         path.write_bytes(bent.tobytes())

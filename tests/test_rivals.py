@@ -121,8 +121,8 @@ def test_training_on_one_batch_lowers_its_loss_in_every_form_and_learnt_prototyp
         losses.append(step.loss.item())
         state = step.state
     assert min(losses[-3:]) < (0.95 if "mix" in form else 0.8) * losses[0]
-    if pair.query.prototypes is not None:
-        torch.testing.assert_close(pair.query.prototypes.norm(dim=1), torch.ones(CLASSES))
+    if pair.query.class_prototypes is not None:
+        torch.testing.assert_close(pair.query.class_prototypes.norm(dim=1), torch.ones(CLASSES))
     back = multi_dataset.unpack(multi_dataset.pack(state), settings, DATA)
     assert (back.rivals is None) == (state.rivals is None) == ("rivals" not in form)
     packed = sum(tensor.numel() * tensor.element_size() for tensor in multi_dataset.pack(state).values())
@@ -147,7 +147,7 @@ def test_the_networks_weights_are_those_of_the_papers_form_and_prototypes_are_dr
         fresh(multi_dataset, small(multi_dataset, prototypes=which))[0].query for which in ("bank", "both")
     )
     weights = dict(second.named_parameters())
-    start = weights.pop("prototypes")
+    start = weights.pop("class_prototypes")
     assert all(torch.equal(weights[name], parameter) for name, parameter in first.named_parameters())
     torch.testing.assert_close(start.norm(dim=1), torch.ones(CLASSES))
     assert multi_dataset.initial_state(small(multi_dataset), DATA, rng_of(0), CPU).rivals is None

@@ -34,12 +34,12 @@ def anchor_groups(labels: Tensor, classes: int, max_views: int) -> Tensor:
 def anchor_views(groups: int, max_samples: int, max_views: int) -> int:
     """How many anchors each image's class gives, where so many groups of the whole batch share `max_samples` (code).
 
-    At least one: with more groups than samples the code has none, and no loss.
+    With more groups than samples there are none, and no loss.
 
     >>> anchor_views(5, 1024, 100), anchor_views(20, 1024, 100), anchor_views(2000, 1024, 100), anchor_views(0, 1024, 9)
-    (100, 51, 1, 0)
+    (100, 51, 0, 0)
     """
-    return min(max_views, max(1, max_samples // groups)) if groups else 0
+    return min(max_views, max_samples // groups) if groups else 0
 
 
 def draw_anchors(labels: Tensor, wrong: Tensor, groups: Tensor, views: int, rng: torch.Generator) -> Tensor:

@@ -132,15 +132,17 @@ def build(
     if settings.prototypes == "bank":
         return pair
     start = F.normalize(torch.randn(data.union.size, settings.embedding, generator=rng), dim=1)
-    pair.query.prototypes = nn.Parameter(start if data.words is None else directions(data.words, settings.embedding))
+    pair.query.class_prototypes = nn.Parameter(
+        start if data.words is None else directions(data.words, settings.embedding)
+    )
     return make_pair(pair.query)
 
 
 def settle_(pair: EncoderPair[EmbeddingNetwork], settings: Settings) -> None:
     """Learnt prototypes back to unit length: what steps and weight decay did to it would change their rate."""
-    if pair.query.prototypes is not None:
+    if pair.query.class_prototypes is not None:
         with torch.no_grad():
-            pair.query.prototypes.copy_(F.normalize(pair.query.prototypes, dim=1))
+            pair.query.class_prototypes.copy_(F.normalize(pair.query.class_prototypes, dim=1))
 
 
 class State(NamedTuple):
@@ -238,9 +240,11 @@ def loss(
 
 
 def _learnt(network: EmbeddingNetwork, groups: Tensor | None) -> Prototypes | None:
-    if network.prototypes is None:
+    if network.class_prototypes is None:
         return None
-    vectors = F.normalize(network.prototypes.float(), dim=1)  # (C, D): a step along them would change no direction
+    vectors = F.normalize(
+        network.class_prototypes.float(), dim=1
+    )  # (C, D): steps along them change nothing
     vectors = vectors if groups is None else pooled_vectors(vectors, groups)
     return Prototypes(vectors, torch.ones(len(vectors), dtype=torch.bool, device=vectors.device))
 

@@ -137,11 +137,11 @@ class OnGrid(nn.Module):
 class EmbeddingNetwork(OnGrid):
     """Images -> unit-length pixel embeddings.  Raises ValueError for a head that needs classes."""
 
-    prototypes: nn.Parameter | None  # (C, D) where a method learns them
+    class_prototypes: nn.Parameter | None  # (C, D) where a method learns them
 
     def __init__(self, settings: NetworkSettings, embedding: int, hidden: int) -> None:
         super().__init__()
-        self.register_parameter("prototypes", None)
+        self.register_parameter("class_prototypes", None)
         if HEADS[settings.head].auxiliary:
             raise ValueError(NO_REGIONS.format(settings.head))
         found = _backbone(settings)

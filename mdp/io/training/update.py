@@ -45,8 +45,8 @@ class Overlapped(DistributedDataParallel):
         return grid
 
     @property
-    def prototypes(self) -> nn.Parameter | None:
-        learnt: nn.Parameter | None = self.module.prototypes
+    def class_prototypes(self) -> nn.Parameter | None:
+        learnt: nn.Parameter | None = self.module.class_prototypes
         return learnt
 
 
