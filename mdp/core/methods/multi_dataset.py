@@ -242,9 +242,7 @@ def loss(
 def _learnt(network: EmbeddingNetwork, groups: Tensor | None) -> Prototypes | None:
     if network.class_prototypes is None:
         return None
-    vectors = F.normalize(
-        network.class_prototypes.float(), dim=1
-    )  # (C, D): steps along them change nothing
+    vectors = F.normalize(network.class_prototypes.float(), dim=1)  # (C, D): steps along them change nothing
     vectors = vectors if groups is None else pooled_vectors(vectors, groups)
     return Prototypes(vectors, torch.ones(len(vectors), dtype=torch.bool, device=vectors.device))
 
