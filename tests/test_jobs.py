@@ -54,6 +54,8 @@ def test_resumed_pretraining_ends_bit_for_bit_as_if_never_stopped(
     assert_same(tensors_of(whole), tensors_of(resumed))
     assert_same(tensors_of(whole, "best"), tensors_of(resumed, "best"))
     assert losses(whole) == losses(resumed)
+    overlaps = [json.loads((folder / "view_overlaps.json").read_text()) for folder in (whole, resumed)]
+    assert overlaps[0] == overlaps[1]
     assert json.loads(Path("stopped/status.json").read_text())["state"] == "done"
 
 

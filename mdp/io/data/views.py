@@ -141,25 +141,38 @@ def stack_views(items: list[ViewsItem]) -> Views:
 
 
 class ViewOverlaps:
-    """How much the large views of an image overlap, counted over a run's first images, for its report."""
+    """How much the large views of an image overlap, counted over a run's first images, for its report.
+
+    The file counts the steps before `steps`.  It is written before each checkpoint, so a run that goes on finds no
+    fewer steps in it than it has done itself, and counts each step once: its views are drawn as they were before.
+    """
 
     def __init__(self, folder: Path, plan: ViewPlan) -> None:
         self.path, self.count = folder / "view_overlaps.json", plan.groups[0].count
-        self.ious: list[Tensor] | None = None if self.path.exists() or self.count < 2 else []
+        self.steps, self.images, self.pairs = 0, 0, torch.zeros(11, dtype=torch.int64)
+        if self.path.exists():
+            try:
+                before = json.loads(self.path.read_text())
+                self.steps, self.images, self.pairs = before["steps"], before["images"], torch.tensor(before["pairs"])
+            except (OSError, ValueError, KeyError, TypeError):
+                self.count = 0  # of an older version, or damaged: it stays as it is, and the report says what it is
+        self.written = self.steps
 
-    def look(self, frames: Tensor, last: bool) -> None:
-        """Looks at the frames (V, B, 5) of a step; the file is written once there are enough, or no more come."""
-        if self.ious is None:
+    def look(self, frames: Tensor, step: int) -> None:
+        """Counts the frames (V, B, 5) of a step, unless they are counted or there are enough."""
+        if step < self.steps or self.images >= OVERLAPS or self.count < 2:
             return
-        self.ious.append(frame_ious(frames[: self.count]))
-        images = sum(map(len, self.ious))
-        if images < OVERLAPS and not last:
-            return
-        found = torch.cat(self.ious).flatten()
-        bins = (found * 10).ceil().long().clamp(0, 10)  # 0 for views that share nothing
-        pairs = bins.bincount(minlength=11).tolist()
-        write_text(self.path, json.dumps({"images": images, "pairs": pairs}) + "\n")
-        self.ious = None
+        ious = frame_ious(frames[: self.count])
+        bins = (ious.flatten() * 10).ceil().long().clamp(0, 10)  # 0 for views that share nothing
+        self.pairs += bins.bincount(minlength=11)
+        self.steps, self.images = step + 1, self.images + len(ious)
+
+    def write(self) -> None:
+        """Writes the file, where something was counted since."""
+        if self.steps > self.written:
+            counts = {"steps": self.steps, "images": self.images, "pairs": self.pairs.tolist()}
+            write_text(self.path, json.dumps(counts) + "\n")
+            self.written = self.steps
 
 
 def view_batches(views: Views, device: torch.device, statistics: Statistics = IMAGENET) -> list[Batch]:

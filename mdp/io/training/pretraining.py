@@ -35,7 +35,7 @@ from mdp.io.recipe.relations import read_relations
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
 from mdp.io.run.opened import OpenedRun
-from mdp.io.run.record import PRETRAIN
+from mdp.io.run.record import PRETRAIN, Position
 from mdp.io.run.restore import prefixed, restore_, section
 from mdp.io.training.context import RunContext
 from mdp.io.training.loop import Schedule
@@ -155,7 +155,7 @@ class Pretraining(TrainingRun):
         epoch, lr = step // self.epoch_steps, learning_rate(settings, step, self.schedule.steps, self.epoch_steps)
         views = view_batches(items, self.context.device, self.pool.statistics)
         if self.overlaps:
-            self.overlaps.look(items.frames, last=step + 1 == self.schedule.steps)
+            self.overlaps.look(items.frames, step)
         shown: list[Batch | Blend] = [*views]
         besides = self._missed(items.missed)
         try:
@@ -181,6 +181,11 @@ class Pretraining(TrainingRun):
         self.average_(settings, step)
         self.state = self.method.remember(ready.state, done.kept, self.chosen, self.processes)
         return {"epoch": epoch, **done.values, "lr": lr}
+
+    def checkpoint(self, name: str, position: Position) -> None:
+        if self.overlaps:
+            self.overlaps.write()
+        super().checkpoint(name, position)
 
     def _missed(self, own: int) -> dict[str, Tensor]:
         """The views of the whole batch that are not as the plan wants them, where it wants anything."""
