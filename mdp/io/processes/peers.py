@@ -83,12 +83,12 @@ class Peers:
             words = reason(error, self.seconds)
             if words is None:
                 raise
-            lost = self._lost()
+            # one that time ran out for has been silent for long; after a failure it takes time to see who is
+            lost = self._lost(time.monotonic() - (_SURE if UNANSWERED in words else 0.0))
             raise ProcessError(f"{self._names(lost)} {words}", tells=self._tells(lost)) from error
 
-    def _lost(self) -> list[int]:
-        """The processes that count no more; none where all do."""
-        began = time.monotonic()
+    def _lost(self, began: float) -> list[int]:
+        """The processes that have counted no more since it began; none where all do."""
         while True:
             waited = time.monotonic() - began
             lost = [rank for rank, seen in self.seen.items() if rank != self.rank and seen <= began + self.every]
@@ -97,8 +97,8 @@ class Peers:
             time.sleep(0.05)
         if self._apart():
             return self._holders() or lost
-        self.blame = self.blame or ",".join(map(str, lost))
-        while self.blame and not self.blamed and time.monotonic() < began + 2 * _SURE:
+        self.blame, asked = self.blame or ",".join(map(str, lost)), time.monotonic()
+        while self.blame and not self.blamed and time.monotonic() < asked + _SURE:
             time.sleep(0.05)
         return [int(rank) for rank in self.blamed.split(",")] if self.blamed else lost
 

@@ -101,7 +101,8 @@ class World(NamedTuple):
         """From now on a process that does not answer for so long is given up."""
         if self.peers:
             self.peers.seconds = seconds
-            _set_pg_timeout(timedelta(seconds=seconds))
+            telling = min(1.0, seconds / 20)  # what it takes to find and name the lost one, which is to be done by then
+            _set_pg_timeout(timedelta(seconds=seconds - telling))
 
     def any_true(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is up on any process."""
