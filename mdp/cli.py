@@ -3,7 +3,6 @@
 stdout is data, stderr is progress.  torch is imported inside the commands, so that `--help` answers at once.
 """
 
-import csv
 import difflib
 import inspect as source
 import io
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click import Choice, FloatRange, IntRange
 from click.shell_completion import CompletionItem
 
 from mdp import __version__
@@ -26,12 +26,14 @@ from mdp.io.journal import stderr
 from mdp.io.processes.early import heed, take_signals
 from mdp.io.processes.ending import Ending, drop_output, end, launched, speaks, tell
 from mdp.io.processes.openmp import sleep_soon
+from mdp.io.recipe import words
 
 if TYPE_CHECKING:
     from mdp.io.recipe.request import Request
 
 Function = Callable[..., None]
 Decorator = Callable[[Function], Function]
+Reader = Callable[[Any], Any]
 Found = TypeVar("Found")
 
 
@@ -94,28 +96,44 @@ def together(*options: Decorator) -> Decorator:
     return lambda function: reduce(lambda inner, option: option(inner), reversed(options), function)
 
 
-def option(names: str, about: str, **more: Any) -> Decorator:
-    """An option that its command takes as an argument."""
-    return click.option(*names.split(), help=about, **more)
+def option(names: str, about: str, of: Any = None, read: Reader | None = None, **more: Any) -> Decorator:
+    """An option that its command takes as an argument, of a type of click's, as `read` has it."""
+    callback = partial(_read, read) if read else None
+    return click.option(*names.split(), help=about, callback=callback, **_declared(names, of, more))
 
 
-def setting(names: str, key: str, about: str, read: Callable[[Any], Any] | None = None, **more: Any) -> Decorator:
-    """An option that knows where its value goes: a setting by its full key, or a field of Request by its name.
+def setting(names: str, key: str, about: str, of: Any = None, read: Reader | None = None, **more: Any) -> Decorator:
+    """An option that knows where its value goes: a setting by its full key, a field of Request, or a switch, by name.
 
-    Its command does not see it; `_request` has what was given.
+    Its command does not see it; `_given` has what was given.
     """
-    return click.option(*names.split(), help=about, expose_value=False, callback=partial(_keep, key, read), **more)
+    keep = partial(_keep, key, read)
+    return click.option(*names.split(), help=about, expose_value=False, callback=keep, **_declared(names, of, more))
 
 
-def _keep(key: str, read: Callable[[Any], Any] | None, ctx: click.Context, given: click.Parameter, value: Any) -> None:
+def _declared(names: str, of: Any, more: dict[str, Any]) -> dict[str, Any]:
+    """Defaults that say something are shown; of --x/--no-x neither may be given."""
+    default = {"default": None} if "/" in names else {}
+    return {"type": of, "show_default": more.get("default") not in (None, ""), **default, **more}
+
+
+def _read(read: Reader, ctx: click.Context, given: click.Parameter, value: Any) -> Any:
+    """The value as `read` has it, whose ValueError is a mistake in this option."""
+    try:
+        return read(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=given.opts[0]) from error
+
+
+def _keep(key: str, read: Reader | None, ctx: click.Context, given: click.Parameter, value: Any) -> None:
     """Keeps a value for `_given`; a flag that is off and has no --no-... says nothing."""
     if value not in (None, ()) and (value is not False or given.secondary_opts):
-        ctx.ensure_object(dict)[key] = partial(read, value) if read else lambda: value
+        ctx.ensure_object(dict)[key] = _read(read, ctx, given, value) if read else value
 
 
 def _given() -> dict[str, Any]:
-    """The values of the settings that were given, by their keys."""
-    return {key: value() for key, value in click.get_current_context().ensure_object(dict).items()}
+    """What was given of settings, fields of Request and switches, by key."""
+    return click.get_current_context().ensure_object(dict)
 
 
 def _request(**more: Any) -> "Request":
@@ -124,37 +142,54 @@ def _request(**more: Any) -> "Request":
     return requested(_given() | more)
 
 
-def _launch(processes: int | None, refuse: Callable[[int], None]) -> None:
+def _layer() -> Any:
+    """What was given of settings, as one layer."""
+    return _request().asked
+
+
+def _launch(refuse: Callable[[int], None]) -> None:
     """Becomes the launcher, and does not return, when several processes are asked for and this is not one of them.
 
     `refuse` raises beforehand what all of them would: a mistake is told once, and soon.
     """
-    if processes is not None and processes > 1 and not launched():
+    processes = _given().get("processes", 1)
+    if processes > 1 and not launched():
         refuse(processes)
         from mdp.io.processes.launcher import launch
 
         raise click.exceptions.Exit(launch(processes, sys.argv[1:]))
 
 
-def _show(found: Found, as_json: bool, text: Callable[[Found], str], indent: int | None = 1) -> None:
-    """Prints a result, for programs or for people."""
-    click.echo(json.dumps(found, indent=indent) if as_json else text(found))
+def _show(found: Found, text: Callable[[Found], str], data: Callable[[Found], Any] | None = None,
+          indent: int | None = 1) -> None:  # fmt: skip
+    """Prints a result, for programs (`data` of it) or for people."""
+    if "json" in _given():
+        click.echo(json.dumps(data(found) if data else found, indent=indent))
+    else:
+        click.echo(text(found))
+
+
+def _quiet() -> bool:
+    return "quiet" in _given()
 
 
 # Values
 
 
-def _files(folder: str, *first: str) -> list[str]:
+def _files(folder: str, *first: str) -> Choice[str]:
     """What a folder of this package has a file for, these first; nothing is imported."""
     names = {path.stem for path in (Path(__file__).parent / folder).glob("[a-z]*.py")}
-    return [*first, *sorted(names - set(first))]
+    return Choice([*first, *sorted(names - set(first))])
 
 
 def _complete_datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from mdp.io.datasets import names
 
-    done, comma, last = incomplete.rpartition(",")
-    return [CompletionItem(done + comma + name) for name in names() if name.startswith(last)]
+    return _in_a_list(names(), incomplete)
+
+
+def _complete_criteria(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _in_a_list(_files("core/criteria", "cross_entropy").choices, incomplete)
 
 
 def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -169,60 +204,19 @@ def _complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: st
     return _or_files(recipe_names(), incomplete)
 
 
+def _in_a_list(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """The words that begin as what stands behind the last comma."""
+    done, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(done + comma + word) for word in words if word.startswith(last)]
+
+
 def _or_files(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
     """The words that begin so; the shell completes paths where none does (bash takes what stands after `file` only)."""
     plain = [CompletionItem(word) for word in words if word.startswith(incomplete)]
     return [CompletionItem(incomplete, type="file"), *plain]
 
 
-def _words(texts: Iterable[str]) -> list[str]:
-    return [word for text in texts for word in _names_in(text)]
-
-
-def _names_in(text: str) -> list[str]:
-    """The names between commas; a comma is part of a name in quotes, or where it is part of a path that is there."""
-    parts = next(csv.reader([text], skipinitialspace=True), []) if '"' in text else text.split(",")
-    names = []
-    while parts:
-        ends = (end for end in range(len(parts), 1, -1) if os.path.exists(_path_of(",".join(parts[:end]))))
-        end = next(ends, 1)
-        names.append(",".join(parts[:end]).strip())
-        parts = parts[end:]
-    return [name for name in names if name]
-
-
-def _path_of(name: str) -> str:
-    """The path of a dataset that may name a split behind a colon."""
-    path, colon, split = name.strip().rpartition(":")
-    return path if colon and "/" not in split and not os.path.exists(name.strip()) else name.strip()
-
-
-def _numbers(text: str, option: str = "--scales", such_as: str = "0.5,1,1.5") -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise click.BadParameter(f"expected numbers such as {such_as}, got {text!r}", param_hint=option) from error
-
-
-def _criteria(text: str) -> dict[str, Any]:
-    """The section `criterion` of names with weights: `cross_entropy,dice=3`."""
-    terms: list[tuple[str, dict[str, Any]]] = []
-    for part in text.split(","):
-        name, equals, weight = part.partition("=")
-        try:
-            terms.append((name.strip(), {"weight": float(weight)} if equals else {}))
-        except ValueError:
-            terms.append((name.strip(), {"weight": weight}))  # refused by the recipe, as in a file
-    (first, settings), *others = terms
-    return {"name": first, **settings, "plus": dict(others)}
-
-
-def _complete_criteria(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    done, comma, last = incomplete.rpartition(",")
-    return [CompletionItem(done + comma + name) for name in CRITERIA if name.startswith(last)]
-
-
-def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+def _gallery_count(value: str | None) -> int | None:
     if value is None or (value.isdecimal() and 1 <= int(value) <= 1000):
         return None if value is None else int(value)
     raise click.BadParameter(f"expected a number of images, 1 to 1000, got {value!r}; RUN goes before --gallery")
@@ -230,37 +224,41 @@ def _gallery_count(ctx: click.Context, param: click.Parameter, value: str | None
 
 Kind = dict[str, Any]  # what options of one kind are declared with
 FLAG: Kind = {"is_flag": True}
-FILE: Kind = {"type": click.Path(path_type=Path)}
-RECIPE: Kind = {"metavar": "NAME|FILE", **FILE, "shell_complete": _complete_recipes}
+FILE = click.Path(path_type=Path)
+RECIPE: Kind = {"metavar": "NAME|FILE", "type": FILE, "shell_complete": _complete_recipes}
 NEWEST: Kind = {"shell_complete": _complete_runs}  # a run, of which some command takes the newest
-RUN: Kind = {"metavar": "RUN|FILE", **FILE, **NEWEST}
+RUN: Kind = {"metavar": "RUN|FILE", "type": FILE, **NEWEST}
+SOURCE: Kind = {"metavar": "RUN|FILE|timm:NAME|scratch|colors", **NEWEST}
 DATASET: Kind = {"metavar": "NAME|FILE.yaml", "shell_complete": _complete_datasets}
 DATASETS: Kind = {"metavar": "A,B,C.yaml", "shell_complete": _complete_datasets, "multiple": True}
 ROOT: Kind = {"envvar": ["MDP_ROOT", "MDP_DATA"]}
-WHICH: Kind = {"type": click.Choice(["last", "best"]), "default": "last", "show_default": True}
-WEIGHTS: Kind = {"type": click.Choice(["ema", "raw"])}  # of mdp.io.run.opened
-MODE: Kind = {"type": click.Choice(["whole", "slide"])}
-BAD_SAMPLE: Kind = {"type": click.Choice(["stop", "skip"])}
-HEADS = _files("core/networks/heads", "deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision")
-CRITERIA = _files("core/criteria", "cross_entropy")
-OPTIMIZERS = _files("io/training/optimizers", "sgd")
+MODE, BAD_SAMPLE = Choice(["whole", "slide"]), Choice(["stop", "skip"])
+SIDE = IntRange(16, 8192)  # pixels
 GALLERY = 24  # images
 
 # Options of several commands
 
-root = option("--root", "Folder of the datasets.", **ROOT, default="data", show_default=True)
-dry_run = option("--dry-run", "Say what the run would need, and stop.", **FLAG)
-result = option("--json as_json", "Print the result as JSON on stdout.", **FLAG)
-facts = option("--json as_json", "Print as JSON.", **FLAG)
-quiet = option("-q --quiet", "No progress on stderr.", **FLAG)
-silent = setting("-q --quiet", "quiet", "No progress on stderr.", **FLAG)
-weights = option("--weights", "Of a run with an EMA: that [default], or the weights of its last step.", **WEIGHTS)
-head = setting("--head", "model.head", "Segmentation head [default: deeplabv3].", type=click.Choice(HEADS))
+root = option("--root", "Folder of the datasets.", **ROOT, default="data")
+own_root = setting("--root", "data.root", "Folder of the datasets [default: ./data].", **ROOT)
+dry_run = setting("--dry-run", "dry_run", "Say what the run would need, and stop.", **FLAG)
+result = setting("--json as_json", "json", "Print the result as JSON on stdout.", **FLAG)
+facts = setting("--json as_json", "json", "Print as JSON.", **FLAG)
+quiet = setting("-q --quiet", "quiet", "No progress on stderr.", **FLAG)
+weights = option("--weights", "Of a run with an EMA: that [default], or the weights of its last step.",
+                 Choice(["ema", "raw"]))  # fmt: skip
+head = setting("--head", "model.head", "Segmentation head [default: deeplabv3].",
+               _files("core/networks/heads", "deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision"))  # fmt: skip
 backbone = setting("--backbone", "model.backbone",
                    "resnet18, 34, 50 or 101, with _v1c for MMSegmentation's stem, or timm:NAME.")  # fmt: skip
 device = setting("--device", "run.device", "auto, cpu, cuda, cuda:N or mps.")
-workers = setting("--workers", "run.workers", "Loader processes; 0 loads in the main process.", type=int)
-processes = option("--processes", "Processes that share the work, one for each GPU.", type=click.IntRange(1, 1024))
+workers = setting("--workers", "run.workers", "Loader processes; 0 loads in the main process.", int)
+processes = setting("--processes", "processes", "Processes that share the work, one for each GPU.", IntRange(1, 1024))
+boundary = option("--boundary", "How far boundaries reach, in shares of the diagonal.", default="0.03",
+                  read=lambda text: tuple(words.numbers(text, "0.02,0.03")))  # fmt: skip
+
+
+def which(about: str) -> Decorator:
+    return option("--which", about, Choice(["last", "best"]), default="last")
 
 
 def config(about: str, example: str) -> Decorator:
@@ -271,92 +269,74 @@ def config(about: str, example: str) -> Decorator:
 
 
 job = together(
-    setting("--root", "data.root", "Folder of the datasets [default: ./data].", **ROOT),
+    own_root,
     device,
     workers,
-    setting("--out", "out", "Folder to write to, instead of one under ./runs.", **FILE),
+    setting("--out", "out", "Folder to write to, instead of one under ./runs.", FILE),
     config("see `mdp recipe list` and `show`", "run.seed=1"),
     result,
-    silent,
+    quiet,
 )
-
-
-# Options of the commands that look at features as they are
-
-frozen = together(
-    click.argument("source", metavar="RUN|FILE|timm:NAME|scratch|colors", shell_complete=_complete_runs),
-    setting("--root", "data.root", "Folder of the datasets [default: ./data].", **ROOT),
+frozen = together(  # of the commands that look at features as they are
+    click.argument("source", **SOURCE),
+    own_root,
     setting("--backbone", "model.backbone", "Of scratch, or of a FILE that does not show it."),
     option("--init-from start", "Where in the file the backbone's names begin.", default="", metavar="PREFIX"),
-    setting("--seed", "run.seed", "Seed of all that is drawn.", type=int),
+    setting("--seed", "run.seed", "Seed of all that is drawn.", int),
     device,
     workers,
     config("its section model counts", "model.width=32"),
-    option("--out", "Folder for scores and pictures, instead of one in the folder of RUN.", **FILE),
+    option("--out", "Folder for scores and pictures, instead of one in the folder of RUN.", FILE),
     result,
     quiet,
 )
 
 
-def _layer() -> Any:
-    """What was given of settings, as one layer."""
-    from mdp.io.recipe.layers import merge
-    from mdp.io.recipe.request import layers_of
-
-    return merge(*layers_of(_given()))
-
-
 def training(phase: str) -> Decorator:
     """The options that pretrain and finetune have besides."""
-    precisions = click.Choice(["fp32", "bf16", "fp16"])
     return together(
         processes,
-        setting("--epochs", f"{phase}.epochs", "Passes over the training images.", type=int),
-        setting("--steps", f"{phase}.steps", "Steps in all.", type=int),
-        setting("--batch-size", f"{phase}.batch_size", "Images a step.", type=int),
-        setting("--lr", f"{phase}.lr", "Learning rate at the start.", type=float),
+        setting("--epochs", f"{phase}.epochs", "Passes over the training images.", int),
+        setting("--steps", f"{phase}.steps", "Steps in all.", int),
+        setting("--batch-size", f"{phase}.batch_size", "Images a step.", int),
+        setting("--lr", f"{phase}.lr", "Learning rate at the start.", float),
         setting("--optimizer", f"{phase}.optimizer", "What makes updates of gradients [default: sgd].",
-                type=click.Choice(OPTIMIZERS)),
-        setting("--seed", "run.seed", "Seed of weights, order and augmentation.", type=int),
+                _files("io/training/optimizers", "sgd")),
+        setting("--seed", "run.seed", "Seed of weights, order and augmentation.", int),
         setting("--overwrite", "overwrite", "Replace the run in --out.", **FLAG),
         setting("--resume", "resume", "Go on with an interrupted run (the newest; with --out, the one there, if any).",
                 is_flag=False, flag_value="", metavar="[RUN]", **NEWEST),
         setting("--init-from", "run.init_from", "Where in the --init file the backbone's names begin.",
                 metavar="PREFIX"),
         setting("--init-partial", "run.init_partial", "Take what fits of --init, also where much is missing.", **FLAG),
-        setting("--precision", "run.precision", "Of the networks in training.", type=precisions),
-        setting("--compile/--no-compile compiled", "run.compile", "Compile the networks.", default=None),
-        setting("--accumulate", "run.accumulate", "Take each batch in so many parts, for less memory.", type=int),
+        setting("--precision", "run.precision", "Of the networks in training.", Choice(["fp32", "bf16", "fp16"])),
+        setting("--compile/--no-compile compiled", "run.compile", "Compile the networks."),
+        setting("--accumulate", "run.accumulate", "Take each batch in so many parts, for less memory.", int),
         setting("--deterministic", "run.deterministic", "Use torch's deterministic algorithms.", **FLAG),
-        setting("--on-bad-sample", "run.on_bad_sample", "When an image cannot be read.", **BAD_SAMPLE),
-        setting("--check/--no-check checked", "run.check", "Look at all files first [default: once].", default=None),
-        setting("--tensorboard/--no-tensorboard", "run.tensorboard", "Write event files (extra: tensorboard).",
-                default=None),
-        setting("--wandb/--no-wandb", "run.wandb", "Tell Weights & Biases (extra: wandb).", default=None),
-        setting("--mlflow/--no-mlflow", "run.mlflow", "Tell MLflow (extra: mlflow).", default=None),
-        option("--print-config", "Print the YAML that reproduces the call, and stop.", **FLAG),
+        setting("--on-bad-sample", "run.on_bad_sample", "When an image cannot be read.", BAD_SAMPLE),
+        setting("--check/--no-check checked", "run.check", "Look at all files first [default: once]."),
+        setting("--tensorboard/--no-tensorboard", "run.tensorboard", "Write event files (extra: tensorboard)."),
+        setting("--wandb/--no-wandb", "run.wandb", "Tell Weights & Biases (extra: wandb)."),
+        setting("--mlflow/--no-mlflow", "run.mlflow", "Tell MLflow (extra: mlflow)."),
+        setting("--print-config", "print_config", "Print the YAML that reproduces the call, and stop.", **FLAG),
     )  # fmt: skip
 
 
-def _train(phase: str, processes: int | None, print_config: bool, as_json: bool, dry_run: bool = False) -> None:
+def _train(kind: str) -> None:
     request = _request()
     from mdp.io.run.folder import ending_of
-    from mdp.io.training import finetuning, pretraining
-    from mdp.io.training import job as training_job
+    from mdp.io.training.job import PHASES, refuse_early, run_phase
 
-    pretrains = phase == "pretrain"
-    if not (print_config or dry_run):
-        kind = pretraining.PRETRAINING if pretrains else finetuning.FINETUNING
-        _launch(processes, partial(training_job.refuse_early, kind, request))
-    if print_config:
-        click.echo((pretraining.pretrain_yaml if pretrains else finetuning.finetune_yaml)(request), nl=False)
-    elif dry_run:
-        describe = pretraining.describe_pretraining if pretrains else finetuning.describe_finetuning
-        click.echo(json.dumps(describe(request), indent=2))
+    phase = PHASES[kind]
+    if "print_config" in _given():
+        click.echo(phase.yaml(request), nl=False)
+    elif "dry_run" in _given():
+        click.echo(json.dumps(phase.describe(request), indent=2))
     else:
-        folder = (training_job.run_pretraining if pretrains else training_job.run_finetuning)(request)
+        _launch(partial(refuse_early, phase, request))
+        folder = run_phase(phase, request)
         if speaks():
-            _show(ending_of(folder), as_json, lambda ended: str(ended["run"]), indent=None)
+            _show(ending_of(folder), lambda ended: str(ended["run"]), indent=None)
 
 
 # Commands
@@ -364,51 +344,44 @@ def _train(phase: str, processes: int | None, print_config: bool, as_json: bool,
 
 @command("pretrain", "--datasets voc,ade20k --epochs 200", "--datasets voc,my_site.yaml --mix both --batch-size 32",
          "--resume", "--datasets shapes-coarse,shapes-fine --config examples/recipes/tiny.yaml")  # fmt: skip
-@setting("--datasets", "pretrain.datasets",
-         "Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a split.", _words, **DATASETS)  # fmt: skip
+@setting("--datasets", "pretrain.datasets", "Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a "
+         "split.", read=words.names, **DATASETS)  # fmt: skip
 @setting("--method", "method.name", "Pretraining method; see `mdp methods`.")
 @backbone
 @head
-@setting("--mix", "method.mix", "Mix images across datasets.",
-         lambda mix: {"region": mix in ("region", "both"), "pixel": mix in ("pixel", "both")},
-         type=click.Choice(["none", "region", "pixel", "both"]))  # fmt: skip
-@setting("--sparse", "method.sparse.variant", "Cross-class sparse coding.", type=click.Choice(["off", "csc1", "csc2"]))
-@setting("--balance/--no-balance", "pretrain.balance", "Give every dataset an equal share of the images.", default=None)
+@setting("--mix", "method.mix", "Mix images across datasets.", Choice(["none", "region", "pixel", "both"]),
+         lambda mix: {"region": mix in ("region", "both"), "pixel": mix in ("pixel", "both")})  # fmt: skip
+@setting("--sparse", "method.sparse.variant", "Cross-class sparse coding.", Choice(["off", "csc1", "csc2"]))
+@setting("--balance/--no-balance", "pretrain.balance", "Give every dataset an equal share of the images.")
 @setting("--init", "init", "Start a fresh run from these weights.", metavar="RUN|FILE", **NEWEST)
 @dry_run
 @training("pretrain")
 @job
-def pretrain(dry_run: bool, processes: int | None, print_config: bool, as_json: bool) -> None:
+def pretrain() -> None:
     """Pretrain one backbone on the union of several datasets."""
-    _train("pretrain", processes, print_config, as_json, dry_run)
+    _train("pretrain")
 
 
 @command("finetune", "--target cityscapes",
          "--target my_site.yaml --init runs/pretrain/2026-11-20_1432_voc+ade20k --steps 5000",
          "--target voc --init scratch --criterion cross_entropy,dice=3")  # fmt: skip
 @setting("--target", "finetune.target", "Dataset to fine-tune on.", **DATASET)
-@setting(
-    "--init",
-    "init",
-    "Weights to start from [default: the newest pretraining run].",
-    metavar="RUN|FILE|scratch",
-    **NEWEST,
-)
+@setting("--init", "init", "Weights to start from [default: the newest pretraining run].", **NEWEST,
+         metavar="RUN|FILE|scratch")  # fmt: skip
 @backbone
-@setting("--images", "finetune.images", "Train on so many images only, drawn by the seed.", type=int)
-@setting("--backbone-only", "finetune.load", "Load the backbone but not the head.", lambda _: ["backbone"], **FLAG)
+@setting("--images", "finetune.images", "Train on so many images only, drawn by the seed.", int)
+@setting("--backbone-only", "finetune.load", "Load the backbone but not the head.", read=lambda _: ["backbone"], **FLAG)
 @head
-@setting("--criterion", "criterion", "What is minimised, and what is added to it; see `mdp methods`.", _criteria,
-         metavar="NAME[,NAME=WEIGHT]...", shell_complete=_complete_criteria)  # fmt: skip
-@setting("--head-init", "finetune.head_init",
-         "Start the classifier at random, or from the prototypes of related source classes.",
-         type=click.Choice(["random", "prototypes"]))  # fmt: skip
+@setting("--criterion", "criterion", "What is minimised, and what is added to it; see `mdp methods`.",
+         read=words.criteria, metavar="NAME[,NAME=WEIGHT]...", shell_complete=_complete_criteria)  # fmt: skip
+@setting("--head-init", "finetune.head_init", "Start the classifier at random, or from the prototypes of related "
+         "source classes.", Choice(["random", "prototypes"]))  # fmt: skip
 @dry_run
 @training("finetune")
 @job
-def finetune(dry_run: bool, processes: int | None, print_config: bool, as_json: bool) -> None:
+def finetune() -> None:
     """Fine-tune a segmentor on a target dataset."""
-    _train("finetune", processes, print_config, as_json, dry_run)
+    _train("finetune")
 
 
 @command("eval", "", "runs/finetune/2026-11-20_1432_cityscapes --mode slide --save",
@@ -417,24 +390,24 @@ def finetune(dry_run: bool, processes: int | None, print_config: bool, as_json: 
 @click.argument("run", required=False, **NEWEST)
 @setting("--target", "target", "Another dataset with the same classes.", **DATASET)
 @setting("--split", "eval.split", "Split to score [default: the dataset's validation split].")
-@option("--which", "Checkpoint to score; best was chosen by the validation split.", **WHICH)
+@which("Checkpoint to score; best was chosen by the validation split.")
 @weights
-@setting("--mode", "eval.mode", "Whole images or sliding windows.", **MODE)
-@setting("--images", "eval.images", "Score the first so many images only.", type=int)
-@setting("--scales", "eval.scales", "Average the scores of the image at several ratios of its size.", _numbers,
-         metavar="0.5,1,1.5")  # fmt: skip
-@setting("--flip/--no-flip", "eval.flip", "Average with the mirrored image's scores.", default=None)
+@setting("--mode", "eval.mode", "Whole images or sliding windows.", MODE)
+@setting("--images", "eval.images", "Score the first so many images only.", int)
+@setting("--scales", "eval.scales", "Average the scores of the image at several ratios of its size.",
+         read=partial(words.numbers, such_as="0.5,1,1.5"), metavar="0.5,1,1.5")  # fmt: skip
+@setting("--flip/--no-flip", "eval.flip", "Average with the mirrored image's scores.")
 @setting("--max-memory", "eval.max_memory", "Memory to take beyond network and image.", metavar="2GB")
 @option("--save", "Keep label PNGs and overlays of the predictions.", **FLAG)
 @option("--gallery", f"Draw the N [{GALLERY}] images with the lowest mIoU, beside their labels and errors.",
-        is_flag=False, flag_value=str(GALLERY), callback=_gallery_count, metavar="[N]")  # fmt: skip
-@option("--save-as", "Keep predictions as that benchmark's server takes them.", multiple=True,
-        type=click.Choice(["cityscapes", "imagenet-s"]))  # fmt: skip
+        read=_gallery_count, is_flag=False, flag_value=str(GALLERY), metavar="[N]")  # fmt: skip
+@option("--save-as", "Keep predictions as that benchmark's server takes them.", Choice(["cityscapes", "imagenet-s"]),
+        multiple=True)  # fmt: skip
 @option("-v --verbose", "Print the mean IoU by other rules too.", **FLAG)
 @processes
 @job
 def evaluate(run: str | None, which: str, weights: str | None, save: bool, gallery: int | None,
-             save_as: tuple[str, ...], verbose: bool, processes: int | None, as_json: bool) -> None:  # fmt: skip
+             save_as: tuple[str, ...], verbose: bool) -> None:  # fmt: skip
     """Score a fine-tuned segmentor at the labels' own resolution.
 
     Without RUN the newest fine-tuning run is scored.  Of a --config, the sections run, data and eval are read: the
@@ -444,10 +417,10 @@ def evaluate(run: str | None, which: str, weights: str | None, save: bool, galle
     from mdp.io.evaluation.job import refuse_early, run_evaluation
     from mdp.io.evaluation.scores import table
 
-    _launch(processes, lambda _: refuse_early(request, which, weights))
+    _launch(lambda _: refuse_early(request, which, weights))
     scores, folder = run_evaluation(request, which, save, save_as, gallery, weights)
     if speaks():
-        _show(scores, as_json, partial(table, verbose=verbose), indent=None)
+        _show(scores, partial(table, verbose=verbose), indent=None)
         stderr.say(f"written to {folder}")
 
 
@@ -456,30 +429,23 @@ def evaluate(run: str | None, which: str, weights: str | None, save: bool, galle
          "photos/ --out predictions --skip-existing")  # fmt: skip
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO|FOLDER|'PATTERN'...", type=click.Path())
 @setting("--run", "init", "Fine-tuning run, or a checkpoint of one [default: the newest].", metavar="RUN", **NEWEST)
-@option("--which", "Checkpoint of the run; best was chosen by the validation split.", **WHICH)
+@which("Checkpoint of the run; best was chosen by the validation split.")
 @weights
-@setting("--out", "out", "Folder to write to [default: a new one in RUN/predict].", **FILE)
+@setting("--out", "out", "Folder to write to [default: a new one in RUN/predict].", FILE)
 @option("--overlay", "Also write the photos, tinted by class.", **FLAG)
 @option("--probabilities", "Also write .npy files, float16 (classes, height, width): large.", **FLAG)
 @option("--raw", "Write the values of the dataset's own label maps, not class numbers.", **FLAG)
-@setting("--mode", "eval.mode", "Whole images or sliding windows [default: RUN's].", **MODE)
+@setting("--mode", "eval.mode", "Whole images or sliding windows [default: RUN's].", MODE)
 @option("--skip-existing", "Go on in --out: leave photos out whose files are there.", **FLAG)
 @option("--overwrite", "Replace files in --out.", **FLAG)
-@setting(
-    "--on-bad-sample",
-    "run.on_bad_sample",
-    "When a photo cannot be read.",
-    **BAD_SAMPLE,
-    default="stop",
-    show_default=True,
-)
+@setting("--on-bad-sample", "run.on_bad_sample", "When a photo cannot be read.", BAD_SAMPLE, default="stop")
 @device
 @workers
 @config("run and eval are read", "eval.scale=[2048,512]")
 @result
-@silent
+@quiet
 def predict(photos: tuple[str, ...], which: str, weights: str | None, overlay: bool, probabilities: bool, raw: bool,
-            skip_existing: bool, overwrite: bool, as_json: bool) -> None:  # fmt: skip
+            skip_existing: bool, overwrite: bool) -> None:  # fmt: skip
     """Predict label maps for photos of any size.
 
     Folders are searched at any depth, and what is made of FOLDER/a/x.jpg is OUT/labels/a/x.png: a palette PNG whose
@@ -496,29 +462,28 @@ def predict(photos: tuple[str, ...], which: str, weights: str | None, overlay: b
     existing = "skip" if skip_existing else "overwrite" if overwrite else "stop"
     wanted = Wanted(photos=photos, overlays=overlay, probabilities=probabilities, raw=raw, existing=existing,
                     which=which, weights=weights)  # fmt: skip
-    _show(run_predictions(request, wanted), as_json, lambda done: str(done["out"]), indent=None)
+    _show(run_predictions(request, wanted), lambda done: str(done["out"]), indent=None)
 
 
 @command("export", "runs/pretrain/2026-11-20_1432_voc+ade20k --to torchvision",
          "runs/pretrain/2026-11-20_1432_voc+ade20k --to hub --out models",
          "runs/finetune/2026-11-20_1832_cityscapes --to onnx --segmentor")  # fmt: skip
 @click.argument("run", **RUN)
-@option("--to target", "Library that loads it.", required=True, type=click.Choice(target_names()))
-@option("--out", "Folder to write to [default: RUN/export].", **FILE)
-@option("--which", "Checkpoint to take.", **WHICH)
+@option("--to target", "Library that loads it.", Choice(target_names()), required=True)
+@option("--out", "Folder to write to [default: RUN/export].", FILE)
+@which("Checkpoint to take.")
 @weights
 @option("--segmentor", "The whole fine-tuned network, not only its backbone.", **FLAG)
-@option("--size", "For images of this size only; onnx, torch_export [default: any].", nargs=2, metavar="HEIGHT WIDTH",
-        type=click.IntRange(1, 16384))  # fmt: skip
+@option("--size", "For images of this size only; onnx, torch_export [default: any].", IntRange(1, 16384), nargs=2,
+        metavar="HEIGHT WIDTH")  # fmt: skip
 @option("--overwrite", "Replace what has the same name and says something else.", **FLAG)
 @result
 def export(run: Path, target: str, out: Path | None, which: str, weights: str | None, segmentor: bool,
-           size: tuple[int, int] | None, overwrite: bool, as_json: bool) -> None:  # fmt: skip
+           size: tuple[int, int] | None, overwrite: bool) -> None:  # fmt: skip
     """Write the weights of a run as another library loads them, and check that they give the same features there."""
-    from mdp.io.export import job as export_job
+    from mdp.io.export.job import as_json, report, run_export
 
-    found = export_job.run_export(run, target, out, which, segmentor, overwrite, weights, size)
-    click.echo(json.dumps(export_job.as_json(found), indent=1) if as_json else export_job.report(found))
+    _show(run_export(run, target, out, which, segmentor, overwrite, weights, size), report, as_json)
 
 
 @command("compare", "--target cityscapes --start scratch --start imagenet:resnet50.pth --start run:runs/pretrain/x",
@@ -527,39 +492,37 @@ def export(run: Path, target: str, out: Path | None, which: str, weights: str | 
 @setting("--target", "finetune.target", "Dataset to fine-tune on.", **DATASET)
 @option("--start starts", "scratch, run:FOLDER, weights:FILE or imagenet:FILE (its backbone only); repeat it.",
         multiple=True, metavar="[NAME=]KIND:PATH")  # fmt: skip
-@option("--fractions", "Shares of the training images.", default="1/8,1/4,1", show_default=True)
-@option("--seeds", "Seeds 0, 1, ... of each cell.", type=click.IntRange(1, 1000), default=3, show_default=True)
+@option("--fractions", "Shares of the training images.", default="1/8,1/4,1")
+@option("--seeds", "Seeds 0, 1, ... of each cell.", IntRange(1, 1000), default=3)
 @option("--split", "Split to score [default: the dataset's validation split].")
 @option("--against", "Compare with this start [default: the first].", multiple=True, metavar="NAME")
 @option("--keep", "Keep the checkpoints of cells that are scored.", **FLAG)
 @option("--redo", "Run cells again that were made with other settings or data; the old ones are kept aside.", **FLAG)
-@setting("--steps", "finetune.steps", "Fine-tuning steps, the same for all.", type=int)
-@option("--show", "Print the tables of this compare.json, or of a folder of them, and run nothing.", **FILE)
+@setting("--steps", "finetune.steps", "Fine-tuning steps, the same for all.", int)
+@option("--show", "Print the tables of this compare.json, or of a folder of them, and run nothing.", FILE)
 @job
 def compare(starts: tuple[str, ...], fractions: str, seeds: int, split: str | None, against: tuple[str, ...],
-            keep: bool, redo: bool, show: Path | None, as_json: bool) -> None:  # fmt: skip
+            keep: bool, redo: bool, show: Path | None) -> None:  # fmt: skip
     """Fine-tune one target from several starting points, with the same budget, and say what can be claimed.
 
     What was done before is kept and what was interrupted goes on.  {seed} in a path is the cell's seed;
     NAME=KIND:PATH?key=value sets something for one start.
     """
-    from mdp.io.report.compared import comparisons, read_comparison, report
+    from mdp.io.report.compared import as_json, comparisons, read_comparison, reports
 
     if show is None:
         from mdp.io.studies.compare import parse_comparison, run_comparison
 
         if not starts:
             raise click.UsageError("give --start at least once, such as --start scratch --start run:FOLDER")
-        asked = parse_comparison(starts, fractions, seeds, split, against, keep, redo)
-        show = run_comparison(_request(), asked)
+        show = run_comparison(_request(), parse_comparison(starts, fractions, seeds, split, against, keep, redo))
         stderr.say(f"written to {show}")
-    found = [read_comparison(file) for file in comparisons(show)]
-    click.echo(json.dumps(found if len(found) > 1 else found[0]) if as_json else "\n\n".join(map(report, found)))
+    _show([read_comparison(file) for file in comparisons(show)], reports, as_json, indent=None)
 
 
 @command("report", "runs/pretrain/2026-11-20_1432_voc+ade20k", "runs/pretrain/a runs/pretrain/b --out both.html")
-@click.argument("folders", nargs=-1, required=True, metavar="RUN...", **FILE, **NEWEST)
-@option("--out", "File to write [default: report.html in the first RUN].", **FILE)
+@click.argument("folders", nargs=-1, required=True, metavar="RUN...", type=FILE, **NEWEST)
+@option("--out", "File to write [default: report.html in the first RUN].", FILE)
 @option("-q --quiet", "Do not print where the page is.", **FLAG)
 def write_report(folders: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     """Write one HTML page about runs: curves, scores, pictures, settings and how they ended.
@@ -575,21 +538,21 @@ def write_report(folders: tuple[Path, ...], out: Path | None, quiet: bool) -> No
 
 
 @command("demo", "")
-@option("--seed", "Seed of everything.", type=int, default=0, show_default=True)
-@option("--out", "Folder for the three runs, instead of one under ./runs.", **FILE)
+@option("--seed", "Seed of everything.", int, default=0)
+@option("--out", "Folder for the three runs, instead of one under ./runs.", FILE)
 @result
-def demo(seed: int, out: Path | None, as_json: bool) -> None:
+def demo(seed: int, out: Path | None) -> None:
     """Pretrain on two generated datasets, fine-tune a third with and without, compare.  Needs no files."""
     from mdp.io.studies.demo import run_demo, sentence
 
-    _show(run_demo(seed, out), as_json, sentence, indent=None)
+    _show(run_demo(seed, out), sentence, indent=None)
 
 
 @cli.group(cls=Group, invoke_without_command=True)
 @root
 @facts
 @click.pass_context
-def datasets(ctx: click.Context, root: str, as_json: bool) -> None:
+def datasets(ctx: click.Context, root: str) -> None:
     """List the built-in datasets and what of them is under --root; `init` describes a folder of your own.
 
     \b
@@ -600,11 +563,11 @@ def datasets(ctx: click.Context, root: str, as_json: bool) -> None:
     if ctx.invoked_subcommand is None:
         from mdp.io.recipe.catalogue import dataset_rows, dataset_table
 
-        _show(dataset_rows(Path(root)), as_json, dataset_table)
+        _show(dataset_rows(Path(root)), dataset_table)
 
 
 @command("init", "photos --out -", "photos --out walks.yaml --overwrite", group=datasets)
-@click.argument("folder", **FILE)
+@click.argument("folder", type=FILE)
 @option("--out", "The YAML file to write, instead of FOLDER/NAME.yaml; - prints it.", metavar="FILE.yaml|-")
 @option("--overwrite", "Replace the file.", **FLAG)
 def datasets_init(folder: Path, out: str | None, overwrite: bool) -> None:
@@ -621,13 +584,13 @@ def datasets_init(folder: Path, out: str | None, overwrite: bool) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME|FILE.yaml[:SPLIT]]...", shell_complete=_complete_datasets)
 @option("--datasets", "The same, comma-separated or repeated.", **DATASETS)
 @root
-@option("--workers", "Processes that read [default: one a core, 16 at most].", type=click.IntRange(0, 1024))
-@option("--images", "Look at so many images of a split only, evenly spaced.", type=click.IntRange(1))
+@option("--workers", "Processes that read [default: one a core, 16 at most].", IntRange(0, 1024))
+@option("--images", "Look at so many images of a split only, evenly spaced.", IntRange(1))
 @option("--strict", "Take warnings for errors.", **FLAG)
 @result
 @quiet
 def check(names: tuple[str, ...], datasets: tuple[str, ...], root: str, workers: int | None, images: int | None,
-          strict: bool, as_json: bool, quiet: bool) -> None:  # fmt: skip
+          strict: bool) -> None:  # fmt: skip
     """Read every image of datasets and say what is in them and what is wrong.
 
     Without SPLIT these are the splits that are trained and scored on.  Exit code 3 when there are errors.
@@ -635,8 +598,8 @@ def check(names: tuple[str, ...], datasets: tuple[str, ...], root: str, workers:
     from mdp.io.check.job import run_check
     from mdp.io.check.report import expect_sound, report_json, report_text
 
-    reports = run_check(_words((*names, *datasets)), Path(root), workers, images, quiet)
-    click.echo(json.dumps(report_json(reports), indent=1) if as_json else report_text(reports))
+    reports = run_check(words.names((*names, *datasets)), Path(root), workers, images, _quiet())
+    _show(reports, report_text, report_json)
     expect_sound(reports, strict)
 
 
@@ -665,16 +628,16 @@ def recipe_show(file: Path | None, target: str, method: str) -> None:
 
 
 @command("list", "", "examples/recipes/paper --json", group=recipe)
-@click.argument("folder", required=False, **FILE)
+@click.argument("folder", required=False, type=FILE)
 @facts
-def recipe_list(folder: Path | None, as_json: bool) -> None:
+def recipe_list(folder: Path | None) -> None:
     """List the recipes that come with mdp, or those below FOLDER, with the figure that each should reach.
 
     `--config NAME` takes one, and `mdp recipe show NAME` prints it.
     """
     from mdp.io.recipe.catalogue import recipe_rows, recipe_table
 
-    _show(recipe_rows(folder), as_json, recipe_table)
+    _show(recipe_rows(folder), recipe_table)
 
 
 @command("inspect", "resnet50.pth", "moco_v2_800ep_pretrain.pth.tar --json",
@@ -684,31 +647,30 @@ def recipe_list(folder: Path | None, as_json: bool) -> None:
 @option("--init-from", "Where in the file the backbone's names begin.", default="", metavar="PREFIX")
 @config("its section model counts", "model.channels=256")
 @facts
-def inspect(file: Path, init_from: str, as_json: bool) -> None:
+def inspect(file: Path, init_from: str) -> None:
     """Say what a weights file holds, and what of it --init would take.  Exit code 5 when it would refuse it.
 
     Reads .pth files of torchvision, timm, MMSegmentation, MoCo, DINO, SwAV, Lightning and the like, safetensors, and
     checkpoints of mdp; nothing in them is executed.  mdp feeds RGB images normalised by ImageNet's mean and deviation,
     a fresh run on timm:NAME by those that timm gives for it.
     """
-    from mdp.io.recipe.layers import merge
-    from mdp.io.recipe.request import layers_of
+    from mdp.io.recipe.request import requested
     from mdp.io.weights import inspect as weights
 
-    found = weights.inspect(file, merge(*layers_of(_given())), init_from)
-    _show(found, as_json, weights.inspection)
+    found = weights.inspect(file, requested(_given()).asked, init_from)
+    _show(found, weights.inspection)
     weights.expect_usable(found)
 
 
 @command("taxonomy", "runs/pretrain/2026-11-20_1432_voc+ade20k",
          "runs/pretrain/2026-11-20_1432_voc+ade20k --json > taxonomy.json")  # fmt: skip
 @click.argument("run", **RUN)
-@option("--truth", "Score the suggestions, and names alone, against this CSV file of relations.", **FILE)
-@option("--out", "Folder to write to [default: RUN/taxonomy].", **FILE)
+@option("--truth", "Score the suggestions, and names alone, against this CSV file of relations.", FILE)
+@option("--out", "Folder to write to [default: RUN/taxonomy].", FILE)
 @option("--overwrite", "Replace what has the same name and says something else.", **FLAG)
 @result
 @quiet
-def taxonomy(run: Path, truth: Path | None, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
+def taxonomy(run: Path, truth: Path | None, out: Path | None, overwrite: bool) -> None:
     """Say which classes of a pretraining run's datasets may be the same thing, by its prototypes.
 
     Prints the best pairs, and writes tables, a mapping in YAML, a graph for Graphviz and taxonomy.html, a page with a
@@ -717,8 +679,8 @@ def taxonomy(run: Path, truth: Path | None, out: Path | None, overwrite: bool, a
     from mdp.io.studies.taxonomy import run_taxonomy, table
 
     found, folder = run_taxonomy(run, out, overwrite, truth)
-    _show(found, as_json, table)
-    if not quiet:
+    _show(found, table)
+    if not _quiet():
         stderr.say(f"written to {folder}")
 
 
@@ -727,12 +689,10 @@ def taxonomy(run: Path, truth: Path | None, out: Path | None, overwrite: bool, a
          "scratch --backbone resnet50 --target voc", "colors --target voc --json")  # fmt: skip
 @option("--target", "Dataset with labels; NAME:SPLIT asks about another split than the validation images.",
         required=True, **DATASET)  # fmt: skip
-@option("--regions", "Regions of an image.", type=click.IntRange(1, 10_000), default=15, show_default=True)
-@option("--size", "Both sides that images are resized to.", type=click.IntRange(16, 8192), default=512,
-        show_default=True)  # fmt: skip
+@option("--regions", "Regions of an image.", IntRange(1, 10_000), default=15)
+@option("--size", "Both sides that images are resized to.", SIDE, default=512)
 @frozen
-def retrieve(source: str, target: str, regions: int, size: int, start: str, out: Path | None, as_json: bool,
-             quiet: bool) -> None:  # fmt: skip
+def retrieve(source: str, target: str, regions: int, size: int, start: str, out: Path | None) -> None:
     """Score features without training anything: each region of an image takes the label of the nearest one known.
 
     The features of a run, a file of weights, of timm's published weights (those on this machine; nothing is fetched),
@@ -741,7 +701,7 @@ def retrieve(source: str, target: str, regions: int, size: int, start: str, out:
     from mdp.io.unsupervised.retrieve import Asked, retrieval_table, run_retrieval
 
     asked = Asked(source=source, target=target, regions=regions, size=size, start=start, out=out)
-    _show(run_retrieval(asked, _layer(), quiet), as_json, retrieval_table)
+    _show(run_retrieval(asked, _layer(), _quiet()), retrieval_table)
 
 
 @command("probe", "runs/pretrain/2026-11-20_1432_voc+ade20k --target voc --out probed",
@@ -749,17 +709,15 @@ def retrieve(source: str, target: str, regions: int, size: int, start: str, out:
          "colors --folders by_class --classifier logistic --json")  # fmt: skip
 @option("--target", "Dataset whose label maps say what is in an image; NAME:SPLIT scores another split.",
         default="", **DATASET)  # fmt: skip
-@option("--folders", "A folder with a folder of photos for each class, or with train and val of such.", **FILE)
+@option("--folders", "A folder with a folder of photos for each class, or with train and val of such.", FILE)
 @option("--classifier", "What is fitted [default: svm with --target, logistic with --folders].",
-        type=click.Choice(["logistic", "svm", "sgd"]))  # fmt: skip
-@option("--size", "Sides of what the backbone sees.", type=click.IntRange(16, 8192), default=224, show_default=True)
-@option("--epochs", "Passes over the training images with sgd.", type=click.IntRange(1, 100_000), default=100,
-        show_default=True)  # fmt: skip
-@option("--lr", "Learning rate at the start with sgd.", type=click.FloatRange(0, 1e6, min_open=True), default=30.0,
-        show_default=True)  # fmt: skip
+        Choice(["logistic", "svm", "sgd"]))  # fmt: skip
+@option("--size", "Sides of what the backbone sees.", SIDE, default=224)
+@option("--epochs", "Passes over the training images with sgd.", IntRange(1, 100_000), default=100)
+@option("--lr", "Learning rate at the start with sgd.", FloatRange(0, 1e6, min_open=True), default=30.0)
 @frozen
 def probe(source: str, target: str, folders: Path | None, classifier: str | None, size: int, epochs: int, lr: float,
-          start: str, out: Path | None, as_json: bool, quiet: bool) -> None:  # fmt: skip
+          start: str, out: Path | None) -> None:  # fmt: skip
     """Fit a linear classifier to frozen features and score it: what is in a photo, by the network's own features.
 
     Features come from what `mdp retrieve` takes.  Prints mAP where images have several classes, else top-1.
@@ -768,21 +726,17 @@ def probe(source: str, target: str, folders: Path | None, classifier: str | None
 
     asked = Asked(source=source, target=target, folders=folders, classifier=classifier, size=size, epochs=epochs,
                   rate=lr, start=start, out=out)  # fmt: skip
-    _show(run_probe(asked, _layer(), quiet), as_json, probe_table)
+    _show(run_probe(asked, _layer(), _quiet()), probe_table)
 
 
 @command("propagate", "runs/pretrain/2026-11-20_1432_voc+ade20k --frames bear/frames --masks bear/masks --out carried",
          "colors --frames bear/frames --masks bear/masks --json")  # fmt: skip
-@option("--frames", "Folder of photos, in the order of their names.", required=True, **FILE)
-@option("--masks", "Folder with NAME.png of the first frame; those of others are scored.", required=True, **FILE)
-@option(
-    "--size", "Short side that frames are resized to.", type=click.IntRange(16, 8192), default=480, show_default=True
-)
-@option("--context", "Earlier frames that are asked, besides the first.", type=click.IntRange(1, 10_000), default=20,
-        show_default=True)  # fmt: skip
+@option("--frames", "Folder of photos, in the order of their names.", FILE, required=True)
+@option("--masks", "Folder with NAME.png of the first frame; those of others are scored.", FILE, required=True)
+@option("--size", "Short side that frames are resized to.", SIDE, default=480)
+@option("--context", "Earlier frames that are asked, besides the first.", IntRange(1, 10_000), default=20)
 @frozen
-def propagate(source: str, frames: Path, masks: Path, size: int, context: int, start: str, out: Path | None,
-              as_json: bool, quiet: bool) -> None:  # fmt: skip
+def propagate(source: str, frames: Path, masks: Path, size: int, context: int, start: str, out: Path | None) -> None:
     """Carry the mask of a video's first frame through the others by frozen features alone, and score it by J and F.
 
     Features come from what `mdp retrieve` takes, at stride 8 where the backbone can be dilated.
@@ -790,7 +744,7 @@ def propagate(source: str, frames: Path, masks: Path, size: int, context: int, s
     from mdp.io.unsupervised.propagate import Asked, propagation_table, run_propagation
 
     asked = Asked(source=source, frames=frames, masks=masks, size=size, context=context, start=start, out=out)
-    _show(run_propagation(asked, _layer(), quiet), as_json, propagation_table)
+    _show(run_propagation(asked, _layer(), _quiet()), propagation_table)
 
 
 @cli.group(cls=Group)
@@ -802,14 +756,14 @@ def luss() -> None:
          "resnet50.pth --target photos --clusters 2 --restarts 5 --out other", group=luss)  # fmt: skip
 @click.argument("source", metavar="RUN|FILE|timm:NAME", **NEWEST)
 @option("--target", "Dataset whose training photos are clustered; NAME:SPLIT picks a split.", required=True, **DATASET)
-@setting("--clusters", "luss.clusters", "How many [default: as the target has categories].", type=int)
+@setting("--clusters", "luss.clusters", "How many [default: as the target has categories].", int)
 @setting("--features", "luss.features", "Of a photo's mean, its mean by attention, or its cells [default: attention "
-         "where the run has some].", type=click.Choice(["pooled", "attention", "pixels"]))  # fmt: skip
-@setting("--restarts", "luss.restarts", "Of k-means [default: 30].", type=int)
-@setting("--seed", "run.seed", "Of the photos that clusters begin at.", type=int)
+         "where the run has some].", Choice(["pooled", "attention", "pixels"]))  # fmt: skip
+@setting("--restarts", "luss.restarts", "Of k-means [default: 30].", int)
+@setting("--seed", "run.seed", "Of the photos that clusters begin at.", int)
 @setting("--overwrite", "overwrite", "Do it again where it was done with something else.", **FLAG)
 @job
-def luss_cluster(source: str, target: str, as_json: bool) -> None:
+def luss_cluster(source: str, target: str) -> None:
     """Cluster the photos of a dataset by what a frozen network sees in them.
 
     Two stages, OUT/features and OUT/clusters, each of which is gone on with where it was stopped and kept where it is
@@ -818,21 +772,21 @@ def luss_cluster(source: str, target: str, as_json: bool) -> None:
     """
     from mdp.io.unsupervised.pipeline.cluster import clusters_table, run_clustering
 
-    _show(run_clustering(_request(), source, target), as_json, clusters_table)
+    _show(run_clustering(_request(), source, target), clusters_table)
 
 
 @command("label", "luss --split val", "luss --split train", group=luss)
-@click.argument("folder", metavar="LUSS", **FILE)
-@option("--split", "Split of the target to label.", default="train", show_default=True)
+@click.argument("folder", metavar="LUSS", type=FILE)
+@option("--split", "Split of the target to label.", default="train")
 @setting("--threshold", "luss.threshold", 'Of attention, below which a pixel is "other" [default: what the sweep over '
-         "another split chose].", type=float)  # fmt: skip
+         "another split chose].", float)  # fmt: skip
 @setting("--labels", "luss.labels", "centroids: each pixel its nearest; activation: the photo's own category, where a "
          "linear classifier of photos is active [default: centroids].",
-         type=click.Choice(["centroids", "activation"]))  # fmt: skip
-@option("--foreground", "A folder of masks (white: foreground), which take the place of attention.", **FILE)
+         Choice(["centroids", "activation"]))  # fmt: skip
+@option("--foreground", "A folder of masks (white: foreground), which take the place of attention.", FILE)
 @setting("--overwrite", "overwrite", "Do it again where it was done with something else.", **FLAG)
 @job
-def luss_label(folder: Path, split: str, foreground: Path | None, as_json: bool) -> None:
+def luss_label(folder: Path, split: str, foreground: Path | None) -> None:
     """Give each pixel of a split the nearest cluster of LUSS, the folder of `mdp luss cluster`.
 
     A stage, LUSS/labels-SPLIT: label maps, levels of attention, marks.npz, index.json; LUSS/labels.yaml is a dataset
@@ -840,18 +794,17 @@ def luss_label(folder: Path, split: str, foreground: Path | None, as_json: bool)
     """
     from mdp.io.unsupervised.pipeline.label import labels_text, run_labelling
 
-    _show(run_labelling(_request(), folder, split, foreground), as_json, labels_text)
+    _show(run_labelling(_request(), folder, split, foreground), labels_text)
 
 
-@command(
-    "run", "--target shapes-objects --out luss_demo", "--target imagenet_s50 --method pass_s --out s50", group=luss
-)
+@command("run", "--target shapes-objects --out luss_demo", "--target imagenet_s50 --method pass_s --out s50",
+         group=luss)  # fmt: skip
 @option("--target", "Dataset to segment: `train` is learnt from, its validation split scored.", required=True,
         **DATASET)  # fmt: skip
 @setting("--method", "method.name", "Pretraining method of the representation.")
-@setting("--seed", "run.seed", "Seed of everything.", type=int)
+@setting("--seed", "run.seed", "Seed of everything.", int)
 @job
-def luss_run(target: str, as_json: bool) -> None:
+def luss_run(target: str) -> None:
     """Go the whole way from photos to segmentation without labels, each stage skipped where it is done.
 
     Representation, pixel attention, clusters, labels, fine-tuning on them, predictions, scores; OUT/pipeline.html has
@@ -859,84 +812,74 @@ def luss_run(target: str, as_json: bool) -> None:
     """
     from mdp.io.unsupervised.pipeline.run import pipeline_text, run_pipeline
 
-    _show(run_pipeline(_request(), target), as_json, pipeline_text)
+    _show(run_pipeline(_request(), target), pipeline_text)
 
 
 @command("score", "predictions --target imagenet_s50", "predictions --target imagenet_s50:validation --matching none",
          "first_annotator --labels second_annotator --matching none --boundary 0.02,0.03,0.04",
          "luss --split val", group=luss)  # fmt: skip
-@click.argument("predictions", **FILE)
+@click.argument("predictions", type=FILE)
 @option("--target", "Dataset that they are predictions for; NAME:SPLIT picks a split.", default="", **DATASET)
-@option("--labels", "A folder of label maps in its place; 1000 is ignored.", **FILE)
+@option("--labels", "A folder of label maps in its place; 1000 is ignored.", FILE)
 @root
-@option(
-    "--matching",
-    "How categories get their names: images (in which both occur), none (their numbers are right), or a match.json.",
-    default="images",
-    show_default=True,
-    metavar="images|none|FILE.json",
-)
-@option("--boundary", "How far boundaries reach, in shares of the diagonal.", default="0.03", show_default=True)
-@option("--out", "Folder to write scores.json and match.json to.", **FILE)
-@option("--submission", "Archive to write for the benchmark's servers, such as for imagenet_s50:test.", **FILE)
-@option("--method", "Text of the submission's method.txt.", **FILE)
+@option("--matching", "How categories get their names: images (in which both occur), none (their numbers are right), "
+        "or a match.json.", default="images", metavar="images|none|FILE.json")  # fmt: skip
+@boundary
+@option("--out", "Folder to write scores.json and match.json to.", FILE)
+@option("--submission", "Archive to write for the benchmark's servers, such as for imagenet_s50:test.", FILE)
+@option("--method", "Text of the submission's method.txt.", FILE)
 @option("--split", "PREDICTIONS is a folder of `mdp luss label`, of which this split is scored.", default="")
 @option("--sweep", "Of a --split: choose the threshold of attention with the best mIoU.", **FLAG)
 @option("--overwrite", "Of a --split: score again.", **FLAG)
 @result
 @quiet
-def luss_score(predictions: Path, target: str, labels: Path | None, root: str, matching: str, boundary: str,
-               out: Path | None, submission: Path | None, method: Path | None, split: str, sweep: bool,
-               overwrite: bool, as_json: bool, quiet: bool) -> None:  # fmt: skip
+def luss_score(predictions: Path, target: str, labels: Path | None, root: str, matching: str,
+               boundary: tuple[float, ...], out: Path | None, submission: Path | None, method: Path | None, split: str,
+               sweep: bool, overwrite: bool) -> None:  # fmt: skip
     """Score a folder of predicted label maps by all rules of ImageNet-S.
 
     A photo's prediction lies at the photo's own path with the ending .png: numbers in grey, or red + 256 green; 0 is
     "other".  Means are over "other" and all categories, absent ones counting 0.
     """
+    from mdp.io.unsupervised.pipeline.sweep import run_label_scores
     from mdp.io.unsupervised.score import Asked, run_score, score_table
+    from mdp.io.unsupervised.submission import run_submission, submission_text
 
-    if split or sweep:
-        from mdp.io.unsupervised.pipeline.sweep import run_label_scores
-
-        if target or labels or out or submission:
-            raise click.UsageError("--split scores what `mdp luss label` made; leave --target, --labels, --out and "
-                                   "--submission out")  # fmt: skip
-        _show(run_label_scores(predictions, split or "validation", sweep, matching, overwrite, quiet), as_json,
-              score_table)  # fmt: skip
-        return
+    if (split or sweep) and (target or labels or out or submission):
+        raise click.UsageError("--split scores what `mdp luss label` made; leave --target, --labels, --out and "
+                               "--submission out")  # fmt: skip
     asked = Asked(predictions=predictions, target=target, labels=labels, root=Path(root), matching=matching, out=out,
-                  ratios=tuple(_numbers(boundary, "--boundary", "0.02,0.03")))  # fmt: skip
-    if submission:
-        from mdp.io.unsupervised.submission import run_submission, submission_text
-
-        _show(run_submission(asked, submission, method, quiet), as_json, submission_text)
-        return
-    _show(run_score(asked, quiet), as_json, score_table)
+                  ratios=boundary)  # fmt: skip
+    if split or sweep:
+        found = run_label_scores(predictions, split or "validation", sweep, matching, overwrite, _quiet())
+        _show(found, score_table)
+    elif submission:
+        _show(run_submission(asked, submission, method, _quiet()), submission_text)
+    else:
+        _show(run_score(asked, _quiet()), score_table)
 
 
 @command("nearest", "runs/pretrain/2026-11-20_1432_voc+ade20k --target imagenet_s50",
          "moco_v2_800ep_pretrain.pth.tar --target imagenet_s50:validation --out nearest",
          "scratch --backbone resnet18 --target camvid:test", group=luss)  # fmt: skip
-@click.argument("weights", metavar="RUN|FILE|timm:NAME|scratch|colors", shell_complete=_complete_runs)
+@click.argument("weights", **SOURCE)
 @option("--target", "Dataset whose photos are scored; NAME:SPLIT picks a split.", required=True, **DATASET)
 @option("--labelled", "Split whose labels are matched with [default: the dataset's training split].", default="")
 @backbone
 @setting("--init-from", "run.init_from", "Where in the file the backbone's names begin.", metavar="PREFIX")
-@option("--neighbours", "Labelled regions that vote.", type=int, default=10, show_default=True)
-@option("--temperature", "Of the vote.", type=float, default=0.07, show_default=True)
-@option(
-    "--short-side", "Pixels that photos are brought to.", type=click.IntRange(8, 4096), default=256, show_default=True
-)
-@option("--boundary", "How far boundaries reach, in shares of the diagonal.", default="0.03", show_default=True)
-@setting("--root", "data.root", "Folder of the datasets [default: ./data].", **ROOT)
+@option("--neighbours", "Labelled regions that vote.", int, default=10)
+@option("--temperature", "Of the vote.", float, default=0.07)
+@option("--short-side", "Pixels that photos are brought to.", IntRange(8, 4096), default=256)
+@boundary
+@own_root
 @device
 @workers
-@setting("--out", "out", "Folder to write scores.json to.", **FILE)
+@setting("--out", "out", "Folder to write scores.json to.", FILE)
 @config("its sections model, run and data count", "run.seed=1")
 @result
-@silent
+@quiet
 def luss_nearest(weights: str, target: str, labelled: str, neighbours: int, temperature: float, short_side: int,
-                 boundary: str, as_json: bool) -> None:  # fmt: skip
+                 boundary: tuple[float, ...]) -> None:  # fmt: skip
     """Score features as they are: each pixel gets the class of the labelled regions nearest to it.
 
     Nothing is trained.  `scratch` are random weights and `colors` histograms of colours, as controls.  Scores are those
@@ -946,9 +889,8 @@ def luss_nearest(weights: str, target: str, labelled: str, neighbours: int, temp
     from mdp.io.unsupervised.score import score_table
 
     asked = Asked(source=weights, target=target, labelled=labelled, request=_request(), neighbours=neighbours,
-                  temperature=temperature, short_side=short_side,
-                  ratios=tuple(_numbers(boundary, "--boundary", "0.02,0.03")))  # fmt: skip
-    _show(run_nearest(asked), as_json, score_table)
+                  temperature=temperature, short_side=short_side, ratios=boundary)  # fmt: skip
+    _show(run_nearest(asked), score_table)
 
 
 @cli.group(cls=Group)
@@ -959,35 +901,35 @@ def checkpoint() -> None:
 @command("verify", "runs/pretrain/2026-11-20_1432_voc+ade20k", "last.safetensors --json", group=checkpoint)
 @click.argument("run", **RUN)
 @facts
-def checkpoint_verify(run: Path, as_json: bool) -> None:
+def checkpoint_verify(run: Path) -> None:
     """Say which checkpoints of a run are whole.  Exit code 5 when one is damaged."""
     from mdp.io.run.checkpoint_report import expect_whole, verify, verify_table
 
     verdicts = verify(run)
-    _show(verdicts, as_json, verify_table)
+    _show(verdicts, verify_table)
     expect_whole(verdicts)
 
 
 @command("show", "runs/finetune/2026-11-20_1432_cityscapes", "best.safetensors --json", group=checkpoint)
 @click.argument("run", **RUN)
 @facts
-def checkpoint_show(run: Path, as_json: bool) -> None:
+def checkpoint_show(run: Path) -> None:
     """Print what is in a checkpoint.  Of a run it is the last one."""
     from mdp.io.run.checkpoint_summary import describe, description
 
-    _show(describe(run), as_json, description)
+    _show(describe(run), description)
 
 
 @command("diff", "runs/pretrain/a runs/pretrain/b", "last.safetensors best.safetensors", group=checkpoint)
 @click.argument("first", **RUN)
 @click.argument("second", **RUN)
 @facts
-def checkpoint_diff(first: Path, second: Path, as_json: bool) -> None:
+def checkpoint_diff(first: Path, second: Path) -> None:
     """Say what differs.  Exit code 0 when all tensors are the same bit for bit, else 5."""
     from mdp.io.run.checkpoint_report import difference, difference_text, expect_equal
 
     found = difference(first, second)
-    _show(found, as_json, difference_text)
+    _show(found, difference_text)
     expect_equal(found)
 
 

@@ -90,6 +90,8 @@ FADING = Phase(
     schedule=lambda plan: SCHEDULE,
     columns=lambda datasets: ("step", "loss", "size"),
     prepare=prepare,
+    describe=lambda request: {"steps": SCHEDULE.steps},
+    sections=("run", "data"),
 )
 
 

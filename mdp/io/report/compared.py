@@ -120,6 +120,16 @@ def _order(delta: Difference, spread: float, seeds: int) -> int:
     return 1 if delta.low > 0 else -1 if delta.high < 0 else 0
 
 
+def reports(wholes: Sequence[Mapping[str, Any]]) -> str:
+    """The reports of some comparisons, one below the other."""
+    return "\n\n".join(map(report, wholes))
+
+
+def as_json(wholes: Sequence[Mapping[str, Any]]) -> Any:
+    """Some comparisons as JSON: a list, but for one alone."""
+    return wholes if len(wholes) > 1 else wholes[0]
+
+
 def report(whole: Mapping[str, Any]) -> str:
     """The tables and the sentences, for people."""
     there, names, settings = shares(whole), starts(whole), whole["recipe"]["finetune"]

@@ -35,7 +35,7 @@ from mdp.io.journal.results_csv import columns
 from mdp.io.pictures.best_and_worst import ImageScores, best_median_worst, prediction_sheet
 from mdp.io.processes.signals import Stop
 from mdp.io.recipe.backbone import backbone_lines, of_backbone
-from mdp.io.recipe.layers import Layer, Recipe, as_yaml, resolve
+from mdp.io.recipe.layers import Layer, Recipe, resolve
 from mdp.io.recipe.published import schedule_layer
 from mdp.io.recipe.request import Request, with_paths
 from mdp.io.run import folder as run_folder
@@ -324,17 +324,6 @@ def _start_(network: Segmentor, beginning: Beginning) -> list[str]:
     return report
 
 
-FINETUNING = Phase(
-    kind=FINETUNE,
-    least=2,  # heads pool an image to one value a channel, and BatchNorm in training needs two
-    recipe=finetune_recipe,
-    plan=_plan,
-    schedule=schedule_of,
-    columns=partial(columns, FINETUNE),
-    prepare=_prepare,
-)
-
-
 def describe_finetuning(request: Request) -> dict[str, Any]:
     """The data, steps and weights that a fine-tuning run would take, without running it (`--dry-run`).
 
@@ -360,6 +349,14 @@ def describe_finetuning(request: Request) -> dict[str, Any]:
     }
 
 
-def finetune_yaml(request: Request) -> str:
-    """The configuration that gives the same fine-tuning run again."""
-    return as_yaml(finetune_recipe(request)[0], ("run", "data", "model", "criterion", "finetune", "eval"))
+FINETUNING = Phase(
+    kind=FINETUNE,
+    least=2,  # heads pool an image to one value a channel, and BatchNorm in training needs two
+    recipe=finetune_recipe,
+    plan=_plan,
+    schedule=schedule_of,
+    columns=partial(columns, FINETUNE),
+    prepare=_prepare,
+    describe=describe_finetuning,
+    sections=("run", "data", "model", "criterion", "finetune", "eval"),
+)

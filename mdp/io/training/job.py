@@ -55,6 +55,8 @@ from mdp.io.training.resume import Start, begin, differences, fresh, resumed_rec
 from mdp.io.training.run import TrainingRun
 from mdp.io.weights.reading import read_record
 
+PHASES = {phase.kind: phase for phase in (PRETRAINING, FINETUNING)}  # by the name of their command
+
 
 @contextmanager
 def _recorded(journal: Journal, again: str) -> Iterator[list[str]]:

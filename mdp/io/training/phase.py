@@ -6,13 +6,13 @@ A new phase is one file: its settings' schedule, what it prepares before there i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from mdp.io.data.selection import Plan
 from mdp.io.processes.world import World
-from mdp.io.recipe.layers import Recipe
+from mdp.io.recipe.layers import Recipe, as_yaml
 from mdp.io.recipe.request import Request
 from mdp.io.run.opened import OpenedRun
 from mdp.io.training.context import RunContext
@@ -60,3 +60,9 @@ class Phase(NamedTuple):
     schedule: Callable[[Plan], Schedule]
     columns: Callable[[Sequence[str]], tuple[str, ...]]  # of results.csv, by the datasets that are scored
     prepare: Callable[[Beginning], Prepared]
+    describe: Callable[[Request], dict[str, Any]]  # what a fresh run would take, without running it (`--dry-run`)
+    sections: tuple[str, ...]  # of a recipe, which say all about such a run
+
+    def yaml(self, request: Request) -> str:
+        """The configuration that gives the same run again."""
+        return as_yaml(self.recipe(request)[0], self.sections)

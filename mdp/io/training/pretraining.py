@@ -29,7 +29,7 @@ from mdp.io.errors import RecipeError
 from mdp.io.journal.results_csv import columns
 from mdp.io.processes.signals import Stop
 from mdp.io.recipe.backbone import backbone_lines, of_backbone
-from mdp.io.recipe.layers import Recipe, as_yaml, resolve
+from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.methods import find_method
 from mdp.io.recipe.relations import read_relations
 from mdp.io.recipe.request import Request, with_paths
@@ -229,11 +229,6 @@ def pretrain_recipe(request: Request) -> Recipe:
     return recipe
 
 
-def pretrain_yaml(request: Request) -> str:
-    """The configuration that gives the same pretraining run again."""
-    return as_yaml(pretrain_recipe(request), ("run", "data", "model", "method", "pretrain"))
-
-
 def _plan(recipe: Recipe) -> Plan:
     plan = plan_pretraining(recipe)
     plan_of(plan.recipe)  # a misfit is reported before there is a run folder
@@ -271,17 +266,6 @@ def _weights(beginning: Beginning) -> tuple[Weights, list[str]]:
     return tensors, [*report, *filter(None, [run_folder.unfinished(path)])]
 
 
-PRETRAINING = Phase(
-    kind=PRETRAIN,
-    least=1,
-    recipe=lambda request: (pretrain_recipe(request), Path(request.init) if request.init else None),
-    plan=_plan,
-    schedule=lambda plan: schedule_of(plan.recipe, len(plan.pool.samples))[0],
-    columns=partial(columns, PRETRAIN),
-    prepare=_prepare,
-)
-
-
 def describe_pretraining(request: Request) -> dict[str, Any]:
     """The data, steps and memory that a pretraining run would take, without running it (`--dry-run`)."""
     expected = expect_pretraining(pretrain_recipe(request))
@@ -304,3 +288,16 @@ def describe_pretraining(request: Request) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in pair.query.parameters()),
         "state_bytes": method.state_bytes(settings, data),
     }
+
+
+PRETRAINING = Phase(
+    kind=PRETRAIN,
+    least=1,
+    recipe=lambda request: (pretrain_recipe(request), Path(request.init) if request.init else None),
+    plan=_plan,
+    schedule=lambda plan: schedule_of(plan.recipe, len(plan.pool.samples))[0],
+    columns=partial(columns, PRETRAIN),
+    prepare=_prepare,
+    describe=describe_pretraining,
+    sections=("run", "data", "model", "method", "pretrain"),
+)
