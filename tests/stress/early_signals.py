@@ -55,7 +55,8 @@ def attempt(folder: Path, words: list[str], number: signal.Signals, delay: float
     took, code = time.monotonic() - began, run.returncode
     if ended:
         return "ended before", ""
-    if code == -number and not out and not err and delay < 0.5:
+    of_python = "Failed to import the site module" in err  # its own words, before it knows of ours
+    if (of_python or (code == -number and not out and not err)) and delay < 0.5:
         return "before the interpreter began", ""
     if code not in (75, 130) or "Traceback" in err or not err.strip():
         return f"exit code {code}", f"exit code {code} after {took:.1f} s: {err[-1500:]}"
