@@ -22,7 +22,7 @@ from mdp.io.errors import Preempted, RecipeError
 from mdp.io.journal.journal import Journal
 from mdp.io.pictures.charts import Line, Panel, line_chart, ticks
 from mdp.io.recipe.request import Request
-from mdp.io.report.compared import comparisons, contrasts, curves, hours_chart, read_comparison, report
+from mdp.io.report.compared import comparisons, contrasts, curves, hours_chart, read_comparison, report, seen
 from mdp.io.studies.compare import Comparison, parse_shares, parse_start, run_comparison
 from mdp.io.studies.hours import hours_behind, training_hours
 from mdp.io.training.job import run_pretraining
@@ -119,6 +119,13 @@ def whole(*cells: dict[str, Any]) -> dict[str, Any]:
         "target": "t", "split": "val", "against": ["scratch"], "starts": dict.fromkeys(names, ""),
         "recipe": {"finetune": {"steps": 20, "batch_size": 4}}, "cells": list(cells),
     }  # fmt: skip
+
+
+def test_starts_that_were_scored_with_the_same_photos_of_their_training_share_a_warning() -> None:
+    cells = [
+        {**cell(name, 0, 30), "seen": words} for name, words in (("a", "one"), ("b", ""), ("c", "one"), ("d", "two"))
+    ]
+    assert seen(whole(*cells)) == ["a, c: one", "d: two"]
 
 
 def test_an_order_is_claimed_only_outside_the_spread_and_from_three_seeds_on() -> None:

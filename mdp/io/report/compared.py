@@ -161,12 +161,15 @@ def report(whole: Mapping[str, Any]) -> str:
 
 
 def seen(whole: Mapping[str, Any]) -> list[str]:
-    """For each start that photos were scored of which its network was trained on, a line that says so."""
+    """Which starts were scored with photos that their networks were trained on; one line for those with the same."""
     told: dict[str, list[str]] = {}
     for cell in whole["cells"]:
         if cell.get("seen"):
             told.setdefault(cell["start"], []).append(cell["seen"])
-    return [f"{start}: {max(texts, key=texts.count)}" for start, texts in told.items()]
+    lines: dict[str, list[str]] = {}
+    for start, texts in told.items():
+        lines.setdefault(max(texts, key=texts.count), []).append(start)
+    return [f"{', '.join(names)}: {line}" for line, names in lines.items()]
 
 
 def share_heads(whole: Mapping[str, Any]) -> list[str]:
