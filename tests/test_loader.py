@@ -141,6 +141,9 @@ def test_where_hints_are_not_wanted_none_is_given(tmp_path: Path) -> None:
     assert context.advice(pool, 0) == ""
 
 
+KEEP = ", or --set run.cache=memory"
+
+
 def pool_with(*photos: str) -> Pool:
     """A pool of photos of these names."""
     dataset = datasets.load("shapes-coarse")
@@ -151,11 +154,11 @@ def pool_with(*photos: str) -> Pool:
 @pytest.mark.parametrize(
     ("photos", "workers", "extra", "expected"),
     [
-        (("a.png", "b.JPG"), 2, False, f"more --workers may help, or {jpeg.INSTALL}"),
-        (("a.png", "b.jpg"), 2, True, "more --workers may help"),
+        (("a.png", "b.JPG"), 2, False, f"more --workers may help{KEEP}, or {jpeg.INSTALL}"),
+        (("a.png", "b.jpg"), 2, True, f"more --workers may help{KEEP}"),
         (("a.png",), 2, False, "more --workers may help"),
         (("shapes-coarse train 3",), 0, False, "--workers 0 loads between the steps; raise it"),
-        (("a.jpeg",), 0, False, f"--workers 0 loads between the steps; raise it, or {jpeg.INSTALL}"),
+        (("a.jpeg",), 0, False, f"--workers 0 loads between the steps; raise it{KEEP}, or {jpeg.INSTALL}"),
     ],
 )
 def test_the_decoder_is_recommended_where_jpeg_photos_are_read_without_it_and_workers_fit_what_there_are(

@@ -70,27 +70,60 @@ def draw_view(
 
 
 def cut_image(image: Tensor, view: View, size: tuple[int, int]) -> Tensor:
-    """The view of an image (3, H, W), uint8 or float, resized to `size` (height, width) with antialiasing."""
+    """The view of an image (3, H, W), uint8 or float, resized to `size` (height, width) with antialiasing.
+
+    Bytes stay bytes.  A CPU resizes them in whole numbers, rounding once each way; another device, which has no such
+    operation, in float32 rounding once: of 255 they differ by 1 here and there.
+    """
     (top, left, height, width), flip = view
     piece = image[None, :, top : top + height, left : left + width]  # (1, 3, height, width)
-    piece = F.interpolate(piece, size, mode="bilinear", align_corners=False, antialias=True)[0]  # (3, *size)
+    resize = _resized if image.dtype != torch.uint8 or image.device.type == "cpu" else _resized_bytes
+    piece = resize(piece, size)[0]  # (3, *size)
     return piece.flip(-1) if flip else piece
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _resized_bytes(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same of bytes where `interpolate` takes none: its weights are positive and add up to 1, so nothing clips."""
+    return _resized(images.float(), size).round_().to(torch.uint8)
 
 
 def cut_labels(labels: Tensor, view: View, size: tuple[int, int]) -> Tensor:
     """The same view of a label map (H, W): each output pixel takes the label at its centre."""
     (top, left, height, width), flip = view
-    rows = top + _centres(height, size[0])  # (size[0],)
-    columns = left + _centres(width, size[1])  # (size[1],)
+    rows = _centres(height, size[0], labels.device) + top  # (size[0],)
+    columns = _centres(width, size[1], labels.device) + left  # (size[1],)
+    return _taken(labels, rows, columns, flip)
+
+
+def cut_resized_labels(labels: Tensor, size: tuple[int, int], window: View) -> Tensor:
+    """A window, at its own size, of a label map (H, W) that is resized to `size` first; only its pixels are looked at.
+
+    >>> labels, window = torch.arange(12).view(3, 4), View(Box(1, 2, 3, 4), True)
+    >>> whole = cut_labels(labels, View(Box(0, 0, 3, 4), False), (6, 8))
+    >>> torch.equal(cut_resized_labels(labels, (6, 8), window), cut_labels(whole, window, (3, 4)))
+    True
+    """
+    (top, left, height, width), flip = window
+    rows = _centres(labels.shape[0], size[0], labels.device)[top : top + height]
+    columns = _centres(labels.shape[1], size[1], labels.device)[left : left + width]
+    return _taken(labels, rows, columns, flip)
+
+
+def _taken(labels: Tensor, rows: Tensor, columns: Tensor, flip: bool) -> Tensor:
+    """The labels at these rows and columns, mirrored or not."""
     columns = columns.flip(0) if flip else columns
     if labels.device.type == "cpu":  # NumPy takes columns five times as quickly as torch
-        return torch.from_numpy(labels.numpy().take(rows.numpy(), 0).take(columns.numpy(), 1))  # size
-    return labels[rows[:, None], columns]  # size
+        return torch.from_numpy(labels.numpy().take(rows.numpy(), 0).take(columns.numpy(), 1))
+    return labels.index_select(0, rows).index_select(1, columns)
 
 
-def _centres(length: int, count: int) -> Tensor:
+def _centres(length: int, count: int, device: torch.device | None = None) -> Tensor:
     """Indices of the pixels under the centres of `count` equal parts of `length` pixels (exact in integers)."""
-    return (2 * torch.arange(count) + 1) * length // (2 * count)
+    return (2 * torch.arange(count, device=device) + 1) * length // (2 * count)
 
 
 class Grid(NamedTuple):

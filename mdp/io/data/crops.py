@@ -13,8 +13,17 @@ from torch import Tensor
 
 from mdp.core.batches import Batch
 from mdp.core.chance import coin, generator, uniform
-from mdp.core.geometry import Box, View, cut_image, cut_labels, draw_crop, draw_window, fitted_size, pad_to
-from mdp.core.labels import IGNORE
+from mdp.core.geometry import (
+    Box,
+    View,
+    cut_image,
+    cut_labels,
+    cut_resized_labels,
+    draw_crop,
+    draw_window,
+    fitted_size,
+    pad_to,
+)
 from mdp.core.photometry import (
     IMAGENET,
     DistortionDraw,
@@ -27,6 +36,7 @@ from mdp.core.photometry import (
     normalise_,
     stack_draws,
 )
+from mdp.io.data.cache.form import ignored_of
 from mdp.io.data.pool import Key, Pool
 from mdp.io.errors import MdpError
 from mdp.io.recipe.settings import FinetuneSettings
@@ -34,6 +44,15 @@ from mdp.io.recipe.settings import FinetuneSettings
 # Fine-tuning: one crop of each image
 
 ColourDraw = DistortionDraw | PhotometryDraw
+
+
+class DrawnCrop(NamedTuple):
+    """The chance of a crop: where it lies, and how its colours change."""
+
+    sample: int  # its index
+    size: tuple[int, int] | None  # that the whole image is resized to before the window is cut; None: it is not
+    view: View
+    colors: tuple[ColourDraw, ...]  # one
 
 
 class CropItem(NamedTuple):
@@ -60,54 +79,68 @@ class FinetuneItems:
     With `finish` the colours are changed as well.
     """
 
+    labelled = True
+    draws_by_labels = True  # a window is judged by what is in it
+
     def __init__(self, pool: Pool, settings: FinetuneSettings, seed: int, finish: bool = False) -> None:
         self.pool, self.settings, self.seed, self.finish = pool, settings, seed, finish
+        self.draws_by_labels = settings.crop_area is None
 
     def __getitem__(self, key: Key) -> CropItem | MdpError:
-        settings, rng = self.settings, generator(self.seed, "crops", *key)
         try:
             image, labels = self.pool.read_changed(key, self.seed)
         except MdpError as error:
             return error
-        cut = _window if settings.crop_area is None else _resized
-        image, labels, inside = cut(image, labels, settings, rng)
-        draw = _draw(rng, settings)
+        return self.cut(image, labels, self.draw(key, (labels.shape[0], labels.shape[1]), labels))
+
+    def draw(self, key: Key, size: tuple[int, int], labels: Tensor | None) -> DrawnCrop:
+        """All that chance decides of an image of this size, and of these labels where it is drawn by them."""
+        settings, rng = self.settings, generator(self.seed, "crops", *key)
+        if settings.crop_area is None:
+            assert labels is not None
+            resized, view = _draw_window(labels, settings, rng)
+        else:
+            resized, view = None, _draw_share(size, settings, rng)
+        return DrawnCrop(key[1], resized, view, (_draw_colors(rng, settings),))
+
+    def cut(self, image: Tensor, labels: Tensor, drawn: DrawnCrop) -> CropItem:
+        """The crop that was drawn; where there is no image its labels are ignored, in the form that they have."""
+        crop, (draw,) = self.settings.crop, drawn.colors
+        if drawn.size is None:
+            inside = crop
+            image, labels = cut_image(image, drawn.view, crop), cut_labels(labels, drawn.view, crop)
+        else:
+            inside = (drawn.view.box.height, drawn.view.box.width)
+            whole = View(Box(0, 0, *image.shape[1:]), False)
+            image = pad_to(cut_image(cut_image(image, whole, drawn.size), drawn.view, inside), crop, 0)
+            labels = pad_to(cut_resized_labels(labels, drawn.size, drawn.view), crop, ignored_of(labels))
         if not self.finish:
             return CropItem(image, labels, inside, draw)
         image = finished_crops(image[None], [inside], stack_draws([draw]), self.pool.statistics)[0]
         return CropItem(image, labels, inside, None)
 
 
-def _window(
-    image: Tensor, labels: Tensor, settings: FinetuneSettings, rng: torch.Generator
-) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """A window of the image at a random scale, mirrored or not: image, labels, and the size of what is no padding."""
+def _draw_window(labels: Tensor, settings: FinetuneSettings, rng: torch.Generator) -> tuple[tuple[int, int], View]:
+    """The size that the image is resized to, and a window of that, mirrored or not."""
     height, width = labels.shape
     ratio = uniform(rng, *settings.ratio)
     long, short = settings.scale or (max(height, width), min(height, width))
     size = fitted_size(height, width, (int(long * ratio), int(short * ratio)))
-    whole = Box(0, 0, height, width)
-    resized = cut_labels(labels, View(whole, False), size)  # before the image: the window is judged by labels
+    resized = cut_labels(labels, View(Box(0, 0, height, width), False), size)
     box = draw_window(rng, resized, settings.crop, settings.largest_share)
-    window = View(box, coin(rng, settings.flip))
-    inside = (box.height, box.width)
-    image = cut_image(cut_image(image, View(whole, False), size), window, inside)
-    return pad_to(image, settings.crop, 0), pad_to(cut_labels(resized, window, inside), settings.crop, IGNORE), inside
+    return size, View(box, coin(rng, settings.flip))
 
 
-def _resized(
-    image: Tensor, labels: Tensor, settings: FinetuneSettings, rng: torch.Generator
-) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """A random share of the image resized to the crop, whose aspect it has within a factor of 3/4 to 4/3."""
+def _draw_share(size: tuple[int, int], settings: FinetuneSettings, rng: torch.Generator) -> View:
+    """A random share of the image, of the crop's aspect within a factor of 3/4 to 4/3, mirrored or not."""
     assert settings.crop_area is not None
     height, width = settings.crop
     aspect = (3 / 4 * width / height, 4 / 3 * width / height)
-    box = draw_crop(rng, labels.shape[0], labels.shape[1], settings.crop_area, aspect)
-    view = View(box, coin(rng, settings.flip))
-    return cut_image(image, view, settings.crop), cut_labels(labels, view, settings.crop), settings.crop
+    box = draw_crop(rng, *size, settings.crop_area, aspect)
+    return View(box, coin(rng, settings.flip))
 
 
-def _draw(rng: torch.Generator, settings: FinetuneSettings) -> ColourDraw:
+def _draw_colors(rng: torch.Generator, settings: FinetuneSettings) -> ColourDraw:
     if settings.photometry is None:
         return draw_distortion(rng, settings.distortion)
     return draw_photometry(rng, settings.photometry)

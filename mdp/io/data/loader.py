@@ -206,17 +206,21 @@ def ahead(
             yield finish(last)
 
 
-def to_device(batches: Generator[Any, None, None], device: torch.device) -> Generator[Any, None, None]:
+def to_device(
+    batches: Generator[Any, None, None], device: torch.device, make: Callable[[Any], Any] | None = None
+) -> Generator[Any, None, None]:
     """Batches with their `images` and `labels` on the device; a GPU copies the next ones during a step.
 
     The copies have a stream of their own: on that of the step they would wait until it is done.  `pin` the loader.
+    `make` makes a batch of what the loader gives, in that stream.
     """
     if device.type != "cuda":
-        return batches
+        return batches if make is None else _made(batches, make)
     beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def begin(batch: Any) -> tuple[Any, torch.cuda.Event]:
         with torch.cuda.stream(beside):
+            batch = batch if make is None else make(batch)
             moved = {name: _moved(getattr(batch, name), device) for name in ("images", "labels")}
             return batch._replace(**moved), beside.record_event()
 
@@ -229,6 +233,11 @@ def to_device(batches: Generator[Any, None, None], device: torch.device) -> Gene
         return batch
 
     return ahead(batches, begin, finish)
+
+
+def _made(batches: Generator[Any, None, None], make: Callable[[Any], Any]) -> Generator[Any, None, None]:
+    with closing(batches):
+        yield from map(make, batches)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

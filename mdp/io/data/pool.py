@@ -1,6 +1,7 @@
 """The samples of one or more datasets, side by side, and a program's own change of those that are trained on."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from mdp.core.chance import generator
 from mdp.core.labels import IGNORE, LabelUnion
 from mdp.core.photometry import IMAGENET, Statistics
+from mdp.io.data.cache.kept import Kept
 from mdp.io.datasets._dataset import Dataset, Sample, labels_of
 from mdp.io.errors import DatasetError
 
@@ -50,12 +52,20 @@ class Pool(NamedTuple):
     union: LabelUnion
     statistics: Statistics = IMAGENET  # by which the network's images are normalised
     transform: Transform | None = None  # a program's own, of training images before they are cut
+    kept: Kept | None = None  # photos and label maps that were read before; None: files are read every time
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image and union labels (H, W) int16 of a sample.  Raises DatasetError naming the file.
+        """Image and union labels (H, W) int16 of a sample, not to be written to.  Raises DatasetError naming the file.
 
         The image is (3, H, W) uint8 RGB, or (K, H, W) float32 in [0, 1] where the dataset declares its channels.
         """
+        return self._read(index) if self.kept is None else self.kept.pair(index, partial(self._read, index))
+
+    def photo(self, index: int) -> Tensor:
+        """The image of a sample alone; its label map is not looked at."""
+        return self._photo(index) if self.kept is None else self.kept.photo(index, partial(self._photo, index))
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
         sample = self.samples[index]
         dataset = self.datasets[sample.dataset]
         try:
@@ -65,8 +75,7 @@ class Pool(NamedTuple):
             error.sample = sample  # a run that stops for it keeps a picture of it
             raise
 
-    def photo(self, index: int) -> Tensor:
-        """The image of a sample alone; its label map is not looked at."""
+    def _photo(self, index: int) -> Tensor:
         sample = self.samples[index]
         try:
             return torch.from_numpy(self.datasets[sample.dataset].photo(sample)).permute(2, 0, 1)
@@ -82,7 +91,7 @@ class Pool(NamedTuple):
         image, labels = self.read(key[1])
         if self.transform is None:
             return image, labels
-        return transformed(self.transform, image, labels, generator(seed, "transform", *key))
+        return transformed(self.transform, self._own(image), labels, generator(seed, "transform", *key))
 
     def photo_changed(self, key: Key, seed: int) -> Tensor:
         """The image alone; its transform gets labels that are ignored everywhere."""
@@ -90,11 +99,21 @@ class Pool(NamedTuple):
         if self.transform is None:
             return image
         none = torch.full(image.shape[1:], IGNORE, dtype=torch.int16)
-        return transformed(self.transform, image, none, generator(seed, "transform", *key))[0]
+        return transformed(self.transform, self._own(image), none, generator(seed, "transform", *key))[0]
+
+    def _own(self, image: Tensor) -> Tensor:
+        """An image that a program may write to."""
+        return image if self.kept is None else image.clone()
 
     def name(self, index: int) -> str:
         """A sample's dataset and photo, for people."""
         return f"{self.samples[index].dataset}: {self.samples[index].image}"
+
+    def evenly(self, name: str, count: int) -> list[int]:
+        """So many samples of a dataset, or all where it has fewer, evenly spaced."""
+        own = [index for index, sample in enumerate(self.samples) if sample.dataset == name]
+        count = min(len(own), count)
+        return [own[i * len(own) // count] for i in range(count)]
 
     def sizes(self) -> dict[str, int]:
         """Number of samples of each dataset, in order."""

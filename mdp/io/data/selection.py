@@ -37,6 +37,9 @@ class Plan:
     validation: Pool | None
     lines: list[str] = field(default_factory=list)  # what was found, for people
     data: tuple[DataPart, ...] = ()  # the files, once they were looked at
+    labelled: bool = True  # whether label maps are read to train on
+    draws_by_labels: bool = False  # whether crops are drawn by what their labels are
+    scored: tuple[int, ...] | None = None  # samples of `validation` that are scored while training; None: all
 
 
 class Named(NamedTuple):
@@ -167,7 +170,15 @@ def plan_pretraining(recipe: Recipe) -> Plan:
     recipe, told = with_channels(recipe, list(pool.datasets.values()))
     recipe, notes = _fit_batch(recipe, len(pool.samples))
     pools = _normalised(recipe, pool), _normalised(recipe, pool_of(validation))
-    return Plan(recipe=recipe, pool=pools[0], validation=pools[1], lines=lines + told + notes)
+    count = recipe.pretrain.validate_images
+    return Plan(
+        recipe=recipe,
+        pool=pools[0],
+        validation=pools[1],
+        lines=lines + told + notes,
+        labelled=find_method(recipe.method.name).NEEDS_LABELS,
+        scored=tuple(index for name in pools[1].datasets for index in pools[1].evenly(name, count)),
+    )
 
 
 def _drawn(pool: Pool, settings: PretrainSettings, seed: int) -> tuple[Pool, list[str]]:
@@ -270,4 +281,5 @@ def plan_finetuning(recipe: Recipe) -> Plan:
     else:
         lines.append(f"note: {no_validation(dataset)}; nothing is scored while training")
     pool = _normalised(recipe, pool_of([(dataset, samples)]))
-    return Plan(recipe=recipe, pool=pool, validation=validation, lines=lines)
+    windows = settings.crop_area is None
+    return Plan(recipe=recipe, pool=pool, validation=validation, lines=lines, draws_by_labels=windows)

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdp.core.autoaugment import apply_auto, draw_auto
+from mdp.core.autoaugment import AutoDraw, apply_auto, draw_auto
 from mdp.core.batches import Batch
 from mdp.core.chance import coin, generator
-from mdp.core.geometry import cut_image, cut_labels
+from mdp.core.geometry import View, cut_image, cut_labels
 from mdp.core.photometry import (
     IMAGENET,
     PhotometryDraw,
@@ -38,6 +38,15 @@ def usual_views(settings: PretrainSettings) -> ViewPlan:
     """The two views of an image that a recipe asks for."""
     plan = two_views(settings.crop, settings.crop_area, settings.photometry)
     return replace(plan, max_iou=settings.max_iou)
+
+
+class DrawnViews(NamedTuple):
+    """The chance of an image's views: where they lie, and how their colours change."""
+
+    sample: int  # its index
+    views: tuple[View, ...]
+    auto: tuple[AutoDraw | None, ...]  # of each view that takes AutoAugment
+    colors: tuple[PhotometryDraw, ...]  # V draws
 
 
 class ViewsItem(NamedTuple):
@@ -69,6 +78,8 @@ class PretrainItems:
     quicker itself, on a quarter of the bytes.  Without `labelled` no label map is read.
     """
 
+    draws_by_labels = False
+
     def __init__(self, pool: Pool, plan: ViewPlan, seed: int, labelled: bool = True, finish: bool = False) -> None:
         self.pool, self.plan, self.seed, self.labelled, self.finish = pool, plan, seed, labelled, finish
         many = [name for name, dataset in pool.datasets.items() if dataset.photos.channels]
@@ -78,7 +89,7 @@ class PretrainItems:
             )
 
     def __getitem__(self, key: Key) -> ViewsItem | MdpError:
-        rng, plan, labels = generator(self.seed, "views", *key), self.plan, None
+        labels = None
         try:
             if self.labelled:
                 image, labels = self.pool.read_changed(key, self.seed)
@@ -86,28 +97,39 @@ class PretrainItems:
                 image = self.pool.photo_changed(key, self.seed)
         except MdpError as error:
             return error  # raised in the main process: a worker would wrap it in a traceback
-        height, width = image.shape[1:]
-        views = draw_views(rng, height, width, plan)
+        return self.cut(image, labels, self.draw(key, (image.shape[1], image.shape[2])))
+
+    def draw(self, key: Key, size: tuple[int, int], labels: Tensor | None = None) -> DrawnViews:
+        """All that chance decides of an image of this size, whatever its labels."""
+        rng, plan = generator(self.seed, "views", *key), self.plan
+        views = draw_views(rng, *size, plan)
+        auto: list[AutoDraw | None] = []
+        colors = []
+        for share in plan.auto_augment:
+            taken = bool(share) and coin(rng, share)
+            auto.append(draw_auto(rng) if taken else None)
+            colors.append(no_photometry() if taken else draw_photometry(rng, plan.photometry))
+        return DrawnViews(key[1], views, tuple(auto), tuple(colors))
+
+    def cut(self, image: Tensor, labels: Tensor | None, drawn: DrawnViews) -> ViewsItem:
+        """The views that were drawn."""
+        plan, views = self.plan, drawn.views
         sizes = [(size, size) for size in plan.sizes]
         images = [cut_image(image, view, size) for view, size in zip(views, sizes, strict=True)]  # each (K, s, s)
         maps = [] if labels is None else [cut_labels(labels, *view) for view in zip(views, sizes, strict=True)]
-        draws = []
-        for number, share in enumerate(plan.auto_augment):
-            if share and coin(rng, share):
-                images[number] = torch.from_numpy(apply_auto(images[number].numpy(), draw_auto(rng)))
-                draws.append(no_photometry())
-            else:
-                draws.append(draw_photometry(rng, plan.photometry))
+        for number, auto in enumerate(drawn.auto):
+            if auto is not None:
+                images[number] = torch.from_numpy(apply_auto(images[number].numpy(), auto))
         if self.finish:
-            statistics = self.pool.statistics
-            images = [finished(i[None], stack_draws([d]), statistics)[0] for i, d in zip(images, draws, strict=True)]
+            statistics, draws = self.pool.statistics, [stack_draws([draw]) for draw in drawn.colors]
+            images = [finished(image[None], draw, statistics)[0] for image, draw in zip(images, draws, strict=True)]
         return ViewsItem(
             _by_group(images, plan),
             _by_group(maps, plan) if maps else (),
             frames_of(views),
             missed(views, plan) if plan.constrained else 0,
-            origin_of(self.pool.samples[key[1]]),
-            () if self.finish else tuple(draws),
+            origin_of(self.pool.samples[drawn.sample]),
+            () if self.finish else drawn.colors,
         )
 
 

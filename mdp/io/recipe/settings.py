@@ -21,6 +21,7 @@ class RunSettings:
     seed: Annotated[int, Bounds(0, 2**63 - 1)] = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps (fp32 only; never chosen by auto)
     workers: Annotated[int, Bounds(0, 1024)] = 2  # loader processes; 0 loads in the main process
+    cache: str = "off"  # off | memory | device: where decoded photos and label maps are kept for the run's length
     threads: Threads | None = None  # CPU threads of torch; part of exact reproduction on a CPU; None: torch's choice
     precision: str = "fp32"  # fp32 | bf16 | fp16: of the networks in training; losses, bank and scores stay fp32
     compile: bool = False  # torch.compile the networks
@@ -45,6 +46,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         check_bounds(self)
         one_of("precision", self.precision, "fp32", "bf16", "fp16")
+        one_of("cache", self.cache, "off", "memory", "device")
         one_of("gradients", self.gradients, "auto", "flat", "overlapped")
         one_of("on_bad_sample", self.on_bad_sample, "stop", "skip")
         if self.gradient_checkpointing and self.compile:

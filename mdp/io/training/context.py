@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mdp.io.data.cache.on_device import Drawing, OnDevice, stack_asked
 from mdp.io.data.handing_over import shared_memory
 from mdp.io.data.loader import Forgiving, load, to_device
 from mdp.io.data.pool import Key, Pool
@@ -77,21 +78,28 @@ class RunContext:
         """
         if has_jpeg(pool):
             self.journal.say(f"JPEG photos are decoded by {jpeg.decoder()}, {number_of(settings.workers, 'worker')}")
-        skipped, pin = None, self.device.type == "cuda"
+        near, skipped, pin = None, None, self.device.type == "cuda"
+        if settings.cache == "device" and pool.kept is not None:
+            near = OnDevice(items, pool.kept, stack, self.device)
+            items, stack = Drawing(items, pool.kept), stack_asked
         if settings.on_bad_sample == "skip":
             items, skipped = Forgiving(items, len(pool.samples)), self.skip
         small = shared_memory() if settings.workers else ""
         if small:
             self.journal.say(small)
         watch = Watch(lambda key: pool.name(key[1]), self.journal.warn, stop)
-        return to_device(load(items, keys, settings.workers, skipped, stack, pin, watch), self.device)
+        batches = load(items, keys, settings.workers, skipped, stack, pin, watch)
+        return to_device(batches, self.device, near.cut_ if near else None)
 
     def advice(self, pool: Pool, workers: int) -> str:
         """The advice for a run that waits for data; "" where hints are not wanted."""
         if not self.hints:
             return ""
         words = "more --workers may help" if workers else "--workers 0 loads between the steps; raise it"
-        return words + (f", or {jpeg.INSTALL}" if has_jpeg(pool) and not jpeg.simplejpeg() else "")
+        if not has_jpeg(pool):
+            return words
+        words += "" if pool.kept else ", or --set run.cache=memory"
+        return words + ("" if jpeg.simplejpeg() else f", or {jpeg.INSTALL}")
 
 
 def has_jpeg(pool: Pool) -> bool:

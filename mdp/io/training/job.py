@@ -17,6 +17,7 @@ from mdp.io.check.job import check_before_training
 from mdp.io.check.leaks import Print
 from mdp.io.check.seen import FILE as SEEN
 from mdp.io.check.seen import Seen, as_file, learnt_from, photos_of, read_seen, told, twins
+from mdp.io.data.cache.opening import with_cache
 from mdp.io.data.class_shares import write_class_shares
 from mdp.io.data.loader import own_parts
 from mdp.io.data.manifest import FILE as MANIFEST
@@ -231,6 +232,7 @@ def run_phase(phase: Phase, request: Request) -> Path:
             expect_tracker(tracker)
         plan = data_of_run(phase.plan, recipe, start.folder)
         plan = replace(plan, pool=plan.pool._replace(transform=request.transform))
+        plan = with_cache(plan, device, world)
         schedule = phase.schedule(plan)
         _enough(schedule.batch, world.size, plan.recipe, phase.least)
         samples = [pool.samples for pool in (plan.pool, plan.validation) if pool]

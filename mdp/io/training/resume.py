@@ -27,6 +27,7 @@ MAY_CHANGE = (
     *(f"run.{key}" for key in ("device", "workers", "timeout", "log_seconds", "checkpoint_minutes", "keep_steps")),
     *(f"run.{key}" for key in ("compile", "channels_last", "gradients", "deterministic", "on_bad_sample", "check")),
     "run.gradient_checkpointing",
+    "run.cache",
     "run.tensorboard",
     "finetune.patience",
     "run.wandb",

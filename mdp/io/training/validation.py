@@ -119,9 +119,7 @@ def _confusion(looker: Looker, name: str, stop: Stop, world: World) -> tuple[Ten
     """The confusion matrix of this process's images of one dataset over its own classes; zeros where none is scored."""
     pool, scores = looker.pool, ImageScores()
     among = pool.union.classes_of(name)
-    own = [index for index, sample in enumerate(pool.samples) if sample.dataset == name]
-    count = min(len(own), looker.settings.validate_images)
-    chosen = [own[i * len(own) // count] for i in range(count)]  # evenly spaced
+    chosen = pool.evenly(name, looker.settings.validate_images)
     classes = among.stop - among.start
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     for index in chosen[world.rank :: world.size]:
