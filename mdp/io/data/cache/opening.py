@@ -59,8 +59,8 @@ def with_cache(plan: Plan, device: torch.device, world: Together) -> Plan:
     copies = world.size if near and device.type == "cpu" else 1  # a device has one process, a machine may have many
     on_device = copies * int((pool * (pixel_bytes(plan.pool) + plan.labelled)).sum()) if near else 0
     in_memory = places.bytes + (scored.bytes if scored else 0)
-    parts = [(on_device, free[-1], f"on {device}")] if near else []
-    parts += [(in_memory + (on_device if device.type == "cpu" else 0), free[0], "of memory")]
+    parts = [(on_device, free[-1], f"on {device}")] if near and device.type != "cpu" else []
+    parts += [(in_memory + (0 if parts else on_device), free[0], "of memory")]
     problem = "; ".join(filter(None, (_short(*part) for part in parts)))
     problems = [text for text in world.gather_objects(problem) if text]
     if problems:
