@@ -53,3 +53,8 @@ def prototypes(rng: torch.Generator, classes: int, channels: int) -> Prototypes:
     """A unit vector for each of C classes."""
     vectors = F.normalize(torch.randn(classes, channels, generator=rng), dim=1)
     return Prototypes(vectors, torch.ones(classes, dtype=torch.bool))
+
+
+def unit(rng: torch.Generator, rows: int, channels: int) -> Tensor:
+    """(N, D) of length 1."""
+    return F.normalize(torch.randn(rows, channels, generator=rng), dim=1)

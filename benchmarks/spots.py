@@ -8,7 +8,8 @@ from benchmarks.measure import Case
 SPOTS = (
     "prototype_loss", "pixel_loss", "memory_contrast", "sinkhorn", "pixel_attention", "class_pooling", "bank",
     "key_encoder", "mixing", "confusion", "aspp",
-    "upsampling", "boundary", "luss_scores", "threshold_sweep", "distance_matching", "assignment", "kmeans", "views",
+    "upsampling", "boundary", "luss_scores", "threshold_sweep", "distance_matching", "assignment", "kmeans",
+    "neighbours", "views", "six_views", "autoaugment",
     "step", "finetuning_step", "loop",
 )  # fmt: skip
 

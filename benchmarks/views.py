@@ -44,7 +44,7 @@ def cases() -> dict[str, Callable[[], Case]]:
 
 
 def _case(fast: bool, finish: bool) -> Case:
-    photo, labels = _files()
+    photo, labels = photo_and_labels()
     keep_freed_memory()  # as the loader's workers do; it helps every entry
     entries = tuple(_entries(photo, labels, fast, finish))
     names = {entry.name.partition(" (")[0]: entry.name for entry in entries}
@@ -66,7 +66,8 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory()
 
 
-def _files() -> tuple[Path, Path]:
+def photo_and_labels() -> tuple[Path, Path]:
+    """The files of the photo and of its label map, which last as long as the process."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     pixels = np.stack([128 + 90 * np.sin(x / 40 + c) + 60 * np.cos(y / (25 + 5 * c)) for c in range(3)], -1)
@@ -93,24 +94,35 @@ def _entries(photo: Path, labels: Path, fast: bool, finish: bool) -> Iterator[En
     yield peer("MoCoV2Transform, no labels", "lightly.transforms", partial(_lightly, photo), exact=False)
 
 
-def _ours(photo: Path, labels: Path, fast: bool, finish: bool) -> Run:
+def pool_of_one(photo: Path, labels: Path | str = "") -> Pool:
+    """A pool of that photo, with its label map or without one."""
     space = LabelSpace(name="made", classes=tuple(str(label) for label in range(CLASSES)))
     sample = Sample(str(photo), str(labels), space.name)
     dataset = Dataset(
         name=space.name, labels=space, splits={"train": 1}, train=("train",), val=None, home="", source="",
         samples=lambda root, split: [sample], read=read_pair, photo=read_photo,
     )  # fmt: skip
-    pool = Pool([sample], {space.name: dataset}, LabelUnion([space]))
+    return Pool([sample], {space.name: dataset}, LabelUnion([space]))
+
+
+def _ours(photo: Path, labels: Path, fast: bool, finish: bool) -> Run:
+    pool = pool_of_one(photo, labels)
     items, numbers = PretrainItems(pool, usual_views(PretrainSettings(crop=SIDE)), seed=0, finish=finish), count()
 
     def run() -> object:
         return [items[next(numbers), 0] for _ in range(PHOTOS)]
 
-    def by_pillow() -> object:
+    return run if fast else by_pillow(run)
+
+
+def by_pillow(run: Run) -> Run:
+    """The same without the decoder of the extra `fast`."""
+
+    def changed() -> object:
         with patch.object(jpeg, "simplejpeg", return_value=None):
             return run()
 
-    return run if fast else by_pillow
+    return changed
 
 
 def _torchvision(photo: Path, labels: Path, tensors: bool, v2: ModuleType) -> Run:

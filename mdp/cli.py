@@ -692,6 +692,7 @@ def taxonomy(run: Path, truth: Path | None, out: Path | None, overwrite: bool) -
         required=True, **DATASET)  # fmt: skip
 @option("--regions", "Regions of an image.", IntRange(1, 10_000), default=15)
 @option("--size", "Both sides that images are resized to.", SIDE, default=512)
+@processes
 @frozen
 def retrieve(source: str, target: str, regions: int, size: int, start: str, out: Path | None) -> None:
     """Score features without training anything: each region of an image takes the label of the nearest one known.
@@ -699,10 +700,13 @@ def retrieve(source: str, target: str, regions: int, size: int, start: str, out:
     The features of a run, a file of weights, of timm's published weights (those on this machine; nothing is fetched),
     and as controls of random weights (scratch) or of colours alone (colors).  Stride 16, by dilating the last stage.
     """
-    from mdp.io.unsupervised.retrieve import Asked, retrieval_table, run_retrieval
+    from mdp.io.unsupervised.retrieve import Asked, refuse_early, retrieval_table, run_retrieval
 
-    asked = Asked(source=source, target=target, regions=regions, size=size, start=start, out=out)
-    _show(run_retrieval(asked, _layer(), _quiet()), retrieval_table)
+    asked, layer = Asked(source=source, target=target, regions=regions, size=size, start=start, out=out), _layer()
+    _launch(lambda _: refuse_early(asked, layer))
+    scores = run_retrieval(asked, layer, _quiet())
+    if speaks():
+        _show(scores, retrieval_table)
 
 
 @command("probe", "runs/pretrain/2026-11-20_1432_voc+ade20k --target voc --out probed",
@@ -716,6 +720,7 @@ def retrieve(source: str, target: str, regions: int, size: int, start: str, out:
 @option("--size", "Sides of what the backbone sees.", SIDE, default=224)
 @option("--epochs", "Passes over the training images with sgd.", IntRange(1, 100_000), default=100)
 @option("--lr", "Learning rate at the start with sgd.", FloatRange(0, 1e6, min_open=True), default=30.0)
+@processes
 @frozen
 def probe(source: str, target: str, folders: Path | None, classifier: str | None, size: int, epochs: int, lr: float,
           start: str, out: Path | None) -> None:  # fmt: skip
@@ -723,11 +728,15 @@ def probe(source: str, target: str, folders: Path | None, classifier: str | None
 
     Features come from what `mdp retrieve` takes.  Prints mAP where images have several classes, else top-1.
     """
-    from mdp.io.unsupervised.probe import Asked, probe_table, run_probe
+    from mdp.io.unsupervised.probe import Asked, probe_table, refuse_early, run_probe
 
     asked = Asked(source=source, target=target, folders=folders, classifier=classifier, size=size, epochs=epochs,
                   rate=lr, start=start, out=out)  # fmt: skip
-    _show(run_probe(asked, _layer(), _quiet()), probe_table)
+    layer = _layer()
+    _launch(lambda _: refuse_early(asked, layer))
+    scores = run_probe(asked, layer, _quiet())
+    if speaks():
+        _show(scores, probe_table)
 
 
 @command("propagate", "runs/pretrain/2026-11-20_1432_voc+ade20k --frames bear/frames --masks bear/masks --out carried",

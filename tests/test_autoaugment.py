@@ -10,7 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from mdp.core.autoaugment import LEVELS, PIXELS, POLICY, TABLES, apply_auto, augment, draw_auto
+from mdp.core.autoaugment import (
+    FIXED,
+    LEVELS,
+    MATRICES,
+    PIXELS,
+    POLICY,
+    TABLES,
+    AutoDraw,
+    apply_auto,
+    augment,
+    draw_auto,
+    no_auto,
+)
+from mdp.core.autoaugment_batched import apply_auto_batch, augment_batch
 from tests.laws import pure_call
 from tests.peers import library_or_skip
 from tests.tensors import rng_of
@@ -73,10 +86,13 @@ def picture(seed: int, height: int, width: int, kind: str) -> np.ndarray:
 
 
 KINDS = ("noise", "few", "one", "ramp")
+CHAINS = st.lists(
+    st.tuples(st.sampled_from(list(ORACLE)), st.integers(0, LEVELS - 1), st.sampled_from([-1, 1])), max_size=4
+)
 
 
 def test_every_operation_is_there() -> None:
-    assert {*TABLES, *PIXELS} == {*ORACLE}
+    assert {*FIXED, *TABLES, *MATRICES, *PIXELS} == {*ORACLE}
     assert len(ORACLE) == 14
 
 
@@ -93,9 +109,7 @@ def test_each_operation_gives_pillows_bytes_at_every_level(name: str) -> None:
 
 @given(
     seed=st.integers(0, 10**6), height=st.integers(1, 40), width=st.integers(1, 40), kind=st.sampled_from(KINDS),
-    operations=st.lists(
-        st.tuples(st.sampled_from(list(ORACLE)), st.integers(0, LEVELS - 1), st.sampled_from([-1, 1])), max_size=4
-    ),
+    operations=CHAINS,
 )  # fmt: skip
 def test_chains_of_operations_give_pillows_bytes(
     seed: int, height: int, width: int, kind: str, operations: list[tuple[str, int, int]]
@@ -134,3 +148,37 @@ def test_what_is_drawn_is_what_is_applied() -> None:
         pair = zip(POLICY[int(draw.policy)], draw.applied.tolist(), draw.signs.tolist(), strict=True)
         operations = [(o.name, o.level, sign) for o, applied, sign in pair if applied]
         np.testing.assert_array_equal(apply_auto(pixels, draw), pillow(pixels, operations))
+
+
+# Whole batches
+
+
+@pytest.mark.parametrize("name", ORACLE)
+def test_a_batch_gives_the_bytes_of_single_images_at_every_level(name: str) -> None:
+    operations = [(name, level, sign) for level in range(LEVELS) for sign in (-1, 1)]
+    pixels = np.stack([picture(number, 21, 34, KINDS[number % 4]) for number in range(len(operations))])
+    found = pure_call(augment_batch, torch.from_numpy(pixels), [[step] for step in operations])
+    for own, step, image in zip(pixels, operations, found, strict=True):
+        np.testing.assert_array_equal(image.numpy(), augment(own, [step]), err_msg=str(step))
+
+
+@given(
+    seed=st.integers(0, 10**6), height=st.integers(1, 24), width=st.integers(1, 24),
+    chains=st.lists(CHAINS, min_size=1, max_size=6),
+)  # fmt: skip
+def test_a_batch_gives_the_bytes_of_single_images_whatever_each_takes(
+    seed: int, height: int, width: int, chains: list[list[tuple[str, int, int]]]
+) -> None:
+    pixels = np.stack([picture(seed + n, height, width, KINDS[n % 4]) for n in range(len(chains))])
+    found = augment_batch(torch.from_numpy(pixels), chains)
+    for own, steps, image in zip(pixels, chains, found, strict=True):
+        np.testing.assert_array_equal(image.numpy(), augment(own, steps))
+
+
+def test_a_batch_of_draws_is_changed_as_its_images_are() -> None:
+    pixels = np.stack([picture(seed, 20, 30, "noise") for seed in range(60)])
+    draws = [draw_auto(rng_of(seed)) for seed in range(59)] + [no_auto()]
+    stacked = AutoDraw(*map(torch.stack, zip(*draws, strict=True)))
+    found = apply_auto_batch(torch.from_numpy(pixels), stacked).numpy()
+    np.testing.assert_array_equal(found, np.stack([apply_auto(*each) for each in zip(pixels, draws, strict=True)]))
+    np.testing.assert_array_equal(found[-1], pixels[-1])

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from mdp.core.autoaugment import FIXED, MATRICES, PIXELS, TABLES
+from mdp.core.autoaugment_batched import augment_batch
 from mdp.core.methods import multi_dataset
 from mdp.core.prototype_bank import PrototypeBank, Prototypes
-from tests.fake_cuda import DEVICE, FakeCuda
+from tests.fake_cuda import DEVICE, FakeCuda, on_device
 from tests.fake_cuda.cases import STEP, TUNING_WAYS, WAYS, Case, Way, cases, fewest, method_case
 from tests.fake_cuda.guard import unavailable
 from tests.fake_cuda.report import COPY, WAIT
@@ -91,6 +93,20 @@ def test_a_step_of_pretraining_is_told_with_its_lines() -> None:
     waits = [note.line for note in report.notes if (note.kind, note.phase) == (WAIT, STEP)]
     assert [line.partition(":")[0] for line in waits] == ["mdp/io/training/update.py"]
     assert report.count(WAIT, STEP) == 1
+
+
+@pytest.mark.parametrize("deterministic", [False, True], ids=["usual", "deterministic"])
+def test_autoaugment_on_cuda_stays_there_and_waits_for_nothing(deterministic: bool) -> None:
+    names = [*FIXED, *TABLES, *MATRICES, *PIXELS]
+    steps = [[(name, 3 + number % 7, 1), (names[number - 5], 4, -1)] for number, name in enumerate(names)]
+    images = torch.zeros(len(steps), 3, 9, 12, dtype=torch.uint8)
+    with FakeCuda(deterministic) as report:
+        there = images.to(DEVICE)
+        with report.in_phase("augment"):
+            found = augment_batch(there, steps)
+        assert (report.count(WAIT, "augment"), report.count(COPY, "augment")) == (0, 0), report.notes
+        assert on_device(found)
+        assert (found.shape, found.dtype) == (images.shape, torch.uint8)
 
 
 def test_torch_is_left_as_it_was() -> None:

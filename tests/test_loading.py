@@ -188,6 +188,21 @@ def test_views_of_several_sizes_are_cut_where_their_frames_say(finish: bool) -> 
             torch.testing.assert_close(colours, colours.round(), rtol=0, atol=1e-3)
 
 
+def test_autoaugment_in_the_workers_gives_the_bits_of_autoaugment_on_the_whole_batch() -> None:
+    pool = shapes_pool("shapes-fine")
+    early, late = (
+        stack_views([items[0, index] for index in range(6)])
+        for items in (PretrainItems(pool, SMALL_TOO, 1, finish=finish) for finish in (True, False))
+    )
+    assert early.autos == ()
+    assert [auto.policy.shape for auto in late.autos] == [(6,)] * 5
+    assert not any(bool(auto.applied.any()) for auto in late.autos[:3])
+    bytes_, sent = view_batches(late, CPU), view_batches(late._replace(autos=()), CPU)
+    for number, (view, whole) in enumerate(zip(view_batches(early, CPU), bytes_, strict=True)):
+        torch.testing.assert_close(view.images, whole.images, rtol=0, atol=0 if number > 2 else 1e-5)
+    assert not torch.equal(bytes_[3].images, sent[3].images)  # the workers have left it to the device
+
+
 def test_views_that_miss_what_the_plan_wants_are_counted() -> None:
     items = PretrainItems(shapes_pool("shapes-fine"), SMALL_TOO, seed=1)
     made = [items[0, index] for index in range(12)]

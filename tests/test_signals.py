@@ -37,7 +37,7 @@ def test_a_signal_within_an_import_is_answered_after_it(
             __import__(module)
             time.sleep(600)
 
-    with pytest.raises(Preempted, match=f"stopped by {name} before the first step; run the same command again"):
+    with pytest.raises(Preempted, match=f"stopped by {name} before it was done; run the same command again"):
         job()
 
 

@@ -12,7 +12,8 @@ T batches in the bank.
 from mdp.core.activation_maps import activation_shares, class_activation_maps
 from mdp.core.alignment import alignment_loss, matched_features, point_contrast
 from mdp.core.assignment import assign
-from mdp.core.autoaugment import AutoDraw, apply_auto, augment, draw_auto
+from mdp.core.autoaugment import AutoDraw, apply_auto, augment, draw_auto, no_auto
+from mdp.core.autoaugment_batched import apply_auto_batch, augment_batch
 from mdp.core.batches import Batch, Blend
 from mdp.core.boundaries import boundary, boundary_counts, boundary_width
 from mdp.core.chance import beta, generator
@@ -283,11 +284,13 @@ __all__ = [
     "anchor_groups",
     "anchor_views",
     "apply_auto",
+    "apply_auto_batch",
     "apply_distortion",
     "apply_photometry",
     "assign",
     "attended_mean",
     "augment",
+    "augment_batch",
     "average_linkage",
     "average_precision",
     "balanced_weights",
@@ -405,6 +408,7 @@ __all__ = [
     "nearest_classes",
     "nearest_labels",
     "neighbour_nce",
+    "no_auto",
     "noise_queue",
     "normalise",
     "once_each",

@@ -24,6 +24,7 @@ from mdp.core.queues import ClassQueues
 from mdp.core.targets import Targets
 
 _CHUNK_BYTES = 64 * 2**20  # of logits at a time where candidates are many
+_ROWS = 256  # queries at a time, at most: more are not quicker, and take memory
 
 
 class WeightedLoss(NamedTuple):
@@ -177,7 +178,7 @@ def neighbour_nce(
         )
     with torch.autocast(queries.device.type, enabled=False):
         rows, own, others = queries.float(), keys.detach().float(), queue.detach().float()
-        size = max(1, _CHUNK_BYTES // (4 * len(others)))
+        size = min(_ROWS, max(1, _CHUNK_BYTES // (4 * len(others))))
         return NeighbourLoss(*_TwoLosses.apply(rows, own, others, neighbours, temperature, size))  # type: ignore[no-untyped-call]
 
 
@@ -189,18 +190,21 @@ class _TwoLosses(torch.autograd.Function):
         ctx: Any, rows: Tensor, keys: Tensor, queue: Tensor, neighbours: Tensor, temperature: float, size: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         totals, slopes = rows.new_zeros(3), rows.new_zeros(2, *rows.shape) if ctx.needs_input_grad[0] else None
+        room = rows.new_empty(min(size, len(rows)), len(queue))  # the one tensor of this size, for all parts
         for start in range(0, len(rows), size):
             part, own, near = (t[start : start + size] for t in (rows, keys, neighbours))
             positive = (part * own).sum(1, keepdim=True) / temperature  # (n, 1)
-            logits = part @ queue.T / temperature  # (n, Q)
-            negatives = logits.logsumexp(1, keepdim=True)  # (n, 1)
+            logits = torch.mm(part, queue.T, out=room[: len(part)]).div_(temperature)  # (n, Q)
+            top, pulled = logits.amax(1, keepdim=True), logits.gather(1, near)  # (n, 1), (n, k)
+            total = logits.sub_(top).exp_().sum(1, keepdim=True)  # (n, 1)
+            negatives = total.log() + top  # (n, 1)
             totals[0] += F.softplus(negatives - positive).sum()
-            totals[2] += (positive > logits.amax(1, keepdim=True)).sum()
+            totals[2] += (positive > top).sum()
             if near.shape[1]:
-                totals[1] += (negatives[:, 0] - logits.gather(1, near).mean(1)).sum()
+                totals[1] += (negatives[:, 0] - pulled.mean(1)).sum()
             if slopes is None:
                 continue
-            mean = logits.sub_(negatives).exp_() @ queue  # (n, D): of the queue, weighted by softmax
+            mean = logits @ queue / total  # (n, D): of the queue, weighted by softmax
             share = torch.sigmoid(negatives - positive)  # (n, 1): what the negatives have of the whole softmax
             slopes[0, start : start + size] = share * (mean - own) / temperature
             if near.shape[1]:

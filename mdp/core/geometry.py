@@ -4,6 +4,7 @@ Draw first (`draw_crop`, `draw_window`), apply after (`cut_image`, `cut_labels`)
 Images are resampled bilinearly with antialiasing, label maps by the nearest pixel, both aligned at pixel centres.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ def draw_crop(
     >>> 0 <= box.top and box.top + box.height <= 40 and 0 <= box.left and box.left + box.width <= 60
     True
     """
-    logs = tuple(torch.log(torch.tensor(aspect)).tolist())
+    logs = _logarithms(aspect)
     for _ in range(10):
         share, log_ratio = uniforms(rng, area, logs)
         target = height * width * share
@@ -60,6 +61,13 @@ def draw_crop(
     box_height = min(height, max(1, round(width / ratio)))
     box_width = min(width, max(1, round(height * ratio)))
     return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+@cache
+def _logarithms(aspect: tuple[float, float]) -> tuple[float, float]:
+    """In float32, as torchvision has them."""
+    low, high = torch.log(torch.tensor(aspect)).tolist()
+    return low, high
 
 
 def draw_view(

@@ -3,6 +3,8 @@
 Shape legend: R queries, D channels, K rows of the memory, k neighbours, C classes.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -24,8 +26,32 @@ def nearest(rows: Tensor, bank: Tensor, k: int, part: int = _PART) -> tuple[Tens
             "a row of the bank for each neighbour"
         )
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-        found = [(some.to(bank.dtype) @ bank.T).topk(k, dim=1) for some in torch.split(rows, part)]
+        room = torch.empty(min(part, len(rows)), len(bank), dtype=bank.dtype, device=rows.device)
+        found = [
+            torch.mm(some.to(bank.dtype), bank.T, out=room[: len(some)]).topk(k, dim=1)
+            for some in torch.split(rows, part)
+        ]
     return torch.cat([top.values for top in found]), torch.cat([top.indices for top in found])
+
+
+def nearest_of_parts(rows: Tensor, parts: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
+    """The same of a bank that comes in parts, each the numbers (n,) of some of its rows and these rows (n, D).
+
+    Places are numbers; where the parts have fewer than k rows in all, there are so many columns.
+
+    >>> parts = [(torch.tensor([7]), torch.tensor([[0.0, 1.0]])), (torch.tensor([9]), torch.tensor([[1.0, 0.0]]))]
+    >>> nearest_of_parts(torch.tensor([[1.0, 0.0]]), parts, 1)[1].tolist()
+    [[9]]
+    """
+    best = rows.new_empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
+    for numbers, bank in parts:
+        if not len(bank):
+            continue
+        products, places = nearest(rows, bank, min(k, len(bank)))
+        both = torch.cat([best[0], products], 1), torch.cat([best[1], numbers[places]], 1)
+        top = both[0].topk(min(k, both[0].shape[1]), dim=1)
+        best = top.values, both[1].gather(1, top.indices)
+    return best
 
 
 def vote(similarity: Tensor, labels: Tensor, temperature: float, classes: int) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.autoaugment import AutoDraw
 from mdp.core.bounds import Bounds, Share, check_bounds
 from mdp.core.chance import coin, uniforms
 
@@ -30,7 +31,7 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma, as Pillow's convert("L")
 _COLORS = 3  # channels of an image that has hue and saturation
 _TINY = 1e-12  # in place of a span of 0
 
-Draw = TypeVar("Draw", bound="PhotometryDraw | DistortionDraw")
+Draw = TypeVar("Draw", bound="PhotometryDraw | DistortionDraw | AutoDraw")
 
 
 class Statistics(NamedTuple):
@@ -232,6 +233,8 @@ def _smooth_(images: Tensor, weights: Tensor, axis: int) -> Tensor:
 
 def stack_draws(draws: Sequence[Draw]) -> Draw:
     """The draws of a batch from the draws of its images."""
+    if len(draws) == 1:  # a third of the time, which counts where views are changed one by one
+        return type(draws[0])(*(field[None] for field in draws[0]))
     return type(draws[0])(*(torch.stack(field) for field in zip(*draws, strict=True)))
 
 
@@ -322,11 +325,13 @@ def apply_photometry(images: Tensor, draws: PhotometryDraw) -> Tensor:
     """Jitter, grey, blur, each where it was drawn; uint8 or float in, float32 in [0, 1] out."""
     images = as_float(images)
     colored = images.shape[1] == _COLORS
-    jittered, orders = _set(draws.jitter), draws.order.tolist()
-    for place in range(4):
-        for operation, function_ in enumerate(_JITTER if colored else _PLAIN_JITTER):
-            chosen = [image for image in jittered if orders[image][place] == operation]
-            _on_(chosen, function_, images, draws.factors[:, operation])
+    known = _JITTER if colored else _PLAIN_JITTER
+    if jittered := _set(draws.jitter):
+        factors = draws.factors.unbind(1)
+        for column in zip(*(draws.order[image].tolist() for image in jittered), strict=True):  # the next of each image
+            for operation, function_ in enumerate(known):
+                chosen = [image for image, own in zip(jittered, column, strict=True) if own == operation]
+                _on_(chosen, function_, images, factors[operation])
     _on_(_set(draws.grey) if colored else [], _grey_, images)
     _on_(_set(draws.sigma > 0), _blur_, images, draws.sigma)
     return images

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdp.core.autoaugment import AutoDraw, apply_auto, draw_auto
+from mdp.core.autoaugment import AutoDraw, apply_auto, draw_auto, no_auto
+from mdp.core.autoaugment_batched import apply_auto_batch
 from mdp.core.batches import Batch
 from mdp.core.chance import coin, generator
 from mdp.core.geometry import View, cut_image, cut_labels
@@ -58,6 +59,7 @@ class ViewsItem(NamedTuple):
     missed: int  # views that are not as the plan wants them
     origin: Tensor  # (2,) int64: the dataset and the folder that the image is from
     draws: tuple[PhotometryDraw, ...]  # V draws, or none where they have been applied
+    autos: tuple[AutoDraw, ...] = ()  # V draws, or none where they have been applied or no view takes any
 
 
 class Views(NamedTuple):
@@ -69,12 +71,13 @@ class Views(NamedTuple):
     missed: int
     origins: Tensor  # (B, 2)
     draws: tuple[PhotometryDraw, ...]  # V stacks of draws, or none
+    autos: tuple[AutoDraw, ...] = ()  # likewise
 
 
 class PretrainItems:
     """Sample -> views; what the loader's workers run.
 
-    With `finish` they do the photometry, one view after the other, which stays in a CPU's caches; a GPU does it
+    With `finish` they change the colours, one view after the other, which stays in a CPU's caches; a GPU does it
     quicker itself, on a quarter of the bytes.  Without `labelled` no label map is read.
     """
 
@@ -117,10 +120,10 @@ class PretrainItems:
         sizes = [(size, size) for size in plan.sizes]
         images = [cut_image(image, view, size) for view, size in zip(views, sizes, strict=True)]  # each (K, s, s)
         maps = [] if labels is None else [cut_labels(labels, *view) for view in zip(views, sizes, strict=True)]
-        for number, auto in enumerate(drawn.auto):
-            if auto is not None:
-                images[number] = torch.from_numpy(apply_auto(images[number].numpy(), auto))
         if self.finish:
+            for number, auto in enumerate(drawn.auto):
+                if auto is not None:
+                    images[number] = torch.from_numpy(apply_auto(images[number].numpy(), auto))
             statistics, draws = self.pool.statistics, [stack_draws([draw]) for draw in drawn.colors]
             images = [finished(image[None], draw, statistics)[0] for image, draw in zip(images, draws, strict=True)]
         return ViewsItem(
@@ -130,7 +133,12 @@ class PretrainItems:
             missed(views, plan) if plan.constrained else 0,
             origin_of(self.pool.samples[drawn.sample]),
             () if self.finish else drawn.colors,
+            tuple(no_auto() if auto is None else auto for auto in drawn.auto) if self._sends_autos else (),
         )
+
+    @property
+    def _sends_autos(self) -> bool:
+        return not self.finish and any(self.plan.auto_augment)
 
 
 def origin_of(sample: Sample) -> Tensor:
@@ -159,6 +167,7 @@ def stack_views(items: list[ViewsItem]) -> Views:
         sum(item.missed for item in items),
         torch.stack([item.origin for item in items]),
         tuple(stack_draws(draws) for draws in zip(*(item.draws for item in items), strict=True)),
+        tuple(stack_draws(draws) for draws in zip(*(item.autos for item in items), strict=True)),
     )
 
 
@@ -201,6 +210,8 @@ def view_batches(views: Views, device: torch.device, statistics: Statistics = IM
     """One batch a view, augmented and normalised, on `device`."""
     images = [view for group in views.images for view in group.to(device, non_blocking=True)]  # V of (B, K, s, s)
     labels = [view for group in views.labels for view in group.to(device, non_blocking=True).long()]
+    if views.autos:
+        images = [apply_auto_batch(*view) for view in zip(images, views.autos, strict=True)]
     if views.draws:
         images = [finished(*view, statistics) for view in zip(images, views.draws, strict=True)]
     if not labels:

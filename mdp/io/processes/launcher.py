@@ -70,7 +70,7 @@ def launch(processes: int, arguments: list[str]) -> int:
             raise ResourceError(f"--processes {processes}: the processes cannot be started: {error}") from error
         found = {int(path.name): _read(path) for path in endings.iterdir() if path.name.isdecimal()}
     if told and time.monotonic() - began < _GRACE:  # who is silent ended at once: it was too early for a word
-        words = f"stopped by {told} before the first step; run the same command again"
+        words = f"stopped by {told} before it had begun; run the same command again"
         found = {rank: Ending(Preempted.exit_code, words) for rank in range(processes)} | found
     ending = verdict(found, died, processes)
     if ending.words:

@@ -38,10 +38,11 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals(before_what: str = "it was done") -> Iterator[Stop]:
     """While inside, SIGINT, SIGTERM and SIGUSR1 stop the run; a second SIGINT interrupts.
 
-    While the stop that is yielded is not patient, they raise Stopped at once, which leaves as Preempted.  In any but
+    While the stop that is yielded is not patient, they raise Stopped at once, which leaves as Preempted and says
+    before what it was stopped.  In any but
     the main thread nothing stops it, as Python has it.
     """
     stop = Stop()
@@ -55,13 +56,13 @@ def stop_on_signals() -> Iterator[Stop]:
         if number != signal.SIGALRM:
             stop.name = stop.name or signal_name(number)
         if stop.name and not stop.patient and may_raise(frame):
-            raise Stopped(_before_the_first_step(stop.name))
+            raise Stopped(_stopped(stop.name, before_what))
 
     before = {number: signal.signal(number, ask) for number in (*STOPPING, signal.SIGALRM)}
     try:
         end_with_launcher()
         if asked:  # within the last import
-            raise Stopped(_before_the_first_step(asked[0]))
+            raise Stopped(_stopped(asked[0], before_what))
         yield stop
     except Stopped as error:
         raise Preempted(str(error)) from error
@@ -71,5 +72,5 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _before_the_first_step(name: str) -> str:
-    return f"stopped by {name} before the first step; run the same command again"
+def _stopped(name: str, before_what: str) -> str:
+    return f"stopped by {name} before {before_what}; run the same command again"

@@ -221,7 +221,7 @@ def run_phase(phase: Phase, request: Request) -> Path:
     Raises an MdpError, with the exit code, for anything the user has to mend.
     """
     with ExitStack() as held:
-        stop, world = held.enter_context(stop_on_signals()), held.enter_context(joined(request.timeout))
+        stop, world = held.enter_context(stop_on_signals("the first step")), held.enter_context(joined(request.timeout))
         start = begin(phase.kind, request, world, held)
         recipe, weights = (resumed_recipe(request, start), None) if start.opened else phase.recipe(request)
         _expect_transform(recipe, request)

@@ -118,6 +118,14 @@ def results_folder(out: Path | None, source: str, command: str, name: str) -> Pa
     return out or (home / command / name if (home / "checkpoints").is_dir() else None)
 
 
+def weights_file(source: str) -> dict[str, Path]:
+    """The file that the features are of, as processes have to agree on it; {} for those that are of none."""
+    if source in (SCRATCH, COLORS):
+        return {}
+    path = cached_weights(source) if source.startswith(PREFIX) else checkpoint_of(Path(source))
+    return {f"the weights of {source}": path}
+
+
 def _colors(stride: int, device: torch.device) -> Features:
     return Features(
         source=COLORS,

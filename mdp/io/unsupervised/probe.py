@@ -4,7 +4,7 @@ Shape legend: N images, D features, C classes, B images of a batch.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +33,13 @@ from mdp.io.errors import DatasetError, Preempted, RecipeError
 from mdp.io.evaluation.scores import percent
 from mdp.io.files.writing import csv_text, make, write_text
 from mdp.io.journal.counter import Counter
+from mdp.io.processes.agreement import agree
 from mdp.io.processes.device import memory_in_one_line, set_up
 from mdp.io.processes.signals import Stop, stop_on_signals
-from mdp.io.processes.world import ALONE
+from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Layer, resolve
 from mdp.io.unsupervised.activation_sheet import write_activations
-from mdp.io.unsupervised.features import Features, open_features, results_folder
+from mdp.io.unsupervised.features import Features, open_features, results_folder, weights_file
 from mdp.io.unsupervised.probe_images import Cut, Probed, ProbeItems, probed
 
 _BATCH = 16  # images that the backbone sees at once
@@ -91,72 +92,117 @@ def run_probe(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, Any]
 
     Of `layer` the sections run, data and model count.  Raises an MdpError, in one line, for what the user has to mend.
     """
-    recipe, progress = resolve(layer), Counter(quiet)
-    device = set_up(recipe, ALONE)
-    images = probed(asked.target, asked.folders, Path(recipe.data.root), recipe.run.seed)
+    recipe = resolve(layer)
+    with stop_on_signals() as stop, joined(recipe.run.timeout) as world:
+        return _scored(asked, layer, world, stop, Counter(quiet or not world.main))
+
+
+def refuse_early(asked: Asked, layer: Layer) -> None:
+    """Raises what each of several processes would raise at its start, as far as it takes no weights to know."""
+    recipe = resolve(layer)
+    _kind(asked, probed(asked.target, asked.folders, Path(recipe.data.root), recipe.run.seed))
+
+
+def _kind(asked: Asked, images: Probed) -> str:
+    """Which classifier is fitted.  Raises RecipeError where it is not for such images."""
     kind = asked.classifier or ("svm" if images.several else "logistic")
     if kind == "sgd" and images.several:
         raise RecipeError("--classifier sgd: it is for images of one class each (--folders); take logistic or svm")
+    return kind
+
+
+def _scored(asked: Asked, layer: Layer, world: World, stop: Stop, progress: Counter) -> dict[str, Any]:
+    recipe = resolve(layer)
+    device = set_up(recipe, world)
+    images = probed(asked.target, asked.folders, Path(recipe.data.root), recipe.run.seed)
+    kind = _kind(asked, images)
     features = open_features(asked.source, layer, start=asked.start, device=device)
     refuse_other_channels(features.image_channels, images.dataset)
+    agree(world, recipe, [images.train.samples, images.test.samples], [], weights_file(asked.source))
     for line in (*features.lines, f"{asked.source}: {features.words}", *images.lines):
         progress.say(line)
     cut = Cut(size=asked.size, short=None if kind == "logistic" else asked.short)
-    with stop_on_signals() as stop, memory_in_one_line(advice="try a smaller --size, or --device cpu"):
-        probing = _Probing(asked, features, images, cut, recipe.run.seed, recipe.run.workers, stop, progress)
+    with memory_in_one_line(advice="try a smaller --size, or --device cpu"):
+        probing = _Probing(asked, features, images, cut, recipe.run.seed, recipe.run.workers, world, stop, progress)
         test = probing.look(images.test)
-        penalty: float | None = None
-        if kind == "sgd":
-            found = probing.by_sgd()
-        else:
-            train = probing.look(images.train)
-            if not train.positives.any():
-                raise DatasetError(f"{images.dataset.name}: no labelled pixel in its training images")
-            if kind == "svm":
-                train, test = (seen._replace(rows=F.normalize(seen.rows, dim=1)) for seen in (train, test))
-                found = support_vector_machines(train.rows, train.positives)
-            else:
-                found, penalty = _regression(train, images.several, recipe.run.seed)
-        scores = {
-            "source": asked.source, "features": features.words, "target": asked.target or str(asked.folders),
-            "split": images.split, "classifier": kind, "rule": asked.rule(kind), "size": asked.size,
-            "train_images": len(images.train.samples), "images": len(images.test.samples), "penalty": penalty,
-            **_scores(found.scores(test.rows.to(found.weight.device)), test.positives, images),
-        }  # fmt: skip
-        if out := results_folder(asked.out, asked.source, "probe", f"{images.dataset.name}-{images.split}"):
-            make(out)
-            shown = write_activations(out / "activations.png", features, found, images, cut, kind == "svm")
-            heads = ["class", "images", "score"]
-            rows = ([row[head] for head in heads] for row in scores["classes"])
-            write_text(out / "results.csv", csv_text([heads, *rows]))
-            write_text(out / "scores.json", json.dumps(scores) + "\n")
-            progress.say(f"written to {out}: scores.json, and activation maps of {shown} images")
+        train = None if kind == "sgd" else probing.look(images.train)
+        found = probing.by_sgd() if train is None else None
+
+        def finish() -> str:
+            """What one process does while the others wait."""
+            scores, classifier = _fitted(asked, kind, features, images, train, test, found, recipe.run.seed)
+            if out := results_folder(asked.out, asked.source, "probe", f"{images.dataset.name}-{images.split}"):
+                shown = _write(make(out), scores, features, classifier, images, cut)
+                progress.say(f"written to {out}: scores.json, and activation maps of {shown} images")
+            return json.dumps(scores)
+
+        scores: dict[str, Any] = json.loads(world.broadcast_main(finish))
     return scores
 
 
+def _fitted(
+    asked: Asked, kind: str, features: Features, images: Probed, train: _Seen | None, test: _Seen,
+    found: Linear | None, seed: int,
+) -> tuple[dict[str, Any], Linear]:  # fmt: skip
+    """The scores on the test images of a classifier that is fitted to the training images, unless it was."""
+    penalty: float | None = None
+    if train is not None and not train.positives.any():
+        raise DatasetError(f"{images.dataset.name}: no labelled pixel in its training images")
+    if train is not None and kind == "svm":
+        train, test = (seen._replace(rows=F.normalize(seen.rows, dim=1)) for seen in (train, test))
+        found = support_vector_machines(train.rows, train.positives)
+    elif train is not None:
+        found, penalty = _regression(train, images.several, seed)
+    assert found is not None
+    scores = {
+        "source": asked.source, "features": features.words, "target": asked.target or str(asked.folders),
+        "split": images.split, "classifier": kind, "rule": asked.rule(kind), "size": asked.size,
+        "train_images": len(images.train.samples), "images": len(images.test.samples), "penalty": penalty,
+        **_scores(found.scores(test.rows.to(found.weight.device)), test.positives, images),
+    }  # fmt: skip
+    return scores, found
+
+
+def _write(
+    folder: Path, scores: dict[str, Any], features: Features, classifier: Linear, images: Probed, cut: Cut
+) -> int:
+    """Writes scores and pictures; how many images the latter show."""
+    shown = write_activations(
+        folder / "activations.png", features, classifier, images, cut, scores["classifier"] == "svm"
+    )
+    heads = ["class", "images", "score"]
+    rows = ([row[head] for head in heads] for row in scores["classes"])
+    write_text(folder / "results.csv", csv_text([heads, *rows]))
+    write_text(folder / "scores.json", json.dumps(scores) + "\n")
+    return shown
+
+
 class _Probing:
-    """Images to pooled features."""
+    """Images to pooled features, the same on all processes: each looks at some of the batches, which stay whole."""
 
     def __init__(
-        self, asked: Asked, features: Features, images: Probed, cut: Cut, seed: int, workers: int, stop: Stop,
-        progress: Counter,
+        self, asked: Asked, features: Features, images: Probed, cut: Cut, seed: int, workers: int, world: World,
+        stop: Stop, progress: Counter,
     ) -> None:  # fmt: skip
         self.asked, self.features, self.images, self.cut, self.seed = asked, features, images, cut, seed
-        self.workers, self.stop, self.progress = workers, stop, progress
+        self.workers, self.world, self.stop, self.progress = workers, world, stop, progress
 
     def look(self, pool: Pool) -> _Seen:
         """The pooled features of all images of a pool, and what is in them.  Raises Preempted when asked to stop."""
-        count, classes = len(pool.samples), len(self.images.classes)
-        rows, positives = torch.empty(count, self.features.channels), torch.zeros(count, classes, dtype=torch.bool)
-        keys = ([(0, index) for index in range(first, min(first + _BATCH, count))] for first in range(0, count, _BATCH))
+        count, classes, world = len(pool.samples), len(self.images.classes), self.world
+        rows, positives = torch.zeros(count, self.features.channels), torch.zeros(count, classes, dtype=torch.int64)
+        firsts = range(world.rank * _BATCH, count, world.size * _BATCH)
+        keys = ([(0, index) for index in range(first, min(first + _BATCH, count))] for first in firsts)
         done = 0
         for samples, pixels, own in self._batches(pool, keys, self.cut):
-            rows[samples], positives[samples] = self.features.pooled(pixels).cpu(), own
+            rows[samples], positives[samples] = self.features.pooled(pixels).cpu(), own.long()
             done += len(samples)
-            self.progress.tell(done, count)
-        return _Seen(rows, positives)
+            self.progress.tell(min(done * world.size, count), count)
+        return _Seen(world.all_sum(rows), world.all_sum(positives) > 0)
 
-    def _batches(self, pool: Pool, keys: Iterator[list[Key]], cut: Cut) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    def _batches(
+        self, pool: Pool, keys: Iterator[list[Key]], cut: Cut
+    ) -> Generator[tuple[list[int], Tensor, Tensor], None, None]:
         """Numbers, images (B, K, s, s) and positives (B, C) of each list of keys."""
         watch = Watch(name=lambda key: pool.name(key[1]), stop=lambda: self.stop)
         items = ProbeItems(self.images, pool, cut, self.seed)
@@ -174,25 +220,33 @@ class _Probing:
 
     def by_sgd(self) -> Linear:
         """The classifier of ImageNet's linear protocol, which sees a new crop of every image in every epoch."""
-        pool, batch = self.images.train, min(256, len(self.images.train.samples))
+        pool, batch, world = self.images.train, min(256, len(self.images.train.samples)), self.world
         steps = max(1, round(self.asked.epochs * len(pool.samples) / batch))
-        linear = torch.nn.Linear(self.features.channels, len(self.images.classes), device=self.features.device)
+        device, classes = self.features.device, len(self.images.classes)
+        linear = torch.nn.Linear(self.features.channels, classes, device=device)
         rng = generator(self.seed, "classifier")
         with torch.no_grad():
             linear.weight.copy_(0.01 * torch.randn(linear.weight.shape, generator=rng))  # MoCo's start
             linear.bias.zero_()
         optimizer = torch.optim.SGD(linear.parameters(), lr=self.asked.rate, momentum=0.9)
-        keys = stream_batches(self.seed, len(pool.samples), batch, 0, steps)
-        crops = Cut(size=self.asked.size, random=True)
-        for step, (_, pixels, own) in enumerate(self._batches(pool, keys, crops)):
-            share = step / steps
-            optimizer.param_groups[0]["lr"] = self.asked.rate * 0.1 ** ((share >= 0.6) + (share >= 0.8))
-            rows = torch.cat([self.features.pooled(part) for part in torch.split(pixels, _BATCH)])
-            loss = F.cross_entropy(linear(rows), own.int().argmax(1).to(rows.device))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            self.progress.tell(step + 1, steps)
+        # parts that pass the backbone together, of all processes' the same ones
+        firsts = [first for first in range(0, batch, _BATCH) if first // _BATCH % world.size == world.rank]
+        drawn = stream_batches(self.seed, len(pool.samples), batch, 0, steps)
+        keys = (keys[first : first + _BATCH] for keys in drawn for first in firsts)
+        with closing(self._batches(pool, keys, Cut(size=self.asked.size, random=True))) as loaded:
+            for step in range(steps):
+                rows, labels = torch.zeros(batch, self.features.channels), torch.zeros(batch, dtype=torch.int64)
+                for first, (_, pixels, own) in zip(firsts, loaded, strict=False):  # one step's of many
+                    some = slice(first, first + len(own))
+                    rows[some], labels[some] = self.features.pooled(pixels).cpu(), own.int().argmax(1)
+                rows, labels = world.all_sum(rows), world.all_sum(labels)
+                share = step / steps
+                optimizer.param_groups[0]["lr"] = self.asked.rate * 0.1 ** ((share >= 0.6) + (share >= 0.8))
+                loss = F.cross_entropy(linear(rows.to(device)), labels.to(device))
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                self.progress.tell(step + 1, steps)
         return Linear(linear.weight.detach().double().cpu(), linear.bias.detach().double().cpu())
 
 

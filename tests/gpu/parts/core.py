@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from benchmarks import inputs
 from benchmarks.gpu import tf32
+from mdp.core.autoaugment import draw_auto
+from mdp.core.autoaugment_batched import apply_auto_batch
 from mdp.core.chance import generator
 from mdp.core.contrast import pixel_nce, prototype_nce, region_nce
 from mdp.core.metrics import confusion_matrix
@@ -118,6 +120,9 @@ def _photometry(findings: Findings, device: torch.device) -> None:
     there, here = (normalise(apply_photometry(images.to(on), draws)).cpu() for on in (device, CPU))
     gap = float((there - here).abs().max())
     findings.check("photometry, largest difference", gap < 1e-3, gap=gap)
+    autos = stack_draws([draw_auto(generator(number)) for number in range(32)])
+    there, here = (apply_auto_batch(images.to(on), autos).cpu() for on in (device, CPU))
+    findings.check("AutoAugment, the same bytes", torch.equal(there, here))
 
 
 def _scores(findings: Findings, device: torch.device) -> None:
