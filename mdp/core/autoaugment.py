@@ -196,7 +196,8 @@ def _threshold(level: int) -> float:
 
 
 def _posterize(level: int, sign: int) -> Bytes:
-    return (_VALUES & ~(2 ** (8 - _bits(level)) - 1)).astype(np.uint8)
+    table: Bytes = (_VALUES & ~(2 ** (8 - _bits(level)) - 1)).astype(np.uint8)
+    return table
 
 
 def _solarize(level: int, sign: int) -> Bytes:
@@ -285,7 +286,8 @@ def _affine(image: Bytes, matrix: Matrix) -> Bytes:
     unsigned = np.dtype(f"u{columns.itemsize}")
     inside = (columns.view(unsigned) < width) & (rows.view(unsigned) < height)  # (H, W)
     places = (rows * width + columns).astype(np.intp)
-    return image.reshape(3, -1).take(places, axis=1, mode="clip") * inside.view(np.uint8)
+    found: Bytes = image.reshape(3, -1).take(places, axis=1, mode="clip") * inside.view(np.uint8)
+    return found
 
 
 def _sources(matrix: Matrix, height: int, width: int) -> tuple[NDArray[Any], NDArray[Any]]:

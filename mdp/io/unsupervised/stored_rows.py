@@ -35,12 +35,10 @@ class StoredRows:
         if self.path is None:
             self.held[start : start + len(rows)] = rows
             return
-        data = memoryview(rows.contiguous().numpy()).cast("B")
         try:
-            with self.path.open("r+b", buffering=0) as file:
+            with self.path.open("r+b") as file:
                 file.seek(start * self.channels * _FLOAT)
-                while data:
-                    data = data[file.write(data) :]
+                file.write(rows.contiguous().numpy().tobytes())
         except OSError as error:
             raise ResourceError(f"{printable(self.path)}: {error.strerror or error}; see {_WHERE}") from error
 
