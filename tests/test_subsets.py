@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdp.core.subsets import draw_images, draw_long_tail, pareto_sizes
+from mdp.core.subsets import draw_by_name, draw_images, draw_long_tail, pareto_sizes
 from mdp.io.data.manifest import read_manifest
 from mdp.io.data.selection import Plan, expect_pretraining, plan_pretraining
 from mdp.io.errors import RecipeError
@@ -54,6 +54,18 @@ def test_a_long_tail_has_as_many_images_as_asked_for_and_fewer_are_a_subset_of_m
     if images >= len(set(names)):
         assert {names[i] for i in chosen} == set(names)  # each has one at least
     assert set(draw_images(len(names), images, rng_of(seed))) <= set(draw_images(len(names), images + 3, rng_of(seed)))
+
+
+@given(st.lists(st.text(), unique=True, max_size=30), st.floats(0, 1), st.floats(0, 1), st.integers(0, 9))
+def test_a_share_drawn_by_names_is_the_same_in_any_order_and_within_a_larger_one(
+    names: list[str], low: float, high: float, seed: int
+) -> None:
+    low, high = sorted((low, high))
+    found = [names[i] for i in pure_call(draw_by_name, names, low, seed)]
+    assert abs(len(found) - low * len(names)) <= 0.5
+    backwards = names[::-1]
+    assert set(found) == {backwards[i] for i in draw_by_name(backwards, low, seed)}
+    assert set(found) <= {names[i] for i in draw_by_name(names, high, seed)}
 
 
 def tree(root: Path, folders: int = 4, images: int = 6) -> Path:

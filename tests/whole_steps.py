@@ -35,6 +35,7 @@ from mdp.io.training.pretraining import Pretraining
 
 STEPS = 100  # of the schedule: how far the learning rate has fallen
 MIX: Layer = {"region": True, "pixel": True}
+MINED: Layer = {"threshold": -1, "margin": 0, "warmup_epochs": 0, "ignored": True}
 
 # Every method and every form of its targets, as the `method` section of a recipe; sizes are added by `method_layer`.
 FORMS: dict[str, Layer] = {
@@ -46,6 +47,7 @@ FORMS: dict[str, Layer] = {
         "sparse": {"variant": "csc2", "source": "prototype"},
     },
     "multi_dataset, mix, csc1": {"name": "multi_dataset", "mix": MIX, "sparse": {"variant": "csc1"}},
+    "multi_dataset, mix, mined": {"name": "multi_dataset", "mix": MIX, "mining": MINED},
     "region_bank": {"name": "region_bank"},
     "region_bank, negatives": {"name": "region_bank", "denominator": "negatives"},
     "pixel_pairs": {"name": "pixel_pairs"},

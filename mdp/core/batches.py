@@ -13,7 +13,9 @@ class Batch(NamedTuple):
     """Images and their label maps under the same geometry: in pretraining one view of each image."""
 
     images: Tensor  # (B, 3, H, W) float32, normalised
-    labels: Tensor  # (B, H, W) int64, classes of the union, -1 where a pixel is ignored; (B, 0, 0) where none are read
+    # (B, H, W) int64, classes of the union, -1 where a pixel is ignored; (B, 0, 0) where none are read.  Where pixels
+    # without a label are mined, those of photos without labels are below -1 (`mdp.core.pixel_mining`)
+    labels: Tensor
     frames: Tensor | None = None  # (B, 5) int64: what a view shows of its image, as `mdp.core.views.frames_of` has it
     origins: Tensor | None = None  # (B, 2) int64: numbers of the dataset and of the folder that an image is from
 

@@ -2,11 +2,13 @@
 
 Beside the paper's form stand choices of its objective: prototypes may be learnt, as a classifier's weights are; only
 the classes of a pixel's own dataset may compete for it; and what is known of classes of different datasets, as
-relations or as vectors of their names, may say which of them share a prototype, pull or do not compete.
+relations or as vectors of their names, may say which of them share a prototype, pull or do not compete.  Photos without
+labels may be there, and their pixels be pulled to prototypes that they are clearly near to.
 
 A step: keys of the clean views -> class sums -> bank -> prototypes; mixed views -> queries -> targets -> loss.  The
-bank is updated before the loss, so every class of the batch has a prototype, even in the first step.  Partners for
-mixing are drawn over the whole batch, whichever process has them.
+bank is updated before the loss, so every class of the batch has a prototype, even in the first step.  Pixels without a
+label are mined between the two, by their keys.  Partners for mixing are drawn over the whole batch, whichever process
+has them.
 Shape legend: V views, B images, C classes, D embedding channels, H x W image, h x w feature grid.
 """
 
@@ -19,16 +21,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdp.core.batches import Batch, Blend
-from mdp.core.bounds import Bounds, Positive, Share, Weight, check_bounds
+from mdp.core.bounds import Bounds, Positive, Share
 from mdp.core.class_relations import once_each, pooled_sums, pooled_vectors, relation_tables, with_wholes
-from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
-from mdp.core.geometry import Grid, downsample_labels
+from mdp.core.contrast import mean_over, prototype_nce
+from mdp.core.geometry import downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared, Progress, _pixel_encoder
 from mdp.core.methods._pixel_encoder import PixelSettings, key_momentum, temperature
+from mdp.core.methods._pixel_targets import SparseSettings, mined_views, pixel_targets, valid_pixels
 from mdp.core.methods._usual import PRESET, remember, view_plan
 from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
 from mdp.core.networks import EmbeddingNetwork, EncoderPair, NetworkSettings, make_pair
+from mdp.core.pixel_mining import MiningCounts, MiningSettings, given
 from mdp.core.processes import Processes
 from mdp.core.prototype_bank import (
     ClassSums,
@@ -43,16 +47,6 @@ from mdp.core.prototype_bank import (
     unpack_bank,
 )
 from mdp.core.rivals import same_dataset
-from mdp.core.targets import (
-    Targets,
-    hard_targets,
-    mixed_targets,
-    pixel_similarity,
-    prototype_similarity,
-    relaxed_targets,
-    sparse_targets,
-    targets_by_class,
-)
 from mdp.core.word_vectors import alike_names, directions
 
 # fmt: off
@@ -64,23 +58,6 @@ __all__ = [
 # fmt: on
 NEEDS_LABELS = True
 SYNC_BATCH_NORM = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class SparseSettings:
-    """Cross-class sparse coding (eq. 8).  Off by default: it helps unseen domains only (Table 4)."""
-
-    variant: str = "off"  # off | csc2 (the paper's: similar classes are pulled) | csc1 (merely not pushed away)
-    k: Positive = 3  # chosen: a VOC class has one to three twins in the other taxonomies
-    weight: Weight = 0.1  # authors: "low"; the number is chosen
-    source: str = "pixel"  # chosen: top-K by similarity to the pixel; "prototype": to its class's prototype
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
-        if self.variant not in ("off", "csc1", "csc2"):
-            raise ValueError(f"variant: expected off, csc1 or csc2, got {self.variant!r}")
-        if self.source not in ("pixel", "prototype"):
-            raise ValueError(f"source: expected pixel or prototype, got {self.source!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +79,7 @@ class Settings(PixelSettings):
     )
     mix: MixSettings = field(default_factory=MixSettings)
     sparse: SparseSettings = field(default_factory=SparseSettings)
+    mining: MiningSettings | None = None  # of pixels without a label, and of photos without any; {}: by its defaults
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -198,22 +176,31 @@ def prepare(
     grid = pair.query.grid
     with torch.no_grad():
         keys = pair.key(torch.cat([view.images for view in views]))  # (V B, D, h, w)
-    labels = downsample_labels(torch.cat([view.labels for view in views]), *grid)  # (V B, h, w)
+    told = downsample_labels(torch.cat([view.labels for view in views]), *grid)  # (V B, h, w)
+    labels = told if settings.mining is None else given(told)
     sums = class_sums(keys, labels, classes=len(state.bank.total.counts), unit=True)
     sums = ClassSums(processes.all_sum(sums.sums), processes.all_sum(sums.counts))
     bank = push(state.bank, sums)
     state = state._replace(bank=bank)
     known = known_prototypes(state, settings)
+    mined: Sequence[Tensor] = ()
+    if settings.mining is not None:
+        views, mined = mined_views(views, keys, told, known, state.groups, settings.mining, grid, progress)
     blends = tuple(_blend(view, settings.mix, rng, processes) for view in views)
-    weights = [_plain_targets(blend, settings.mix, grid).valid.sum() for blend in blends]
+    weights = [valid_pixels(blend, settings, grid) for blend in blends]
     valid = [(labels != IGNORE).sum().float(), labels.new_full((), labels.numel(), dtype=torch.float32)]
-    counts = processes.all_sum(torch.stack([*weights, *valid]))  # (V + 2,)
+    counts = processes.all_sum(torch.stack([*weights, *valid, *mined]))  # (V + 2,), or four more
+    count = len(weights)
     metrics = {
-        "valid_share": counts[-2] / counts[-1],
+        "valid_share": counts[count] / counts[count + 1],
         "classes_in_batch": (sums.counts > 0).sum(),
         "classes_in_bank": known.present.sum(),
     }
-    return Prepared(state, Shared(known, state, counts[:-2]), blends, metrics)
+    if mined:
+        every = MiningCounts(*counts[count + 2 :])
+        metrics["mined_share"] = every.mined / every.candidates.clamp(min=1)
+        metrics["mined_purity"] = every.right / every.known  # nan where nothing is known
+    return Prepared(state, Shared(known, state, counts[:count]), blends, metrics)
 
 
 def loss(
@@ -228,7 +215,7 @@ def loss(
     queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)
     grid, losses, learnt = pair.query.grid, [], _learnt(pair.query, shared.state.groups)
     for query, blend, weight in zip(queries, parts, shared.weights, strict=True):
-        targets = _targets(query, blend, shared.known, settings, grid)
+        targets = pixel_targets(query, blend, shared.known, settings, grid)
         if shared.state.wholes is not None:
             targets = with_wholes(targets, shared.state.wholes, settings.relation_weight)
         for known in _candidates(shared.known, learnt, settings.prototypes):
@@ -262,34 +249,6 @@ def _blend(view: Batch, settings: MixSettings, rng: torch.Generator, processes: 
         return mix(view, plan)  # partners are here, and need no copies
     others = Batch(processes.take(view.images, plan.partner), processes.take(view.labels, plan.partner))
     return mix(view, plan_rows(plan, processes.own), others)
-
-
-def _plain_targets(blend: Blend, settings: MixSettings, grid: Grid) -> Targets:
-    """The labels' own targets; they decide which pixels are valid."""
-    first = downsample_labels(blend.first, *grid)  # (B, h, w)
-    if settings.pixel:
-        return mixed_targets(first, downsample_labels(blend.second, *grid), blend.share)
-    return hard_targets(first)
-
-
-def _targets(query: Tensor, blend: Blend, known: Prototypes, settings: Settings, grid: Grid) -> Targets:
-    targets, sparse = _plain_targets(blend, settings.mix, grid), settings.sparse
-    if sparse.variant == "off":
-        return targets
-    if sparse.source == "pixel":
-        return _sparse(targets, pixel_similarity(pixel_rows(query), known, unit=True), known, sparse)
-    if settings.mix.pixel:
-        return _sparse(targets, prototype_similarity(targets, known), known, sparse)
-    every = hard_targets(torch.arange(len(known.present), device=query.device))  # pixels of a class have one answer
-    table = _sparse(every, prototype_similarity(every, known), known, sparse)
-    return targets_by_class(downsample_labels(blend.first, *grid), table)
-
-
-def _sparse(targets: Targets, similarity: Tensor, known: Prototypes, sparse: SparseSettings) -> Targets:
-    """`similarity` (N, C)."""
-    if sparse.variant == "csc1":
-        return relaxed_targets(targets, similarity, known, sparse.k)
-    return sparse_targets(targets, similarity, known, sparse.k, sparse.weight)
 
 
 def _sums(state: State) -> PrototypeBank:

@@ -10,9 +10,9 @@ import torch
 
 from mdp.core.chance import generator
 from mdp.core.labels import LabelUnion
-from mdp.core.subsets import draw_images, draw_long_tail
+from mdp.core.subsets import draw_by_name, draw_images, draw_long_tail
 from mdp.io.data.channels import with_channels
-from mdp.io.data.manifest import DataPart
+from mdp.io.data.manifest import DataPart, names_of
 from mdp.io.data.pool import Pool
 from mdp.io.datasets import load as load_dataset
 from mdp.io.datasets._dataset import Absent, Dataset, Sample, open_split, open_training, refuse_unlabelled
@@ -93,7 +93,9 @@ def _named_for_pretraining(recipe: Recipe) -> list[Named]:
     method = recipe.method.name
     unlabelled = [dataset.name for dataset, _ in chosen if not dataset.labels.classes]
     unlabelled += [f"{dataset.name}:{split}" for dataset, split in chosen if split in dataset.unlabelled]
-    if unlabelled and find_method(method).NEEDS_LABELS:
+    labelled = any(dataset.labels.classes and split not in dataset.unlabelled for dataset, split in chosen)
+    _refuse_mining(recipe, unlabelled, labelled)
+    if unlabelled and find_method(method).NEEDS_LABELS and not mines(recipe):
         without = [name for name in method_names() if not find_method(name).NEEDS_LABELS]
         raise RecipeError(
             f"{', '.join(unlabelled)}: no labels, and the method {method} needs them; leave it out, or use --method "
@@ -102,6 +104,32 @@ def _named_for_pretraining(recipe: Recipe) -> list[Named]:
     if find_method(method).NEEDS_LABELS:
         refuse_one_class([dataset for dataset, _ in chosen])
     return chosen
+
+
+def mines(recipe: Recipe) -> bool:
+    """Whether pixels without a label are mined, so that photos need none."""
+    return getattr(recipe.method.settings, "mining", None) is not None
+
+
+def _refuse_mining(recipe: Recipe, unlabelled: Sequence[str], labelled: bool) -> None:
+    """Raises RecipeError where labels are hidden that nobody looks at, where nothing can be mined, or by nothing."""
+    hidden = recipe.pretrain.hide_labels
+    if hidden and not find_method(recipe.method.name).NEEDS_LABELS:
+        raise RecipeError(
+            f"pretrain.hide_labels: the method {recipe.method.name} looks at no labels; leave it out, or set it to 0"
+        )
+    if not mines(recipe):
+        return
+    if not labelled:
+        raise RecipeError(
+            f"{', '.join(unlabelled)}: no labels, and method.mining compares pixels with prototypes of classes; add a "
+            "labelled dataset"
+        )
+    if not (unlabelled or hidden or recipe.method.settings.mining.ignored):
+        raise RecipeError(
+            "method.mining: every photo has labels, so there is nothing to mine; add photos without, or set "
+            "method.mining.ignored to true, or pretrain.hide_labels"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +167,7 @@ def expect_pretraining(recipe: Recipe) -> Expected:
     union = pool_of([(dataset, []) for dataset, _ in parts]).union
     if len(train) == len(parts):
         pool, drawn = _drawn(pool_of(train), recipe.pretrain, recipe.run.seed)
+        drawn += _hidden_lines(pool, recipe)
         images = pool.sizes()
     else:
         images, drawn = _expected_of(images, recipe.pretrain)
@@ -166,7 +195,7 @@ def plan_pretraining(recipe: Recipe) -> Plan:
             lines.append(f"note: {dataset.name} is not scored while pretraining: {error}")
         validation.append((dataset, scored))
     pool, drawn = _drawn(pool_of(train), recipe.pretrain, recipe.run.seed)
-    lines += drawn
+    lines += drawn + _hidden_lines(pool, recipe)
     recipe, told = with_channels(recipe, list(pool.datasets.values()))
     recipe, notes = _fit_batch(recipe, len(pool.samples))
     pools = _normalised(recipe, pool), _normalised(recipe, pool_of(validation))
@@ -204,6 +233,52 @@ def _drawn(pool: Pool, settings: PretrainSettings, seed: int) -> tuple[Pool, lis
             "draws; ask for more, or leave it out"
         )
     return pool, [f"pretraining on {len(chosen):,} of {len(samples):,} images, drawn by seed {seed}{how}"]
+
+
+def hidden_labels(pool: Pool, recipe: Recipe) -> dict[str, list[int]]:
+    """For each labelled dataset the samples whose labels are hidden (`pretrain.hide_labels`)."""
+    settings, found = recipe.pretrain, {}
+    for name, dataset in pool.datasets.items():
+        own = [index for index in _samples_of(pool, name) if _labelled(pool, index)]
+        names = names_of(dataset, [pool.samples[index] for index in own], recipe.data.root)
+        found[name] = [own[i] for i in draw_by_name(names, settings.hide_labels, settings.hide_seed)]
+    return found
+
+
+def without_labels(pool: Pool, recipe: Recipe) -> frozenset[int]:
+    """The samples whose labels training is not given: there are none, or they are hidden."""
+    none = (index for index in range(len(pool.samples)) if not _labelled(pool, index))
+    return frozenset(none).union(*hidden_labels(pool, recipe).values())
+
+
+def _labelled(pool: Pool, index: int) -> bool:
+    sample = pool.samples[index]
+    return bool(sample.labels and pool.datasets[sample.dataset].labels.classes)
+
+
+def _samples_of(pool: Pool, name: str) -> list[int]:
+    return [index for index, sample in enumerate(pool.samples) if sample.dataset == name]
+
+
+def _hidden_lines(pool: Pool, recipe: Recipe) -> list[str]:
+    """A line that says how many labels are hidden, where some are.
+
+    Raises RecipeError where a dataset would be left without labels.
+    """
+    if not recipe.pretrain.hide_labels:
+        return []
+    told = []
+    for name, hidden in hidden_labels(pool, recipe).items():
+        count = sum(_labelled(pool, index) for index in _samples_of(pool, name))
+        if count and len(hidden) == count:
+            raise RecipeError(
+                f"pretrain.hide_labels: {recipe.pretrain.hide_labels:g} hides those of all {count} images of {name}; "
+                "some must keep theirs: lower it"
+            )
+        told += [f"{len(hidden):,} of {count:,} of {name}"] if count else []
+    return [
+        f"labels hidden from training: {', '.join(told)}; drawn by their names and seed {recipe.pretrain.hide_seed}"
+    ]
 
 
 def _folders(pool: Pool) -> list[str]:

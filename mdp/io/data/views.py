@@ -15,6 +15,7 @@ from mdp.core.autoaugment_batched import apply_auto_batch
 from mdp.core.batches import Batch
 from mdp.core.chance import coin, generator
 from mdp.core.geometry import View, cut_image, cut_labels
+from mdp.core.labels import IGNORE
 from mdp.core.photometry import (
     IMAGENET,
     PhotometryDraw,
@@ -25,6 +26,7 @@ from mdp.core.photometry import (
     normalise_,
     stack_draws,
 )
+from mdp.core.pixel_mining import withheld
 from mdp.core.views import ViewPlan, draw_views, frame_ious, frames_of, missed, two_views
 from mdp.io.data.pool import Key, Pool
 from mdp.io.datasets._dataset import Sample
@@ -32,6 +34,7 @@ from mdp.io.errors import MdpError, RecipeError
 from mdp.io.files.writing import write_text
 from mdp.io.recipe.settings import PretrainSettings
 
+GIVEN, IGNORED, MARKED = 0, 1, 2  # what becomes of an image's labels; marked ones: `core/pixel_mining.py`
 OVERLAPS = 1000  # images whose views are compared
 
 
@@ -60,6 +63,7 @@ class ViewsItem(NamedTuple):
     origin: Tensor  # (2,) int64: the dataset and the folder that the image is from
     draws: tuple[PhotometryDraw, ...]  # V draws, or none where they have been applied
     autos: tuple[AutoDraw, ...] = ()  # V draws, or none where they have been applied or no view takes any
+    hidden: tuple[int, ...] = ()  # where some labels are hidden what becomes of these: GIVEN, IGNORED or MARKED
 
 
 class Views(NamedTuple):
@@ -72,19 +76,31 @@ class Views(NamedTuple):
     origins: Tensor  # (B, 2)
     draws: tuple[PhotometryDraw, ...]  # V stacks of draws, or none
     autos: tuple[AutoDraw, ...] = ()  # likewise
+    hidden: tuple[Tensor, ...] = ()  # (B,), or none
 
 
 class PretrainItems:
     """Sample -> views; what the loader's workers run.
 
     With `finish` they change the colours, one view after the other, which stays in a CPU's caches; a GPU does it
-    quicker itself, on a quarter of the bytes.  Without `labelled` no label map is read.
+    quicker itself, on a quarter of the bytes.  Without `labelled` no label map is read.  The labels of the samples
+    `hidden` are ignored, or where pixels are `mined` marked as not given (`core/pixel_mining.py`).
     """
 
     draws_by_labels = False
 
-    def __init__(self, pool: Pool, plan: ViewPlan, seed: int, labelled: bool = True, finish: bool = False) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        plan: ViewPlan,
+        seed: int,
+        labelled: bool = True,
+        finish: bool = False,
+        hidden: frozenset[int] = frozenset(),
+        mined: bool = False,
+    ) -> None:
         self.pool, self.plan, self.seed, self.labelled, self.finish = pool, plan, seed, labelled, finish
+        self.hidden, self.shown = hidden, MARKED if mined else IGNORED
         many = [name for name, dataset in pool.datasets.items() if dataset.photos.channels]
         if many and any(plan.auto_augment):
             raise RecipeError(
@@ -134,6 +150,7 @@ class PretrainItems:
             origin_of(self.pool.samples[drawn.sample]),
             () if self.finish else drawn.colors,
             tuple(no_auto() if auto is None else auto for auto in drawn.auto) if self._sends_autos else (),
+            ((self.shown if drawn.sample in self.hidden else GIVEN),) if self.hidden else (),
         )
 
     @property
@@ -168,6 +185,7 @@ def stack_views(items: list[ViewsItem]) -> Views:
         torch.stack([item.origin for item in items]),
         tuple(stack_draws(draws) for draws in zip(*(item.draws for item in items), strict=True)),
         tuple(stack_draws(draws) for draws in zip(*(item.autos for item in items), strict=True)),
+        tuple(torch.tensor(column) for column in zip(*(item.hidden for item in items), strict=True)),
     )
 
 
@@ -214,8 +232,16 @@ def view_batches(views: Views, device: torch.device, statistics: Statistics = IM
         images = [apply_auto_batch(*view) for view in zip(images, views.autos, strict=True)]
     if views.draws:
         images = [finished(*view, statistics) for view in zip(images, views.draws, strict=True)]
+    for hidden in views.hidden:
+        labels = [_as_told(view, hidden.to(device, non_blocking=True)) for view in labels]
     if not labels:
         labels = [view.new_empty((len(view), 0, 0), dtype=torch.int64) for view in images]
     frames = views.frames.to(device, non_blocking=True)  # (V, B, 5)
     origins = views.origins.to(device, non_blocking=True)  # (B, 2)
     return [Batch(*view, origins) for view in zip(images, labels, frames, strict=True)]
+
+
+def _as_told(labels: Tensor, hidden: Tensor) -> Tensor:
+    """The labels (B, H, W) of images as their part of `hidden` (B,) says."""
+    told = hidden[:, None, None]
+    return torch.where(told == MARKED, withheld(labels), labels).masked_fill_(told == IGNORED, IGNORE)

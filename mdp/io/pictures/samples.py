@@ -15,6 +15,7 @@ from mdp.core.batches import Batch, Blend
 from mdp.core.labels import IGNORE, RGB, LabelUnion
 from mdp.core.mixing import unmixed
 from mdp.core.photometry import IMAGENET, Statistics, denormalise
+from mdp.core.pixel_mining import given
 from mdp.io.datasets._dataset import Sample
 from mdp.io.errors import MdpError
 from mdp.io.files.colormap import voc_colormap
@@ -45,7 +46,7 @@ def sample_sheet(
     has the colours of both its labels, by their shares; an ignored one is left as it is.
     """
     chosen = list(range(min(ROWS, len(names))) if rows is None else rows[:ROWS])
-    blends = [rows_at(view if isinstance(view, Blend) else unmixed(view), chosen) for view in views]
+    blends = [_given(rows_at(view if isinstance(view, Blend) else unmixed(view), chosen)) for view in views]
     palette = colors_of_union(union)
     colors = np.array([*palette, (0, 0, 0)], dtype=np.float32)  # the last serves IGNORE
     tiles = [[tile for blend in blends for tile in _tiles(blend, i, colors, statistics)] for i in range(len(chosen))]
@@ -62,6 +63,11 @@ def rows_at(blend: Blend, rows: Sequence[int]) -> Blend:
     """These images of the blend, on the CPU."""
     index = torch.tensor(rows, device=blend.images.device)
     return Blend(*(tensor.detach()[index].cpu() for tensor in blend))
+
+
+def _given(blend: Blend) -> Blend:
+    """The blend with those labels alone that are given."""
+    return blend._replace(first=given(blend.first), second=given(blend.second))
 
 
 def strangest(*views: torch.Tensor) -> list[int]:

@@ -116,6 +116,8 @@ class PretrainSettings(OptimizationSettings):
     datasets: tuple[str, ...] = ()
     images: Positive | None = None  # pretrain on this many images of all only, drawn by the seed; None: all
     long_tail: Annotated[float, Bounds(0.1, 100)] | None = None  # Pareto power of the images a folder; ImageNet-LT: 6
+    hide_labels: Share = 0.0  # of each dataset's images, whose labels only metrics look at: what mining is worth
+    hide_seed: Count = 0  # by which, and by their names, these are drawn; whatever run.seed is
     epochs: Positive = 100  # stated; 200 in the longer runs
     steps: Positive | None = None  # instead of epochs
     batch_size: Batch = 64  # inferred: the only larger power of two that explains the paper's bank sizes
@@ -130,6 +132,8 @@ class PretrainSettings(OptimizationSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.hide_labels == 1:
+            raise ValueError("hide_labels: expected less than 1, since some images must keep theirs, got 1")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area: expected 0 < low <= high <= 1, got {list(self.crop_area)}")
 

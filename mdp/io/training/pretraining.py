@@ -23,7 +23,7 @@ from mdp.core.processes import Processes
 from mdp.core.views import ViewPlan
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.pool import Key, Pool
-from mdp.io.data.selection import Plan, expect_pretraining, plan_pretraining
+from mdp.io.data.selection import Plan, expect_pretraining, mines, plan_pretraining, without_labels
 from mdp.io.data.views import PretrainItems, ViewOverlaps, Views, stack_views, usual_views, view_batches
 from mdp.io.errors import RecipeError
 from mdp.io.journal.results_csv import columns
@@ -112,7 +112,9 @@ class Pretraining(TrainingRun):
         super().__init__(plan, schedule, context)
         self.method, self.chosen, self.views = find_method(recipe.method.name), recipe.method.settings, plan_of(recipe)
         self.overlaps = ViewOverlaps(context.folder, self.views) if context.world.main else None
-        self.items = PretrainItems(plan.pool, self.views, seed, self.method.NEEDS_LABELS, finish=context.finish)
+        labelled = self.method.NEEDS_LABELS
+        hidden = without_labels(plan.pool, recipe) if labelled else frozenset()
+        self.items = PretrainItems(plan.pool, self.views, seed, labelled, context.finish, hidden, mines(recipe))
         data = data_of(recipe, plan.pool.union, images)
         self.pair = self.method.build(self.chosen, recipe.model, data, generator(seed, "weights"))
         for network in self.pair:

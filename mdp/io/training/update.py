@@ -26,6 +26,7 @@ from mdp.core.networks.freezing import freeze_
 from mdp.core.networks.gradient_checkpointing import checkpoint_blocks_, computed_again
 from mdp.core.networks.memory_layout import to_channels_last_
 from mdp.core.networks.pair import EncoderPair
+from mdp.core.pixel_mining import given
 from mdp.core.processes import join_rows
 from mdp.io.errors import Diverged, RecipeError
 from mdp.io.processes.world import World
@@ -141,7 +142,7 @@ def unharmed(trainee: Trainee, views: Sequence[Batch]) -> Iterator[None]:
 
 def _statistics(view: Batch) -> dict[str, Any]:
     """The ranges of this process's images, and how many pixels each label has."""
-    classes, pixels = torch.unique(view.labels, return_counts=True)
+    classes, pixels = torch.unique(given(view.labels), return_counts=True)
     return {
         "finite": bool(view.images.isfinite().all()),
         "least": view.images.flatten(1).amin(1).tolist(),
