@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import click
 
@@ -272,6 +272,9 @@ def setting_rows(kind: type, prefix: str) -> Iterator[tuple[str, str, str]]:
         else:
             words = "none" if value is None else f"`{_plain(value)}`"
             yield key, words, comments[field.name].replace("|", "\\|")
+            for section in get_args(hints[field.name]):
+                if inspect.isclass(section) and dataclasses.is_dataclass(section):  # off unless it is asked for
+                    yield from setting_rows(section, key)
 
 
 def _plain(value: Any) -> str:

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdp.core.subsets import draw_by_name, draw_images, draw_long_tail, pareto_sizes
+from mdp.core.subsets import draw_images, draw_long_tail, pareto_sizes
 from mdp.io.data.manifest import read_manifest
-from mdp.io.data.selection import Plan, expect_pretraining, plan_pretraining
+from mdp.io.data.selection import Plan, draw_by_name, expect_pretraining, plan_pretraining
 from mdp.io.errors import RecipeError
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.request import Request

@@ -147,6 +147,7 @@ from mdp.core.pixel_contrast import (
     draw_pixels,
     memory_contrast,
 )
+from mdp.core.pixel_mining import MiningCounts, clear_classes, mining_counts
 from mdp.core.processes import Exchange, Processes, alone, even_parts, plan_exchange, rows_of, taken
 from mdp.core.propagation import contour, contour_accuracy, near_cells, propagated, region_similarity, shares_at
 from mdp.core.prototype_bank import (
@@ -251,6 +252,7 @@ __all__ = [
     "LussScores",
     "Marks",
     "Memory",
+    "MiningCounts",
     "MixPlan",
     "MixSettings",
     "NeighbourLoss",
@@ -322,6 +324,7 @@ __all__ = [
     "class_similarity",
     "class_sums",
     "class_vectors",
+    "clear_classes",
     "cluster_order",
     "codes",
     "confusion_matrix",
@@ -396,6 +399,7 @@ __all__ = [
     "mean_over",
     "memory_contrast",
     "merge_classes",
+    "mining_counts",
     "miou_interval",
     "mix",
     "mix_pixels",

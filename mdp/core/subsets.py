@@ -3,7 +3,6 @@
 Shape legend: N images, C categories.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -28,19 +27,6 @@ def draw_images(count: int, images: int, rng: torch.Generator) -> list[int]:
     [0, 1, 2, 3, 4]
     """
     return sorted(torch.randperm(count, generator=rng)[:images].tolist())
-
-
-def draw_by_name(names: Sequence[str], share: float, seed: int) -> list[int]:
-    """Which of N images make such a share of them, drawn by their names and the seed: rising numbers.
-
-    The same images whatever order they come in; a smaller share of a seed is a subset of a larger one.
-
-    >>> draw_by_name(["a", "b", "c", "d"], 0.5, 0), draw_by_name(["d", "c", "b", "a"], 0.5, 0)
-    ([2, 3], [0, 1])
-    """
-    ranks = [hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest() for name in names]
-    order = sorted(range(len(names)), key=ranks.__getitem__)
-    return sorted(order[: int(share * len(names) + 0.5)])
 
 
 def draw_long_tail(categories: Sequence[str], power: float, images: int | None, rng: torch.Generator) -> list[int]:

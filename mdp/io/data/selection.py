@@ -1,5 +1,6 @@
 """Opening the data that a recipe names: which datasets, which splits, how many images, what to say about them."""
 
+import hashlib
 import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import torch
 
 from mdp.core.chance import generator
 from mdp.core.labels import LabelUnion
-from mdp.core.subsets import draw_by_name, draw_images, draw_long_tail
+from mdp.core.subsets import draw_images, draw_long_tail
 from mdp.io.data.channels import with_channels
 from mdp.io.data.manifest import DataPart, names_of
 from mdp.io.data.pool import Pool
@@ -243,6 +244,19 @@ def hidden_labels(pool: Pool, recipe: Recipe) -> dict[str, list[int]]:
         names = names_of(dataset, [pool.samples[index] for index in own], recipe.data.root)
         found[name] = [own[i] for i in draw_by_name(names, settings.hide_labels, settings.hide_seed)]
     return found
+
+
+def draw_by_name(names: Sequence[str], share: float, seed: int) -> list[int]:
+    """Which of N images make such a share of them, drawn by their names and the seed: rising numbers.
+
+    The same images whatever order they come in; a smaller share of a seed is a subset of a larger one.
+
+    >>> draw_by_name(["a", "b", "c", "d"], 0.5, 0), draw_by_name(["d", "c", "b", "a"], 0.5, 0)
+    ([2, 3], [0, 1])
+    """
+    ranks = [hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest() for name in names]
+    order = sorted(range(len(names)), key=ranks.__getitem__)
+    return sorted(order[: int(share * len(names) + 0.5)])
 
 
 def without_labels(pool: Pool, recipe: Recipe) -> frozenset[int]:

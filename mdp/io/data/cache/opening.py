@@ -53,9 +53,10 @@ def with_cache(plan: Plan, device: torch.device, world: Together) -> Plan:
     free = _free(device)
     pool = _pixels(plan.pool, range(len(plan.pool.samples)), free if near else free[:1], world)
     places = _places(plan.pool, pool, photos=not near, labels=plan.labelled and (plan.draws_by_labels or not near))
-    scored = plan.validation and _places(
-        plan.validation, _pixels(plan.validation, plan.scored, free[:1], world), photos=True, labels=True
-    )
+    scored = None
+    if plan.validation and plan.validation.samples:
+        looked = _pixels(plan.validation, plan.scored, free[:1], world)
+        scored = _places(plan.validation, looked, photos=True, labels=True)
     copies = world.size if near and device.type == "cpu" else 1  # a device has one process, a machine may have many
     on_device = copies * int((pool * (pixel_bytes(plan.pool) + plan.labelled)).sum()) if near else 0
     in_memory = places.bytes + (scored.bytes if scored else 0)
@@ -113,7 +114,7 @@ def _pixels(
 
     def look() -> str:
         found = np.zeros(len(pool.samples), dtype=np.int64)
-        some = [chosen[place * len(chosen) // _SAMPLED] for place in range(_SAMPLED)]
+        some = [chosen[place * len(chosen) // _SAMPLED] for place in range(_SAMPLED) if chosen]
         least = min((value for value in free if value is not None), default=None)
         if len(chosen) > 8 * _SAMPLED and least is not None:
             about = float(pixels_of(pool, some).mean()) * len(chosen)
