@@ -533,7 +533,7 @@ def write_report(folders: tuple[Path, ...], out: Path | None, quiet: bool) -> No
     """
     from mdp.io.report.job import run_report
 
-    page = run_report(folders, out)
+    page = run_report(folders, out, stderr.say)
     if not quiet:
         click.echo(str(page))
 
@@ -745,15 +745,20 @@ def probe(source: str, target: str, folders: Path | None, classifier: str | None
 @option("--masks", "Folder with NAME.png of the first frame; those of others are scored.", FILE, required=True)
 @option("--size", "Short side that frames are resized to.", SIDE, default=480)
 @option("--context", "Earlier frames that are asked, besides the first.", IntRange(1, 10_000), default=20)
+@option("--neighbours", "Most similar cells that speak for a cell.", IntRange(1, 10_000), default=10)
+@option("--radius", "How many cells away they may lie.", FloatRange(0, 10_000), default=12.0)
+@option("--temperature", "Of their weights: exp(cosine / temperature).", FloatRange(1e-4, 100), default=0.05)
 @frozen
-def propagate(source: str, frames: Path, masks: Path, size: int, context: int, start: str, out: Path | None) -> None:
+def propagate(source: str, frames: Path, masks: Path, size: int, context: int, neighbours: int, radius: float,
+              temperature: float, start: str, out: Path | None) -> None:  # fmt: skip
     """Carry the mask of a video's first frame through the others by frozen features alone, and score it by J and F.
 
     Features come from what `mdp retrieve` takes, at stride 8 where the backbone can be dilated.
     """
     from mdp.io.unsupervised.propagate import Asked, propagation_table, run_propagation
 
-    asked = Asked(source=source, frames=frames, masks=masks, size=size, context=context, start=start, out=out)
+    asked = Asked(source=source, frames=frames, masks=masks, size=size, context=context, neighbours=neighbours,
+                  radius=radius, temperature=temperature, start=start, out=out)  # fmt: skip
     _show(run_propagation(asked, _layer(), _quiet()), propagation_table)
 
 

@@ -64,6 +64,8 @@ def workshop(folder: Path) -> Path:
     label_map_folders(folder)
     for seed, name in enumerate(("one.jpg", "of_may/two.jpg")):
         trees.photo(folder / "photos" / name, seed)
+    for seed in range(4):
+        trees.photo(folder / "pictures" / f"{seed}.jpg", seed)
     for seed, name in enumerate(f"{kind}/{number}.jpg" for kind in ("cats", "dogs") for number in range(5)):
         trees.photo(folder / "by_class" / name, seed)
     for seed in range(3):

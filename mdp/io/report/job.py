@@ -7,6 +7,7 @@ from pathlib import Path
 from mdp.io.errors import MdpError, RecipeError
 from mdp.io.files.reading import printable, read_bytes
 from mdp.io.files.writing import make, write_text
+from mdp.io.report.activations import draw_activations
 from mdp.io.report.compared import comparisons, read_comparison
 from mdp.io.report.page import MARK, page
 from mdp.io.report.run_facts import read_run, unique_names
@@ -16,9 +17,10 @@ _SIGNS = ("config.yaml", "metrics.jsonl", "status.json")  # one of these makes a
 _LARGE = 2**28  # bytes of a page
 
 
-def run_report(places: Sequence[Path], out: Path | None) -> Path:
+def run_report(places: Sequence[Path], out: Path | None, say: Callable[[str], None] | None = None) -> Path:
     """Writes the page about runs, and results of `mdp compare`, whole or not at all, and returns where.
 
+    With `say` the maps of each run's own classifier are drawn first, and what stands in the way is said.
     Without `out` it is report.html in the first place's folder.  Raises RecipeError for what is neither, for too many
     runs, and when `out` holds something else than a report; ResourceError when something cannot be read or written.
     """
@@ -29,6 +31,9 @@ def run_report(places: Sequence[Path], out: Path | None) -> Path:
         raise RecipeError(f"expected 1 to {MOST} runs, got {len(folders)}: more lines cannot be told apart")
     page_path = out or (chosen[0] if chosen[0].is_dir() else chosen[0].parent) / "report.html"
     _expect_replaceable(page_path)
+    if say is not None:
+        for problem in filter(None, map(draw_activations, folders)):
+            say(problem)
     facts = [read_run(folder, name) for folder, name in zip(folders, unique_names(folders), strict=True)]
     make(page_path.parent)
     write_text(page_path, page(facts, time.time(), compared))

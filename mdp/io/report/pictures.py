@@ -1,5 +1,5 @@
 """The pictures of a run inside a report: samples, predictions, confusion matrices, galleries of `mdp eval --gallery`,
-activation maps of `mdp probe`.
+activation maps of the run's own classifier and of `mdp probe`.
 
 They are made smaller in bytes, not in size, and only so many are taken that the page stays easy to pass on.
 """
@@ -56,6 +56,8 @@ def _expected(folder: Path) -> Iterator[tuple[str, str, Path]]:
         yield "confusion", f"{path.parent.name}: confusion matrix, shares of each labelled class", path
     for path in sorted((folder / "eval").glob("*/gallery/page-01.png")):
         yield "gallery", f"{path.parent.parent.name}: the images with the lowest mIoU", path
+    if (folder / "activations.png").is_file():
+        yield "activations", "where the run's own classifier finds classes", folder / "activations.png"
     for path in sorted((folder / "probe").glob("*/activations.png")):
         yield "activations", f"{path.parent.name}: where the linear classifier of mdp probe finds classes", path
 

@@ -53,7 +53,7 @@ class Probe(NamedTuple):
         """One line for people."""
         parts = [f"{name} {100 * self.iou[name]:.1f} (majority {100 * self.chance[name]:.1f})" for name in self.iou]
         if self.known is None:
-            return "mIoU of the class scores " + ", ".join(parts) if parts else "no class scores to look at"
+            return "mIoU of the class scores " + ", ".join(parts) if parts else "no classes to score"
         scores = "nearest-prototype mIoU " + ", ".join(parts) if parts else "no validation images to score"
         return (
             f"{scores}; prototypes: mean cosine {mean_cosine(self.known):.2f}, effective rank "
