@@ -35,8 +35,8 @@ from benchmarks.peers import declare_operators
 from tests.patience import LONG, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
-BEFORE = (  # what is imported once
-    "torch", "torch.distributed.launcher.api", "PIL.Image", "mdp.cli", "mdp.io.training.job",
+BEFORE = (  # what is imported once; the first optimizer imports torch._dynamo
+    "torch", "torch._dynamo", "torch.distributed.launcher.api", "PIL.Image", "mdp.cli", "mdp.io.training.job",
     "mdp.io.evaluation.job", "mdp.io.report.job", "mdp.io.studies.compare",
 )  # fmt: skip
 _PATH = "MDP_TEST_PRELOADED"  # the socket of the process that is forked

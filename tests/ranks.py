@@ -9,17 +9,18 @@ import tempfile
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
+from mdp.core.batches import Batch
 from mdp.core.chance import generator
 from mdp.core.criteria import cross_entropy
 from mdp.core.criteria._combined import Combined
-from mdp.core.methods import Data, Loss, Progress, knn_moco, split
+from mdp.core.methods import Data, Loss, Method, Progress, knn_moco, split
 from mdp.core.mixing import MixSettings
-from mdp.core.networks import NetworkSettings
+from mdp.core.networks import EncoderPair, NetworkSettings
 from mdp.core.processes import Processes
 from mdp.io.data.crops import stack_crops
 from mdp.io.data.selection import Plan, pool_of
@@ -37,7 +38,7 @@ from mdp.io.run.opened import new_segmentor
 from mdp.io.training import finetuning
 from mdp.io.training.context import RunContext
 from mdp.io.training.optimizers import build_optimizer
-from mdp.io.training.update import new_trainee, update_
+from mdp.io.training.update import Trainee, new_trainee, update_
 
 BATCH = 8
 MODEL = {"backbone": "resnet18", "width": 8, "output_stride": 16, "channels": 8, "dilations": [1, 2]}
@@ -71,8 +72,19 @@ IN_THE_MIDDLE = ("swav", "pass_s", "pixel_attention")
 CPU = torch.device("cpu")
 
 
-def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, torch.Tensor]:
-    """One step of a method with fixed normalisation statistics, on images of which some are ignored altogether."""
+class Start(NamedTuple):
+    """What the steps of a method begin with, and leave as it is but for the networks, which `step` puts back."""
+
+    method: Method
+    settings: Any
+    pair: EncoderPair[Any]
+    weights: list[dict[str, torch.Tensor]]  # of the pair's networks
+    state: Any
+    views: list[Batch]
+
+
+def start(name: str, world: World) -> Start:
+    """Networks with fixed normalisation statistics, and images of which some are ignored altogether."""
     datasets = [load("shapes-coarse"), load("shapes-fine")]
     pool = pool_of([(dataset, open_split(dataset, Path(), "train")[0][:8]) for dataset in datasets])
     method = find_method(name)
@@ -80,27 +92,35 @@ def step(name: str, world: World, gradients: str, accumulate: int) -> dict[str, 
     network_settings = NetworkSettings(**{**MODEL, "dilations": (1, 2)})
     data = Data(pool.union, BATCH, 2, network_settings.last_channels)
     pair = method.build(settings, network_settings, data, generator(0))
-    run = RunSettings(gradients=gradients, accumulate=accumulate)
-    trainee, forward = new_trainee(
-        pair,
-        partial(build_optimizer, settings=OptimizationSettings(lr=0.1, weight_decay=0.0)),
-        run,
-        CPU,
-        world,
-        sync=True,
-    )
-    for network in (*pair, forward.query):
-        network.eval()
-    processes = world.share(BATCH)
     plan = method.view_plan(settings, usual_views(PretrainSettings(crop=64)))
     items = PretrainItems(pool, plan, seed=0)
-    own = [items[0, index] for index in range(0, 16, 2)][processes.own]
+    own = [items[0, index] for index in range(0, 16, 2)][world.share(BATCH).own]
     views = [view._replace(images=view.images.double()) for view in view_batches(stack_views(own), CPU)]
     if world.rank == world.size - 1:
         for view in views:
             view.labels[-2:] = -1  # two images without a valid pixel: with three processes, all that the last one has
-    state = method.initial_state(settings, data, generator(1), CPU)
-    ready = method.prepare(pair, state, views, settings, generator(2), processes, Progress(0, 1, 2))
+    weights = [{key: tensor.clone() for key, tensor in network.state_dict().items()} for network in pair]
+    return Start(method, settings, pair, weights, method.initial_state(settings, data, generator(1), CPU), views)
+
+
+def trainee_of(pair: EncoderPair[Any], world: World, gradients: str) -> tuple[Trainee, EncoderPair[Any]]:
+    """What `update_` trains, in one of the two ways to send gradients."""
+    make = partial(build_optimizer, settings=OptimizationSettings(lr=0.1, weight_decay=0.0))
+    trainee, forward = new_trainee(pair, make, RunSettings(gradients=gradients), CPU, world, sync=True)
+    for network in (*pair, forward.query):
+        network.eval()
+    return trainee, forward
+
+
+def step(
+    start: Start, trainee: Trainee, forward: EncoderPair[Any], world: World, accumulate: int
+) -> dict[str, torch.Tensor]:
+    """One step of a method, from the beginning."""
+    method, settings, pair, processes = start.method, start.settings, start.pair, world.share(BATCH)
+    for network, weights in zip(pair, start.weights, strict=True):
+        network.load_state_dict(weights)
+    trainee.optimizer.state.clear()
+    ready = method.prepare(pair, start.state, start.views, settings, generator(2), processes, Progress(0, 1, 2))
 
     def loss(part: object, among: Processes) -> Loss:
         return method.loss(forward, ready.shared, part, settings, among)
@@ -190,11 +210,12 @@ def steps(world: World) -> dict[str, torch.Tensor]:
     """A step of every method, its gradients sent in both ways and its parts taken in one or two."""
     found = {}
     for name in METHODS:
-        for gradients, accumulate in (("flat", 1), ("flat", 2), ("overlapped", 1), ("overlapped", 2)):
-            if accumulate > 1 and name in IN_THE_MIDDLE:
-                continue
-            values = step(name, world, gradients, accumulate)
-            found |= {f"{name} {gradients} {accumulate}.{key}": tensor for key, tensor in values.items()}
+        begun = start(name, world)
+        for gradients in ("flat", "overlapped"):
+            trainee, forward = trainee_of(begun.pair, world, gradients)
+            for accumulate in (1,) if name in IN_THE_MIDDLE else (1, 2):
+                values = step(begun, trainee, forward, world, accumulate)
+                found |= {f"{name} {gradients} {accumulate}.{key}": tensor for key, tensor in values.items()}
     for gradients in ("flat", "overlapped"):
         found |= {f"late {gradients}.{key}": tensor for key, tensor in late(world, gradients).items()}
     return found

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,19 @@ FLOORS = (  # the folders of mdp/io from the ground: each knows those below it o
 OPTIONAL = {"timm_backbone.py": "timm"}  # the extras that core knows, each in one file, and imported in a function
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(parsed(path)))
+
+
 def imports_of(path: Path) -> list[str]:
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -72,13 +83,13 @@ def test_core_imports_pure_numerics_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.stem)
 def test_extras_are_imported_when_they_are_needed_only(path: Path) -> None:
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in parsed(path).body:
         assert not (isinstance(node, ast.Import) and {alias.name for alias in node.names} & set(OPTIONAL.values()))
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.stem)
 def test_core_does_not_print_open_or_look_at_a_clock(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"print", "open", "input", "eval", "exec"}, f"{path.name}: {node.func.id}"
 
@@ -90,10 +101,12 @@ def test_io_knows_nothing_of_the_command_line(path: Path) -> None:
 
 def modules_of(path: Path) -> set[str]:
     """The modules of mdp that a file imports, inside its functions too, but for a folder's table of its own files."""
-    found, tree, package = set(), ast.parse(path.read_text(encoding="utf-8")), ".".join(path.parent.parts)
-    typed = [part for part in tree.body if isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING"]
+    found, package = set(), ".".join(path.parent.parts)
+    typed = [
+        part for part in parsed(path).body if isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING"
+    ]
     table = {node for part in typed for node in ast.walk(part)} if path.name == "__init__.py" else set()
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if node in table and isinstance(node, ast.ImportFrom) and package.endswith(node.module or ""):
             continue  # mypy reads it, no program
         if isinstance(node, ast.Import):
@@ -123,7 +136,7 @@ def test_a_folder_of_io_imports_from_the_floors_below_only_and_no_import_goes_in
     "folder", sorted({path.parent for path in (PACKAGE / "io").rglob("*.py")}), ids=lambda p: p.name
 )
 def test_a_folder_of_io_says_what_lives_there_and_can_be_taken_in_at_a_glance(folder: Path) -> None:
-    says = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    says = ast.get_docstring(parsed(folder / "__init__.py"))
     assert says
     assert folder.name == "datasets" or len(list(folder.glob("*.py"))) <= 14
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,12 @@ def in_processes(count: int, *arguments: str, to_the_end: bool = False) -> None:
 
 
 def mdp(*arguments: str, cwd: Path, **others: str) -> Done:
-    """A command; those that it starts with --processes start an interpreter each."""
-    return run(["-m", "mdp", *arguments], cwd, **environment(), **others)
+    """A command, whose --processes are forks of it."""
+    return run(["-m", "tests.forking", "mdp", *arguments], cwd, **environment(), **others)
 
 
-def begun(*arguments: str, cwd: Path) -> Started:
-    return Started(["-m", "mdp", *arguments], cwd, **environment())
+def begun(*arguments: str, cwd: Path, **others: str) -> Started:
+    return Started(["-m", "tests.forking", "mdp", *arguments], cwd, **environment(), **others)
 
 
 def environment() -> dict[str, str]:
@@ -105,14 +106,15 @@ def test_processes_end_while_they_are_being_counted() -> None:
         in_processes(2, "-c", COUNTS_ALL_THE_TIME, to_the_end=True)
 
 
-WHOLE = ["pretrain", *RUN, "--steps", "30", "--mix", "both", "--workers", "1"]  # what it is compared with takes long
+WHOLE = ["pretrain", *RUN, "--steps", "8", "--mix", "both", "--workers", "1"]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Path]:
-    """A run of two processes that nobody disturbed, and its folder."""
+    """A run that nobody disturbed of two processes, each an interpreter as the launcher begins it; and its folder."""
     folder = tmp_path_factory.mktemp("whole")
-    return mdp(*WHOLE, "--processes", "2", "--out", "whole", cwd=folder), folder / "whole"
+    words = ["-m", "mdp", *WHOLE, "--processes", "2", "--out", "whole"]
+    return run(words, folder, **environment()), folder / "whole"
 
 
 def test_a_run_of_two_processes_says_so_and_how_long_they_exchange(whole: tuple[Done, Path]) -> None:
@@ -130,9 +132,10 @@ def test_a_run_of_two_processes_stops_and_goes_on_to_the_same_bits_and_with_one_
 ) -> None:
     """Mixing, two loader workers and a stop in mid-epoch; the launcher passes the signal and the exit code on."""
     arguments = [*WHOLE, "--processes", "2", "--out", "stopped", "--resume"]
-    with begun(*arguments, cwd=tmp_path) as process:
-        wait_until(lambda: steps_of(tmp_path / "stopped") >= 2, "two steps")
+    with begun(*arguments, cwd=tmp_path, HELD="3") as process:
+        wait_until(lambda: steps_of(tmp_path / "stopped") >= 3, "three steps")
         process.send_signal(signal.SIGTERM)
+        (tmp_path / "go").touch()
         _, error = process.communicate(LONG)
     assert process.returncode == 75, error
     assert json.loads((tmp_path / "stopped" / "status.json").read_text())["state"] == "preempted"
@@ -215,15 +218,14 @@ def test_a_mistake_is_told_in_one_line_whatever_the_number_of_processes(tmp_path
 
 
 def worker_of(launcher: int, rank: int) -> int:
-    """The process of that rank which the launcher has started."""
+    """The process of that rank which the launcher has started: one after the other, in their order."""
+    began = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int(re.search(r"PPid:\s+(\d+)", (folder / "status").read_text()).group(1))  # type: ignore[union-attr]
-            if parent == launcher and f"\0RANK={rank}\0" in "\0" + (folder / "environ").read_text():
-                return int(folder.name)
-        except (OSError, AttributeError):
-            continue
-    raise AssertionError(f"no process of rank {rank} under {launcher}")
+        with suppress(OSError):
+            words = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(words[1]) == launcher:
+                began[int(folder.name)] = int(words[19])
+    return sorted(began, key=lambda process: (began[process], process))[rank]
 
 
 def test_each_start_over_a_store_that_is_kept_has_one_name_that_no_earlier_start_had() -> None:
@@ -241,11 +243,21 @@ def test_each_start_over_a_store_that_is_kept_has_one_name_that_no_earlier_start
 def test_a_run_under_torchrun_is_restarted_when_a_process_dies_and_ends_with_the_same_bits(
     whole: tuple[Done, Path], tmp_path: Path
 ) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2"]
-    arguments = [*torchrun, "-m", "mdp", *WHOLE, "--set", "run.keep_steps=5", "--out", "killed"]
-    with Started(arguments, tmp_path, **environment()) as process:
-        wait_until((tmp_path / "killed" / "checkpoints" / "step_00000005.safetensors").is_file, "a checkpoint")
+    torchrun = [
+        "-m",
+        "tests.forking",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "2",
+    ]
+    arguments = [*torchrun, "-m", "mdp", *WHOLE, "--set", "run.keep_steps=3", "--out", "killed"]
+    with Started(arguments, tmp_path, **environment(), HELD="4") as process:
+        wait_until(lambda: steps_of(tmp_path / "killed") >= 4, "four steps, and the checkpoint after three")
         os.kill(worker_of(process.pid, rank=1), signal.SIGKILL)
+        (tmp_path / "go").touch()
         _, error = process.communicate(LONG)
     assert process.returncode == 0, error
     assert "resuming killed after step" in error

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import preloaded
 from tests.gpu import first_contact
 from tests.gpu.findings import Finding, Findings, read
 from tests.gpu.first_contact import Outcome, main, run_within
@@ -16,7 +17,16 @@ from tests.gpu.parts._small import ONE_EACH
 from tests.gpu.table import table
 
 
-def test_on_a_cpu_the_parts_that_decide_what_is_right_pass(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_on_a_cpu_the_parts_that_decide_what_is_right_pass(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts are forks here; how an interpreter is ended in time is told below."""
+
+    def run_fork(words: list[str], environment: dict[str, str], seconds: float) -> str:
+        done = preloaded.run(words[1:], tmp_path, **environment)
+        return f"exit code {done.code}: {done.err}" if done.code else "done"
+
+    monkeypatch.setattr(first_contact, "run_within", run_fork)
     assert main(["--device", "cpu", "--quick", "--parts", "core,methods", "--out", str(tmp_path)]) == 0
     assert capfd.readouterr().out.endswith("\n0 failures\n")
     results = json.loads((tmp_path / "gpu.json").read_text())

@@ -277,8 +277,10 @@ def test_the_command_line_takes_a_number_or_none(tuned: Path, capsys: pytest.Cap
 
 def test_two_processes_draw_what_one_draws(tuned: Path) -> None:
     Path("small.json").write_text(json.dumps({key: TINY[key] for key in ("run", "eval")}))
-    command = ["-m", "mdp", "eval", str(tuned.resolve()), "--config", "small.json", "-q", "--gallery=3"]
-    assert preloaded.run([*command, "--out", "two", "--processes", "2"], Path()).code == 0
+    command = ["mdp", "eval", str(tuned.resolve()), "--config", "small.json", "-q", "--gallery=3"]
+    words = ["-m", "tests.forking", *command, "--out", "two", "--processes", "2"]
+    done = preloaded.run(words, Path(), PYTHONPATH=str(preloaded.ROOT))
+    assert done.code == 0, done.err
     run_evaluation(request(init=str(tuned), out=Path("one")), "last", keep=False, gallery=3)
     for name in ("gallery.json", "page-01.png"):
         assert Path("one/gallery", name).read_bytes() == Path("two/gallery", name).read_bytes()
