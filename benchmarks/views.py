@@ -3,7 +3,8 @@
 The photo is made: waves, discs and grain, 500 x 375, as a JPEG of quality 90, its label map as a palette PNG.  All
 entries make MoCo-v2's augmentation of two crops of 224 x 224 and end with float32 tensors; one call does several
 photos, each with draws of its own.  Where training runs on a GPU our workers leave photometry to it and end with bytes;
-that is a case of its own, beside what the other libraries do for a GPU: everything.
+that is a case of its own, beside what the other libraries do for a GPU: everything.  Photos that are kept decoded
+(`run.cache`) are read from memory.
 """
 
 import tempfile
@@ -15,12 +16,14 @@ from types import ModuleType
 from unittest.mock import patch
 
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks.measure import Case, Entry, Gate, Run
 from benchmarks.peers import load, peer
 from mdp.core.labels import LabelSpace, LabelUnion
 from mdp.core.photometry import MEAN, STD
+from mdp.io.data.cache.kept import Kept, Places
 from mdp.io.data.loader import keep_freed_memory
 from mdp.io.data.pool import Pool
 from mdp.io.data.views import PretrainItems, usual_views
@@ -32,6 +35,7 @@ HEIGHT, WIDTH, SIDE, CLASSES = 375, 500, 224, 21
 PHOTOS = 16  # a call
 BLUR = 23  # taps, as torchvision's MoCo-v2 recipes have them
 PILLOW, TENSORS = "torchvision v2, Pillow images", "torchvision v2, tensors"
+KEPT = "photos kept decoded"
 QUICK = "Compose, no antialiasing"
 
 
@@ -88,6 +92,7 @@ def photo_and_labels() -> tuple[Path, Path]:
 def _entries(photo: Path, labels: Path, fast: bool, finish: bool) -> Iterator[Entry]:
     yield Entry(f"PretrainItems, {jpeg.decoder() if fast else 'Pillow'}", "ours", _ours(photo, labels, fast, finish))
     torchvision = "torchvision.transforms.v2"
+    yield Entry(KEPT, "ours", _ours(photo, labels, fast, finish, kept=True))
     yield peer(PILLOW, torchvision, partial(_torchvision, photo, labels, False), exact=False)
     yield peer(TENSORS, torchvision, partial(_torchvision, photo, labels, True), exact=False)
     yield peer(QUICK, "albumentations", partial(_albumentations, photo, labels), exact=False)
@@ -105,8 +110,11 @@ def pool_of_one(photo: Path, labels: Path | str = "") -> Pool:
     return Pool([sample], {space.name: dataset}, LabelUnion([space]))
 
 
-def _ours(photo: Path, labels: Path, fast: bool, finish: bool) -> Run:
+def _ours(photo: Path, labels: Path, fast: bool, finish: bool, kept: bool = False) -> Run:
     pool = pool_of_one(photo, labels)
+    if kept:
+        pixels = np.array([HEIGHT * WIDTH])
+        pool = pool._replace(kept=Kept(Places(3 * pixels, pixels, np.zeros(1, np.int16), torch.uint8)))
     items, numbers = PretrainItems(pool, usual_views(PretrainSettings(crop=SIDE)), seed=0, finish=finish), count()
 
     def run() -> object:

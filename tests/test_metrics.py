@@ -1,6 +1,7 @@
 """Confusion matrix and the scores made of it, against plain Python."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -78,6 +79,28 @@ def test_confusion_matrices_add_across_images(seed: int, cut: int) -> None:
     whole = confusion_matrix(guess, truth, 4)
     parts = confusion_matrix(guess[:cut], truth[:cut], 4) + confusion_matrix(guess[cut:], truth[cut:], 4)
     assert torch.equal(whole, parts)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1, 7, 150, 255]))
+def test_bytes_with_255_for_ignored_are_counted_as_they_are(seed: int, classes: int) -> None:
+    rng = rng_of(seed)
+    labels, guess = (torch.randint(classes, (6, 7), generator=rng) for _ in range(2))
+    hidden = torch.rand(6, 7, generator=rng) < 0.3
+    expected = confusion_matrix(guess, labels.masked_fill(hidden, -1), classes)
+    labels, guess = labels.masked_fill(hidden, 255), guess.masked_fill(hidden, 255)  # whatever is predicted there
+    for kind in (torch.uint8, torch.int16):
+        found = pure_call(confusion_matrix, guess.to(kind), labels.to(kind), classes, 255)
+        assert torch.equal(found, expected)
+
+
+def test_bytes_that_are_no_class_are_refused() -> None:
+    byte = partial(torch.tensor, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"labels: values 4\.\.255 outside 0\.\.2"):
+        confusion_matrix(byte([0, 0]), byte([4, 255]), 3)
+    with pytest.raises(ValueError, match=r"prediction: values 7\.\.9 outside 0\.\.2"):
+        confusion_matrix(byte([7, 9, 8]), byte([0, 1, 255]), 3, 255)
+    with pytest.raises(ValueError, match="ignored: 2 is one of 3 classes"):
+        confusion_matrix(byte([0]), byte([0]), 3, 2)
 
 
 def test_a_class_that_is_predicted_but_never_labelled_counts_as_zero() -> None:

@@ -10,17 +10,26 @@ from torch import Tensor
 from mdp.core.label_checks import ADVICE
 from mdp.core.labels import IGNORE
 
+_BYTES = 256  # values of a byte
 
-def confusion_matrix(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Pixel counts (C, C) int64 by true class (row) and predicted class (column); `IGNORE` labels are left out.
 
-    Raises ValueError for shapes that differ and for values outside 0 .. classes - 1.
+def confusion_matrix(prediction: Tensor, labels: Tensor, classes: int, ignored: int = IGNORE) -> Tensor:
+    """Pixel counts (C, C) int64 by true class (row) and predicted class (column); labels `ignored` are left out.
+
+    Two maps of bytes (uint8) with 255 for ignored, as files have them, are counted as they are.
+    Raises ValueError for shapes that differ, for values outside 0 .. classes - 1, and where `ignored` is a class.
 
     >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, -1]), classes=2).tolist()
     [[1, 1], [0, 0]]
     """
     if prediction.shape != labels.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape")
+    if 0 <= ignored < classes:
+        raise ValueError(f"ignored: {ignored} is one of {classes} classes; expected {IGNORE} or a larger number")
+    if prediction.dtype == labels.dtype == torch.uint8 and classes <= _BYTES:
+        return _confusion_of_bytes(prediction, labels, classes, ignored)
+    if ignored != IGNORE:
+        labels = torch.where(labels == ignored, IGNORE, labels.long())
     if not (_within(labels, IGNORE, classes) and _within(prediction, 0, classes)):
         valid = labels != IGNORE
         for name, values in (("labels", labels[valid]), ("prediction", prediction[valid])):
@@ -32,6 +41,20 @@ def confusion_matrix(prediction: Tensor, labels: Tensor, classes: int) -> Tensor
     # ignored pixels are counted in a row of their own: leaving them out costs several passes over memory
     cell = prediction.to(kind, copy=True).add_(labels, alpha=classes).add_(-IGNORE * classes)
     return torch.bincount(cell.flatten(), minlength=(classes + 1) * classes)[classes:].view(classes, classes)
+
+
+def _confusion_of_bytes(prediction: Tensor, labels: Tensor, classes: int, ignored: int) -> Tensor:
+    """The same of bytes: all their 65,536 pairs are counted; what must not be there is looked for in the counts."""
+    pair = labels.to(torch.int32).mul_(_BYTES).add_(prediction)
+    counts = torch.bincount(pair.flatten(), minlength=_BYTES**2).view(_BYTES, _BYTES)
+    if 0 <= ignored < _BYTES:
+        counts[ignored] = 0
+    for name, more in (("labels", counts[classes:].sum(1)), ("prediction", counts[:, classes:].sum(0))):
+        if more.any():
+            values = classes + more.nonzero().flatten()
+            found = f"{name}: values {int(values.min())}..{int(values.max())} outside 0..{classes - 1}"
+            raise ValueError(f"{found}; {ADVICE}" if name == "labels" else found)
+    return counts[:classes, :classes].contiguous()
 
 
 def _within(values: Tensor, least: int, end: int) -> bool:
