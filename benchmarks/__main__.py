@@ -3,33 +3,36 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from benchmarks import gpu_report, report, spots
 from benchmarks.children import measured
 from benchmarks.figures import Figures
-from benchmarks.gpu import device_of, sizes
+from benchmarks.gpu import Sizes, device_of
+from benchmarks.gpu import sizes as gpu_sizes
 from mdp.io.errors import MdpError
 
 
 def _chosen(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in value.split(",")) if value is not None else spots.SPOTS
+    known = gpu_report.PARTS if context.params.get("gpu") else spots.SPOTS
+    names = tuple(name.strip() for name in value.split(",")) if value is not None else known
     for name in names:
-        if name not in spots.SPOTS:
-            raise click.BadParameter(f"expected some of {', '.join(spots.SPOTS)}, got {name!r}")
+        if name not in known:
+            raise click.BadParameter(f"expected some of {', '.join(known)}, got {name!r}")
     return names
 
 
 @click.command()
-@click.option("--only", metavar="NAME[,NAME]", callback=_chosen, help="These spots only.")
+@click.option("--only", metavar="NAME[,NAME]", callback=_chosen, help="These spots, or parts with --gpu, only.")
 @click.option("--list", "listed", is_flag=True, help="Print the spots and their cases, and measure nothing.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often each entry is timed.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="One: CPU time; more: wall time.")
 @click.option("--quick", is_flag=True, help="The smallest case of each spot, 2 rounds: whether it works.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the table here.")
-@click.option("--gpu", is_flag=True, help="Measure hot spots and whole steps on a CUDA device instead.")
+@click.option("--gpu", is_flag=True, is_eager=True, help="Measure hot spots and whole steps on a CUDA device instead.")
 @click.option("--device", default="auto", show_default=True, help="With --gpu: auto, cuda:N, or cpu to try it out.")
 @click.option("--peak-tflops", type=click.FloatRange(0, min_open=True), help="With --gpu: the peak to compare with.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="With --gpu: loader processes.")
@@ -45,9 +48,10 @@ def main(
     python -m benchmarks --quick
     python -m benchmarks --only prototype_loss --rounds 9 --json figures.json
     python -m benchmarks --gpu --workers 8
+    python -m benchmarks --gpu --only steps,runs --json figures.json
     """
     if gpu:
-        sys.exit(_on_gpu(device, quick, rounds, peak_tflops, workers))
+        sys.exit(_on_gpu(device, gpu_sizes(quick, rounds), peak_tflops, workers, only, json_file))
     if listed:
         for name in only:
             click.echo(f"{name}: {spots.summary(name)}")
@@ -68,15 +72,20 @@ def main(
     sys.exit(1 if any(figures.failure for figures in found) else 0)
 
 
-def _on_gpu(name: str, quick: bool, rounds: int, peak: float | None, workers: int) -> int:
-    """Prints the lines of the GPU benchmark as they come; the exit code."""
+def _on_gpu(
+    name: str, chosen: Sizes, peak: float | None, workers: int, only: tuple[str, ...], json_file: Path | None
+) -> int:
+    """Prints the lines of the GPU benchmark as they come, and writes what was measured; the exit code."""
+    figures: dict[str, Any] = {}
     try:
-        device = device_of(name)
-        for line in gpu_report.lines(device, sizes(quick, rounds), peak, workers):
+        for line in gpu_report.lines(device_of(name), chosen, peak, workers, only, figures):
             click.echo(line)
     except MdpError as error:
         click.echo(str(error), err=True)
         return error.exit_code
+    finally:
+        if json_file and figures:
+            json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

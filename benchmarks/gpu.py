@@ -54,6 +54,7 @@ class Row(NamedTuple):
     name: str
     seconds: tuple[float, ...]
     memory: int | None
+    busy: float | None = None  # share of a call's time in which the device computes; None where it is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,16 @@ def measure(name: str, run: Callable[[], object], device: torch.device, rounds: 
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     seconds = tuple(_by_events(run, device) for _ in range(rounds))
-    return Row(name, seconds, torch.cuda.max_memory_allocated(device) - before)
+    memory = torch.cuda.max_memory_allocated(device) - before
+    return Row(name, seconds, memory, _computing(run, device) / median(seconds))
+
+
+def _computing(run: Callable[[], object], device: torch.device) -> float:
+    """The seconds of a call in which the device computes or copies."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        run()
+        torch.cuda.synchronize(device)
+    return float(sum(event.self_device_time_total for event in profile.key_averages())) / 1e6
 
 
 def _by_clock(run: Callable[[], object]) -> float:

@@ -1,6 +1,8 @@
 """What is counted, fitted and reported for GPUs and for scale: by hand and against torch's own counter."""
 
 import math
+import time
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +12,15 @@ from benchmarks import counted, gpu, gpu_report, scale
 from benchmarks.counted import Machine, count, ring_bytes, step_seconds
 from benchmarks.figures import Figures, Measured, judged
 from benchmarks.gpu import Row, peaks_of, summed_up
-from benchmarks.loader import loader_rate
+from benchmarks.gpu_run import run_figures
+from benchmarks.loader import batches_of, loader_rate, rate_of
 from benchmarks.measure import Gate
 from benchmarks.naive_step import naive
 from benchmarks.recipes import RESNET18, in_layout, network_alone, new_pair, pretraining, supervised
 from benchmarks.report import sentence
 from benchmarks.scale import Point, chart, exponent, table
 from mdp.core.networks import NetworkSettings
+from mdp.io.data.loader import AHEAD
 from mdp.io.errors import ResourceError
 from tests.conftest import ROOT
 from tests.preloaded import run
@@ -130,11 +134,21 @@ def test_the_gpu_mode_without_a_device_ends_with_one_line() -> None:
 
 
 def test_the_gpu_mode_runs_on_a_cpu_and_says_that_this_is_none() -> None:
-    lines = list(gpu_report.lines(torch.device("cpu"), gpu.sizes(quick=True, rounds=1), peak=1e-3, workers=0))
+    figures: dict[str, Any] = {}
+    parts, chosen = ("waits", "spots", "steps"), gpu.sizes(quick=True, rounds=1)
+    lines = list(gpu_report.lines(torch.device("cpu"), chosen, 1e-3, 0, parts, figures))
+    assert set(figures) == {"device", *parts}
     assert "nothing about a GPU" in lines[0]
     assert sum(line.startswith("prototype loss") for line in lines) == 3
     assert sum("% of the peak" in line for line in lines) == len(gpu.variants(torch.device("cpu"), compiled=False))
     assert not any("VOC" in line for line in lines)  # hours are of the paper's network
+
+
+@pytest.mark.usefixtures("bare_runs")
+def test_a_whole_run_is_measured_by_where_its_photos_are_kept() -> None:
+    found = run_figures("memory", gpu.sizes(quick=True, rounds=1), torch.device("cpu"), workers=0, steps=2)
+    assert found.images_per_second > 0
+    assert found.sentence.startswith("run, cache memory: ")
 
 
 def test_figures_of_a_step_follow_from_its_time() -> None:
@@ -178,4 +192,19 @@ def test_tf32_is_put_back() -> None:
 
 
 def test_the_loader_is_measured_on_made_files() -> None:
-    assert math.isfinite(loader_rate(crop=32, batch=4, workers=0, batches=2, files=16))
+    assert math.isfinite(loader_rate(crop=32, workers=0, rounds=2, files=16))
+
+
+class Slow:
+    """Items of which a process makes fifty a second at the most."""
+
+    def __getitem__(self, key: tuple[int, int]) -> int:
+        time.sleep(0.02)
+        return key[1]
+
+
+def test_the_loaders_rate_is_no_more_than_its_workers_can_do() -> None:
+    rounds, fastest = 12, 2 * 50
+    rate = rate_of(Slow(), iter([[(0, 0)] * 2] * sum(batches_of(2, rounds))), 2, rounds)
+    ahead = AHEAD + 1  # of these rounds some may be done before the clock starts, if this process is held up just then
+    assert rate < 1.05 * fastest * rounds / (rounds - ahead)

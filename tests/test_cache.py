@@ -339,6 +339,15 @@ def test_a_plan_of_pretraining_keeps_of_the_validation_what_is_scored(root: Path
     assert [bool(size) for size in plan.validation.kept.places.photos] == [True, False]
 
 
+def test_a_dataset_without_images_to_score_has_none_to_keep(root: Path) -> None:
+    plan = plan_of(root, "off")
+    empty = plan.pool._replace(samples=[])
+    recipe = resolve({"run": {"cache": "memory"}})
+    kept = with_cache(replace(plan, recipe=recipe, validation=empty, scored=()), CPU, ALONE)
+    assert kept.pool.kept
+    assert "those that are scored" not in kept.lines[-1]
+
+
 # Devices
 
 

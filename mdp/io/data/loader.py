@@ -18,7 +18,7 @@ from mdp.io.data.pool import Key
 from mdp.io.data.workers import NOBODY, POLL, Watch, Workers, quiet
 from mdp.io.errors import DatasetError, MdpError, ResourceError
 
-_AHEAD = 2  # batches that each worker makes ahead
+AHEAD = 2  # batches that each worker makes ahead
 
 
 # What cannot be read
@@ -108,7 +108,7 @@ def load(
     Raises ResourceError when a worker died.  Close the iterator when leaving early.
     """
     keep_freed_memory()
-    sender = Sender(kept=_AHEAD + 1) if workers and memory_files() else None
+    sender = Sender(kept=AHEAD + 1) if workers and memory_files() else None
     crew, asked = Workers(watch), _Batches(batches)
     loader: DataLoader[Made] = DataLoader(
         dataset,
@@ -117,7 +117,7 @@ def load(
         collate_fn=Maker(stack, sender),
         pin_memory=pin,
         timeout=POLL if workers else 0,
-        prefetch_factor=_AHEAD if workers else None,
+        prefetch_factor=AHEAD if workers else None,
         worker_init_fn=_quiet_worker if workers else None,
         generator=torch.Generator(),  # an iterator without one would draw from the global generator
     )

@@ -55,15 +55,16 @@ class Kept:
         """`path` opens those of another process, which has to be alive.  Raises OSError where there is no such file."""
         self.places = places
         count = len(places.photos)
-        self._starts, head = places.starts() + _head(count), _head(count)
+        self._starts = places.starts() + _head(count)
+        length = max(1, _head(count) + places.bytes)  # nothing cannot be mapped
         if path:
             self.file = os.open(path, os.O_RDWR)
         else:
             self.file = os.memfd_create("mdp-kept")
-            os.ftruncate(self.file, head + places.bytes)
+            os.ftruncate(self.file, length)
         self.path = path or f"/proc/{os.getpid()}/fd/{self.file}"
         weakref.finalize(self, os.close, self.file)
-        self._memory = mmap(self.file, head + places.bytes)
+        self._memory = mmap(self.file, length)
         # of each sample whether its photo, its labels, and its photo elsewhere are there; height, width, dtype.  Each
         # is a number of its own, written at once, after what it says
         self._state = np.frombuffer(self._memory, np.int32, _COLUMNS * count).reshape(count, _COLUMNS)

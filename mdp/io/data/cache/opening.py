@@ -114,9 +114,9 @@ def _pixels(
 
     def look() -> str:
         found = np.zeros(len(pool.samples), dtype=np.int64)
-        some = [chosen[place * len(chosen) // _SAMPLED] for place in range(_SAMPLED) if chosen]
         least = min((value for value in free if value is not None), default=None)
         if len(chosen) > 8 * _SAMPLED and least is not None:
+            some = [chosen[place * len(chosen) // _SAMPLED] for place in range(_SAMPLED)]
             about = float(pixels_of(pool, some).mean()) * len(chosen)
             if about * 3 > _MARGIN * least:
                 found[list(chosen)] = int(about / len(chosen))
