@@ -46,7 +46,7 @@ def run_figures(cache: str, chosen: Sizes, device: torch.device, workers: int, s
             },
             "model": {
                 "backbone": network.backbone, "width": network.width, "channels": network.channels,
-                "dilations": list(network.dilations), "output_stride": network.output_stride,
+                "dilations": list(network.dilations or ()), "output_stride": network.output_stride,
             },
             "method": {"embedding": recipe.embedding, "hidden": recipe.embedding},
             "pretrain": {

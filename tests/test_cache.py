@@ -18,6 +18,8 @@ from torch import Tensor
 
 from mdp.core.geometry import Box, View, _resized_bytes, cut_image
 from mdp.core.labels import LabelSpace, LabelUnion
+from mdp.core.photometry import PhotometrySettings
+from mdp.core.views import ViewGroup, ViewPlan
 from mdp.io.data.cache import opening
 from mdp.io.data.cache.form import first_classes, form_of, ignored_of, of_union, own
 from mdp.io.data.cache.kept import Kept
@@ -45,6 +47,9 @@ from tests.small_runs import assert_same, losses, request, signal_after, tensors
 
 CPU = torch.device("cpu")
 VIEWS = usual_views(PretrainSettings(crop=24))
+AUTO = ViewPlan(
+    groups=(ViewGroup(count=2, size=24, area=(0.2, 1.0), auto_augment=(0.5, 1.0)),), photometry=PhotometrySettings()
+)
 WINDOWS, SHARES = FinetuneSettings(crop=(40, 48), ratio=(0.3, 0.9)), FinetuneSettings(crop=(24, 32), crop_area=(0.3, 1))
 
 
@@ -89,8 +94,9 @@ def batches_of(plan: Plan, kind: str, finish: bool, workers: int = 0) -> list[li
     """Two epochs of all samples, as a run's loader gives them."""
     pool, labelled = plan.pool, plan.labelled
     items: Any
-    if kind == "views":
-        items, stack = PretrainItems(pool, VIEWS, 3, labelled, finish), stack_views
+    if kind in ("views", "auto"):
+        plan_of_views = VIEWS if kind == "views" else AUTO
+        items, stack = PretrainItems(pool, plan_of_views, 3, labelled, finish), stack_views
     else:
         items, stack = FinetuneItems(pool, WINDOWS if kind == "windows" else SHARES, 3, finish), stack_crops
     keys = iter([[(epoch, index) for index in range(len(pool.samples))] for epoch in range(2)])
@@ -104,7 +110,7 @@ def batches_of(plan: Plan, kind: str, finish: bool, workers: int = 0) -> list[li
 
 @pytest.mark.parametrize("cache", ["memory", "device"])
 @pytest.mark.parametrize("finish", [False, True], ids=["bytes", "finished"])
-@pytest.mark.parametrize("kind", ["views", "windows", "shares", "unlabelled"])
+@pytest.mark.parametrize("kind", ["views", "auto", "windows", "shares", "unlabelled"])
 def test_crops_are_those_of_a_run_without_a_cache_to_the_bit_and_files_are_read_once(
     kind: str, finish: bool, cache: str, root: Path
 ) -> None:

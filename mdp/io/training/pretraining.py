@@ -89,8 +89,6 @@ def plan_of(recipe: Recipe) -> ViewPlan:
         plan = find_method(recipe.method.name).view_plan(recipe.method.settings, usual_views(recipe.pretrain))
     except ValueError as error:
         raise RecipeError(f"method.{error}") from error
-    if any(plan.auto_augment) and recipe.run.cache == "device":
-        raise RecipeError("run.cache: device: auto_augment changes photos on a CPU; take memory")
     if any(plan.auto_augment) and recipe.model.image_channels != 3:
         channels = recipe.model.image_channels
         raise RecipeError(
