@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from benchmarks import inputs
 from benchmarks.measure import Case, Entry, Gate
-from mdp.core.luss import at_threshold, image_marks, join_marks, luss_scores, match, matching_counts
+from mdp.core.luss import image_marks, join_marks, match
+from mdp.core.threshold_sweep import threshold_scores
 
 THRESHOLDS = range(81)  # hundredths
 HEIGHT, WIDTH = 375, 500
@@ -62,11 +63,8 @@ def _photos(count: int, categories: int) -> list[Photo]:
 
 
 def _ours(photos: Sequence[Photo], categories: int) -> Tensor:
-    marks, scores = join_marks([image_marks(*photo) for photo in photos]), []
-    for threshold in THRESHOLDS:
-        cut = at_threshold(marks, threshold)
-        scores.append(luss_scores(cut, match(matching_counts(cut, categories, categories)), categories).miou)
-    return torch.tensor(scores)
+    marks = join_marks([image_marks(*photo) for photo in photos])
+    return torch.tensor([scores.miou for scores in threshold_scores(marks, categories, categories, THRESHOLDS)])
 
 
 def _counted(photos: Sequence[Photo]) -> Tensor:

@@ -23,6 +23,7 @@ from mdp.core.luss import (
     matching_counts,
     same_names,
 )  # fmt: skip
+from mdp.core.threshold_sweep import threshold_scores
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 
@@ -172,6 +173,18 @@ def test_a_threshold_is_what_a_map_cut_there_would_give(maps: Maps, threshold: i
     for name in ("miou", "miou_of_categories", "image_accuracy", "f_beta"):
         np.testing.assert_equal(getattr(found, name), getattr(expected, name))
     assert math.isnan(found.boundary_miou)
+    (swept,) = threshold_scores(join_marks(maps.marks()), maps.categories, maps.generated, [threshold], names)
+    assert swept == tuple(getattr(found, name) for name in swept._fields)
+
+
+@given(some_maps())
+def test_a_sweep_matches_categories_anew_at_each_threshold(maps: Maps) -> None:
+    marks, thresholds = join_marks(maps.marks()), (0, 30, 31, 60)
+    swept = threshold_scores(marks, maps.categories, maps.generated, thresholds)
+    for threshold, found in zip(thresholds, swept, strict=True):
+        cut = at_threshold(marks, threshold)
+        names = match(matching_counts(cut, maps.categories, maps.generated))
+        assert found.miou == luss_scores(cut, names, maps.categories).miou
 
 
 def test_what_is_right_everywhere_scores_one() -> None:

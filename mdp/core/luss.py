@@ -19,6 +19,7 @@ from mdp.core.assignment import assign
 from mdp.core.boundaries import RATIO, boundary, boundary_width
 from mdp.core.comparison import Interval, count_iou
 from mdp.core.labels import IGNORE
+from mdp.core.value_counts import Ranked, combinations, ranked
 
 SIZES = ("small", "medium_small", "medium_large", "large")
 SIZE_BOUNDS = (5, 25, 50)  # percent of an image's valid pixels that a category has at most, but for the last size
@@ -49,32 +50,19 @@ def image_marks(prediction: Tensor, labels: Tensor, level: Tensor | None = None,
     if prediction.numel() and int(prediction.min()) < 0:
         raise ValueError(f"prediction: expected 0 (other) and up, got {int(prediction.min())}")
     if level is None:
-        hundredths = torch.full_like(prediction, _LEVELS - 1)
-    elif level.numel() and not (float(level.min()) >= 0 and float(level.max()) <= 1):
-        raise ValueError(f"level: expected 0 to 1, got {float(level.min())} to {float(level.max())}")
+        hundredths, kinds = torch.zeros_like(prediction), torch.tensor([_LEVELS - 1])
     else:
-        hundredths = (100 * level).floor().long()
-    valid = labels != IGNORE
+        low, high = (float(bound) for bound in torch.aminmax(level)) if level.numel() else (0.0, 1.0)
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"level: expected 0 to 1, got {low} to {high}")
+        hundredths, kinds = (100 * level).floor().int(), torch.arange(_LEVELS)
+    true, made = ranked(labels), ranked(prediction)
     distance = boundary_width(labels.shape[0], labels.shape[1], ratio)
-    on_true, on_predicted = boundary(labels, distance), boundary(prediction, distance)
-    edge = torch.where(on_predicted, prediction, IGNORE)
-    return ImageMarks(_counted(valid, labels, prediction, hundredths), _counted(valid, labels, on_true.long(), edge))
-
-
-def _counted(valid: Tensor, *maps: Tensor) -> Tensor:
-    """Each combination of values (-1 and up) that valid pixels have, and how many have it: (n, maps + 1), in order."""
-    key, sizes = torch.zeros_like(maps[0], dtype=torch.int64), []
-    for values in maps:
-        sizes.append(int(values.max()) + 2 if values.numel() else 1)
-        key = key * sizes[-1] + (values + 1)
-    runs, lengths = torch.unique_consecutive(key[valid], return_counts=True)  # a map has few, and sorting is what costs
-    kinds, place = torch.unique(runs, return_inverse=True)
-    pixels = torch.zeros_like(kinds).index_add_(0, place, lengths)
-    columns = []
-    for size in reversed(sizes):
-        columns.append(kinds % size - 1)
-        kinds = kinds // size
-    return torch.stack([*reversed(columns), pixels], 1)
+    on_true, on_predicted = boundary(true.ranks, distance), boundary(made.ranks, distance)  # renaming moves none
+    edge = Ranked((made.ranks + 1) * on_predicted, torch.cat([torch.tensor([IGNORE]), made.kinds]))
+    areas = combinations(true, made, Ranked(hundredths, kinds))
+    edges = combinations(true, Ranked(on_true, torch.arange(2)), edge)
+    return ImageMarks(*(rows[rows[:, 0] != IGNORE] for rows in (areas, edges)))
 
 
 class Marks(NamedTuple):
@@ -156,15 +144,37 @@ def same_names(categories: int) -> Tensor:
 # Scores
 
 
-class LussScores(NamedTuple):
-    """Scores in 0 .. 1; means over classes count absent ones as 0, those by size leave them out."""
+class AreaScores(NamedTuple):
+    """The scores in 0 .. 1 that follow from areas alone; means over classes count absent ones as 0."""
 
     miou: float  # over "other" and all categories
     miou_of_categories: float  # without "other"
-    boundary_miou: float
-    boundary_miou_of_categories: float
     image_accuracy: float  # images whose largest predicted category is there
     f_beta: float  # of foreground against "other", mean over images
+
+
+def area_scores(marks: Marks, names: Tensor, categories: int) -> AreaScores:
+    """The scores of areas, the predicted categories renamed by `names` (K + 1,); raises what `luss_scores` raises."""
+    _expect(marks, categories, len(names) - 1)
+    image, true, predicted, _, pixels = marks.areas.unbind(1)
+    predicted, counts = names[predicted], _area_counts(marks.areas, names, categories)
+    return AreaScores(
+        miou=_mean(counts),
+        miou_of_categories=_mean(counts[1:]),
+        image_accuracy=_image_accuracy(marks.images, image, true, predicted, pixels, categories),
+        f_beta=_f_beta(marks.images, image, true > 0, predicted > 0, pixels),
+    )
+
+
+class LussScores(NamedTuple):
+    """Scores in 0 .. 1; means over classes count absent ones as 0, those by size leave them out."""
+
+    miou: float
+    miou_of_categories: float
+    boundary_miou: float
+    boundary_miou_of_categories: float
+    image_accuracy: float
+    f_beta: float
     miou_by_size: tuple[float, ...]  # SIZES: of objects that cover up to 5, 25, 50 and 100 % of their image
     boundary_miou_by_size: tuple[float, ...]
 
@@ -175,17 +185,12 @@ def luss_scores(marks: Marks, names: Tensor, categories: int) -> LussScores:
     Scores of boundaries are NaN where the marks have none.  Raises ValueError for numbers beyond `categories` or names.
     """
     _expect(marks, categories, len(names) - 1)
-    image, true, predicted, _, pixels = marks.areas.unbind(1)
-    predicted = names[predicted]
-    areas, edges = _area_counts(marks.areas, names, categories), _edge_counts(marks.edges, names, categories)
-    shares = _Shares(marks.areas, categories)
+    image, true = marks.areas[:, 0], marks.areas[:, 1]
+    edges, shares = _edge_counts(marks.edges, names, categories), _Shares(marks.areas, categories)
     return LussScores(
-        miou=_mean(areas),
-        miou_of_categories=_mean(areas[1:]),
+        **area_scores(marks, names, categories)._asdict(),
         boundary_miou=_mean(edges) if len(marks.edges) else math.nan,
         boundary_miou_of_categories=_mean(edges[1:]) if len(marks.edges) else math.nan,
-        image_accuracy=_image_accuracy(marks.images, image, true, predicted, pixels, categories),
-        f_beta=_f_beta(marks.images, image, true > 0, predicted > 0, pixels),
         miou_by_size=tuple(
             _mean_of_labelled(_area_counts(marks.areas[own], names, categories)) for own in shares.groups(image, true)
         ),

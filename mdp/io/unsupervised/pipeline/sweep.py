@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mdp.core.boundaries import RATIO
 from mdp.core.labels import LabelUnion
-from mdp.core.luss import Marks, at_threshold, image_marks, luss_scores, match, matching_counts
+from mdp.core.luss import Marks, image_marks
 from mdp.core.protocols import Counts, collect, luss
+from mdp.core.threshold_sweep import threshold_scores
 from mdp.io.data.pool import Pool
 from mdp.io.data.selection import named, pool_of
 from mdp.io.datasets._dataset import open_split
@@ -29,6 +30,7 @@ from mdp.io.unsupervised.pipeline.stage import Stage, digest_of_file, read_stage
 from mdp.io.unsupervised.score import read_matching
 
 THRESHOLDS = range(81)  # in hundredths: the released code's
+_CURVE = ("miou", "image_accuracy", "f_beta")
 _EDGES = f"edges {RATIO}"
 
 
@@ -105,20 +107,11 @@ def _score(
 
 def curve_of(marks: Marks, categories: int, clusters: int, fitted: Tensor | None) -> list[dict[str, float]]:
     """The scores of areas at each threshold, categories matched anew at each unless a matching is given."""
-    rows = []
-    for hundredths in THRESHOLDS:
-        cut = at_threshold(marks, hundredths)
-        names = match(matching_counts(cut, categories, clusters)) if fitted is None else fitted
-        found = luss_scores(cut, names, categories)
-        rows.append(
-            {
-                "threshold": hundredths / 100,
-                "miou": round(found.miou, 6),
-                "image_accuracy": round(found.image_accuracy, 6),
-                "f_beta": round(found.f_beta, 6),
-            }
-        )
-    return rows
+    found = threshold_scores(marks, categories, clusters, THRESHOLDS, fitted)
+    return [
+        {"threshold": hundredths / 100, **{key: round(getattr(scores, key), 6) for key in _CURVE}}
+        for hundredths, scores in zip(THRESHOLDS, found, strict=True)
+    ]
 
 
 def _counts_at(work: Stage, labels: Path, files: list[File], pool: Pool, threshold: int, progress: Counter) -> Counts:
