@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from benchmarks import inputs
 from benchmarks.measure import Case, Entry, Gate
 from mdp.core.networks.projection_heads import projection
-from mdp.core.pixel_attention import attended_mean, pixel_attention
+from mdp.core.pixel_attention import attended_directions
 
 
 def cases() -> dict[str, Callable[[], Case]]:
@@ -33,7 +33,7 @@ def _case(label: str, images: int, channels: int, gates: tuple[Gate, ...]) -> Ca
     exact = copy.deepcopy(head).double()
     threshold = torch.zeros(channels)
     entries = (
-        Entry("pixel_attention", "ours", lambda: _graded(head, _ours(maps, head, threshold))),
+        Entry("attended_directions", "ours", lambda: _graded(head, _ours(maps, head, threshold))),
         Entry("all on the finer grid", "plain", lambda: _graded(head, _plain(maps, head, threshold))),
     )
     expected = lambda: _graded(exact, _plain(maps.double(), exact, threshold.double()))  # noqa: E731
@@ -49,7 +49,7 @@ def _graded(head: nn.Sequential, vectors: Tensor) -> Sequence[Tensor]:
 
 
 def _ours(maps: Tensor, head: nn.Sequential, threshold: Tensor) -> Tensor:
-    return attended_mean(pixel_attention(maps, head[0], head[1:], threshold), unit=True)
+    return attended_directions(maps, head[0], head[1:], threshold)
 
 
 def _plain(maps: Tensor, head: nn.Sequential, threshold: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mdp.core.batches import Batch
 from mdp.core.methods import Data, pixel_attention, step
 from mdp.core.networks import AttentionNetwork, NetworkSettings
-from mdp.core.pixel_attention import Attended, attended_mean
+from mdp.core.pixel_attention import Attended, attended_directions, attended_mean
 from mdp.core.pixel_attention import pixel_attention as attend
 from mdp.io.recipe.layers import Layer, merge
 from mdp.io.recipe.request import Request
@@ -53,6 +53,32 @@ def test_the_first_convolution_may_come_before_the_interpolation(
     found = pure_call(attend, maps, first, rest, threshold)
     torch.testing.assert_close(found.attention, plainly(maps, first, rest, threshold), rtol=1e-4, atol=1e-5)
     assert found.attention.shape == (2, 1 if shared else 64, 4 * height, 4 * width)
+
+
+@given(seeds, st.integers(1, 4), st.integers(1, 5), st.booleans())
+@settings(max_examples=5)
+def test_directions_attended_to_are_the_same_without_raised_features(
+    seed: int, height: int, width: int, shared: bool
+) -> None:
+    rng = rng_of(seed)
+    maps, threshold = (
+        torch.randn(2, 64, height, width, generator=rng).relu(),
+        torch.randn(1 if shared else 64, generator=rng),
+    )
+    first, *others = network(shared).train().attention_head
+    assert isinstance(first, nn.Conv2d)
+    weight = first.weight
+    found = attended_directions(maps, first, nn.Sequential(*others), threshold)
+    expected = attended_mean(attend(maps, first, nn.Sequential(*others), threshold), unit=True)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    gradients = [torch.autograd.grad(vectors.sum() * 1e3, weight)[0] for vectors in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+
+
+def test_where_a_map_is_zero_there_is_no_direction() -> None:
+    first, *others = network().eval().attention_head
+    found = attended_directions(torch.zeros(1, 64, 2, 2), first, nn.Sequential(*others), torch.zeros(64))
+    assert not found.any()
 
 
 def test_without_anything_learnt_all_points_count_by_half() -> None:

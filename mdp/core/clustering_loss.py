@@ -6,7 +6,7 @@ Shape legend: B images, V views, K prototypes, Q rows of a queue.
 import torch
 from torch import Tensor
 
-from mdp.core.sinkhorn import sinkhorn
+from mdp.core.sinkhorn import sinkhorn, sinkhorn_
 
 
 def codes(scores: Tensor, queued: Tensor | None = None, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
@@ -17,8 +17,10 @@ def codes(scores: Tensor, queued: Tensor | None = None, epsilon: float = 0.05, i
     >>> codes(torch.zeros(2, 4)).sum(1).tolist()
     [1.0, 1.0]
     """
-    together = scores if queued is None else torch.cat([queued, scores])  # (Q + B, K)
-    return sinkhorn(together.detach(), epsilon, iterations)[-len(scores) :]
+    if queued is None:
+        return sinkhorn(scores, epsilon, iterations)
+    together = torch.cat([queued, scores]).detach().float()  # (Q + B, K) a copy, which nobody else has
+    return sinkhorn_(together, epsilon, iterations)[-len(scores) :]
 
 
 def swapped_loss(codes: Tensor, scores: Tensor, temperature: float) -> Tensor:

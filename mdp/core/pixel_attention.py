@@ -1,6 +1,7 @@
 """Pixel attention: how much each channel counts at each point of an image (2106.03149, eq. 6).
 
-Shape legend: B images, C channels, A attention maps (C, or 1 that all channels share), h x w feature grid.
+Shape legend: B images, C channels, A attention maps (C, or 1 that all channels share), h x w feature
+grid of s cells, S points on the finer grid.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from mdp.core.contrast_chunked import EPS
 
+_CELLS = 128  # of a map, up to which raising it by a product is quicker; 49 in training
 RAISED = 4  # times as fine as the backbone's last map: the released code's
 
 
@@ -39,6 +41,30 @@ def pixel_attention(
     length = torch.linalg.vector_norm(raised, dim=1, keepdim=True).clamp(min=EPS)  # (B, 1, 4h, 4w)
     logits = rest(raise_maps(first(maps)) / length).float() + threshold[:, None, None]  # (B, A, 4h, 4w)
     return Attended(raised, logits.sigmoid())
+
+
+def attended_directions(
+    maps: Tensor, first: Callable[[Tensor], Tensor], rest: Callable[[Tensor], Tensor], threshold: Tensor
+) -> Tensor:
+    """`attended_mean` of `pixel_attention` with `unit`, (B, C), where the features need not be raised themselves.
+
+    Raising is linear: n(u) is the maps times a matrix, of which the lengths follow from products of cells, and the sum
+    of n(u) A over points is the maps times what A gives back to their cells.
+    """
+    grid = maps.shape[2:]
+    if grid.numel() > _CELLS:
+        return attended_mean(pixel_attention(maps, first, rest, threshold), unit=True)
+    with torch.autocast(maps.device.type, enabled=False):
+        features = maps.float().flatten(2)  # (B, C, s)
+        raising = raise_maps(torch.eye(grid.numel(), device=maps.device).view(1, -1, *grid)).flatten(2)  # (1, s, S)
+        squares = (features.transpose(1, 2) @ features @ raising * raising).sum(1, keepdim=True)  # (B, 1, S)
+        raising = raising / squares.clamp(min=EPS**2).sqrt()  # (B, s, S) n(u) = features @ raising
+    hidden = first(maps).flatten(2)  # (B, C, s)
+    with torch.autocast(maps.device.type, enabled=False):
+        hidden = (hidden.float() @ raising).unflatten(2, [RAISED * size for size in grid])  # (B, C, 4h, 4w)
+    attention = (rest(hidden).float() + threshold[:, None, None]).sigmoid().flatten(2)  # (B, A, S)
+    with torch.autocast(maps.device.type, enabled=False):
+        return (attention @ raising.transpose(1, 2) * features).sum(2) / attention.shape[2]
 
 
 def raise_maps(maps: Tensor) -> Tensor:

@@ -18,9 +18,13 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     >>> sinkhorn(torch.zeros(2, 4)).tolist()
     [[0.25, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, 0.25]]
     """
+    return sinkhorn_(scores.detach().to(torch.float32, copy=True), epsilon, iterations)
+
+
+def sinkhorn_(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+    """`sinkhorn` of float32 scores, in their place."""
     with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
-        shares = scores.float() - scores.max().float()  # (B, K) the one copy
-        shares.div_(epsilon).exp_()
+        shares = scores.sub_(scores.max()).div_(epsilon).exp_()  # (B, K)
         rows, alike = torch.ones_like(shares[:, 0]), shares.shape[0] / shares.shape[1]  # (B,)
         for _ in range(iterations):
             columns = alike / (rows @ shares)  # (K,)

@@ -21,7 +21,7 @@ from mdp.core.networks.heads import Takes
 from mdp.core.networks.projection_heads import projection
 from mdp.core.networks.segmentor import NetworkSettings, OnGrid
 from mdp.core.networks.timm_backbone import PREFIX
-from mdp.core.pixel_attention import Attended, attended_mean, pixel_attention
+from mdp.core.pixel_attention import Attended, attended_directions, attended_mean, pixel_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ class AttentionNetwork(ClusterNetwork):
 
     def vector(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C): the mean of features of unit length times attention."""
-        return attended_mean(self.attend(maps.detach()), unit=True)
+        return attended_directions(maps.detach(), self.attention_head[0], self.attention_head[1:], self.threshold)
 
 
 def _image_head(inputs: int, hidden: int, embedding: int) -> nn.Sequential:
