@@ -160,6 +160,10 @@ def _launch(refuse: Callable[[int], None]) -> None:
         raise click.exceptions.Exit(launch(processes, sys.argv[1:]))
 
 
+def _nothing(processes: int) -> None:
+    """Refuses nothing: what is wrong is found as soon by the processes themselves."""
+
+
 def _show(found: Found, text: Callable[[Found], str], data: Callable[[Found], Any] | None = None,
           indent: int | None = 1) -> None:  # fmt: skip
     """Prints a result, for programs (`data` of it) or for people."""
@@ -777,6 +781,7 @@ def luss() -> None:
 @setting("--restarts", "luss.restarts", "Of k-means [default: 30].", int)
 @setting("--seed", "run.seed", "Of the photos that clusters begin at.", int)
 @setting("--overwrite", "overwrite", "Do it again where it was done with something else.", **FLAG)
+@processes
 @job
 def luss_cluster(source: str, target: str) -> None:
     """Cluster the photos of a dataset by what a frozen network sees in them.
@@ -787,7 +792,10 @@ def luss_cluster(source: str, target: str) -> None:
     """
     from mdp.io.unsupervised.pipeline.cluster import clusters_table, run_clustering
 
-    _show(run_clustering(_request(), source, target), clusters_table)
+    _launch(_nothing)
+    found = run_clustering(_request(), source, target)
+    if speaks():
+        _show(found, clusters_table)
 
 
 @command("label", "luss --split val", "luss --split train", group=luss)
@@ -800,6 +808,7 @@ def luss_cluster(source: str, target: str) -> None:
          Choice(["centroids", "activation"]))  # fmt: skip
 @option("--foreground", "A folder of masks (white: foreground), which take the place of attention.", FILE)
 @setting("--overwrite", "overwrite", "Do it again where it was done with something else.", **FLAG)
+@processes
 @job
 def luss_label(folder: Path, split: str, foreground: Path | None) -> None:
     """Give each pixel of a split the nearest cluster of LUSS, the folder of `mdp luss cluster`.
@@ -809,7 +818,10 @@ def luss_label(folder: Path, split: str, foreground: Path | None) -> None:
     """
     from mdp.io.unsupervised.pipeline.label import labels_text, run_labelling
 
-    _show(run_labelling(_request(), folder, split, foreground), labels_text)
+    _launch(_nothing)
+    found = run_labelling(_request(), folder, split, foreground)
+    if speaks():
+        _show(found, labels_text)
 
 
 @command("run", "--target shapes-objects --out luss_demo", "--target imagenet_s50 --method pass_s --out s50",
@@ -882,19 +894,19 @@ def luss_score(predictions: Path, target: str, labels: Path | None, root: str, m
 @option("--labelled", "Split whose labels are matched with [default: the dataset's training split].", default="")
 @backbone
 @setting("--init-from", "run.init_from", "Where in the file the backbone's names begin.", metavar="PREFIX")
-@option("--neighbours", "Labelled regions that vote.", int, default=10)
-@option("--temperature", "Of the vote.", float, default=0.07)
-@option("--short-side", "Pixels that photos are brought to.", IntRange(8, 4096), default=256)
+@setting("--neighbours", "luss.neighbours", "Labelled regions that vote [default: 10].", int)
+@setting("--temperature", "luss.temperature", "Of the vote [default: 0.07].", float)
+@setting("--short-side", "luss.short_side", "Pixels that photos are brought to [default: 256].", int)
 @boundary
 @own_root
 @device
 @workers
+@processes
 @setting("--out", "out", "Folder to write scores.json to.", FILE)
-@config("its sections model, run and data count", "run.seed=1")
+@config("its sections model, run, data and luss count", "run.seed=1")
 @result
 @quiet
-def luss_nearest(weights: str, target: str, labelled: str, neighbours: int, temperature: float, short_side: int,
-                 boundary: tuple[float, ...]) -> None:  # fmt: skip
+def luss_nearest(weights: str, target: str, labelled: str, boundary: tuple[float, ...]) -> None:
     """Score features as they are: each pixel gets the class of the labelled regions nearest to it.
 
     Nothing is trained.  `scratch` are random weights and `colors` histograms of colours, as controls.  Scores are those
@@ -903,9 +915,10 @@ def luss_nearest(weights: str, target: str, labelled: str, neighbours: int, temp
     from mdp.io.unsupervised.nearest import Asked, run_nearest
     from mdp.io.unsupervised.score import score_table
 
-    asked = Asked(source=weights, target=target, labelled=labelled, request=_request(), neighbours=neighbours,
-                  temperature=temperature, short_side=short_side, ratios=boundary)  # fmt: skip
-    _show(run_nearest(asked), score_table)
+    _launch(_nothing)
+    found = run_nearest(Asked(source=weights, target=target, labelled=labelled, request=_request(), ratios=boundary))
+    if speaks():
+        _show(found, score_table)
 
 
 @cli.group(cls=Group)

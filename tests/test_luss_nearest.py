@@ -40,9 +40,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scored(data: Path, source: str, **asked: Any) -> dict[str, Any]:
-    layers = (NARROW, {"run": {"workers": 0}}, asked.pop("layer", {}))
+    layers = (NARROW, {"run": {"workers": 0}, "luss": {"short_side": 64}}, asked.pop("layer", {}))
     request = Request(layers=layers, quiet=True, out=asked.pop("out", None))
-    return run_nearest(Asked(source=source, target=str(data / "own.yaml"), request=request, short_side=64, **asked))
+    return run_nearest(Asked(source=source, target=str(data / "own.yaml"), request=request, **asked))
 
 
 def test_colours_that_are_classes_are_matched_and_both_splits_are_said(data: Path, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_weights_of_a_file_are_what_is_scored_wherever_they_lie_in_it(data: 
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"neighbours": 0}, "--neighbours: expected 1 or more"),
+        ({"layer": {"luss": {"neighbours": 0}}}, r"luss\.neighbours: expected 1 or more"),
         ({"ratios": (3.0,)}, r"--boundary: expected numbers in \[0, 1\]"),
         ({"labelled": "nope"}, "nope"),
         ({"source": "nothing.pth"}, "nothing.pth"),

@@ -19,24 +19,28 @@ from mdp.core.networks.clustering import ClusterHeads, build_attention_network
 from mdp.core.photometry import as_float, normalise
 from mdp.io.datasets import load, open_split
 from mdp.io.errors import DatasetError, RecipeError, ResourceError
+from mdp.io.files.strict_yaml import parse_yaml
 from mdp.io.recipe.layers import merge
 from mdp.io.recipe.request import Request
 from mdp.io.run.checkpoint import save_plain
+from mdp.io.unsupervised.nearest import Asked, run_nearest
 from mdp.io.unsupervised.pipeline import rows as rows_file
 from mdp.io.unsupervised.pipeline import stage as stage_file
 from mdp.io.unsupervised.pipeline import vectors
 from mdp.io.unsupervised.pipeline.cluster import clusters_table, run_clustering
 from mdp.io.unsupervised.pipeline.label import labels_text, run_labelling
+from mdp.io.unsupervised.pipeline.predictions import by_activation
 from mdp.io.unsupervised.pipeline.run import pipeline_text, run_pipeline
 from mdp.io.unsupervised.pipeline.sweep import run_label_scores
 from mdp.io.unsupervised.pipeline.vectors import middle, short_side
-from mdp.io.unsupervised.score import Asked, run_score
+from mdp.io.unsupervised.score import Asked as Scored
+from mdp.io.unsupervised.score import run_score
+from tests.coloured_squares import SIDE, write_site
 from tests.preloaded import run
 from tests.stress.disturbed import Event, failing, watched
+from tests.test_distributed import in_processes
 from tests.trees import lines
 
-SIDE = 32
-COLORS = {"cup": (220, 40, 40), "dog": (40, 200, 60), "sky": (50, 60, 230)}
 SMALL = {"run": {"workers": 0, "threads": 1}, "luss": {"short_side": SIDE, "restarts": 3, "iterations": 6}}
 
 
@@ -46,25 +50,8 @@ def asked(out: Path | None = None, overwrite: bool = False, **luss: Any) -> Requ
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos in folders of three categories, each a square of its colour on grey, their label maps and masks."""
-    folder, rng = tmp_path_factory.mktemp("site"), np.random.default_rng(0)
-    for number in range(18):
-        split, kind = ("train", "val")[number % 3 == 2], number // 6
-        name, top = list(COLORS)[kind], int(rng.integers(2, 12))
-        place = np.zeros((SIDE, SIDE), dtype=bool)
-        place[top : top + 16, 4:28] = True
-        picture = np.where(place[..., None], COLORS[name], rng.integers(90, 160, (SIDE, SIDE, 1)))
-        level = np.where(place, rng.integers(140, 256, place.shape), rng.integers(0, 160, place.shape))
-        for what, pixels in (("", picture.astype(np.uint8)), ("-labels", np.uint8(place * (1 + kind)))):
-            path = folder / f"{split}{what}" / name / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-        path = folder / f"{split}-masks" / name / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(level.astype(np.uint8)).save(path)
-    splits = [f"  {split}: {{images: {split}, labels: {split}-labels}}" for split in ("train", "val")]
-    lines(folder / "site.yaml", ["classes: {0: other, 1: cup, 2: dog, 3: sky}", "splits:", *splits])
-    return folder
+    """A folder of photos with site.yaml."""
+    return write_site(tmp_path_factory.mktemp("site")).parent
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +102,9 @@ def test_a_stage_that_is_done_is_not_done_again_and_one_whose_files_are_gone_is(
     before = everything(copied)
     (copied / "clusters" / "centroids.safetensors").unlink()
     record = (copied / "features" / "stage.json").read_text()
+    stage = json.loads((copied / "clusters" / "stage.json").read_text())
+    (copied / "clusters" / "stage.json").write_text(json.dumps({**stage, "state": "unfinished"}))
+    (copied / "clusters" / ".kmeans.npz.999999999.tmp").write_bytes(b"half of a fi")  # of a process that was killed
     run_clustering(asked(copied), "colors", str(site / "site.yaml"))
     assert everything(copied) == before
     assert (copied / "features" / "stage.json").read_text() == record
@@ -169,7 +159,7 @@ def test_labels_are_a_dataset_and_score_as_a_folder_of_predictions(copied: Path,
     assert values <= {1, 2, 3}
     assert len(values) > 1
     scores = run_label_scores(copied, "val", sweep=False, quiet=True)
-    plain = run_score(Asked(predictions=copied / "labels-val" / "labels", target=str(site / "site.yaml")), quiet=True)
+    plain = run_score(Scored(predictions=copied / "labels-val" / "labels", target=str(site / "site.yaml")), quiet=True)
     same = [key for key in plain if key not in ("predictions", "against")]
     assert {key: scores[key] for key in same} == {key: plain[key] for key in same}
     with pytest.raises(RecipeError, match="no threshold can be chosen for these labels: nothing tells"):
@@ -190,7 +180,7 @@ def test_a_sweep_finds_the_threshold_that_scoring_each_one_by_itself_finds(copie
     assert found["threshold_chosen"] == "by the mIoU of this split, which uses its label maps"
     for hundredths in (0, 37, round(100 * found["threshold"]), 80):
         own = tmp_labels(copied, hundredths)
-        plain = run_score(Asked(predictions=own, target=str(site / "site.yaml")), quiet=True)
+        plain = run_score(Scored(predictions=own, target=str(site / "site.yaml")), quiet=True)
         assert plain["miou"] == pytest.approx(by_threshold[hundredths], abs=1e-6)
         if hundredths == round(100 * found["threshold"]):
             assert {key: found[key] for key in ("boundary", "f_beta", "names")} == {
@@ -218,6 +208,15 @@ def tmp_labels(luss: Path, hundredths: int) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.where(levels >= hundredths, values, 0).astype(np.uint8)).save(out)
     return luss / f"cut-{hundredths}"
+
+
+def test_masks_are_found_in_a_folder_of_the_split_where_there_is_one(copied: Path, site: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "val").symlink_to(site / "val-masks")
+    run_labelling(asked(foreground=str(tmp_path / "masks")), copied, "val")
+    levels = np.array(Image.open(copied / "labels-val" / "levels" / "cup" / "2.png"))
+    white = np.array(Image.open(site / "val-masks" / "cup" / "2.png")).astype(int)
+    np.testing.assert_array_equal(levels, white * 100 // 255)
 
 
 def test_masks_that_do_not_fit_are_refused_by_name(copied: Path, site: Path, tmp_path: Path) -> None:
@@ -280,6 +279,19 @@ def test_a_network_with_attention_is_clustered_by_it_and_its_levels_cut_labels(
     assert not np.concatenate(values).any()  # no attention is 1
 
 
+def test_a_network_gives_a_photo_one_category_where_its_scores_are_above_a_threshold() -> None:
+    network = build_segmentor(NetworkSettings(backbone="resnet18", width=8, head="linear"), 4, generator(0))
+    photo = torch.randint(0, 256, (3, 40, 80), dtype=torch.uint8, generator=generator(1))
+    all_of_it, none = (by_activation(network, 64, cut, torch.device("cpu"))(photo) for cut in (0.0, 1.0))
+    assert all_of_it.shape == (40, 80)
+    (number,) = all_of_it[all_of_it > 0].unique().tolist()
+    scores = network.look(normalise(as_float(short_side(photo, 64)[None]))).logits[0, 1:]
+    assert number == 1 + int(scores.mean((1, 2)).argmax())
+    assert 0 < int((all_of_it == 0).sum()) < 40 * 80 / 2  # where it is least
+    assert not none.any()
+    assert set(by_activation(network, 64, 0.5, torch.device("cpu"))(photo).unique().tolist()) == {0, number}
+
+
 # Stopped anywhere
 
 
@@ -336,6 +348,19 @@ def test_a_full_disk_is_told_in_one_line_and_the_stage_goes_on(site: Path, tmp_p
     run_clustering(asked(tmp_path), "colors", target)
 
 
+def test_two_processes_make_the_bytes_of_one(tmp_path: Path) -> None:
+    target = write_site(tmp_path / "site", photos=120)  # three batches of training photos
+    small = [f"{section}.{key}={value}" for section, values in SMALL.items() for key, value in values.items()]
+    settings = [word for setting in small for word in ("--set", setting)]
+    run_clustering(asked(tmp_path / "one"), "colors", str(target))
+    run_labelling(asked(), tmp_path / "one", "val", tmp_path / "site" / "val-masks")
+    out = str(tmp_path / "two")
+    in_processes(2, "-m", "mdp", "luss", "cluster", "colors", "--target", str(target), "--out", out, *settings)
+    masks = str(tmp_path / "site" / "val-masks")
+    in_processes(2, "-m", "mdp", "luss", "label", out, "--split", "val", "--foreground", masks, *settings)
+    assert everything(tmp_path / "two") == everything(tmp_path / "one")
+
+
 # Photos, and the command
 
 
@@ -374,12 +399,21 @@ RUN = {
 
 
 def test_the_whole_way_is_gone_once_and_its_page_shows_every_step(site: Path, tmp_path: Path) -> None:
-    request = Request(layers=({}, RUN), out=tmp_path / "luss", quiet=True, report=False)
+    settings = merge(RUN, {"pretrain": {"validate_by": str(site / "site.yaml")}})
+    request = Request(layers=({}, settings), out=tmp_path / "luss", quiet=True, report=False)
     found = run_pipeline(request, str(site / "site.yaml"))
     assert {*found["labels"]} >= {"miou", "image_accuracy", "f_beta"}
     assert found["labels"]["threshold"] is not None  # of the attention that was trained on the way
     assert 0 <= found["finetuned"]["miou"] <= 1
     assert "the network that learnt them" in pipeline_text(found)
+    attention = parse_yaml((tmp_path / "luss" / "attention" / "config.yaml").read_text(), "attention")["method"]
+    assert (attention["prototypes"], attention["size"]) == (8, 32)  # the network's, and the photos'
+    assert (attention["frozen_steps"], attention["queue"], attention["area"]) == (0, 3840, [0.08, 1.0])  # its own
+    lines_of = (tmp_path / "luss" / "representation" / "metrics.jsonl").read_text().splitlines()
+    (validated,) = (record for record in map(json.loads, lines_of) if record["kind"] == "validate")
+    near = run_nearest(Asked(source=str(tmp_path / "luss" / "representation"), target=str(site / "site.yaml"),
+                             request=replace(request, out=None)))  # fmt: skip
+    assert validated["miou"] == {"site": pytest.approx(near["miou"], abs=1e-6)}
     page = Path(found["page"]).read_text()
     assert page.count('alt="photo"') == page.count('alt="prediction"') == page.count('alt="truth"') == 6
     assert page.count('alt="attention"') == 6
@@ -387,6 +421,6 @@ def test_the_whole_way_is_gone_once_and_its_page_shows_every_step(site: Path, tm
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "luss").rglob("*.safetensors")}
     assert run_pipeline(request, str(site / "site.yaml")) == found
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "luss").rglob("*.safetensors")} == before
-    other = replace(request, layers=({}, merge(RUN, {"finetune": {"lr": 0.5}})))
+    other = replace(request, layers=({}, merge(settings, {"finetune": {"lr": 0.5}})))
     with pytest.raises(RecipeError, match=r"begun with another finetune\.lr"):
         run_pipeline(other, str(site / "site.yaml"))

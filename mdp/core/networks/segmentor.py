@@ -5,6 +5,7 @@ match of names.
 Shape legend: B images, D embedding channels, C classes, F channels of the head, h x w feature grid.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -17,6 +18,7 @@ from mdp.core.contrast_chunked import EPS
 from mdp.core.geometry import Grid
 from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, inputs_of, randomly, stride_of
 from mdp.core.networks.decode_heads import HEADS
+from mdp.core.networks.feature_maps import FeatureMaps
 from mdp.core.networks.projection_heads import instance_head, projection_head
 from mdp.core.networks.resnet import FIRST_DILATIONS
 from mdp.core.networks.timm_backbone import PREFIX
@@ -127,6 +129,12 @@ class OnGrid(nn.Module):
     """A network whose answers lie on a feature grid."""
 
     grid: Grid  # where labels are taken for its cells
+    backbone: nn.Module
+    _maps: Callable[[nn.Module, Tensor], FeatureMaps]
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """(B, K, H, W) -> the backbone's last map, (B, C, h, w)."""
+        return self._maps(self.backbone, images).last
 
     @property
     def output_stride(self) -> int:

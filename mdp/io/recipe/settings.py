@@ -129,6 +129,7 @@ class PretrainSettings(OptimizationSettings):
     photometry: PhotometrySettings = field(default_factory=PhotometrySettings)
     validate_epochs: Count = 5  # epochs between nearest-prototype scores; 0: only at the end
     validate_images: Count = 64  # validation images of each dataset that are scored
+    validate_by: str = ""  # a labelled dataset, NAME or NAME:SPLIT, by which features are scored instead, as they are
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -238,8 +239,15 @@ class LussSettings:
     short_side: Side = 256  # that photos are resized to; clusters see the middle 7/8 of it, 224
     labels: str = "centroids"  # centroids | activation: each pixel its nearest, or where the photo's own is active
     threshold: Share | None = None  # of attention or activation, below it is "other"; None: what `--sweep` chose
+    foreground: str = ""  # a folder of masks, in one of each split or for all, that take the place of attention
+    activation: Share | None = None  # `luss run`: photos have one category, where its scores are above this; None: all
+    neighbours: Annotated[int, Bounds(1, 10**6)] = 10  # labelled regions that vote in distance matching
+    temperature: Annotated[float, Bounds(1e-6, 1e3)] = 0.07  # of that vote
     attention_epochs: Positive = 20  # `luss run`: passes that train the pixel attention
     attention_lr: Weight | None = None  # `luss run`: its rate; None: that of the representation
+    attention_area: tuple[Share, Share] = (0.08, 1.0)  # `luss run`: of an image that its views show
+    attention_queue: Positive | None = 3840  # `luss run`: rows of its queue; None: no queue
+    attention_shared: bool = False  # `luss run`: one map for all channels, which is worse (table XI c)
 
     def __post_init__(self) -> None:
         check_bounds(self)

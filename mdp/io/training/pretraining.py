@@ -17,15 +17,21 @@ from mdp.core.labels import LabelUnion
 from mdp.core.methods import Data, Loss, Progress
 from mdp.core.networks import EncoderPair
 from mdp.core.networks.decode_heads import HEADS
+from mdp.core.networks.freezing import evaluating
 from mdp.core.networks.pair import follow_
-from mdp.core.networks.segmentor import NO_REGIONS
+from mdp.core.networks.segmentor import NO_REGIONS, OnGrid
+from mdp.core.photometry import as_float, normalise
 from mdp.core.processes import Processes
+from mdp.core.protocols import distance_matching
 from mdp.core.views import ViewPlan
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, expect_pretraining, mines, plan_pretraining, without_labels
 from mdp.io.data.views import PretrainItems, ViewOverlaps, Views, stack_views, usual_views, view_batches
 from mdp.io.errors import RecipeError
+from mdp.io.evaluation.counts import Reading
+from mdp.io.evaluation.matching import Matching, matched_scores, open_matching
+from mdp.io.journal.progress_text import percent
 from mdp.io.journal.results_csv import columns
 from mdp.io.processes.signals import Stop
 from mdp.io.recipe.backbone import backbone_lines, of_backbone
@@ -97,6 +103,12 @@ def plan_of(recipe: Recipe) -> ViewPlan:
     return plan
 
 
+def matching_of(recipe: Recipe) -> Matching | None:
+    """What features are scored by while they are learnt, where a dataset is named for that."""
+    named = recipe.pretrain.validate_by
+    return open_matching(named, Path(recipe.data.root)) if named else None
+
+
 class Pretraining(TrainingRun):
     """A pretraining run: its networks, the method's state, and what a step, a validation and a checkpoint are."""
 
@@ -110,6 +122,7 @@ class Pretraining(TrainingRun):
         super().__init__(plan, schedule, context)
         self.method, self.chosen, self.views = find_method(recipe.method.name), recipe.method.settings, plan_of(recipe)
         self.overlaps = ViewOverlaps(context.folder, self.views) if context.world.main else None
+        self.matching = matching_of(recipe)
         labelled = self.method.NEEDS_LABELS
         hidden = without_labels(plan.pool, recipe) if labelled else frozenset()
         self.items = PretrainItems(plan.pool, self.views, seed, labelled, context.finish, hidden, mines(recipe))
@@ -200,6 +213,31 @@ class Pretraining(TrainingRun):
         return self.method.loss(self.forward, shared, part, self.chosen, processes)
 
     def validate(self, step: int, stop: Stop) -> float | None:
+        return self._matched(self.matching, step, stop) if self.matching else self._probed(step, stop)
+
+    def _matched(self, matching: Matching, step: int, stop: Stop) -> float | None:
+        """The mIoU of distance matching, which asks nothing of the method."""
+        query, context = self.scored, self.context
+        reading = Reading(workers=0, world=context.world, stop=stop)
+        assert isinstance(query, OnGrid)
+
+        def maps(photos: Tensor) -> Tensor:
+            inputs = normalise(as_float(photos.to(context.device)), self.pool.statistics)
+            return query.last_map(inputs).float()
+
+        luss = self.recipe.luss
+        settings = distance_matching.Settings(neighbours=luss.neighbours, temperature=luss.temperature)
+        with evaluating(query), torch.no_grad():
+            scores = matched_scores(matching, maps, settings, reading, luss.short_side)
+        if stop.agree(context.world) or scores is None:
+            return None
+        name, shown = matching.dataset.name, ("miou", "image_accuracy", "f_beta")
+        context.journal.record("validate", step, **{key: {name: scores[key]} for key in shown})
+        words = f"{name} {matching.split} by distance matching: mIoU {percent(scores['miou'])}"
+        context.journal.say(f"step {step}: {words}{self.whose}")
+        return float(scores["miou"])
+
+    def _probed(self, step: int, stop: Stop) -> float | None:
         known = self.method.known_prototypes(self.state, self.chosen)
         query, context = self.scored, self.context
         pair = self.pair._replace(query=query)
@@ -234,6 +272,7 @@ def pretrain_recipe(request: Request) -> Recipe:
 def _plan(recipe: Recipe) -> Plan:
     plan = plan_pretraining(recipe)
     plan_of(plan.recipe)  # a misfit is reported before there is a run folder
+    matching_of(plan.recipe)
     data_of(plan.recipe, plan.pool.union, len(plan.pool.samples))
     return plan
 

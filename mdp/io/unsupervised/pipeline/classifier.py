@@ -13,6 +13,7 @@ from mdp.core.linear_probe import Linear, logistic_regression
 from mdp.io.errors import RecipeError
 from mdp.io.journal.counter import Counter
 from mdp.io.processes.signals import Stop
+from mdp.io.processes.world import World
 from mdp.io.run.checkpoint import load, save
 from mdp.io.unsupervised.pipeline.rows import rows_of
 from mdp.io.unsupervised.pipeline.stage import read_stage, stage
@@ -21,7 +22,7 @@ _PENALTY = 1.0  # scikit-learn's C = 1
 _FILE = "classifier.safetensors"
 
 
-def classifier_of(out: Path, stop: Stop, progress: Counter) -> Linear:
+def classifier_of(out: Path, stop: Stop, progress: Counter, world: World) -> Linear:
     """The classifier of OUT/classifier, which is made where it is not there yet.
 
     Raises RecipeError where cells of photos were clustered, which have no category of the whole.
@@ -31,16 +32,21 @@ def classifier_of(out: Path, stop: Stop, progress: Counter) -> Linear:
         raise RecipeError("luss.labels: activation needs clusters of whole photos; run `mdp luss cluster` with "
                           "--features pooled or attention, and another --out")  # fmt: skip
     inputs = {"rows": vectors["outputs"]["rows.npy"], "assignment": clusters["outputs"]["assignment.csv"]}
-    with stage(out / "classifier", "classifier", inputs, {"penalty": _PENALTY}, stop, progress) as work:
+    with stage(out / "classifier", "classifier", inputs, {"penalty": _PENALTY}, stop, progress, world=world) as work:
         if not work.done:
-            rows = rows_of(out / "features")
-            with (out / "clusters" / "assignment.csv").open(encoding="utf-8", errors="surrogateescape") as file:
-                numbers = torch.tensor([int(line["cluster"]) - 1 for line in csv.DictReader(file)])
-            count = int(clusters["settings"]["clusters"])
-            progress.say(f"a linear classifier of {rows.total:,} vectors and {count} clusters")
-            vectors_of = torch.from_numpy(rows.between(0, rows.total))
-            found = logistic_regression(vectors_of, numbers, count, _PENALTY)
-            save(work.folder / _FILE, found._asdict(), {"kind": "classifier", "clusters": count})
+            if world.main:
+                _learn(out, int(clusters["settings"]["clusters"]), work.folder / _FILE, progress)
             work.finish([_FILE])
         tensors = load(work.folder / _FILE).tensors
     return Linear(tensors["weight"], tensors["bias"])
+
+
+def _learn(out: Path, clusters: int, path: Path, progress: Counter) -> None:
+    """Learns the clusters of photos from their vectors."""
+    rows = rows_of(out / "features")
+    with (out / "clusters" / "assignment.csv").open(encoding="utf-8", errors="surrogateescape") as file:
+        numbers = torch.tensor([int(line["cluster"]) - 1 for line in csv.DictReader(file)])
+    progress.say(f"a linear classifier of {rows.total:,} vectors and {clusters} clusters")
+    vectors = torch.from_numpy(rows.between(0, rows.total))
+    learnt = logistic_regression(vectors, numbers, clusters, _PENALTY)
+    save(path, learnt._asdict(), {"kind": "classifier", "clusters": clusters})

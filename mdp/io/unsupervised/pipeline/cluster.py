@@ -29,7 +29,7 @@ from mdp.io.journal.counter import Counter, number_of
 from mdp.io.journal.progress_text import duration
 from mdp.io.processes.device import memory_in_one_line, set_up
 from mdp.io.processes.signals import Stop, stop_on_signals
-from mdp.io.processes.world import ALONE
+from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Recipe, merge, resolve
 from mdp.io.recipe.request import Request
 from mdp.io.run.checkpoint import save
@@ -59,11 +59,11 @@ def run_clustering(request: Request, source: str, target: str) -> dict[str, Any]
     Raises an MdpError, with the exit code, for anything the user has to mend; Preempted leaves both stages to be gone
     on with.
     """
-    recipe, progress = resolve(*request.layers), Counter(request.quiet)
+    recipe = resolve(*request.layers)
     if request.out is None:
         raise RecipeError("give --out FOLDER: the folder that the stages of this pipeline share")
-    with stop_on_signals() as stop:
-        device = set_up(recipe, ALONE)
+    with stop_on_signals() as stop, joined(request.timeout) as world:
+        progress, device = Counter(request.quiet or not world.main), set_up(recipe, world)
         photos = photos_of(target, Path(recipe.data.root))
         progress.say(photos.line)
         opened = open_source(source, merge(*request.layers), device)
@@ -73,8 +73,13 @@ def run_clustering(request: Request, source: str, target: str) -> dict[str, Any]
         kind = opened.kind(recipe.luss.features)
         stop.patient = True
         with memory_in_one_line(advice="try a smaller luss.short_side"):
-            rows = _vectors(make(request.out), opened, kind, photos, recipe, stop, progress, request.overwrite)
-            return _clusters(request, rows, clusters, photos, recipe, source, target, stop, progress)
+            rows = _vectors(make(request.out), opened, kind, photos, recipe, stop, progress, request.overwrite, world)
+            told = world.broadcast_main(  # the sums of k-means are in the order of one process
+                lambda: json.dumps(
+                    _clusters(request, rows, clusters, photos, recipe, source, target, device, stop, progress)
+                )
+            )
+            return dict(json.loads(told))
 
 
 def photos_of(target: str, root: Path) -> Photos:
@@ -105,12 +110,20 @@ def categories_of(dataset: Dataset, target: str) -> int:
 
 
 def _vectors(
-    out: Path, source: Source, kind: str, photos: Photos, recipe: Recipe, stop: Stop, progress: Counter, overwrite: bool
+    out: Path,
+    source: Source,
+    kind: str,
+    photos: Photos,
+    recipe: Recipe,
+    stop: Stop,
+    progress: Counter,
+    overwrite: bool,
+    world: World,
 ) -> Rows:
     luss = recipe.luss
     inputs = {"weights": source.digest, "photos": digest_of_photos(photos.pool)}
     settings = {"features": kind, "short_side": luss.short_side, "store": luss.store}
-    with stage(out / "features", "features", inputs, settings, stop, progress, overwrite) as work:
+    with stage(out / "features", "features", inputs, settings, stop, progress, overwrite, world) as work:
         if not work.done:
             write_rows(work, source, kind, photos.pool, luss.short_side, luss.store, recipe.run.workers, progress)
             work.finish(["rows.npy", "images.txt"])
@@ -125,6 +138,7 @@ def _clusters(
     recipe: Recipe,
     source: str,
     target: str,
+    device: torch.device,
     stop: Stop,
     progress: Counter,
 ) -> dict[str, Any]:
@@ -137,7 +151,7 @@ def _clusters(
         if not work.done:
             if clusters > rows.total:
                 raise RecipeError(f"--clusters {clusters}: there are {rows.total} vectors only")
-            device = torch.device("cpu") if recipe.run.device == "mps" else set_up(recipe, ALONE)
+            device = torch.device("cpu") if device.type == "mps" else device
             found = _kmeans(work, rows, clusters, luss.restarts, luss.iterations, recipe.run.seed, device, progress)
             _write(folder, found, rows, photos, settings, device)
             work.finish(

@@ -37,7 +37,7 @@ from mdp.io.files.writing import make, write_atomically
 from mdp.io.journal.counter import Counter
 from mdp.io.processes.device import memory_in_one_line, set_up
 from mdp.io.processes.signals import Stop, stop_on_signals
-from mdp.io.processes.world import ALONE
+from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Recipe, resolve
 from mdp.io.recipe.request import Request
 from mdp.io.run.checkpoint import load as load_tensors
@@ -76,12 +76,15 @@ def run_labelling(request: Request, folder: Path, split: str, foreground: Path |
 
     Raises an MdpError, with the exit code, for anything the user has to mend; Preempted leaves a stage to go on with.
     """
-    recipe, progress = resolve(*request.layers), Counter(request.quiet)
+    recipe = resolve(*request.layers)
+    foreground = foreground or _masks_of(recipe.luss.foreground, split)
     clusters = read_stage(folder / "clusters", f"mdp luss cluster ... --out {folder}")
-    with stop_on_signals() as stop, memory_in_one_line(advice="try a smaller luss.short_side"):
-        work = _work(recipe, folder, split, foreground, clusters["facts"], stop, progress)
+    memory = memory_in_one_line(advice="try a smaller luss.short_side")
+    with stop_on_signals() as stop, joined(request.timeout) as world, memory:
+        progress = Counter(request.quiet or not world.main)
+        work = _work(recipe, folder, split, foreground, clusters["facts"], stop, progress, world)
         stop.patient = True
-        return _labelled(request, folder, split, work, recipe, clusters, stop, progress)
+        return _labelled(request, folder, split, work, recipe, clusters, stop, progress, world)
 
 
 def _work(
@@ -92,9 +95,10 @@ def _work(
     origin: dict[str, Any],
     stop: Stop,
     progress: Counter,
+    world: World,
 ) -> Work:
     """What there is to do.  Raises RecipeError or DatasetError for what cannot be done."""
-    device = set_up(recipe, ALONE)
+    device = set_up(recipe, world)
     dataset, _ = named(origin["target"])
     samples, line = open_split(dataset, Path(origin["root"]), split)
     progress.say(line)
@@ -114,7 +118,7 @@ def _work(
         source=source,
         kind=vectors["settings"]["features"],
         centroids=F.normalize(load_tensors(folder / "clusters" / CENTROIDS).tensors["centroids"], dim=1).to(device),
-        classifier=classifier_of(folder, stop, progress) if by_image else None,
+        classifier=classifier_of(folder, stop, progress, world) if by_image else None,
         side=recipe.luss.short_side,
         threshold=None if level is None else round(100 * level),
         foreground=foreground,
@@ -126,6 +130,12 @@ def _work(
             f"--threshold {level}: {origin['source']} has no attention to cut; leave it out, or give --foreground"
         )
     return work
+
+
+def _masks_of(folder: str, split: str) -> Path | None:
+    """The masks of a split: in a folder of its name, where there is one; None without any."""
+    own = Path(folder) / split
+    return (own if own.is_dir() else Path(folder)) if folder else None
 
 
 def swept(folder: Path, split: str) -> float | None:
@@ -156,6 +166,7 @@ def _labelled(
     clusters: dict[str, Any],
     stop: Stop,
     progress: Counter,
+    world: World,
 ) -> dict[str, Any]:
     folder, target = out / f"labels-{split}", clusters["facts"]["target"]
     (dataset,) = work.pool.datasets.values()
@@ -172,17 +183,13 @@ def _labelled(
         "threshold": threshold,
         "foreground": str(work.foreground or ""),
     }
-    with stage(folder, "labels", inputs, settings, stop, progress, request.overwrite) as begun:
+    with stage(folder, "labels", inputs, settings, stop, progress, request.overwrite, world) as begun:
         if not begun.done:
             _label_all(begun, work, recipe.run.workers, progress)
-            pairs = zip(work.names, work.pool.samples, strict=True)
-            files = [file_of(name, sample, work.has_levels) for name, sample in pairs]
             about = {"target": target, "split": split, "clusters": len(work.centroids), "threshold": threshold}
-            outputs = write_lists(folder, files, about)
-            if work.labelled:
-                outputs.append(write_marks(folder, files, work.pool, levels=not work.threshold))
+            outputs = _write_lists(folder, work, about) if world.main else []
             begun.finish(outputs, {"target": target, "split": split})
-        learnt = write_dataset(out, len(work.centroids), target, dataset.val)
+        learnt = write_dataset(out, len(work.centroids), target, dataset.val) if world.main else None
     return {
         "out": str(folder),
         "photos": len(work.names),
@@ -192,6 +199,16 @@ def _labelled(
         "marks": work.labelled,
         "dataset": str(learnt) if learnt else None,
     }
+
+
+def _write_lists(folder: Path, work: Work, about: dict[str, Any]) -> list[str]:
+    """What stands beside the label maps of a split; returns the names of the files."""
+    pairs = zip(work.names, work.pool.samples, strict=True)
+    files = [file_of(name, sample, work.has_levels) for name, sample in pairs]
+    outputs = write_lists(folder, files, about)
+    if work.labelled:
+        outputs.append(write_marks(folder, files, work.pool, levels=not work.threshold))
+    return outputs
 
 
 # Photo by photo
@@ -220,17 +237,23 @@ class ResizedItems:
 
 
 def _label_all(stage: Stage, work: Work, workers: int, progress: Counter) -> None:
-    """Writes the label maps of all photos; those behind the position that was noted are made again, alike."""
-    count = len(work.names)
-    keys: Iterator[list[Key]] = iter([[(0, index)] for index in range(stage.position, count)])
+    """Writes the label maps of all photos; those behind the position that was noted are made again, alike.
+
+    Photos are dealt out to all processes, and all are as far as each other.
+    """
+    count, begin, world = len(work.names), stage.position, stage.world
+    keys: Iterator[list[Key]] = iter([[(0, index)] for index in range(begin + world.rank, count, world.size)])
     watch = Watch(name=lambda key: work.pool.name(key[1]), stop=lambda: stage.stop)
     items = ResizedItems(work.pool, work.side)
     with closing(load(items, keys, min(workers, count), None, watch=watch)) as loaded:
-        for (item,) in loaded:
-            _label_one(stage.folder, work, item)
-            progress.tell(item.number + 1, count)
+        for first in range(begin, count, world.size):
+            if first + world.rank < count:
+                (item,) = next(loaded)
+                _label_one(stage.folder, work, item)
+            done = min(first + world.size, count)
+            progress.tell(done, count)
             if stage.due:
-                stage.note(item.number + 1)
+                stage.note(done)
 
 
 def _label_one(folder: Path, work: Work, item: Resized) -> None:

@@ -1,12 +1,17 @@
 """The stage in which a network that learnt the labels predicts a split: label maps for `mdp luss score`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
+from mdp.core.activation_maps import unit_range
+from mdp.core.networks import Segmentor
+from mdp.core.photometry import as_float, normalise
 from mdp.io.data.loader import load
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import named, pool_of
@@ -27,8 +32,28 @@ from mdp.io.recipe.settings import EvalSettings
 from mdp.io.run.folder import checkpoint_of
 from mdp.io.run.opened import open_run, trained_segmentor
 from mdp.io.unsupervised.pipeline.stage import digest_of_file, digest_of_photos, stage
+from mdp.io.unsupervised.pipeline.vectors import at_size, short_side
 
+Segment = Callable[[Tensor], Tensor]  # a photo (K, H, W) -> its categories (H, W)
 _LONG = 100_000  # pixels, as many as a scale may have: only the short side of a photo is asked for
+
+
+def by_activation(network: Segmentor, side: int, threshold: float, device: torch.device) -> Segment:
+    """Photos have the one category whose scores are highest in the mean, where these are above a threshold (eq. 16).
+
+    Scores are taken from 0, where least in the photo, to 1, where most (eq. 15); "other" is what is left.
+    """
+    network.eval()
+
+    @torch.no_grad()
+    def segment(photo: Tensor) -> Tensor:
+        inputs = normalise(as_float(short_side(photo, side)[None].to(device)), network.statistics)
+        scores = network.look(inputs).logits[0].float()  # (K + 1, h, w)
+        number = 1 + int(scores[1:].mean((1, 2)).argmax())
+        level = at_size(unit_range(scores[number]).cpu(), (photo.shape[1], photo.shape[2]))  # (H, W)
+        return torch.where(level > threshold, number, 0)
+
+    return segment
 
 
 class _Items:
@@ -58,14 +83,17 @@ def run_split_predictions(request: Request, run: Path, target: str, split: str) 
         pool = pool_of([(dataset, samples)])
         path = checkpoint_of(run)
         inputs = {"weights": digest_of_file(path), "photos": digest_of_photos(pool)}
-        side = recipe.luss.short_side
+        side, threshold = recipe.luss.short_side, recipe.luss.activation
+        settings = {"short_side": side} if threshold is None else {"short_side": side, "activation": threshold}
         folder = request.out / f"predictions-{split}"
-        with stage(folder, "predictions", inputs, {"short_side": side}, stop, progress, request.overwrite) as work:
+        with stage(folder, "predictions", inputs, settings, stop, progress, request.overwrite) as work:
             stop.patient = True
             if not work.done:
                 opened = open_run(path)
                 network = trained_segmentor(opened, opened.recipe, device)
-                segment = segmenter(network, EvalSettings(scale=(_LONG, side)), device)
+                whole = EvalSettings(scale=(_LONG, side))
+                segment = (segmenter(network, whole, device) if threshold is None else
+                           by_activation(network, side, threshold, device))  # fmt: skip
                 names = relative_paths([sample.image for sample in samples])
                 keys: Iterator[list[Key]] = iter([[(0, number)] for number in range(work.position, len(samples))])
                 watch = Watch(name=lambda key: pool.name(key[1]), stop=lambda: stop)

@@ -8,7 +8,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,26 +86,33 @@ def write_rows(
     _, each, channels = source.rows(first[None], kind).shape
     width = each * channels * np.dtype(store).itemsize  # bytes of a photo
     _expect_room(path, count * width, stage.position * width)
-    with _opened(path) as file:
-        os.ftruncate(file, _HEADER + stage.position * width)
-        os.lseek(file, 0, os.SEEK_SET)
-        _append(file, _header((count * each, channels), store))
-        os.lseek(file, 0, os.SEEK_END)
-        batches = (range(start, min(start + _PHOTOS, count)) for start in range(stage.position, count, _PHOTOS))
-        keys: Iterator[list[Key]] = ([(0, index) for index in batch] for batch in batches)
-        watch = Watch(name=lambda key: pool.name(key[1]), stop=lambda: stage.stop)
-        with closing(load(MiddleItems(pool, side), keys, workers, None, stack=torch.stack, watch=watch)) as loaded:
-            done = stage.position
-            for images in loaded:
-                _append(file, source.rows(images, kind).cpu().numpy().astype(store).tobytes())
-                done += len(images)
-                progress.tell(done, count)
-                if stage.due:
+    begin, world = stage.position, stage.world
+    batches = [range(start, min(start + _PHOTOS, count)) for start in range(begin, count, _PHOTOS)]
+    keys: Iterator[list[Key]] = ([(0, index) for index in batch] for batch in batches[world.rank :: world.size])
+    watch = Watch(name=lambda key: pool.name(key[1]), stop=lambda: stage.stop)
+    loaded = load(MiddleItems(pool, side), keys, workers, None, stack=torch.stack, watch=watch)
+    with _opened(path) if world.main else nullcontext(-1) as file, closing(loaded) as items:
+        if world.main:
+            os.ftruncate(file, _HEADER + begin * width)
+            os.lseek(file, 0, os.SEEK_SET)
+            _append(file, _header((count * each, channels), store))
+            os.lseek(file, 0, os.SEEK_END)
+        for number in range(0, len(batches), world.size):  # a batch for each process, appended in their order
+            images = next(items) if number + world.rank < len(batches) else None
+            own = b"" if images is None else source.rows(images, kind).cpu().numpy().astype(store).tobytes()
+            rows = world.gather_objects(own)
+            done = batches[min(number + world.size, len(batches)) - 1].stop
+            if world.main:
+                _append(file, b"".join(rows))
+            progress.tell(done, count)
+            if stage.due:
+                if world.main:
                     os.fsync(file)
-                    stage.note(done)
-        os.fsync(file)
-    names = "".join(f"{sample.image}\n" for sample in pool.samples)
-    write_text(stage.folder / "images.txt", names)
+                stage.note(done)
+        if world.main:
+            os.fsync(file)
+    if world.main:
+        write_text(stage.folder / "images.txt", "".join(f"{sample.image}\n" for sample in pool.samples))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from mdp.io.data.selection import named, pool_of
 from mdp.io.datasets._dataset import open_split
@@ -19,9 +19,11 @@ from mdp.io.files.writing import make, write_text
 from mdp.io.journal.progress_text import percent
 from mdp.io.journal.stderr import say
 from mdp.io.recipe.layers import Layer, as_layer, changed_keys, config_layer, merge, nest, resolve
-from mdp.io.recipe.methods import find_method, method_names
+from mdp.io.recipe.methods import method_names
 from mdp.io.recipe.request import Request
 from mdp.io.recipe.shelf import recipe_names
+from mdp.io.run.checkpoints import remove_leftovers
+from mdp.io.run.lock import locked
 from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.io.unsupervised.pipeline.cluster import run_clustering
 from mdp.io.unsupervised.pipeline.label import run_labelling
@@ -33,6 +35,7 @@ from mdp.io.unsupervised.score import Asked, run_score
 ATTENTION = "pixel_attention"
 _METHOD = "pass_s"  # where none is asked for
 _WITH_ATTENTION = ("swav", "pass_s")  # methods whose networks it can be trained on
+_OF_BOTH = ("embedding", "hidden", "prototypes", "size", "temperature", "epsilon", "iterations")  # representation's too
 _KEPT = ("model", "method", "pretrain", "finetune", "luss")  # sections that a pipeline may not change on its way
 
 
@@ -48,10 +51,17 @@ def run_pipeline(request: Request, target: str) -> dict[str, Any]:
     train = f"{name}:train" if "train" in dataset.splits else f"{name}:{dataset.train[0]}"
     if dataset.val is None:
         raise RecipeError(f"{name}: has no labelled split to score on")
-    layers = (*layers_of_run(request, name), nest("pretrain.datasets", [train]))
-    recipe = resolve(*layers)
-    _expect_same(make(out), as_layer(recipe), name)
-    tell, asked = _steps(request.quiet), replace(request, layers=layers, init=None)
+    layers = (nest("pretrain.datasets", [train]), *layers_of_run(request, name))
+    with locked(make(out)):
+        remove_leftovers(out)
+        return _gone(replace(request, layers=layers, init=None), out, name, train, dataset.val)
+
+
+def _gone(asked: Request, out: Path, name: str, train: str, val: str) -> dict[str, Any]:
+    """What the whole way gave."""
+    recipe, layers = resolve(*asked.layers), asked.layers
+    _expect_same(out, as_layer(recipe), name)
+    tell = _steps(asked.quiet)
     source = out / "representation"
     tell("the representation, without labels")
     _trained(run_pretraining, replace(asked, out=source))
@@ -62,9 +72,9 @@ def run_pipeline(request: Request, target: str) -> dict[str, Any]:
         _trained(run_pretraining, replace(asked, out=source, init=str(start), layers=_attention(layers)))
     tell("clusters of photos")
     run_clustering(replace(asked, out=out), str(source), train)
-    tell(f"labels of {dataset.val}, and their scores")
-    labelled = run_labelling(replace(asked, out=None), out, dataset.val)
-    before = run_label_scores(out, dataset.val, labelled["levels"], quiet=request.quiet)
+    tell(f"labels of {val}, and their scores")
+    labelled = run_labelling(replace(asked, out=None), out, val)
+    before = run_label_scores(out, val, labelled["levels"], quiet=asked.quiet)
     tell("labels of the training photos")
     split = train.rpartition(":")[2]
     run_labelling(replace(asked, out=None), out, split)
@@ -72,16 +82,17 @@ def run_pipeline(request: Request, target: str) -> dict[str, Any]:
     learner = out / "finetune"
     own = {"finetune": {"target": f"{out / 'labels.yaml'}:{split}"}}
     _trained(run_finetuning, replace(asked, out=learner, init=str(start), layers=(*layers, own)))
-    tell(f"its predictions of {dataset.val}, and their scores")
-    predictions = run_split_predictions(replace(asked, out=out), learner, name, dataset.val)
-    scored = Asked(predictions=predictions, target=f"{name}:{dataset.val}", root=Path(recipe.data.root),
+    tell(f"its predictions of {val}, and their scores")
+    predictions = run_split_predictions(replace(asked, out=out), learner, name, val)
+    scored = Asked(predictions=predictions, target=f"{name}:{val}", root=Path(recipe.data.root),
                    out=out / "scores-finetuned")  # fmt: skip
     after = run_score(scored, quiet=True)
-    samples, _ = open_split(dataset, Path(recipe.data.root), dataset.val)
-    page = write_page(out, pool_of([(dataset, samples)]), dataset.val, predictions, before, after)
+    dataset, _ = named(name)
+    samples, _ = open_split(dataset, Path(recipe.data.root), val)
+    page = write_page(out, pool_of([(dataset, samples)]), val, predictions, before, after)
     return {
         "target": name,
-        "split": dataset.val,
+        "split": val,
         "labels": _short(before),
         "finetuned": _short(after),
         "page": str(page),
@@ -97,16 +108,22 @@ def layers_of_run(request: Request, target: str) -> tuple[Layer, ...]:
 
 
 def _attention(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The layers by which attention is trained: those of the representation, but for how long and at what rate.
+    """The layers by which attention is trained: those of the representation, but for its method and schedule.
 
-    Of the method's settings these stay that it has too.
+    Of the method's settings these stay that say what network and loss it is; how views are cut, the queue and how it
+    begins are each stage's own.
     """
     luss, merged = resolve(*layers).luss, merge(*layers)
-    own = get_type_hints(find_method(ATTENTION).Settings)
-    method = {key: value for key, value in merged.pop("method", {}).items() if key in own}
+    method = {key: value for key, value in merged.pop("method", {}).items() if key in _OF_BOTH}
+    own = {
+        "name": ATTENTION,
+        "area": luss.attention_area,
+        "queue": luss.attention_queue,
+        "shared": luss.attention_shared,
+    }
     rate = {} if luss.attention_lr is None else {"lr": luss.attention_lr}
     pretrain = {"epochs": luss.attention_epochs, "steps": None, **rate}
-    return (merge(merged, {"method": {**method, "name": ATTENTION}, "pretrain": pretrain}),)
+    return (merge(merged, {"method": {**method, **own}, "pretrain": pretrain}),)
 
 
 def _expect_same(out: Path, asked: Layer, target: str) -> None:

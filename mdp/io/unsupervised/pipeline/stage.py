@@ -22,7 +22,9 @@ from mdp.io.files.reading import printable, read_bytes, stamp
 from mdp.io.files.writing import make, write_text
 from mdp.io.journal.counter import Counter
 from mdp.io.processes.signals import Stop
+from mdp.io.processes.world import ALONE, World
 from mdp.io.recipe.layers import changed_keys
+from mdp.io.run.checkpoints import remove_leftovers
 from mdp.io.run.lock import NAME as LOCK
 from mdp.io.run.lock import locked
 
@@ -31,10 +33,10 @@ _EVERY = 5.0  # seconds between notes of how far it is
 
 
 class Stage:
-    """A stage that this process is at work on, or finds done."""
+    """A stage that this process is at work on, or finds done; of several processes the main one writes its record."""
 
-    def __init__(self, folder: Path, record: dict[str, Any], stop: Stop) -> None:
-        self.folder, self.record, self.stop = folder, record, stop
+    def __init__(self, folder: Path, record: dict[str, Any], stop: Stop, world: World = ALONE) -> None:
+        self.folder, self.record, self.stop, self.world = folder, record, stop, world
         self._before, self._began = float(record["seconds"]), time.monotonic()
         self._noted = self._began
 
@@ -50,8 +52,9 @@ class Stage:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to note how far it is."""
-        return bool(self.stop) or time.monotonic() - self._noted > _EVERY
+        """Whether it is time to note how far it is; all processes ask alike often."""
+        late = self.world.main and time.monotonic() - self._noted > _EVERY
+        return any(self.world.any_true(bool(self.stop) or late))
 
     def note(self, position: int) -> None:
         """Keeps how far it is, once what belongs to it is on the disk.
@@ -64,15 +67,22 @@ class Stage:
 
     def expect_no_stop(self) -> None:
         """Raises Preempted when a signal has come: what was noted is kept."""
-        if self.stop:
+        if self.stop.agree(self.world):
             raise Preempted(f"stopped by {self.stop.name} in {self.folder}; the same command goes on from there")
 
     def finish(self, outputs: Sequence[str], facts: Mapping[str, Any] | None = None) -> None:
-        """All is on the disk: keeps what came out, and what is to be told of it."""
-        digests = {name: digest_of_file(self.folder / name) for name in outputs}
-        self._write(state="done", outputs=digests, facts=dict(facts or {}))
+        """All is on the disk: keeps what came out, and what is to be told of it; the others wait for that."""
+
+        def keep() -> str:
+            digests = {name: digest_of_file(self.folder / name) for name in outputs}
+            self._write(state="done", position=0, outputs=digests, facts=dict(facts or {}))
+            return ""
+
+        self.world.broadcast_main(keep)
 
     def _write(self, **changed: Any) -> None:
+        if not self.world.main:
+            return
         seconds = round(self._before + time.monotonic() - self._began, 1)
         self.record.update(changed, seconds=seconds)
         write_text(self.folder / FILE, json.dumps(self.record, indent=1) + "\n")
@@ -87,34 +97,50 @@ def stage(
     stop: Stop,
     progress: Counter,
     overwrite: bool = False,
+    world: World = ALONE,
 ) -> Iterator[Stage]:
     """The stage in a folder, which is this process's alone meanwhile: begun, gone on with, or done already.
 
     `inputs` are SHA-256 by names.  Raises RecipeError, in one line, where the folder was made of others or with other
-    settings, or holds something else; with `overwrite` it is begun anew.
+    settings, or holds something else; with `overwrite` it is begun anew.  Of several processes the main one opens it,
+    and all have to ask for the same.
     """
     asked: dict[str, Any] = {"stage": kind, "inputs": dict(inputs), "settings": json.loads(json.dumps(settings))}
+    world.require_equal(**{f"what goes into {folder}": json.dumps(asked)})
+    if not world.main:
+        yield Stage(folder, json.loads(world.broadcast_main(str)), stop, world)
+        return
     with locked(make(folder)):
-        if overwrite and is_file_of(folder):
-            _empty(folder)
-        before = _record_of(folder)
-        if before is None:
-            _expect_empty(folder)
-            record = {"mdp": mdp.__version__, **asked, "state": "unfinished", "position": 0, "seconds": 0.0}
-        else:
-            _expect_same(folder, before, asked)
-            record = before
-        begun = Stage(folder, record, stop)
-        if begun.done and not all((folder / name).is_file() for name in record["outputs"]):
-            progress.say(f"{folder}: files of it are gone; it is done again")
-            record.update(state="unfinished", position=0)
-        if begun.done:
-            progress.say(f"{folder}: done already ({record['seconds']:.0f} s)")
-        else:
-            if begun.position:
-                progress.say(f"{folder}: going on from {begun.position:,}")
-            begun._write()
+        begun = _begun(folder, asked, stop, progress, overwrite)
+        begun.world = world
+        world.broadcast_main(lambda: json.dumps(begun.record))
         yield begun
+
+
+def _begun(folder: Path, asked: dict[str, Any], stop: Stop, progress: Counter, overwrite: bool) -> Stage:
+    """The stage in a folder that is locked."""
+    if overwrite and is_file_of(folder):
+        _empty(folder)
+    before = _record_of(folder)
+    if before is None:
+        _expect_empty(folder)
+        record = {"mdp": mdp.__version__, **asked, "state": "unfinished", "position": 0, "seconds": 0.0}
+    else:
+        _expect_same(folder, before, asked)
+        record = before
+        if record["state"] != "done":
+            remove_leftovers(folder)
+    begun = Stage(folder, record, stop)
+    if begun.done and not all((folder / name).is_file() for name in record["outputs"]):
+        progress.say(f"{folder}: files of it are gone; it is done again")
+        record.update(state="unfinished", position=0)
+    if begun.done:
+        progress.say(f"{folder}: done already ({record['seconds']:.0f} s)")
+    else:
+        if begun.position:
+            progress.say(f"{folder}: going on from {begun.position:,}")
+        begun._write()
+    return begun
 
 
 def is_file_of(folder: Path) -> bool:
