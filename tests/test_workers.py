@@ -18,7 +18,7 @@ from torch import Tensor
 from mdp.io.data import handing_over, loader
 from mdp.io.data.handing_over import Sender, memory_files, shared_memory
 from mdp.io.data.loader import load
-from mdp.io.data.workers import Watch
+from mdp.io.data.workers import Watch, quiet
 from mdp.io.errors import Preempted, ResourceError
 from mdp.io.run.header import read_about
 from tests import preloaded
@@ -244,3 +244,23 @@ def test_a_run_goes_on_where_shared_memory_is_nearly_full_and_says_how() -> None
     assert "shared memory is small (/dev/shm: 0 MiB free): the loader hands batches over in memory files" in done.err
     assert preloaded.run(["-m", "mdp", *words.split(), "whole", *settings], Path()).code == 0
     assert_same(tensors_of(Path("run")), tensors_of(Path("whole")))
+
+
+def _work_as_an_orphan(parent: int, pipe: int) -> None:
+    wait_until(lambda: os.getppid() != parent, "the end of the main process")
+    quiet()
+    os.write(pipe, b"goes on")
+
+
+def test_a_worker_whose_main_process_was_killed_as_it_was_born_ends() -> None:
+    """torch begins to look for that later than this."""
+    reading, writing = os.pipe()
+    main = os.fork()
+    if main == 0:
+        context = multiprocessing.get_context("fork")
+        context.Process(target=_work_as_an_orphan, args=(os.getpid(), writing)).start()
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(main, 0)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b""

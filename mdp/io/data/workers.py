@@ -5,6 +5,7 @@ at anything else; here both are found where the next batch is asked for.
 """
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -154,7 +155,14 @@ def _state(process: BaseProcess) -> str:
 
 
 def quiet() -> None:
-    """In a worker: signals are left to the main process, which ends it after its checkpoint, and it uses one thread."""
+    """In a worker: signals are left to the main process, which ends it after its checkpoint, and it uses one thread.
+
+    It ends where the main process was killed since it was born: torch looks for that later, and takes whoever adopted
+    the worker for its parent, so that it would wait for good.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
