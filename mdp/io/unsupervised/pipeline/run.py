@@ -19,7 +19,6 @@ from mdp.io.files.writing import make, write_text
 from mdp.io.journal.progress_text import percent
 from mdp.io.journal.stderr import say
 from mdp.io.recipe.layers import Layer, as_layer, changed_keys, config_layer, merge, nest, resolve
-from mdp.io.recipe.methods import method_names
 from mdp.io.recipe.request import Request
 from mdp.io.recipe.shelf import recipe_names
 from mdp.io.run.checkpoints import remove_leftovers
@@ -66,7 +65,7 @@ def _gone(asked: Request, out: Path, name: str, train: str, val: str) -> dict[st
     tell("the representation, without labels")
     _trained(run_pretraining, replace(asked, out=source))
     start = source
-    if recipe.method.name in _WITH_ATTENTION and ATTENTION in method_names():
+    if recipe.method.name in _WITH_ATTENTION and recipe.luss.labels != "activation":
         tell("pixel attention on it")
         source = out / "attention"
         _trained(run_pretraining, replace(asked, out=source, init=str(start), layers=_attention(layers)))
