@@ -61,7 +61,8 @@ def attended_directions(
         raising = raising / squares.clamp(min=EPS**2).sqrt()  # (B, s, S) n(u) = features @ raising
     hidden = first(maps).flatten(2)  # (B, C, s)
     with torch.autocast(maps.device.type, enabled=False):
-        hidden = (hidden.float() @ raising).unflatten(2, [RAISED * size for size in grid])  # (B, C, 4h, 4w)
+        fine = [RAISED * size for size in grid]
+        hidden = (hidden.float() @ raising).view(*hidden.shape[:2], *fine)  # (B, C, 4h, 4w)
     attention = (rest(hidden).float() + threshold[:, None, None]).sigmoid().flatten(2)  # (B, A, S)
     with torch.autocast(maps.device.type, enabled=False):
         return (attention @ raising.transpose(1, 2) * features).sum(2) / attention.shape[2]

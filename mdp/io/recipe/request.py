@@ -66,10 +66,11 @@ def with_paths(recipe: Recipe) -> Recipe:
     settings = recipe.method.settings
     files = {name: getattr(settings, name, None) for name in FILES}
     absolute = {name: str(Path(file).resolve()) for name, file in files.items() if file}
+    datasets = tuple(_absolute(text) for text in recipe.pretrain.datasets)
     return replace(
         recipe,
         method=replace(recipe.method, settings=replace(settings, **absolute)),
-        pretrain=replace(recipe.pretrain, datasets=tuple(_absolute(text) for text in recipe.pretrain.datasets)),
+        pretrain=replace(recipe.pretrain, datasets=datasets, validate_by=_absolute(recipe.pretrain.validate_by)),
         finetune=replace(recipe.finetune, target=_absolute(recipe.finetune.target)),
     )
 

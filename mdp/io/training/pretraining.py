@@ -24,6 +24,7 @@ from mdp.core.photometry import as_float, normalise
 from mdp.core.processes import Processes
 from mdp.core.protocols import distance_matching
 from mdp.core.views import ViewPlan
+from mdp.io.data.channels import refuse_other_channels
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, expect_pretraining, mines, plan_pretraining, without_labels
@@ -105,8 +106,11 @@ def plan_of(recipe: Recipe) -> ViewPlan:
 
 def matching_of(recipe: Recipe) -> Matching | None:
     """What features are scored by while they are learnt, where a dataset is named for that."""
-    named = recipe.pretrain.validate_by
-    return open_matching(named, Path(recipe.data.root)) if named else None
+    if not recipe.pretrain.validate_by:
+        return None
+    found = open_matching(recipe.pretrain.validate_by, Path(recipe.data.root))
+    refuse_other_channels(recipe.model.image_channels, found.dataset)
+    return found
 
 
 class Pretraining(TrainingRun):
