@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mdp.core import contrast
 from mdp.core.contrast import instance_nce, neighbour_nce
-from mdp.core.neighbours import nearest, vote
+from mdp.core.neighbours import nearest, nearest_of_parts, vote
 from mdp.core.queues import AlignedQueues, noise_queue
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
@@ -52,6 +52,19 @@ def test_neighbours_are_those_of_a_sort_whatever_the_size_of_the_parts(case: Cas
     torch.testing.assert_close(similarity.double(), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(everything.gather(1, places), expected, rtol=0, atol=1e-6)
     assert all(len({*row}) == case.k for row in places.tolist())
+
+
+@given(cases(), st.integers(1, 5))
+def test_a_bank_in_parts_has_the_neighbours_of_the_whole(case: Case, size: int) -> None:
+    bank, k = case.queues.features, case.k
+    parts = list(zip((10 * torch.arange(len(bank))).split(size), bank.split(size), strict=True))
+    empty = (torch.empty(0, dtype=torch.int64), bank[:0])
+    similarity, numbers = pure_call(nearest_of_parts, case.features, [empty, *parts], k)
+    expected, places = nearest(case.features, bank, k)
+    torch.testing.assert_close(similarity, expected, rtol=0, atol=1e-6)
+    products = case.features @ bank.T
+    torch.testing.assert_close(products.gather(1, numbers // 10), products.gather(1, places), rtol=0, atol=1e-6)
+    assert nearest_of_parts(case.features, parts, len(bank) + 3)[0].shape == (len(case.features), len(bank))
 
 
 @given(cases())

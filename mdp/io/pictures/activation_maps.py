@@ -3,6 +3,7 @@
 Shape legend: H x W photo, D features, h x w feature grid, C classes.
 """
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -71,12 +72,12 @@ def activation_sheet(rows: list[tuple[str, Panels]], title: str) -> Image.Image:
     """A row for each photo, with its name."""
     across = max(len(panels) for _, panels in rows)
     width = 2 * MARGIN + across * (_SIDE + GAP) - GAP
-    height = 2 * MARGIN + LINE + GAP + len(rows) * (2 * LINE + _SIDE + GAP)
+    tall = [2 * LINE + GAP + max(_fitting(picture.shape)[1] for _, picture in panels) for _, panels in rows]
+    height = 2 * MARGIN + LINE + GAP + sum(tall)
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN - 4), cut(title, font(18), width - 2 * MARGIN), INK, font(18))
-    for row, (name, panels) in enumerate(rows):
-        top = MARGIN + LINE + GAP + row * (2 * LINE + _SIDE + GAP)
+    for (name, panels), top in zip(rows, accumulate(tall, initial=MARGIN + LINE + GAP), strict=False):
         draw.text((MARGIN, top + 2), cut(printable(name), font(15), width - 2 * MARGIN), INK, font(15))
         for column, (caption, picture) in enumerate(panels):
             left = MARGIN + column * (_SIDE + GAP)

@@ -70,6 +70,7 @@ def _rows(network: Segmentor, pool: Pool) -> list[tuple[str, Panels]]:
     names = tuple(name for space in pool.union.spaces for name in space.classes)
     weight, bias = network.classifier.weight[:, :, 0, 0], network.classifier.bias  # (C, D), (C,)
     assert bias is not None
+    weight, bias = weight - weight.mean(0), bias - bias.mean()  # what all classes share, a softmax does not see
     for number in range(min(_ROWS, count)):
         index = number * count // min(_ROWS, count)
         image, labels = pool.read(index)
