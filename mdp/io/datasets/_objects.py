@@ -1,7 +1,8 @@
 """How the photos of shapes-objects are drawn: one object, now and then two, on a ground of noise.
 
 Colours are drawn without regard to the category and all grounds are of one family: the outline and the pattern of the
-surface are what tells categories apart.  Every picture is a pure function of its name.
+surface are what tells categories apart.  Things stand upright, give or take a tilt, as in most photos.  Every picture
+is a pure function of its name.
 """
 
 from functools import lru_cache
@@ -15,6 +16,7 @@ SIZE = 64  # pixels, both ways
 SHARES = (0.03, 0.6)  # of the image that a main object covers
 SECOND = 0.08  # of the images have a second object of another category
 _LEAST_SECOND, _MOST_SECOND = 0.01, 0.12
+_TILT = 0.25  # radians, either way
 _TRIES = 1000  # beside a main object of 60 % there is little room
 AREAS = {"cross": 2.04, "disc": 2.54, "ring": 2.19, "square": 2.56, "star": 1.5, "triangle": 1.3}  # of radius 1
 
@@ -54,20 +56,20 @@ def _placed(
     for _ in range(_TRIES):
         radius = SIZE * np.sqrt(rng.uniform(*shares) / AREAS[name])
         margin = min(0.7 * radius, SIZE / 2)
-        inside = inside_of(name, x, y, rng.uniform(margin, SIZE - margin, 2), radius, rng.uniform(0, 2 * np.pi))
+        inside = inside_of(name, x, y, rng.uniform(margin, SIZE - margin, 2), radius, rng.uniform(-_TILT, _TILT))
         if shares[0] <= inside.mean() <= shares[1] and (inside & front).sum() < 0.3 * inside.sum():
             return inside
     raise AssertionError(f"{name}: found no place that leaves it in sight")
 
 
 def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Noise of several scales between two colours, (64, 64, 3)."""
+    """Fine noise between two colours that are not far apart, (64, 64, 3)."""
     pattern: NDArray[np.float64] = np.zeros((SIZE, SIZE))
-    for cells in (4, 8, 16, 32):
+    for cells in (16, 32):
         coarse = rng.normal(0, 1, (cells, cells))
         pattern += np.kron(coarse, np.ones((SIZE // cells, SIZE // cells)))
-    pattern = (pattern - pattern.min()) / np.ptp(pattern)
-    first, second = _color(rng, 0.15, 0.85), _color(rng, 0.15, 0.85)
+    pattern = 0.2 + 0.6 * (pattern - pattern.min()) / np.ptp(pattern)
+    first, second = _color(rng, 0.3, 0.7), _color(rng, 0.3, 0.7)
     colours: NDArray[np.float64] = pattern[..., None] * first + (1 - pattern[..., None]) * second
     return colours
 
@@ -75,20 +77,20 @@ def _ground(rng: np.random.Generator) -> NDArray[np.float64]:
 def _surface(
     kind: int, x: NDArray[np.float64], y: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """The category's pattern in light and dark of one colour, at any scale, place and turn, (64, 64, 3)."""
-    turn, scale = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.25)
+    """The category's pattern in light and dark of one colour, at any place, nearly upright, (64, 64, 3)."""
+    turn, scale = rng.uniform(-_TILT, _TILT), rng.uniform(0.8, 1.25)
     u = (np.cos(turn) * x + np.sin(turn) * y) / scale + rng.uniform(0, 50)
     v = (-np.sin(turn) * x + np.cos(turn) * y) / scale + rng.uniform(0, 50)
     patterns = (
-        u % 4 < 2,  # thin stripes
-        u % 12 < 6,  # wide stripes
-        (u % 8 < 4) ^ (v % 8 < 4),  # checks
-        np.hypot(u % 8 - 4, v % 8 - 4) < 2.2,  # dots
-        (u % 8 < 1.6) | (v % 8 < 1.6),  # a grid
+        u % 6 < 3,  # stripes that stand
+        v % 6 < 3,  # that lie
+        (u % 12 < 6) ^ (v % 12 < 6),  # checks
+        np.hypot(u % 8 - 4, v % 8 - 4) < 2.4,  # dots
+        (u + v) % 8.5 < 4.2,  # stripes that slant
         np.zeros_like(u, dtype=bool),  # plain
     )
-    light = np.where(patterns[kind % len(patterns)], 0.55, 1.0)
-    colours: NDArray[np.float64] = light[..., None] * _color(rng, 0.35, 0.95)
+    light = np.where(patterns[kind % len(patterns)], 0.35, 1.0)
+    colours: NDArray[np.float64] = light[..., None] * _color(rng, 0.6, 0.95)
     return colours
 
 
