@@ -44,7 +44,8 @@ CORE_MAY_IMPORT = {
 FLOORS = (  # the folders of mdp/io from the ground: each knows those below it only
     "errors", "files", "annotations", "datasets", "journal", "recipe", "data", "processes", "run", "pictures", "check",
     "inference",
-    "weights", "export", "report", "evaluation", "training", "unsupervised", "studies",
+    "weights", "export", "report", "evaluation", "training", "unsupervised", "suspects",
+    "studies",
     "program",
 )  # fmt: skip
 OPTIONAL = {"timm_backbone.py": "timm"}  # the extras that core knows, each in one file, and imported in a function

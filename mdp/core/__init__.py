@@ -31,6 +31,7 @@ from mdp.core.classifier_init import Related, fit_classifier, plain_name, relate
 from mdp.core.clustering_loss import codes, swapped_loss
 from mdp.core.color_histograms import cell_colors
 from mdp.core.comparison import Difference, Interval, block_counts, count_iou, count_miou, difference, miou_interval
+from mdp.core.components import Regions, connected_regions, region_box
 from mdp.core.contrast import (
     NeighbourLoss,
     WeightedLoss,
@@ -51,6 +52,7 @@ from mdp.core.criteria.cross_entropy import cross_entropy, weighted_cross_entrop
 from mdp.core.criteria.dice import DiceSums, dice, dice_sums
 from mdp.core.criteria.focal import focal
 from mdp.core.criteria.lovasz import jaccard_steps, lovasz_softmax
+from mdp.core.discriminant import Moments, discriminant, moments, no_rows, together
 from mdp.core.distance_matching import Memory, class_vectors, joined_memory, nearest_classes
 from mdp.core.geometry import (
     Box,
@@ -66,6 +68,18 @@ from mdp.core.geometry import (
     thin_labels,
 )
 from mdp.core.kmeans import Clusters, nearest_centres, random_starts, spread_starts
+from mdp.core.label_quality import (
+    Disagreement,
+    Usual,
+    disagreements,
+    no_values,
+    region_doubt,
+    self_confidence,
+    soft_minimum,
+    standardised,
+    with_values,
+)
+from mdp.core.label_shift import Shift, best_shift, edge_fit, gains, label_edges, photo_edges
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion, UnknownLabels
 from mdp.core.linear_probe import (
     Linear,
@@ -190,7 +204,7 @@ from mdp.core.regions import (
 )
 from mdp.core.rivals import same_dataset
 from mdp.core.schedules import cosine, polynomial, warm_up
-from mdp.core.subsets import draw_images, draw_long_tail, pareto_sizes
+from mdp.core.subsets import draw_folds, draw_images, draw_long_tail, pareto_sizes
 from mdp.core.targets import (
     Targets,
     hard_targets,
@@ -236,6 +250,7 @@ __all__ = [
     "Clusters",
     "DiceSums",
     "Difference",
+    "Disagreement",
     "DistortionSettings",
     "EmbeddingNetwork",
     "EncoderPair",
@@ -255,6 +270,7 @@ __all__ = [
     "MiningCounts",
     "MixPlan",
     "MixSettings",
+    "Moments",
     "NeighbourLoss",
     "NetworkSettings",
     "OhemSettings",
@@ -263,6 +279,7 @@ __all__ = [
     "PrototypeBank",
     "PrototypeLearner",
     "Prototypes",
+    "Regions",
     "Related",
     "Relation",
     "RelationSettings",
@@ -270,10 +287,12 @@ __all__ = [
     "Relations",
     "Ring",
     "Segmentor",
+    "Shift",
     "Statistics",
     "Targets",
     "TrainedSegmentor",
     "UnknownLabels",
+    "Usual",
     "View",
     "ViewGroup",
     "ViewPlan",
@@ -297,6 +316,7 @@ __all__ = [
     "average_precision",
     "balanced_weights",
     "batch_contrast",
+    "best_shift",
     "beta",
     "binary_logistic_regressions",
     "block_counts",
@@ -328,6 +348,7 @@ __all__ = [
     "cluster_order",
     "codes",
     "confusion_matrix",
+    "connected_regions",
     "contour",
     "contour_accuracy",
     "cosine",
@@ -341,12 +362,15 @@ __all__ = [
     "dice_sums",
     "difference",
     "directions",
+    "disagreements",
+    "discriminant",
     "downsample_labels",
     "draw_anchors",
     "draw_auto",
     "draw_box",
     "draw_crop",
     "draw_distortion",
+    "draw_folds",
     "draw_images",
     "draw_long_tail",
     "draw_photometry",
@@ -355,6 +379,7 @@ __all__ = [
     "draw_view",
     "draw_views",
     "draw_window",
+    "edge_fit",
     "effective_rank",
     "empty_bank",
     "empty_queues",
@@ -369,6 +394,7 @@ __all__ = [
     "focal",
     "follow_",
     "frames_of",
+    "gains",
     "generator",
     "hard_labels",
     "hard_pixels",
@@ -379,6 +405,7 @@ __all__ = [
     "jaccard_steps",
     "join_marks",
     "joined_memory",
+    "label_edges",
     "logistic_regression",
     "lovasz_softmax",
     "luss_interval",
@@ -405,6 +432,7 @@ __all__ = [
     "mix_pixels",
     "mix_regions",
     "mixed_targets",
+    "moments",
     "nce",
     "near_cells",
     "nearest",
@@ -413,11 +441,14 @@ __all__ = [
     "nearest_labels",
     "neighbour_nce",
     "no_auto",
+    "no_rows",
+    "no_values",
     "noise_queue",
     "normalise",
     "once_each",
     "pareto_sizes",
     "penalties",
+    "photo_edges",
     "pixel_accuracy",
     "pixel_anchors",
     "pixel_nce",
@@ -438,7 +469,9 @@ __all__ = [
     "queue_prototypes",
     "random_starts",
     "region_anchors",
+    "region_box",
     "region_confusion",
+    "region_doubt",
     "region_nce",
     "region_pixels",
     "region_similarity",
@@ -449,10 +482,13 @@ __all__ = [
     "relaxed_targets",
     "rows_of",
     "same_dataset",
+    "self_confidence",
     "shares_at",
+    "soft_minimum",
     "sparse_targets",
     "spread_starts",
     "stack_draws",
+    "standardised",
     "standing_for",
     "support_vector_machines",
     "swapped_loss",
@@ -460,6 +496,7 @@ __all__ = [
     "targets_by_class",
     "thin",
     "thin_labels",
+    "together",
     "total_weight",
     "trained_labels",
     "two_views",
@@ -469,5 +506,6 @@ __all__ = [
     "warm_up",
     "weighted_cross_entropy",
     "weights_of",
+    "with_values",
     "with_wholes",
 ]

@@ -49,3 +49,17 @@ def draw_long_tail(categories: Sequence[str], power: float, images: int | None, 
     if images is None:
         return sorted(index for turn, _, index in due if turn <= largest * (1 + 1e-9))
     return sorted(index for _, _, index in sorted(due)[:images])
+
+
+def draw_folds(count: int, folds: int, rng: torch.Generator) -> list[int]:
+    """Which of so many folds each of `count` things is in, by chance; sizes differ by one at most.
+
+    Raises ValueError for fewer things than folds.
+
+    >>> sorted(draw_folds(5, 2, torch.Generator().manual_seed(0)))
+    [0, 0, 0, 1, 1]
+    """
+    if not 2 <= folds <= count:
+        raise ValueError(f"folds: expected 2 to {count}, one thing in each at least, got {folds}")
+    places = torch.randperm(count, generator=rng)
+    return (places * folds // count).tolist()

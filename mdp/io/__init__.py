@@ -21,6 +21,7 @@ report       mdp report: one HTML page about runs
 evaluation   mdp eval: counts over a split, scores from counts, files for benchmarks' servers
 training     mdp pretrain and mdp finetune: the loop, one update, and what each phase does in it
 unsupervised mdp retrieve, probe, propagate: what frozen features are worth; mdp luss: segmentation without labels
+suspects     mdp suspects: which labels of a dataset a model disagrees with
 studies      commands that run others or compare what they left: mdp compare, demo, taxonomy
 program      whole runs from Python: pretrain, finetune, evaluate and predict, which this package hands on
 """

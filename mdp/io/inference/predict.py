@@ -67,14 +67,20 @@ def segmenter(
 
 
 def probabilities(
-    network: nn.Module, image: Tensor, settings: EvalSettings, device: torch.device, budget: Budget | None = None
+    network: nn.Module,
+    image: Tensor,
+    settings: EvalSettings,
+    device: torch.device,
+    budget: Budget | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Class probabilities (C, H, W) float32, on the CPU, of an image (3, H, W) uint8; `predict` gives their maximum.
 
-    The answer itself is not part of the budget.  Raises ResourceError as `predict` does.
+    With a `size` they are (C, *size); what the network sees is the same.  The answer itself is not part of the budget.
+    Raises ResourceError as `predict` does.
     """
     with torch.no_grad():
-        looks = _looks(network, image, settings, device, budget)
+        looks = _looks(network, image, settings, device, budget, size)
         with _memory(looks):
             return torch.cat([part.cpu() for part in _shares(looks)])
 
@@ -95,17 +101,23 @@ class _Looks(NamedTuple):
 
     views: list[Windows]
     parts: list[slice]  # of the classes: so many fit into memory at the image's size
-    size: tuple[int, int]  # of the image
+    size: tuple[int, int]  # of the answer: the image's, unless another is asked for
 
 
 def _looks(
-    network: nn.Module, image: Tensor, settings: EvalSettings, device: torch.device, budget: Budget | None
+    network: nn.Module,
+    image: Tensor,
+    settings: EvalSettings,
+    device: torch.device,
+    budget: Budget | None,
+    size: tuple[int, int] | None = None,
 ) -> _Looks:
     budget = budget or new_budget(settings)
-    size = (int(image.shape[1]), int(image.shape[2]))
+    own = (int(image.shape[1]), int(image.shape[2]))
     views: list[Windows] = []
-    for turn in turns(*size, settings):
+    for turn in turns(*own, settings):
         views.append(_look(network, image, turn, settings, device, budget, held_bytes(views)))
+    size = size or own
     return _Looks(views, class_parts(views[0].classes, budget.classes(views, size)), size)
 
 
