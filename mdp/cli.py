@@ -695,14 +695,11 @@ def taxonomy(run: Path, truth: Path | None, out: Path | None, overwrite: bool) -
 @option("--target", "Dataset whose labels are doubted: its training images, or those of NAME:SPLIT.", required=True,
         **DATASET)  # fmt: skip
 @option("--folds", "Fit classes to frozen features, in so many folds, each without the images that it judges "
-        "[default: RUN's own classifier or prototypes].", type=click.IntRange(2, 1000))  # fmt: skip
-@option("--size", "Longer side at which frozen features see photos.", type=click.IntRange(16, 8192), default=320,
-        show_default=True)  # fmt: skip
-@option("--show shown", "Suspects of each kind on the page.", type=click.IntRange(1, 1000), default=24,
-        show_default=True)  # fmt: skip
+        "[default: RUN's own classifier or prototypes].", type=IntRange(2, 1000))  # fmt: skip
+@option("--size", "Longer side at which frozen features see photos.", SIDE, default=320)
+@option("--show shown", "Suspects of each kind on the page.", IntRange(1, 1000), default=24)
 @frozen
-def suspects(source: str, target: str, folds: int | None, size: int, shown: int, start: str, out: Path | None,
-             as_json: bool, quiet: bool) -> None:  # fmt: skip
+def suspects(source: str, target: str, folds: int | None, size: int, shown: int, start: str, out: Path | None) -> None:
     """Rank the labels of a dataset by how strongly a model disagrees with them: probable mistakes.
 
     Regions with another name than the model's, regions without a label that the model knows, label maps that fit their
@@ -711,7 +708,7 @@ def suspects(source: str, target: str, folds: int | None, size: int, shown: int,
     from mdp.io.suspects.job import Asked, run_suspects, suspects_table
 
     asked = Asked(source=source, target=target, folds=folds, size=size, shown=shown, start=start, out=out)
-    _show(run_suspects(asked, _layer(), quiet)[0], as_json, suspects_table)
+    _show(run_suspects(asked, _layer(), _quiet())[0], suspects_table)
 
 
 @command("retrieve", "runs/pretrain/2026-11-20_1432_voc+ade20k --target voc --out retrieved",

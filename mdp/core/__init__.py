@@ -52,7 +52,7 @@ from mdp.core.criteria.cross_entropy import cross_entropy, weighted_cross_entrop
 from mdp.core.criteria.dice import DiceSums, dice, dice_sums
 from mdp.core.criteria.focal import focal
 from mdp.core.criteria.lovasz import jaccard_steps, lovasz_softmax
-from mdp.core.discriminant import Moments, discriminant, moments, no_rows, together
+from mdp.core.discriminants import Moments, discriminant, moments, no_rows, together
 from mdp.core.distance_matching import Memory, class_vectors, joined_memory, nearest_classes
 from mdp.core.geometry import (
     Box,

@@ -43,7 +43,7 @@ def connected_regions(values: Tensor) -> Regions:
         parents.scatter_reduce_(0, above, least, "amin").scatter_reduce_(0, below, least, "amin")
         while not torch.equal(further := parents[parents], parents):
             parents = further
-    roots, numbers = parents.unique(return_inverse=True)  # a root is the first run of its region
+    roots, numbers = torch.unique(parents, return_inverse=True)  # a root is the first run of its region
     numbers = numbers[runs]
     return Regions(numbers, torch.bincount(numbers.flatten()), begins.flatten().nonzero()[:, 0][roots])
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.chance import generator
-from mdp.core.discriminant import discriminant, moments, no_rows, together
+from mdp.core.discriminants import discriminant, moments, no_rows, together
 from mdp.core.geometry import Box, View, cut_image
 from mdp.core.labels import IGNORE, LabelUnion
 from mdp.core.linear_probe import Linear

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdp.core.discriminant import discriminant, moments, no_rows, together
+from mdp.core.discriminants import discriminant, moments, no_rows, together
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 
