@@ -166,7 +166,9 @@ def _nothing(processes: int) -> None:
 
 def _show(found: Found, text: Callable[[Found], str], data: Callable[[Found], Any] | None = None,
           indent: int | None = 1) -> None:  # fmt: skip
-    """Prints a result, for programs (`data` of it) or for people."""
+    """Prints a result, for programs (`data` of it) or for people; of several processes one does."""
+    if not speaks():
+        return
     if "json" in _given():
         click.echo(json.dumps(data(found) if data else found, indent=indent))
     else:
@@ -730,9 +732,7 @@ def retrieve(source: str, target: str, regions: int, size: int, start: str, out:
 
     asked, layer = Asked(source=source, target=target, regions=regions, size=size, start=start, out=out), _layer()
     _launch(lambda _: refuse_early(asked, layer))
-    scores = run_retrieval(asked, layer, _quiet())
-    if speaks():
-        _show(scores, retrieval_table)
+    _show(run_retrieval(asked, layer, _quiet()), retrieval_table)
 
 
 @command("probe", "runs/pretrain/2026-11-20_1432_voc+ade20k --target voc --out probed",
@@ -760,9 +760,7 @@ def probe(source: str, target: str, folders: Path | None, classifier: str | None
                   rate=lr, start=start, out=out)  # fmt: skip
     layer = _layer()
     _launch(lambda _: refuse_early(asked, layer))
-    scores = run_probe(asked, layer, _quiet())
-    if speaks():
-        _show(scores, probe_table)
+    _show(run_probe(asked, layer, _quiet()), probe_table)
 
 
 @command("propagate", "runs/pretrain/2026-11-20_1432_voc+ade20k --frames bear/frames --masks bear/masks --out carried",

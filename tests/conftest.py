@@ -16,6 +16,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ,
 )  # fmt: skip
 settings.load_profile("mdp")
+gc.set_threshold(50_000, 20, 10)  # looking for cycles after every 700 new objects took a tenth of all tests' CPU
 
 ROOT = Path(__file__).resolve().parent.parent
 # What takes longest begins first, so that at the end no process works through a long file while others wait.

@@ -66,9 +66,9 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
         assert torch.equal(tensor, second[name]), name
 
 
-def assert_resumes_exactly(monkeypatch: pytest.MonkeyPatch, layer: Layer) -> Path:
+def assert_resumes_exactly(monkeypatch: pytest.MonkeyPatch, layer: Layer, whole: Path = Path("whole")) -> Path:
     """Pretrains whole, and stopped after three steps and resumed: the same bits.  Returns the folder of the first."""
-    whole = run_pretraining(Request(layers=(layer,), quiet=True, out=Path("whole")))
+    run_pretraining(Request(layers=(layer,), quiet=True, out=whole))
     with monkeypatch.context() as patch:
         signal_after(patch, 3)
         with pytest.raises(Preempted):

@@ -49,16 +49,24 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the run of each method that is never stopped."""
+    return tmp_path_factory.mktemp("wholes")
+
+
 @pytest.mark.parametrize(("method", "settings"), VARIANTS, ids=str)
 def test_a_resumed_run_ends_bit_for_bit_as_if_never_stopped(
-    method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    method: str, settings: dict[str, Any], wholes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_resumes_exactly(monkeypatch, layer_of(method, **settings))
+    assert_resumes_exactly(monkeypatch, layer_of(method, **settings), Path("whole") if settings else wholes / method)
 
 
 @pytest.mark.parametrize("method", NAMES)
-def test_what_a_method_learns_starts_a_fine_tuning(method: str) -> None:
-    run = run_pretraining(request(layer_of(method), out=Path("pre")))
+def test_what_a_method_learns_starts_a_fine_tuning(method: str, wholes: Path) -> None:
+    run = wholes / method
+    if not run.exists():
+        run_pretraining(request(layer_of(method), out=run))
     tuned = run_finetuning(request(merge(TINY, {"finetune": {"steps": 1}}), out=Path("tuned"), init=str(run)))
     assert "loaded 120 of 120 backbone tensors" in (tuned / "log.txt").read_text()
 

@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -192,11 +193,16 @@ def test_a_torchvision_from_another_source_than_torch_is_told_with_what_to_insta
 MODELS = [("test_convnext", 32), ("test_convnext", 8), ("test_efficientnet", 16), ("test_resnet", 32), ("test_vit", 16)]
 
 
+@cache
+def embedding_network(name: str, stride: int) -> EmbeddingNetwork:
+    return build_embedding_network(tiny(name, output_stride=stride), 3, 4, rng_of(0)).eval()
+
+
 @pytest.mark.usefixtures("timm")
 @pytest.mark.parametrize(("name", "stride"), MODELS)
 @pytest.mark.parametrize("size", [(64, 96), (70, 131), (33, 65)])
 def test_the_grid_is_the_image_over_the_stride_rounded_up(name: str, stride: int, size: tuple[int, int]) -> None:
-    network = build_embedding_network(tiny(name, output_stride=stride), 3, 4, rng_of(0)).eval()
+    network = embedding_network(name, stride)
     with torch.no_grad():
         embeddings = network(torch.randn(1, 3, *size, generator=rng_of(0)))
     assert network.output_stride == stride
