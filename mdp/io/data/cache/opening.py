@@ -51,35 +51,45 @@ def with_cache(plan: Plan, device: torch.device, world: Together) -> Plan:
     if near:
         _refuse_device(plan, device)
     free = _free(device)
-    pool = _pixels(plan.pool, range(len(plan.pool.samples)), free if near else free[:1], world)
-    places = _places(plan.pool, pool, photos=not near, labels=plan.labelled and (plan.draws_by_labels or not near))
+    pixels = _pixels(plan.pool, range(len(plan.pool.samples)), free[-1] if near else free[0], world)
+    places = _places(plan.pool, pixels, photos=not near, labels=plan.labelled and (plan.draws_by_labels or not near))
     scored = None
     if plan.validation and plan.validation.samples:
-        looked = _pixels(plan.validation, plan.scored, free[:1], world)
+        looked = _pixels(plan.validation, plan.scored, free[0], world)
         scored = _places(plan.validation, looked, photos=True, labels=True)
-    copies = world.size if near and device.type == "cpu" else 1  # a device has one process, a machine may have many
-    on_device = copies * int((pool * (pixel_bytes(plan.pool) + plan.labelled)).sum()) if near else 0
-    in_memory = places.bytes + (scored.bytes if scored else 0)
-    parts = [(on_device, free[-1], f"on {device}")] if near and device.type != "cpu" else []
-    parts += [(in_memory + (0 if parts else on_device), free[0], "of memory")]
+    there = _places(plan.pool, pixels, photos=near, labels=near and plan.labelled).bytes
+    here = places.bytes + (scored.bytes if scored else 0)
+    if device.type == "cpu":  # where each process of the machine has a device of its own in the same memory
+        there, here = 0, here + world.size * there
+    parts = [(there, free[-1], f"on {device}"), (here, free[0], "of memory")]
+    _refuse_short(plan, parts, world)
+    kept, kept_scored = _shared(places, world), _shared(scored, world) if scored else None
+    line = (
+        f"cache: the decoded photos{' and label maps' * plan.labelled} of {len(plan.pool.samples):,} images"
+        f"{', and those that are scored,' if scored and scored.bytes else ''} take up to "
+        f"{' and '.join(f'{size(count)} {what}' for count, _, what in parts if count)}, filled as they are first read; "
+        "files that change meanwhile are not read again"
+    )
+    unknown = int((pixels == 0).sum())
+    missing = [f"note: {unknown:,} photos have no header that can be read; they are not kept"] if unknown else []
+    return replace(
+        plan,
+        pool=plan.pool._replace(kept=kept),
+        validation=plan.validation and plan.validation._replace(kept=kept_scored),
+        lines=[*plan.lines, line, *missing],
+    )
+
+
+def _refuse_short(plan: Plan, parts: Sequence[tuple[int, int | None, str]], world: Together) -> None:
+    """Raises ResourceError, on all processes alike, where bytes are more than are free somewhere."""
+    wanted = plan.recipe.run.cache
     problem = "; ".join(filter(None, (_short(*part) for part in parts)))
     problems = [text for text in world.gather_objects(problem) if text]
     if problems:
         raise ResourceError(
             f"run.cache: {wanted}: decoded, the photos and label maps of {len(plan.pool.samples):,} images take "
-            f"{problems[0]}; take {'memory or ' if near else ''}off, or fewer images"
+            f"{problems[0]}; take {'memory or ' * (wanted == 'device')}off, or fewer images"
         )
-    kept, kept_scored = _shared(places, world), _shared(scored, world) if scored else None
-    validation = plan.validation and plan.validation._replace(kept=kept_scored)
-    where = " and ".join(f"{size(count)} {what}" for count, _, what in parts if count)
-    line = (
-        f"cache: the decoded photos{' and label maps' * plan.labelled} of {len(plan.pool.samples):,} images"
-        f"{', and those that are scored,' if scored and scored.bytes else ''} take up to {where}, filled as they are "
-        "first read; files that change meanwhile are not read again"
-    )
-    unknown = int((pool == 0).sum())
-    missing = [f"note: {unknown:,} photos have no header that can be read; they are not kept"] if unknown else []
-    return replace(plan, pool=plan.pool._replace(kept=kept), validation=validation, lines=[*plan.lines, line, *missing])
 
 
 def _refuse_device(plan: Plan, device: torch.device) -> None:
@@ -103,25 +113,22 @@ def _free(device: torch.device) -> list[int | None]:
     return [free_memory()]
 
 
-def _pixels(
-    pool: Pool, indices: Sequence[int] | None, free: Sequence[int | None], world: Together
-) -> NDArray[np.int64]:
+def _pixels(pool: Pool, indices: Sequence[int] | None, free: int | None, world: Together) -> NDArray[np.int64]:
     """The pixels of each sample of a pool, 0 for those that are not read; the main process looks, the others hear it.
 
-    Where a few of many tell that it is hopeless, no more are looked at.
+    Where a few of many tell that they cannot fit into what is free, no more are looked at.
     """
-    chosen = range(len(pool.samples)) if indices is None else indices
+    chosen = list(range(len(pool.samples)) if indices is None else indices)
 
     def look() -> str:
         found = np.zeros(len(pool.samples), dtype=np.int64)
-        least = min((value for value in free if value is not None), default=None)
-        if len(chosen) > 8 * _SAMPLED and least is not None:
+        if len(chosen) > 8 * _SAMPLED and free is not None:
             some = [chosen[place * len(chosen) // _SAMPLED] for place in range(_SAMPLED)]
-            about = float(pixels_of(pool, some).mean()) * len(chosen)
-            if about * 3 > _MARGIN * least:
-                found[list(chosen)] = int(about / len(chosen))
+            each = float(pixels_of(pool, some).mean())
+            if 3 * each * len(chosen) > _MARGIN * free:
+                found[chosen] = int(each)
                 return found.tobytes().hex()
-        found[list(chosen)] = pixels_of(pool, list(chosen))
+        found[chosen] = pixels_of(pool, chosen)
         return found.tobytes().hex()
 
     return np.frombuffer(bytes.fromhex(world.broadcast_main(look)), dtype=np.int64)
