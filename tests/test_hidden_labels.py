@@ -49,7 +49,17 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"method": {"mix": {"region": True, "pixel": True}, "prototypes": "both", "rivals": "dataset"}}],
+    [
+        {},
+        {
+            "method": {
+                "mix": {"region": True, "pixel": True},
+                "prototypes": "both",
+                "rivals": "dataset",
+                "softmax_weight": 1,
+            }
+        },
+    ],
     ids=["plain", "all"],
 )
 def test_a_run_that_mines_is_resumed_to_the_same_bits(changes: Layer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,12 @@ FORMS: dict[str, Layer] = {
         "sparse": {"variant": "csc2", "source": "prototype"},
     },
     "multi_dataset, mix, csc1": {"name": "multi_dataset", "mix": MIX, "sparse": {"variant": "csc1"}},
-    "multi_dataset, mix, mined": {"name": "multi_dataset", "mix": MIX, "mining": MINED},
+    "multi_dataset, mix, mined, softmax": {
+        "name": "multi_dataset",
+        "mix": MIX,
+        "mining": MINED,
+        "softmax_weight": 1,
+    },
     "region_bank": {"name": "region_bank"},
     "region_bank, negatives": {"name": "region_bank", "denominator": "negatives"},
     "pixel_pairs": {"name": "pixel_pairs"},

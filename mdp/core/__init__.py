@@ -52,6 +52,7 @@ from mdp.core.criteria.cross_entropy import cross_entropy, weighted_cross_entrop
 from mdp.core.criteria.dice import DiceSums, dice, dice_sums
 from mdp.core.criteria.focal import focal
 from mdp.core.criteria.lovasz import jaccard_steps, lovasz_softmax
+from mdp.core.dataset_softmax import dataset_cross_entropy, log_softmax_by_dataset
 from mdp.core.discriminants import Moments, discriminant, moments, no_rows, together
 from mdp.core.distance_matching import Memory, class_vectors, joined_memory, nearest_classes
 from mdp.core.geometry import (
@@ -357,6 +358,7 @@ __all__ = [
     "cross_entropy",
     "cut_image",
     "cut_labels",
+    "dataset_cross_entropy",
     "denormalise",
     "dice",
     "dice_sums",
@@ -406,6 +408,7 @@ __all__ = [
     "join_marks",
     "joined_memory",
     "label_edges",
+    "log_softmax_by_dataset",
     "logistic_regression",
     "lovasz_softmax",
     "luss_interval",

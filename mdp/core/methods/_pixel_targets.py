@@ -107,9 +107,9 @@ def _plain_targets(blend: Blend, settings: MixSettings, grid: Grid) -> Targets:
     return hard_targets(first)
 
 
-def valid_pixels(blend: Blend, settings: TargetSettings, grid: Grid) -> Tensor:
-    """How many pixels of the images count, each by its weight, () float32."""
-    return _weighed(_plain_targets(blend, settings.mix, grid), blend, settings, grid).valid.sum()
+def label_targets(blend: Blend, settings: TargetSettings, grid: Grid) -> Targets:
+    """The targets of the labels alone, without sparse coding."""
+    return _weighed(_plain_targets(blend, settings.mix, grid), blend, settings, grid)
 
 
 def _weighed(targets: Targets, blend: Blend, settings: TargetSettings, grid: Grid) -> Targets:

@@ -21,17 +21,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdp.core.batches import Batch, Blend
-from mdp.core.bounds import Bounds, Positive, Share
+from mdp.core.bounds import Bounds, Positive, Share, Weight
 from mdp.core.class_relations import once_each, pooled_sums, pooled_vectors, relation_tables, with_wholes
-from mdp.core.contrast import mean_over, prototype_nce
-from mdp.core.geometry import downsample_labels
+from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
+from mdp.core.dataset_softmax import dataset_cross_entropy
+from mdp.core.geometry import Grid, downsample_labels
 from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared, Progress, _pixel_encoder
 from mdp.core.methods._pixel_encoder import PixelSettings, key_momentum, temperature
-from mdp.core.methods._pixel_targets import SparseSettings, mined_views, pixel_targets, valid_pixels
+from mdp.core.methods._pixel_targets import SparseSettings, label_targets, mined_views, pixel_targets
 from mdp.core.methods._usual import PRESET, remember, view_plan
 from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
-from mdp.core.networks import EmbeddingNetwork, EncoderPair, NetworkSettings, make_pair
+from mdp.core.networks import DatasetClassifier, EmbeddingNetwork, EncoderPair, NetworkSettings, make_pair
 from mdp.core.pixel_mining import MiningCounts, MiningSettings, given
 from mdp.core.processes import Processes
 from mdp.core.prototype_bank import (
@@ -79,6 +80,9 @@ class Settings(PixelSettings):
     )
     mix: MixSettings = field(default_factory=MixSettings)
     sparse: SparseSettings = field(default_factory=SparseSettings)
+    softmax_weight: Weight = (
+        0.0  # of a classifier with a softmax for each dataset, beside the contrastive term; 0: none
+    )
     mining: MiningSettings | None = None  # of pixels without a label, and of photos without any; {}: by its defaults
 
     def __post_init__(self) -> None:
@@ -107,13 +111,27 @@ def build(
 ) -> EncoderPair[EmbeddingNetwork]:
     """Backbone, segmentation head and projection head, twice; learnt prototypes are the query encoder's, last drawn."""
     pair = _pixel_encoder.build(settings, network, data, rng)
-    if settings.prototypes == "bank":
+    if settings.prototypes == "bank" and not settings.softmax_weight:
         return pair
-    start = F.normalize(torch.randn(data.union.size, settings.embedding, generator=rng), dim=1)
-    pair.query.class_prototypes = nn.Parameter(
-        start if data.words is None else directions(data.words, settings.embedding)
-    )
+    if settings.prototypes != "bank":
+        start = F.normalize(torch.randn(data.union.size, settings.embedding, generator=rng), dim=1)
+        pair.query.class_prototypes = nn.Parameter(
+            start if data.words is None else directions(data.words, settings.embedding)
+        )
+    if settings.softmax_weight:
+        pair.query.classifier = _classifier(network.head_channels, data, rng)
     return make_pair(pair.query)
+
+
+def _classifier(channels: int, data: Data, rng: torch.Generator) -> DatasetClassifier:
+    """A classifier that starts as a segmentor's does: weights from N(0, 0.01), no bias."""
+    with torch.device("meta"):  # numbers of torch's own would be drawn from its global generator
+        found = DatasetClassifier(channels, [len(space.classes) for space in data.union.spaces])
+    found.to_empty(device="cpu")
+    nn.init.normal_(found.conv.weight, std=0.01, generator=rng)
+    if found.conv.bias is not None:
+        nn.init.zeros_(found.conv.bias)
+    return found
 
 
 def settle_(pair: EncoderPair[EmbeddingNetwork], settings: Settings) -> None:
@@ -187,7 +205,7 @@ def prepare(
     if settings.mining is not None:
         views, mined = mined_views(views, keys, told, known, state.groups, settings.mining, grid, progress)
     blends = tuple(_blend(view, settings.mix, rng, processes) for view in views)
-    weights = [valid_pixels(blend, settings, grid) for blend in blends]
+    weights = [label_targets(blend, settings, grid).valid.sum() for blend in blends]
     valid = [(labels != IGNORE).sum().float(), labels.new_full((), labels.numel(), dtype=torch.float32)]
     counts = processes.all_sum(torch.stack([*weights, *valid, *mined]))  # (V + 2,), or four more
     count = len(weights)
@@ -210,9 +228,17 @@ def loss(
     settings: Settings,
     processes: Processes,
 ) -> Loss:
-    """Each view's pixels against the prototypes: the mean over its valid pixels, then the mean over views."""
+    """Each view's pixels against the prototypes: the mean over its valid pixels, then the mean over views.
+
+    A classifier's cross-entropy, likewise a mean, comes to it with its weight.
+    """
     images = torch.cat([blend.images for blend in parts])  # (V B, 3, H, W)
-    queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)
+    classified = None
+    if settings.softmax_weight:
+        vectors, classified = pair.query(images, unit=False, classes=True)
+    else:
+        vectors = pair.query(images, unit=False)
+    queries = vectors.chunk(len(parts))  # V of (B, D, h, w)
     grid, losses, learnt = pair.query.grid, [], _learnt(pair.query, shared.state.groups)
     for query, blend, weight in zip(queries, parts, shared.weights, strict=True):
         targets = pixel_targets(query, blend, shared.known, settings, grid)
@@ -223,7 +249,21 @@ def loss(
                 query, known, targets, settings.temperature, rivals=shared.state.rivals, learnt=known is learnt
             )
             losses.append(mean_over(found.total, weight))
-    return Loss(torch.stack(losses).mean(), {})
+    contrast = torch.stack(losses).mean()
+    if classified is None:
+        return Loss(contrast, {})
+    softmax = _softmax_loss(classified, parts, shared.weights, settings, grid)
+    metrics = {"contrast_loss": contrast.detach(), "softmax_loss": softmax.detach()}
+    return Loss(contrast + settings.softmax_weight * softmax, metrics)
+
+
+def _softmax_loss(log_p: Tensor, parts: tuple[Blend, ...], weights: Tensor, settings: Settings, grid: Grid) -> Tensor:
+    """Of log p (V B, C, h, w): the mean over each view's valid pixels, then the mean over views."""
+    losses = []
+    for part, blend, weight in zip(log_p.chunk(len(parts)), parts, weights, strict=True):
+        total = dataset_cross_entropy(pixel_rows(part), label_targets(blend, settings, grid))
+        losses.append(mean_over(total, weight))
+    return torch.stack(losses).mean()
 
 
 def _learnt(network: EmbeddingNetwork, groups: Tensor | None) -> Prototypes | None:

@@ -13,6 +13,7 @@ from mdp.core.networks.clustering import (
 )
 from mdp.core.networks.pair import EncoderPair, follow_, make_pair
 from mdp.core.networks.segmentor import (
+    DatasetClassifier,
     EmbeddingNetwork,
     Grids,
     InstanceNetwork,
@@ -32,6 +33,7 @@ __all__ = [
     "ClusterHeads",
     "ClusterNetwork",
     "Clustered",
+    "DatasetClassifier",
     "EmbeddingNetwork",
     "EncoderPair",
     "Grids",

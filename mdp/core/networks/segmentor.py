@@ -5,7 +5,7 @@ match of names.
 Shape legend: B images, D embedding channels, C classes, F channels of the head, h x w feature grid.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mdp.core.bounds import Bounds, Channels, Share, Side, check_bounds
 from mdp.core.contrast_chunked import EPS
+from mdp.core.dataset_softmax import log_softmax_by_dataset
 from mdp.core.geometry import Grid
 from mdp.core.networks.backbones import Backbone, build_backbone, check_backbone, inputs_of, randomly, stride_of
 from mdp.core.networks.decode_heads import HEADS
@@ -142,14 +143,27 @@ class OnGrid(nn.Module):
         return self.grid.stride
 
 
+class DatasetClassifier(nn.Module):
+    """Features (B, F, h, w) -> log p of each class among those of its own dataset, (B, C, h, w) float32."""
+
+    def __init__(self, channels: int, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.conv, self.sizes = nn.Conv2d(channels, sum(sizes), 1), tuple(sizes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return log_softmax_by_dataset(self.conv(features), self.sizes)
+
+
 class EmbeddingNetwork(OnGrid):
     """Images -> unit-length pixel embeddings.  Raises ValueError for a head that needs classes."""
 
     class_prototypes: nn.Parameter | None  # (C, D) where a method learns them
+    classifier: DatasetClassifier | None  # where a method has one beside the embeddings
 
     def __init__(self, settings: NetworkSettings, embedding: int, hidden: int) -> None:
         super().__init__()
         self.register_parameter("class_prototypes", None)
+        self.register_module("classifier", None)
         if HEADS[settings.head].auxiliary:
             raise ValueError(NO_REGIONS.format(settings.head))
         found = _backbone(settings)
@@ -163,13 +177,20 @@ class EmbeddingNetwork(OnGrid):
         features: Tensor = self.decode_head(*self._maps(self.backbone, images))
         return features
 
-    def forward(self, images: Tensor, unit: bool = True) -> Tensor:
+    def forward(self, images: Tensor, unit: bool = True, classes: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """(B, 3, H, W) -> (B, D, h, w) float32 of unit length, whatever the autocast; a zero vector stays zero.
 
-        With `unit` False they are as the network has them, for losses that divide by the length themselves.
+        With `unit` False they are as the network has them, for losses that divide by the length themselves.  With
+        `classes` also what the classifier says, (B, C, h, w): a flag here, since what wraps a network for several
+        processes knows `forward` only.
         """
-        vectors: Tensor = self.projection_head(self.features(images))  # (B, D, h, w)
-        return F.normalize(vectors.float(), dim=1, eps=EPS) if unit else vectors
+        features = self.features(images)  # (B, F, h, w)
+        vectors: Tensor = self.projection_head(features)  # (B, D, h, w)
+        vectors = F.normalize(vectors.float(), dim=1, eps=EPS) if unit else vectors
+        if not classes:
+            return vectors
+        assert self.classifier is not None
+        return vectors, self.classifier(features)
 
 
 class InstanceNetwork(OnGrid):
