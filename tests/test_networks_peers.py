@@ -24,7 +24,8 @@ from mdp.core.networks import (
     make_pair,
     match,
 )
-from mdp.core.networks.backbones import build_backbone, convert_sync_batchnorm_
+from mdp.core.networks.backbones import build_backbone
+from mdp.core.networks.batchnorm import Synchronised, over_processes_
 from mdp.core.networks.parameter_names import BARE, DEEP_STEM, TORCHVISION_DEEPLAB, Layout, to_foreign
 from mdp.core.networks.resnet import ResNet
 from mdp.core.networks.timm_backbone import describe
@@ -324,11 +325,11 @@ def test_synchronised_batchnorm_keeps_activations_and_leaves_other_norms() -> No
         layers = [m for m in network.modules() if isinstance(m, nn.LayerNorm)]
         with torch.no_grad():
             before = network(images)
-            convert_sync_batchnorm_(network)
+            over_processes_(network, torch.clone)
             torch.testing.assert_close(network.eval()(images), before)
         assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
         assert layers == [m for m in network.modules() if isinstance(m, nn.LayerNorm)]
-        assert any(isinstance(m, nn.SyncBatchNorm) for m in network.decode_head.modules())
+        assert any(isinstance(m, Synchronised) for m in network.decode_head.modules())
 
 
 @pytest.mark.usefixtures("timm")

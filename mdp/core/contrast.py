@@ -143,7 +143,7 @@ def instance_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: floa
         positive = (rows * own).sum(1, keepdim=True)  # (B, 1)
         logits = torch.cat([positive, rows @ others.T], 1) / temperature  # (B, 1 + Q)
         losses = logits.logsumexp(1) - logits[:, 0]  # (B,)
-        return WeightedLoss(losses.sum(), losses.new_tensor(len(losses)))
+        return WeightedLoss(losses.sum(), losses.new_full((), len(losses)))
 
 
 class NeighbourLoss(NamedTuple):
@@ -229,13 +229,15 @@ def pixel_nce(
     temperature: float,
     unit: bool = False,
     unit_keys: bool = False,
+    classes: int | None = None,
 ) -> WeightedLoss:
     """The pixel-to-pixel loss within each image, across its two views (eq. 2).
 
     `queries`, `keys` (B, D, h, w), which are divided by their length unless `unit` says that they have unit length,
-    or `unit_keys` that the keys do; labels (B, h, w), -1 where ignored (255 is a class here: nothing says how many
-    there are).  A pixel's positives are the key pixels of its class in the other view of its image, its candidates all
-    valid key pixels there; pixels without a positive weigh nothing.
+    or `unit_keys` that the keys do; labels (B, h, w), -1 where ignored (255 is a class here).  A GPU has to be waited
+    for to know which there are, unless `classes` says how many there may be.  A pixel's positives are the key pixels of
+    its class in the other view of its image, its candidates all valid key pixels there; pixels without a positive weigh
+    nothing.
 
     The mean over positives of the logits is the logit of their mean, so only the denominator meets every pair, a chunk
     at a time.  The gradient can be taken once.  Raises ValueError when the grids differ, and for labels below -1.
@@ -246,8 +248,12 @@ def pixel_nce(
     expect_labels(key_labels)
     if not (unit or unit_keys):
         keys = F.normalize(keys.detach().float(), dim=1, eps=EPS)
-    known, ranks = torch.unique(key_labels, return_inverse=True)  # (C,), (B, h, w)
-    means, _, present = image_means(keys, torch.where(key_labels == IGNORE, IGNORE, ranks), len(known))
+    if classes is None:
+        known, ranks = torch.unique(key_labels, return_inverse=True)  # (C,), (B, h, w)
+        ranks = torch.where(key_labels == IGNORE, IGNORE, ranks)
+    else:
+        known, ranks = torch.arange(classes, device=key_labels.device), key_labels
+    means, _, present = image_means(keys, ranks, len(known))
     place = torch.bucketize(query_labels.flatten(1), known).clamp(max=len(known) - 1)  # (B, N)
     anchors = (known[place] == query_labels.flatten(1)) & present.gather(1, place)  # (B, N)
     mass = anchors.float().view(-1, 1)
@@ -301,32 +307,58 @@ def region_nce(
     """
     expect_grid(embeddings, labels)
     with torch.autocast(embeddings.device.type, enabled=False):
+        anchors = region_anchors(labels, queues)  # (B, h, w)
+        if embeddings.is_cuda and denominator == "all":
+            return _by_mean_rows(embeddings, labels, anchors, queues, temperature, unit)
         rows, flat = _of_unit_length(pixel_rows(embeddings.float()), unit), labels.flatten()  # (N, D), (N,)
-        chosen = region_anchors(flat, queues).nonzero().flatten()
-        filled = queues.filled  # (C, Q)
-        regions = queues.rows.detach()[filled]  # (R, D)
-        classes = filled.nonzero()[:, 0]  # (R,)
+        filled, whole = queues.filled, queues.rows.detach()  # (C, Q), (C, Q, D)
+        # what is neither anchor nor region weighs nothing, and on a GPU stays: its number would have to be waited for
+        chosen = None if rows.is_cuda else anchors.flatten().nonzero().flatten()
+        regions = whole.flatten(0, 1) if chosen is None else whole[filled]  # (R, D)
+        numbers = torch.arange(len(filled), device=filled.device)[:, None].expand_as(filled)  # (C, Q)
+        classes = numbers.flatten() if chosen is None else numbers[filled]  # (R,)
         form = _against_all if denominator == "all" else _against_negatives
 
         def loss(part: Tensor, start: int) -> Tensor:
-            own = flat[chosen[start : start + len(part)]]  # (n,)
-            logits = part @ regions.T / temperature  # (n, R)
-            return form(logits, own[:, None] == classes).sum()
+            some = slice(start, start + len(part))
+            own = flat[some if chosen is None else chosen[some]]  # (n,)
+            logits, positive = part @ regions.T / temperature, own[:, None] == classes  # (n, R)
+            if chosen is not None:
+                return form(logits, positive).sum()
+            there = filled.flatten()
+            losses = form(logits.masked_fill(~there, -torch.finfo(logits.dtype).max), positive & there)
+            return torch.where(anchors.flatten()[some], losses, 0.0).sum()
 
-        total = _in_chunks(rows[chosen], loss, max(1, _CHUNK_BYTES // (4 * max(1, len(regions)))))
-        return WeightedLoss(total, total.new_tensor(len(chosen)))
+        size = max(256 if rows.is_cuda else 1, _CHUNK_BYTES // (4 * max(1, len(regions))))
+        total = _in_chunks(rows if chosen is None else rows[chosen], loss, size)
+        weight = anchors.sum().to(total.dtype) if chosen is None else total.new_full((), len(chosen))
+        return WeightedLoss(total, weight)
+
+
+def _by_mean_rows(
+    embeddings: Tensor, labels: Tensor, anchors: Tensor, queues: ClassQueues, temperature: float, unit: bool
+) -> WeightedLoss:
+    """`region_nce` where all rows compete: the mean over positives of the logits is the logit of their mean."""
+    count = len(embeddings)
+    held = queues.pushed.clamp(min=1, max=queues.rows.shape[1])  # (C,)
+    means = queues.rows.detach().sum(1) / held[:, None]  # (C, D); empty slots are zeros
+    rows, filled = queues.rows.detach().flatten(0, 1), queues.filled.flatten()  # (C Q, D), (C Q,)
+    candidates = Candidates(*(tensor.expand(count, *tensor.shape) for tensor in (rows, filled, means)))
+    mass = anchors.float().view(-1, 1)
+    total = chunked_total(embeddings, candidates, Pull(labels.clamp(min=0).view(-1, 1), mass, mass), temperature, unit)
+    return WeightedLoss(total, mass.sum())
 
 
 def _against_all(logits: Tensor, positive: Tensor) -> Tensor:
     """(n, R) logits and which are positives -> (n,): mean over positives of -log softmax."""
-    pulled = torch.where(positive, logits, 0.0).sum(1) / positive.sum(1)
+    pulled = torch.where(positive, logits, 0.0).sum(1) / positive.sum(1).clamp(min=1)
     return logits.logsumexp(1) - pulled
 
 
 def _against_negatives(logits: Tensor, positive: Tensor) -> Tensor:
     """The same with each positive alone against the negatives: mean of log(1 + sum exp(negatives) / exp(positive))."""
     others = logits.masked_fill(positive, -torch.finfo(logits.dtype).max).logsumexp(1, keepdim=True)  # (n, 1)
-    return torch.where(positive, F.softplus(others - logits), 0.0).sum(1) / positive.sum(1)
+    return torch.where(positive, F.softplus(others - logits), 0.0).sum(1) / positive.sum(1).clamp(min=1)
 
 
 def _in_chunks(rows: Tensor, loss: Callable[[Tensor, int], Tensor], size: int) -> Tensor:

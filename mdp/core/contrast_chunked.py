@@ -19,6 +19,7 @@ from torch.nn import functional as F
 EPS = 1e-6  # shorter vectors count as this long; with torch's 1e-12 the gradient at a zero vector reaches 1e12
 _CPU_BYTES = 2 * 2**20  # of a chunk's logits, which stay in the cache; half or twice as much is as good
 _GPU_BYTES = 128 * 2**20  # enough work to hide the launches
+_GPU_PIXELS = 256  # at least: every chunk reads all candidates, which for fewer would take longer than the arithmetic
 _ALIGNED = 16  # float32 in a cache line: rows of other lengths take a matrix product twice the time
 _DENSE = 0.8  # share of pixels to keep from which on leaving the others out costs more than it saves
 _TINY = torch.finfo(torch.float32).tiny
@@ -105,7 +106,7 @@ def _chunks(
     pixels, rooms = _grid(embeddings, axis, images), None if gradient is None else _grid(gradient, axis, images)
     count = pixels.shape[3 - axis]
     targets = _each(pull, lambda t: t.view(images, count, -1))
-    size = max(1, (_GPU_BYTES if embeddings.is_cuda else _CPU_BYTES) // (4 * max(1, candidates.vectors.shape[-2])))
+    size = chunk_of(candidates.vectors.shape[-2], embeddings.is_cuda)
     length = _even(count, size)
     together = max(1, size // count) if embeddings.is_cuda else 1  # on a CPU an image is enough work for a call
     for first in range(0, images, together):
@@ -116,6 +117,16 @@ def _chunks(
             block = (some, slice(None), piece) if axis == 1 else (some, piece)
             room = None if rooms is None else rooms[block]
             yield _Chunk(pixels[block], room, slopes, theirs, _piece(targets, some, piece), axis)
+
+
+def chunk_of(candidates: int, gpu: bool) -> int:
+    """How many pixels' logits are made at a time.
+
+    >>> chunk_of(342, False), chunk_of(342, True), chunk_of(700_416, True)
+    (1532, 98112, 256)
+    """
+    least, size = (_GPU_PIXELS, _GPU_BYTES) if gpu else (1, _CPU_BYTES)
+    return max(least, size // (4 * max(1, candidates)))
 
 
 def _even(count: int, size: int) -> int:

@@ -113,7 +113,9 @@ def _choose_(logits: Tensor, near: Tensor, positives: Tensor, choice: Choice | N
         return None
     negatives = logits.shape[1] - len(positives)
     if negatives > choice.negatives:
-        others = torch.ones_like(logits[0], dtype=torch.bool).index_fill_(0, positives, False).nonzero().flatten()
+        left = torch.ones_like(logits[0], dtype=torch.uint8).index_fill_(0, positives, 0)
+        # on a GPU `nonzero` would wait for a number that is known here
+        others = left.sort(descending=True, stable=True)[1][:negatives] if left.is_cuda else left.nonzero().flatten()
         far = chosen_rows(logits, others, choice.negatives, choice.mining, choice.draws)  # (n, K)
         values = logits.gather(1, far)
         logits.fill_(-torch.inf).scatter_(1, far, values)

@@ -55,12 +55,14 @@ def normalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
 
 def normalise_(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """The same in place."""
-    return images.sub_(_channels(statistics.mean, images)).div_(_channels(statistics.std, images))
+    mean, std = _channels(statistics, images)
+    return images.sub_(mean).div_(std)
 
 
 def denormalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """The inverse of `normalise`."""
-    return (images * _channels(statistics.std, images)).add_(_channels(statistics.mean, images))
+    mean, std = _channels(statistics, images)
+    return (images * std).add_(mean)
 
 
 def grey(images: Tensor) -> Tensor:
@@ -71,9 +73,11 @@ def grey(images: Tensor) -> Tensor:
     return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 
 
-def _channels(values: tuple[float, ...], images: Tensor) -> Tensor:
-    """One number a channel, (K, 1, 1), on the images' device; `images.new_tensor` would wait for a GPU."""
-    return torch.tensor(values, dtype=images.dtype).view(-1, 1, 1).to(images.device, non_blocking=True)
+def _channels(statistics: Statistics, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel, (K, 1, 1), on the images' device by one copy that nothing waits for."""
+    both = torch.tensor((statistics.mean, statistics.std), dtype=images.dtype)  # (2, K)
+    mean, std = both[..., None, None].to(images.device, non_blocking=True)
+    return mean, std
 
 
 def _each(strength: Tensor, images: Tensor) -> Tensor:
@@ -201,11 +205,20 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _blur_(images: Tensor, sigma: Tensor) -> Tensor:
+    return _filter_(images, _taps(sigma))
+
+
+def _taps(sigma: Tensor) -> Tensor:
+    """Weights (B, reach + 1) of a Gaussian of each standard deviation (B,), from the middle outwards; on the CPU."""
     cut = torch.ceil(3 * sigma).clamp(min=1)  # (B,)
     taps = torch.arange(int(cut.max()) + 1, dtype=torch.float32)  # (reach + 1,), of one side
     weights = torch.exp(-0.5 * (taps / sigma.float().clamp(min=1e-3)[:, None]) ** 2)  # (B, reach + 1)
     weights = weights * (taps <= cut[:, None])
-    weights = weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
+    return weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
+
+
+def _filter_(images: Tensor, weights: Tensor) -> Tensor:
+    """Both axes smoothed."""
     weights = weights.to(images.device, images.dtype, non_blocking=True)
     return _smooth_(_smooth_(images, weights, 2), weights, 3)
 
@@ -238,16 +251,44 @@ def stack_draws(draws: Sequence[Draw]) -> Draw:
     return type(draws[0])(*(torch.stack(field) for field in zip(*draws, strict=True)))
 
 
-def _on_(chosen: list[int], function_: Callable[..., Tensor], images: Tensor, *strengths: Tensor) -> None:
-    """`function_` on the chosen images, which are overwritten; the others stay as they are."""
-    if not chosen:
-        return
-    if len(chosen) == len(images):
-        function_(images, *strengths)
-        return
-    place = torch.tensor(chosen)
-    there = place.to(images.device, non_blocking=True)
-    images.index_copy_(0, there, function_(images[there], *(strength[place] for strength in strengths)))
+class _Turn(NamedTuple):
+    """An operation, the images that it is done to, and its strengths there, (n, k) or (n,) on the CPU."""
+
+    change_: Callable[[Tensor, Tensor], Tensor]
+    chosen: list[int]
+    strengths: Tensor
+
+
+def _turn(change_: Callable[[Tensor, Tensor], Tensor], chosen: list[int], strengths: Tensor) -> _Turn:
+    """A turn of the chosen ones of the images that have these strengths."""
+    return _Turn(change_, chosen, strengths if len(chosen) == len(strengths) else strengths[chosen])
+
+
+def _take_turns_(images: Tensor, turns: Sequence[_Turn]) -> Tensor:
+    """The images after one operation after the other on those that are chosen for it; the others stay as they are.
+
+    What a GPU has to be told of all turns goes there in two copies.
+    """
+    turns = [turn for turn in turns if turn.chosen]
+    partly = [turn for turn in turns if len(turn.chosen) < len(images)]
+    places = iter(_moved([torch.tensor(turn.chosen) for turn in partly], images.device))
+    strengths = _moved([turn.strengths for turn in turns], images.device)
+    for turn, strength in zip(turns, strengths, strict=True):
+        if len(turn.chosen) == len(images):
+            turn.change_(images, strength)
+        else:
+            place = next(places)
+            images.index_copy_(0, place, turn.change_(images[place], strength))
+    return images
+
+
+def _moved(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+    """The tensors, of one type, on the device, by one copy."""
+    if device.type == "cpu" or not tensors:
+        return tensors
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).to(device, non_blocking=True)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _set(flags: Tensor) -> list[int]:
@@ -326,15 +367,19 @@ def apply_photometry(images: Tensor, draws: PhotometryDraw) -> Tensor:
     images = as_float(images)
     colored = images.shape[1] == _COLORS
     known = _JITTER if colored else _PLAIN_JITTER
+    turns = []
     if jittered := _set(draws.jitter):
         factors = draws.factors.unbind(1)
         for column in zip(*(draws.order[image].tolist() for image in jittered), strict=True):  # the next of each image
-            for operation, function_ in enumerate(known):
+            for operation, change_ in enumerate(known):
                 chosen = [image for image, own in zip(jittered, column, strict=True) if own == operation]
-                _on_(chosen, function_, images, factors[operation])
-    _on_(_set(draws.grey) if colored else [], _grey_, images)
-    _on_(_set(draws.sigma > 0), _blur_, images, draws.sigma)
-    return images
+                if chosen:
+                    turns.append(_turn(change_, chosen, factors[operation]))
+    if colored and (grey_ones := _set(draws.grey)):
+        turns.append(_turn(lambda some, _: _grey_(some), grey_ones, draws.sigma))
+    if blurred := _set(draws.sigma > 0):
+        turns.append(_Turn(_filter_, blurred, _taps(draws.sigma[blurred])))
+    return _take_turns_(images, turns)
 
 
 # MMSegmentation's PhotoMetricDistortion
@@ -382,10 +427,12 @@ def apply_distortion(images: Tensor, draws: DistortionDraw) -> Tensor:
     """Brightness, contrast, saturation and hue, contrast second or last; uint8 or float in, float32 in [0, 1] out."""
     images = as_float(images)
     delta, contrast, saturation, hue = draws.strengths.unbind(1)
-    _on_(_set(draws.applied[:, 0]), _shift_, images, delta)
-    _on_(_set(draws.applied[:, 1] & draws.contrast_first), _brightness_, images, contrast)
+    turns = [
+        _turn(_shift_, _set(draws.applied[:, 0]), delta),
+        _turn(_brightness_, _set(draws.applied[:, 1] & draws.contrast_first), contrast),
+    ]
     if images.shape[1] == _COLORS:
-        _on_(_set(draws.applied[:, 2]), _scale_saturation_, images, saturation)
-        _on_(_set(draws.applied[:, 3]), _hue_, images, hue)
-    _on_(_set(draws.applied[:, 1] & ~draws.contrast_first), _brightness_, images, contrast)
-    return images
+        turns.append(_turn(_scale_saturation_, _set(draws.applied[:, 2]), saturation))
+        turns.append(_turn(_hue_, _set(draws.applied[:, 3]), hue))
+    turns.append(_turn(_brightness_, _set(draws.applied[:, 1] & ~draws.contrast_first), contrast))
+    return _take_turns_(images, turns)

@@ -149,9 +149,10 @@ def memory_contrast(
 ) -> WeightedLoss:
     """Anchors (N, D) of unit length against rows of a memory (R, D), which take no gradient; the same loss.
 
-    `labels` (N,), `memory_labels` (R,), where `IGNORE` is a row of no class.  `related` (C, S) says of which classes
-    the last S rows are positives besides.  Anchors of a class that the memory has nothing of weigh nothing.  A `choice`
-    contrasts each anchor with some rows only.
+    `labels` (N,), `memory_labels` (R,), where `IGNORE` is a row of no class, and `related` (C, S), which says of which
+    classes the last S rows are positives besides, are read: beside rows on a GPU they lie on the CPU, or it waits.
+    Anchors of a class that the memory has nothing of weigh nothing.  A `choice` contrasts each anchor with some rows
+    only.
 
     Class by class, so that positives are a few columns and no mask of N x R is needed; logits are made and
     differentiated a chunk of anchors at a time.  The gradient can be taken once.
@@ -166,11 +167,14 @@ def memory_contrast(
         chosen = {label: (labels == label).nonzero().flatten() for label, found in own.items() if len(found)}
         if not chosen:
             return WeightedLoss(0 * rows.sum(), rows.new_zeros(()))
-        order = torch.cat(list(chosen.values()))
-        anchors = [ClassAnchors(len(found), own[label]) for label, found in chosen.items()]
+        sizes = [len(found) for found in chosen.values()]
+        positives = [own[label] for label in chosen]
+        flat = torch.cat([*chosen.values(), *positives]).to(rows.device, non_blocking=True)  # one copy of all
+        order, *positives = torch.split(flat, [sum(sizes), *map(len, positives)])
+        anchors = list(map(ClassAnchors, sizes, positives))
         choice = choice._replace(draws=choice.draws[order]) if choice else None
         total = against_memory(rows[order], anchors, memory, temperature, choice)
-        return WeightedLoss(total, total.new_tensor(len(order)))
+        return WeightedLoss(total, total.new_full((), len(order)))
 
 
 def _positives(memory_labels: Tensor, label: int, related: Tensor | None) -> Tensor:

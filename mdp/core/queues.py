@@ -81,6 +81,10 @@ def enqueue_classes(queues: ClassQueues, means: Tensor, present: Tensor) -> Clas
     order = present.cumsum(0)  # (B, C): the how-many-th of its class in this batch
     total = order[-1]  # (C,)
     kept = present & (order > total - size)  # only the last Q of a class can stay
+    if kept.is_cuda:
+        slots = (queues.pushed + order - 1) % size + size * torch.arange(len(total), device=total.device)  # (B, C)
+        slots = torch.where(kept, slots, len(total) * size).flatten()
+        return ClassQueues(_placed(queues.rows, slots, means.flatten(0, 1)), queues.pushed + total)
     image, label = kept.nonzero(as_tuple=True)  # (R,) rows to put in
     slot = (queues.pushed[label] + order[image, label] - 1) % size  # (R,)
     rows = queues.rows.index_put((label, slot), means[image, label].detach().to(queues.rows.dtype))
@@ -88,7 +92,7 @@ def enqueue_classes(queues: ClassQueues, means: Tensor, present: Tensor) -> Clas
 
 
 def enqueue_rows(queues: ClassQueues, rows: Tensor, labels: Tensor) -> ClassQueues:
-    """The queues with each of `rows` (N, D) put into that of its class `labels` (N,), in their order.
+    """The queues with each of `rows` (N, D) put into that of its class `labels` (N,), in their order; -1 is no class.
 
     An image may have several rows of a class.  Raises ValueError when numbers of rows or channels differ.
 
@@ -102,14 +106,30 @@ def enqueue_rows(queues: ClassQueues, rows: Tensor, labels: Tensor) -> ClassQueu
             f"{tuple(queues.rows.shape)}"
         )
     size = queues.rows.shape[1]
-    own, order = labels.sort(stable=True)  # (N,)
-    total = torch.zeros_like(queues.pushed).scatter_add_(0, labels, torch.ones_like(labels))  # (C,)
-    place = torch.arange(len(own), device=own.device) - (total.cumsum(0) - total)[own]  # (N,) among those of its class
-    kept = place >= total[own] - size  # only the last Q of a class can stay
-    own, order, place = own[kept], order[kept], place[kept]
-    slot = (queues.pushed[own] + place) % size
-    put = queues.rows.index_put((own, slot), rows[order].detach().to(queues.rows.dtype))
-    return ClassQueues(put, queues.pushed + total)
+    classes = len(queues.pushed)
+    own, order = torch.where(labels < 0, classes, labels).sort(stable=True)  # (N,), those of no class last
+    counts = queues.pushed.new_zeros(classes + 1).scatter_add_(0, own, torch.ones_like(own))  # (C + 1,)
+    place = (
+        torch.arange(len(own), device=own.device) - (counts.cumsum(0) - counts)[own]
+    )  # (N,) among those of its class
+    kept = (own < classes) & (place >= counts[own] - size)  # only the last Q of a class can stay
+    pushed = torch.cat([queues.pushed, queues.pushed[:1]])  # (C + 1,)
+    slots = torch.where(kept, own * size + (pushed[own] + place) % size, classes * size)  # (N,)
+    total = counts[:classes]
+    if kept.is_cuda:
+        return ClassQueues(_placed(queues.rows, slots, rows[order]), queues.pushed + total)
+    put = queues.rows.flatten(0, 1).index_put((slots[kept],), rows[order[kept]].detach().to(queues.rows.dtype))
+    return ClassQueues(put.view(queues.rows.shape), queues.pushed + total)
+
+
+def _placed(queues: Tensor, slots: Tensor, rows: Tensor) -> Tensor:
+    """The queues (C, Q, D) with `rows` (N, D) at their slots (N,) of C Q; C Q itself takes what does not stay.
+
+    To leave those out a GPU would have to be waited for: how many they are depends on the labels.
+    """
+    flat = torch.cat([queues.flatten(0, 1), queues.new_zeros(1, queues.shape[2])])  # (C Q + 1, D)
+    flat.index_copy_(0, slots, rows.detach().to(flat.dtype))
+    return flat[:-1].view(queues.shape)
 
 
 def queue_prototypes(queues: ClassQueues) -> Prototypes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mdp.core.labels import IGNORE
-from mdp.core.processes import Processes
+from mdp.core.processes import Processes, taken
 from mdp.core.queues import ClassQueues, empty_queues, enqueue_classes, enqueue_rows
 
 
@@ -28,7 +28,7 @@ class Entries(NamedTuple):
     """The valid rows of a memory, one after the other; the prototypes last."""
 
     rows: Tensor  # (R, D) of unit length
-    labels: Tensor  # (R,) int64, `IGNORE` for prototypes
+    labels: Tensor  # (R,) int64, `IGNORE` for prototypes; on the CPU
 
 
 class Kept(NamedTuple):
@@ -50,18 +50,24 @@ def empty_memory(chosen: Sequence[str], classes: int, size: int, channels: int, 
     return Memory(classes, empty("regions"), empty("pixels"), torch.zeros(0, channels, device=device), related)
 
 
-def entries(memory: Memory) -> Entries:
-    """What the memory holds."""
-    queues = [queues for queues in (memory.regions, memory.pixels) if queues is not None]
-    filled = [each.filled for each in queues]
-    # full rings, which are large, are not copied for this
-    rows = [
-        each.rows.flatten(0, 1) if bool(there.all()) else each.rows[there]
-        for each, there in zip(queues, filled, strict=True)
-    ]
-    labels = [there.nonzero()[:, 0] for there in filled]
-    nothing = torch.full((len(memory.sources),), IGNORE, device=memory.sources.device)
+def entries(memory: Memory, pushed: Sequence[Tensor]) -> Entries:
+    """What the memory holds; how many rows were `pushed` (C,) into each of its queues is known on the CPU."""
+    rows, labels = [], []
+    for queues, count in zip(held(memory), pushed, strict=True):
+        classes, size, _ = queues.rows.shape
+        there = torch.arange(size) < count[:, None]  # (C, Q)
+        labels.append(torch.arange(classes)[:, None].expand(-1, size)[there])
+        every = queues.rows.flatten(0, 1)
+        # full rings, which are large, are not copied for this
+        full = len(labels[-1]) == len(every)
+        rows.append(every if full else taken(every, there.flatten().nonzero().flatten()))
+    nothing = torch.full((len(memory.sources),), IGNORE)
     return Entries(torch.cat([*rows, memory.sources]), torch.cat([*labels, nothing]))
+
+
+def held(memory: Memory) -> list[ClassQueues]:
+    """The queues that there are."""
+    return [queues for queues in (memory.regions, memory.pixels) if queues is not None]
 
 
 def known_classes(memory: Memory) -> Tensor:
@@ -80,7 +86,11 @@ def filled_up(memory: Memory, kept: Kept, processes: Processes) -> Memory:
     if regions is not None:
         regions = enqueue_classes(regions, means, present)
     if pixels is not None:
-        pixels = enqueue_rows(pixels, rows[drawn], drawn.nonzero()[:, 1])
+        if drawn.is_cuda:  # where only those that are drawn would have to be waited for
+            numbers = torch.arange(memory.classes, device=drawn.device)[:, None]  # (C, 1)
+            pixels = enqueue_rows(pixels, rows.flatten(0, 2), torch.where(drawn, numbers, IGNORE).flatten())
+        else:
+            pixels = enqueue_rows(pixels, rows[drawn], drawn.nonzero()[:, 1])
     return memory._replace(regions=regions, pixels=pixels)
 
 

@@ -31,6 +31,7 @@ from mdp.core.criteria._pixel_memory import (
     empty_memory,
     entries,
     filled_up,
+    held,
     known_classes,
     pack_memory,
     unpack_memory,
@@ -227,15 +228,15 @@ class Shared(NamedTuple):
     known: Entries | None  # the memory; None: anchors meet anchors, and the sources
     weight: Tensor  # () anchors of the whole batch whose class the memory knows
     sources: Tensor  # (S, D)
-    related: Tensor  # (C, S)
+    related: Tensor  # (C, S); on the CPU beside a memory, whose labels lie there too
 
 
 class Anchors(NamedTuple):
     """The anchors of some images, image by image."""
 
     rows: Tensor  # (N, D) of unit length, with gradient
-    labels: Tensor  # (N,)
-    images: Tensor  # (N,) the image of each among those of the part
+    labels: Tensor  # (N,) on the CPU
+    images: Tensor  # (N,) the image of each among those of the part, on the CPU
     hard: Tensor  # (N,) bool: the network is wrong there
     draws: Tensor  # (N, 2) int64: what mining draws by
 
@@ -254,11 +255,16 @@ def prepare(
         return shared
     groups = anchor_groups(downsample_labels(labels, *grid), state.classes, settings.max_views)  # (B, C)
     counts = processes.all_sum(groups.sum(0))  # (C,)
-    views = anchor_views(int(counts.sum()), settings.max_samples, settings.max_views)
+    queues = held(state)
+    told = torch.cat([counts.sum()[None], *(each.pushed for each in queues), related.flatten().long()])
+    sizes = [1, *(len(each.pushed) for each in queues), related.numel()]
+    anchors, *pushed, known = torch.split(told.cpu(), sizes)  # one wait
+    views = anchor_views(int(anchors), settings.max_samples, settings.max_views)
     if settings.memory == "off":
         return shared._replace(views=views)
     weight = (views * (counts * known_classes(state)).sum()).float()
-    return shared._replace(views=views, known=entries(state), weight=weight)
+    related = known.view(related.shape).bool()
+    return shared._replace(views=views, known=entries(state, pushed), weight=weight, related=related)
 
 
 def loss(
@@ -272,16 +278,23 @@ def loss(
     labels = downsample_labels(part.whole, *shared.grid)  # (B, h, w)
     expect_grid(head, labels)
     draws = [rngs(place) for place in range(len(labels))]
-    anchors = _anchors(look, head, labels, shared, settings, draws)
+    size = (labels.shape[1], labels.shape[2])
+    logits = look.logits if look.logits.shape[2:] == size else upsample(look.logits, size)
+    wrong = logits.argmax(1) != labels  # (B, h, w)
+    seen = torch.stack([labels, wrong]).cpu()  # what is drawn by: one wait
+    anchors = _anchors(head, wrong, seen, shared, settings, draws)
     if shared.views == 0:
         value = anchors.rows.sum()  # of none: 0, with a gradient, which what sends gradients early waits for
     elif shared.known is None:
-        counts = tuple(processes.all_rows(anchors.labels.new_tensor([len(anchors.rows)]), (1,) * len(processes.images))
-                       .tolist())  # fmt: skip
-        images = anchors.images + processes.own.start if settings.same_image else None
+        own, of = anchors.labels.to(head.device, non_blocking=True), anchors.images.to(head.device, non_blocking=True)
+        counts: tuple[int, ...] = (len(own),)
+        if len(processes.images) > 1:
+            number = own.new_full((1,), len(own))
+            counts = tuple(processes.all_rows(number, (1,) * len(processes.images)).tolist())
+        images = of + processes.own.start if settings.same_image else None
         found = batch_contrast(
             anchors.rows,
-            anchors.labels,
+            own,
             counts,
             settings.temperature,
             processes,
@@ -297,37 +310,46 @@ def loss(
             None if settings.mining == "all" else choice,
         )  # fmt: skip
         value = mean_over(total, shared.weight)
-    metrics = {"anchors": torch.tensor(len(anchors.rows), device=head.device), "hard_anchors": anchors.hard.sum()}
-    return Loss(value, metrics, _kept(head.detach(), labels, shared, settings, draws))
+    number = torch.full((), len(anchors.rows), device=head.device)
+    metrics = {"anchors": number, "hard_anchors": anchors.hard.sum()}
+    return Loss(value, metrics, _kept(head.detach(), labels, seen[0], shared, settings, draws))
 
 
 def _anchors(
-    look: Look, head: Tensor, labels: Tensor, shared: Shared, settings: Settings, rngs: Sequence[torch.Generator]
+    head: Tensor, wrong: Tensor, seen: Tensor, shared: Shared, settings: Settings, rngs: Sequence[torch.Generator]
 ) -> Anchors:
-    """The anchors of the images, each drawn with the generator of its image."""
-    size, cells = (labels.shape[1], labels.shape[2]), labels[0].numel()
-    logits = look.logits if look.logits.shape[2:] == size else upsample(look.logits, size)
-    wrong = logits.argmax(1) != labels  # (B, h, w)
-    groups = anchor_groups(labels, shared.classes, settings.max_views)  # (B, C)
+    """The anchors of the images, each drawn with the generator of its image.
+
+    `seen` (2, B, h, w) are labels and where the network is `wrong`, on the CPU.
+    """
+    labels, hard = seen[0], seen[1].bool()
+    cells = labels[0].numel()
+    groups = anchor_groups(labels, shared.classes, settings.max_views) & (shared.views > 0)  # (B, C)
     places, draws = [], []
     for image, rng in enumerate(rngs):
-        drawn = draw_anchors(labels[image], wrong[image], groups[image] & (shared.views > 0), shared.views, rng)
+        drawn = draw_anchors(labels[image], hard[image], groups[image], shared.views, rng)
         places.append(drawn + image * cells)
         draws.append(torch.randint(2**31, (len(drawn), 2), generator=rng))
     place = torch.cat(places)  # (N,)
+    there = place.to(head.device, non_blocking=True)
     return Anchors(
-        pixel_rows(head).index_select(0, place),
+        pixel_rows(head).index_select(0, there),
         labels.flatten()[place],
         place // cells,
-        wrong.flatten()[place],
-        torch.cat(draws).to(labels.device),
+        wrong.flatten()[there],
+        torch.cat(draws).to(head.device, non_blocking=True),
     )
 
 
 def _kept(
-    embeddings: Tensor, labels: Tensor, shared: Shared, settings: Settings, rngs: Sequence[torch.Generator]
+    embeddings: Tensor,
+    labels: Tensor,
+    seen: Tensor,
+    shared: Shared,
+    settings: Settings,
+    rngs: Sequence[torch.Generator],
 ) -> Any:
-    """What the images give to the memory; () where there is none."""
+    """What the images give to the memory; () where there is none.  `seen` are the labels on the CPU."""
     if settings.memory == "off":
         return ()
     means = present = rows = drawn = None
@@ -336,7 +358,8 @@ def _kept(
         means = F.normalize(means, dim=2, eps=EPS)
     if "pixels" in MEMORIES[settings.memory]:
         places = torch.stack([draw_pixels(own, shared.classes, settings.pixels, rng)
-                              for own, rng in zip(labels, rngs, strict=True)])  # (B, C, V)  # fmt: skip
+                              for own, rng in zip(seen, rngs, strict=True)])  # (B, C, V)  # fmt: skip
+        places = places.to(labels.device, non_blocking=True)
         drawn = places >= 0
         own = places.clamp(min=0).flatten(1)[..., None].expand(-1, -1, embeddings.shape[1])  # (B, C V, D)
         rows = embeddings.flatten(2).mT.gather(1, own).view(*places.shape, -1)  # (B, C, V, D)

@@ -25,6 +25,7 @@ from mdp.core.methods._usual import remember, settle_
 from mdp.core.methods._without_classes import class_scores, known_prototypes, prototype_images
 from mdp.core.neighbours import nearest
 from mdp.core.networks import InstanceNetwork, NetworkSettings, build_instance_network
+from mdp.core.networks.batchnorm import by_groups_, in_groups
 from mdp.core.networks.pair import EncoderPair, make_pair
 from mdp.core.processes import Processes
 from mdp.core.queues import AlignedQueues, enqueue, noise_queue
@@ -119,7 +120,9 @@ def build(
     settings: Settings, network: NetworkSettings, data: Data, rng: torch.Generator
 ) -> EncoderPair[InstanceNetwork]:
     """Backbone and two-layer head, twice."""
-    return make_pair(build_instance_network(network, settings.embedding, rng))
+    query = build_instance_network(network, settings.embedding, rng)
+    by_groups_(query)
+    return make_pair(query)
 
 
 class State(NamedTuple):
@@ -237,8 +240,8 @@ def _in_groups(network: nn.Module, images: Tensor, groups: int, total: int, by: 
     Group by group: in training, BatchNorm sees one at a time.  There are `groups` of them among `total` images, and as
     many of these as their share.
     """
-    parts = images.tensor_split(max(1, groups * len(images) // total))
-    embeddings, features = (torch.cat(t) for t in zip(*(network(part, features=True) for part in parts), strict=True))
+    own = max(1, groups * len(images) // total)
+    embeddings, features = in_groups(network, lambda part: network(part, features=True), images, own)
     found = features if by == "backbone" else embeddings
     return embeddings, F.normalize(found.detach().float(), dim=1, eps=EPS)
 

@@ -20,6 +20,7 @@ from mdp.core.methods import Data, Loss, Prepared, Progress
 from mdp.core.methods._usual import PRESET, remember, settle_, view_plan
 from mdp.core.methods._without_classes import class_scores, known_prototypes, prototype_images
 from mdp.core.networks import InstanceNetwork, NetworkSettings, build_instance_network
+from mdp.core.networks.batchnorm import by_groups_, in_groups
 from mdp.core.networks.pair import EncoderPair, make_pair
 from mdp.core.processes import Processes
 from mdp.core.queues import enqueue, noise_queue
@@ -53,7 +54,9 @@ def build(
     settings: Settings, network: NetworkSettings, data: Data, rng: torch.Generator
 ) -> EncoderPair[InstanceNetwork]:
     """Backbone and two-layer head, twice."""
-    return make_pair(build_instance_network(network, settings.embedding, rng))
+    query = build_instance_network(network, settings.embedding, rng)
+    by_groups_(query)
+    return make_pair(query)
 
 
 def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> Tensor:
@@ -121,7 +124,8 @@ def _in_groups(network: nn.Module, images: Tensor, groups: int, total: int) -> T
 
     There are `groups` of them among `total` images, and as many of these as their share.
     """
-    return torch.cat([network(part) for part in images.tensor_split(max(1, groups * len(images) // total))])
+    own = max(1, groups * len(images) // total)
+    return in_groups(network, lambda part: (network(part),), images, own)[0]
 
 
 def key_momentum(settings: Settings, progress: Progress) -> float:

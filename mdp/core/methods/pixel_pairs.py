@@ -34,9 +34,22 @@ SYNC_BATCH_NORM = True
 Settings = PixelSettings
 
 
-def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> tuple[()]:
-    """Nothing: an image is compared with itself only."""
-    return ()
+class State(NamedTuple):
+    """Nothing that changes: an image is compared with itself only."""
+
+    classes: int  # C, of the union
+
+
+def initial_state(settings: Settings, data: Data, rng: torch.Generator, device: torch.device) -> State:
+    """How many classes there are."""
+    return State(data.union.size)
+
+
+class Shared(NamedTuple):
+    """The same for the loss of every part of the batch."""
+
+    classes: int  # C
+    weights: Tensor  # (V (V - 1),) anchors of each ordered pair of views of the whole batch
 
 
 class Pixels(NamedTuple):
@@ -49,14 +62,14 @@ class Pixels(NamedTuple):
 
 def prepare(
     pair: EncoderPair[EmbeddingNetwork],
-    state: tuple[()],
+    state: State,
     views: Sequence[Batch],
     settings: Settings,
     rng: torch.Generator,
     processes: Processes,
     progress: Progress,
 ) -> Prepared:
-    """Keys of all views; the parts are `Pixels` for each view, shared are the anchors of each ordered pair of views."""
+    """Keys of all views; the parts are `Pixels` for each view."""
     with torch.no_grad():
         keys = pair.key(torch.cat([view.images for view in views])).chunk(len(views))  # V of (B, D, h, w)
     labels = [downsample_labels(view.labels, *pair.query.grid) for view in views]  # V of (B, h, w)
@@ -69,12 +82,12 @@ def prepare(
         "anchor_share": counts[:-2].sum() / (counts[-1] * (len(views) - 1)),  # their class is in the other view too
     }
     parts = tuple(Pixels(view.images, *rest) for view, *rest in zip(views, labels, keys, strict=True))
-    return Prepared((), counts[:-2], parts, metrics)
+    return Prepared(state, Shared(state.classes, counts[:-2]), parts, metrics)
 
 
 def loss(
     pair: EncoderPair[EmbeddingNetwork],
-    shared: Tensor,
+    shared: Shared,
     parts: tuple[Pixels, ...],
     settings: Settings,
     processes: Processes,
@@ -83,22 +96,25 @@ def loss(
     images = torch.cat([view.images for view in parts])  # (V B, 3, H, W)
     queries = pair.query(images, unit=False).chunk(len(parts))  # V of (B, D, h, w)
     losses = []
-    for (a, b), weight in zip(permutations(range(len(parts)), 2), shared, strict=True):
+    for (a, b), weight in zip(permutations(range(len(parts)), 2), shared.weights, strict=True):
         other = parts[b]
-        found = pixel_nce(queries[a], other.keys, parts[a].labels, other.labels, settings.temperature, unit_keys=True)
+        found = pixel_nce(
+            queries[a], other.keys, parts[a].labels, other.labels, settings.temperature, unit_keys=True,
+            classes=shared.classes,
+        )  # fmt: skip
         losses.append(mean_over(found.total, weight))
     return Loss(torch.stack(losses).mean(), {})
 
 
-def known_prototypes(state: tuple[()], settings: Settings) -> None:
+def known_prototypes(state: State, settings: Settings) -> None:
     return None
 
 
-def prototype_images(state: tuple[()], settings: Settings) -> None:
+def prototype_images(state: State, settings: Settings) -> None:
     return None
 
 
-def class_scores(pair: EncoderPair[EmbeddingNetwork], state: tuple[()], images: Tensor, settings: Settings) -> None:
+def class_scores(pair: EncoderPair[EmbeddingNetwork], state: State, images: Tensor, settings: Settings) -> None:
     return None
 
 
@@ -106,9 +122,9 @@ def state_bytes(settings: Settings, data: Data) -> int:
     return 0
 
 
-def pack(state: tuple[()]) -> dict[str, Tensor]:
+def pack(state: State) -> dict[str, Tensor]:
     return {}
 
 
-def unpack(tensors: dict[str, Tensor], settings: Settings, data: Data) -> tuple[()]:
-    return ()
+def unpack(tensors: dict[str, Tensor], settings: Settings, data: Data) -> State:
+    return State(data.union.size)

@@ -151,12 +151,3 @@ def randomly(make: Callable[[], Network], foreign: bool, rng: torch.Generator) -
         if not foreign or name != "backbone":
             initialise_(part, rng)
     return network
-
-
-def convert_sync_batchnorm_(network: nn.Module) -> None:
-    """Every BatchNorm of a network becomes SyncBatchNorm; other norms stay."""
-    for name, part in network.named_children():
-        if name == "backbone" and not isinstance(part, ResNet):
-            timm_backbone.convert_sync_batchnorm_(part)
-        else:
-            nn.SyncBatchNorm.convert_sync_batchnorm(part)  # type: ignore[no-untyped-call]  # its layers, in place

@@ -174,14 +174,6 @@ def layers(model: nn.Module) -> dict[str, int]:
     return grouped
 
 
-def convert_sync_batchnorm_(model: nn.Module) -> None:
-    """Every BatchNorm in a model of timm's becomes SyncBatchNorm; timm's own kind, which has an activation, keeps it.
-
-    torch's conversion would lose the activation.
-    """
-    _timm().layers.convert_sync_batchnorm(model)
-
-
 def statistics(name: str) -> Statistics | None:
     """The mean and deviation by which timm gives the model its images; None where it says none."""
     config = _timm().get_pretrained_cfg(name)

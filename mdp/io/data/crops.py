@@ -153,6 +153,11 @@ def finished_crops(images: Tensor, inside: list[tuple[int, int]], draws: ColourD
     """
     changed = apply_distortion(images, draws) if isinstance(draws, DistortionDraw) else apply_photometry(images, draws)
     images = normalise_(changed, statistics)
+    if images.is_cuda:  # some kernels for all, and none that the number of images multiplies
+        sizes = torch.tensor(inside).to(images.device, non_blocking=True)[..., None]  # (B, 2, 1)
+        rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
+        beyond = (rows >= sizes[:, 0])[:, :, None] | (columns >= sizes[:, 1])[:, None]  # (B, H, W)
+        return images.masked_fill_(beyond[:, None], 0)
     for image, (height, width) in zip(images, inside, strict=True):
         image[:, height:] = 0
         image[:, :, width:] = 0
@@ -170,11 +175,17 @@ def stack_crops(items: list[CropItem]) -> Crops:
     )
 
 
-def crop_batch(crops: Crops, device: torch.device, statistics: Statistics = IMAGENET) -> Batch:
-    """The crops as one batch, distorted and normalised, on `device`."""
+def finished_batch(crops: Crops, device: torch.device, statistics: Statistics = IMAGENET) -> Crops:
+    """The crops with images on `device`, distorted and normalised."""
     images = crops.images.to(device, non_blocking=True)
     if crops.draws is not None:
         images = finished_crops(images, crops.inside, crops.draws, statistics)
+    return crops._replace(images=images, draws=None)
+
+
+def crop_batch(crops: Crops, device: torch.device, statistics: Statistics = IMAGENET) -> Batch:
+    """The crops as one batch, distorted and normalised, on `device`."""
+    images = finished_batch(crops, device, statistics).images
     return Batch(images, crops.labels.to(device, non_blocking=True).long())
 
 

@@ -207,12 +207,15 @@ def ahead(
 
 
 def to_device(
-    batches: Generator[Any, None, None], device: torch.device, make: Callable[[Any], Any] | None = None
+    batches: Generator[Any, None, None],
+    device: torch.device,
+    finished: Callable[[Any], Any],
+    make: Callable[[Any], Any] | None = None,
 ) -> Generator[Any, None, None]:
-    """Batches with their `images` and `labels` on the device; a GPU copies the next ones during a step.
+    """Batches with their `images` and `labels` on the device; a GPU copies and finishes the next ones during a step.
 
-    The copies have a stream of their own: on that of the step they would wait until it is done.  `pin` the loader.
-    `make` makes a batch of what the loader gives, in that stream.
+    That has a stream of its own: on the step's it would wait until that is done.  `pin` the loader.  `make` makes a
+    batch of what the loader gives, in that stream, and `finished` does on a GPU what workers do elsewhere.
     """
     if device.type != "cuda":
         return batches if make is None else _made(batches, make)
@@ -222,7 +225,7 @@ def to_device(
         with torch.cuda.stream(beside):
             batch = batch if make is None else make(batch)
             moved = {name: _moved(getattr(batch, name), device) for name in ("images", "labels")}
-            return batch._replace(**moved), beside.record_event()
+            return finished(batch._replace(**moved)), beside.record_event()
 
     def finish(begun: tuple[Any, torch.cuda.Event]) -> Any:
         batch, copied = begun

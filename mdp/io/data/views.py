@@ -224,14 +224,26 @@ class ViewOverlaps:
             self.written = self.steps
 
 
+def finished_views(views: Views, device: torch.device, statistics: Statistics = IMAGENET) -> Views:
+    """The views with images on `device`, augmented and normalised: those of a group at once."""
+    groups, draws, autos = [], iter(views.draws), iter(views.autos)
+    for group in views.images:  # (v, B, K, s, s)
+        moved = group.to(device, non_blocking=True)
+        if views.autos:
+            moved = torch.stack([apply_auto_batch(view, next(autos)) for view in moved])
+        if views.draws:
+            own = [next(draws) for _ in group]
+            together = type(own[0])(*(torch.cat(field) for field in zip(*own, strict=True)))
+            moved = finished(moved.flatten(0, 1), together, statistics).view(moved.shape)
+        groups.append(moved)
+    return views._replace(images=tuple(groups), draws=(), autos=())
+
+
 def view_batches(views: Views, device: torch.device, statistics: Statistics = IMAGENET) -> list[Batch]:
     """One batch a view, augmented and normalised, on `device`."""
-    images = [view for group in views.images for view in group.to(device, non_blocking=True)]  # V of (B, K, s, s)
+    views = finished_views(views, device, statistics)
+    images = [view for group in views.images for view in group]  # V of (B, K, s, s)
     labels = [view for group in views.labels for view in group.to(device, non_blocking=True).long()]
-    if views.autos:
-        images = [apply_auto_batch(*view) for view in zip(images, views.autos, strict=True)]
-    if views.draws:
-        images = [finished(*view, statistics) for view in zip(images, views.draws, strict=True)]
     for hidden in views.hidden:
         labels = [_as_told(view, hidden.to(device, non_blocking=True)) for view in labels]
     if not labels:

@@ -1,8 +1,8 @@
 """How long this process is in collectives, which is to wait for the others and to send.
 
 On CUDA it is the time that the device's stream stands still for a collective, between two events that are read once
-they are past: nothing waits for them.  What DistributedDataParallel and SyncBatchNorm send by themselves, while the
-backward pass goes on or within the network, is not seen here and counts as computing.
+they are past: nothing waits for them.  What DistributedDataParallel sends by itself, while the backward pass goes on,
+is not seen here and counts as computing.
 """
 
 import time

@@ -70,9 +70,10 @@ class RunContext:
         keys: Iterator[list[Key]],
         settings: RunSettings,
         stack: Callable[[list[Any]], Any],
+        finished: Callable[[Any], Any],
         stop: Callable[[], object],
     ) -> Generator[Any, None, None]:
-        """The stacked items of the keys, on the device if it is a GPU.
+        """The stacked items of the keys, on the device and `finished` there if it is a GPU.
 
         With --on-bad-sample skip, what cannot be read is replaced by the next sample.
         """
@@ -89,7 +90,7 @@ class RunContext:
             self.journal.say(small)
         watch = Watch(lambda key: pool.name(key[1]), self.journal.warn, stop)
         batches = load(items, keys, settings.workers, skipped, stack, pin, watch)
-        return to_device(batches, self.device, near.cut_ if near else None)
+        return to_device(batches, self.device, finished, near.cut_ if near else None)
 
     def advice(self, pool: Pool, workers: int) -> str:
         """The advice for a run that waits for data; "" where hints are not wanted."""

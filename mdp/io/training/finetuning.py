@@ -23,7 +23,7 @@ from mdp.core.networks.freezing import evaluating
 from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes
 from mdp.core.protocols.segmentation import confusion_of
-from mdp.io.data.crops import Crops, FinetuneItems, crop_batch, stack_crops
+from mdp.io.data.crops import Crops, FinetuneItems, crop_batch, finished_batch, stack_crops
 from mdp.io.data.order import drawn_batches, stream_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, plan_finetuning
@@ -139,6 +139,9 @@ class Finetuning(TrainingRun):
             return drawn_batches(seed, self.chances, batch, start, steps)
         return stream_batches(seed, images, batch, start, steps)
 
+    def finished(self, items: Crops) -> Crops:
+        return finished_batch(items, self.context.device, self.pool.statistics)
+
     def advance(self, items: Crops, step: int) -> dict[str, float]:
         settings, world = self.recipe.finetune, self.context.world
         batch = crop_batch(items, self.context.device, self.pool.statistics)
@@ -146,8 +149,8 @@ class Finetuning(TrainingRun):
         lr = learning_rate(settings, step, self.schedule.steps, epoch_steps)
         progress = Progress(step, self.schedule.steps, max(1, round(epoch_steps)))
         labels = thin_labels(batch.labels, settings.loss_stride)
-        count = (labels != IGNORE).sum() if settings.avg_non_ignore else torch.tensor(labels.numel())
-        pixels = world.all_sum(count).to(self.context.device)  # the mean is over the whole batch
+        count = (labels != IGNORE).sum() if settings.avg_non_ignore else labels.new_full((), labels.numel())
+        pixels = world.all_sum(count)  # the mean is over the whole batch
         shared = self.criterion.prepare(self.state, batch.labels, self.processes, progress, self.network.grids)
         places = torch.arange(self.processes.own.start, self.processes.own.stop)  # in the whole batch
         parts = (batch.images, labels, places, batch.labels)

@@ -267,7 +267,7 @@ def run_phase(phase: Phase, request: Request) -> Path:
 
 
 def _batch_norm(world: World, device: torch.device) -> list[str]:
-    """A line where the loss of several processes is not that of one; torch has SyncBatchNorm on CUDA only."""
+    """A line where the loss of several processes is not that of one: BatchNorm is over all of them on CUDA only."""
     if world.size == 1 or device.type == "cuda":
         return []
     return [
@@ -298,7 +298,8 @@ def _train(run: TrainingRun, context: RunContext, stop: Stop, resumed: OpenedRun
     start = resumed.record.position if resumed else Position()
     saved = resumed is not None and resumed.path.stem == "last"
     keys = own_parts(run.keys(start.step, run.schedule.steps), run.processes.own)
-    with closing(context.load(run.items, run.pool, keys, run.recipe.run, run.stack, lambda: stop)) as items:
+    loaded = context.load(run.items, run.pool, keys, run.recipe.run, run.stack, run.finished, lambda: stop)
+    with closing(loaded) as items:
         return loop(run, items, start, context, stop, saved)
 
 

@@ -28,7 +28,7 @@ from mdp.io.data.channels import refuse_other_channels
 from mdp.io.data.order import epoch_batches
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.selection import Plan, expect_pretraining, mines, plan_pretraining, without_labels
-from mdp.io.data.views import PretrainItems, ViewOverlaps, Views, stack_views, usual_views, view_batches
+from mdp.io.data.views import PretrainItems, ViewOverlaps, Views, finished_views, stack_views, usual_views, view_batches
 from mdp.io.errors import RecipeError
 from mdp.io.evaluation.counts import Reading
 from mdp.io.evaluation.matching import Matching, matched_scores, open_matching
@@ -167,6 +167,9 @@ class Pretraining(TrainingRun):
     def keys(self, start: int, steps: int) -> Iterator[list[Key]]:
         settings, sizes = self.recipe.pretrain, list(self.pool.sizes().values())
         return epoch_batches(self.recipe.run.seed, sizes, settings.batch_size, settings.balance, start, steps)
+
+    def finished(self, items: Views) -> Views:
+        return finished_views(items, self.context.device, self.pool.statistics)
 
     def advance(self, items: Views, step: int) -> dict[str, float]:
         settings, seed = self.recipe.pretrain, self.recipe.run.seed

@@ -92,6 +92,10 @@ class TrainingRun:
         """The keys of steps start .. steps - 1 of the whole batch."""
         raise NotImplementedError
 
+    def finished(self, items: Any) -> Any:
+        """The stacked items of a step, which are on a GPU, as far on as they can be before the step's turn comes."""
+        return items
+
     def advance(self, items: Any, step: int) -> dict[str, float]:
         """One step, as `loop.Run` says."""
         raise NotImplementedError

@@ -21,7 +21,7 @@ from mdp.core.chance import generator
 from mdp.core.float64 import in_float64
 from mdp.core.geometry import Grid
 from mdp.core.methods import Loss
-from mdp.core.networks.backbones import convert_sync_batchnorm_
+from mdp.core.networks.batchnorm import over_processes_
 from mdp.core.networks.freezing import freeze_
 from mdp.core.networks.gradient_checkpointing import checkpoint_blocks_, computed_again
 from mdp.core.networks.memory_layout import to_channels_last_
@@ -81,7 +81,7 @@ def new_trainee(
 ) -> tuple[Trainee, EncoderPair[Any]]:
     """The networks on their device, ready for training, and the pair that losses are computed with.
 
-    `sync`: whether BatchNorm looks at the images of all processes, where torch can (on CUDA); `frozen`: names of the
+    `sync`: whether BatchNorm looks at the images of all processes, on CUDA; `frozen`: names of the
     parts that are not trained.  Raises RecipeError where channels_last is asked for and unsafe.
     """
     networks = list(dict.fromkeys(pair))
@@ -93,7 +93,7 @@ def new_trainee(
                 "of fewer than 16 input channels, which this network has; leave the setting out, or take model.width=16"
             )
         if sync and world.size > 1 and device.type == "cuda":
-            convert_sync_batchnorm_(network)
+            over_processes_(network, world.all_sum)
         freeze_(network, frozen)
         if settings.gradient_checkpointing and network is pair.query:
             checkpoint_blocks_(network)
@@ -125,16 +125,18 @@ def new_trainee(
 @contextmanager
 def unharmed(trainee: Trainee, views: Sequence[Batch]) -> Iterator[None]:
     """Takes back what a step that fails did to running statistics, and records what it was given."""
-    buffers = _buffers(trainee)
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in _buffers(trainee):
+        kinds.setdefault(buffer.dtype, []).append(buffer)
     with torch.no_grad():
-        # copies of all, by a few kernels instead of one each; a ViT with a linear head has none
-        before = torch._foreach_mul(buffers, 1) if buffers else ()
+        # copies of all, by a few kernels for each type instead of one each; a ViT with a linear head has none
+        before = [torch._foreach_mul(buffers, 1) for buffers in kinds.values()]
     try:
         yield
     except Diverged as error:
         with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+            for buffers, values in zip(kinds.values(), before, strict=True):
+                torch._foreach_copy_(buffers, values)
         if not isinstance(error, Overflow):
             error.record["views"] = [_statistics(view) for view in views]
         raise
@@ -204,7 +206,7 @@ def update_(
     if clip and norm > clip:
         torch._foreach_mul_(_gradients(trainee), clip / norm)
     set_rate_(trainee.optimizer, lr)
-    trainee.scaler.step(_torchs(trainee.optimizer))
+    trainee.optimizer.step()  # the scaler's own step would wait for what the norm has told already
     trainee.scaler.update()
     return Update(values, join_rows(kept))
 
@@ -256,11 +258,12 @@ def _reduce_(trainee: Trainee) -> None:
         return
     flat = trainee.world.all_sum(torch.cat([tensor.flatten() for tensor in summed]))
     parts = torch.split(flat, [tensor.numel() for tensor in summed])
+    shaped = [part.view_as(tensor) for part, tensor in zip(parts, summed, strict=True)]
     with torch.no_grad():
-        for tensor, part in zip(gradients, parts, strict=False):
-            tensor.copy_(part.view_as(tensor))
-        for tensor, part in zip(statistics, parts[len(gradients) :], strict=True):
-            tensor.copy_(part.view_as(tensor) / trainee.world.size)
+        if gradients:
+            torch._foreach_copy_(gradients, shaped[: len(gradients)])
+        if statistics:
+            torch._foreach_copy_(statistics, torch._foreach_div(shaped[len(gradients) :], trainee.world.size))
 
 
 def _norm(trainee: Trainee) -> Tensor:
