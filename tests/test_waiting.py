@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mdp.core.batches import Batch
 from mdp.core.chance import generator
+from mdp.core.criteria.lovasz import lovasz_softmax
 from mdp.core.labels import LabelSpace, LabelUnion
 from mdp.core.methods import Data, Progress
 from mdp.core.methods.knn_moco import NeighbourSettings
@@ -17,6 +18,7 @@ from mdp.core.mixing import MixSettings
 from mdp.core.networks import NetworkSettings
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
 from mdp.core.processes import alone
+from mdp.core.queues import ClassQueues, empty_queues, enqueue_rows
 from mdp.io.data.crops import crop_batch, finished_batch
 from mdp.io.data.views import finished_views, view_batches
 from mdp.io.recipe.methods import find_method
@@ -107,6 +109,35 @@ def test_photometry_reads_no_number_from_the_device() -> None:
         found = normalise(apply_photometry(Elsewhere(images), draws))
         assert waits == []
     torch.testing.assert_close(found.inner, expected)
+
+
+def test_lovasz_reads_only_which_classes_there_are() -> None:
+    logits = torch.randn(2, 4, 5, 6, generator=generator(0))
+    labels = torch.randint(-1, 3, (2, 5, 6), generator=generator(1))
+    for own in (labels, torch.full_like(labels, -1)):
+        leaf = logits.clone().requires_grad_()
+        expected = lovasz_softmax(leaf, own)
+        expected.backward()
+        with pretended() as waits:
+            there = Elsewhere(logits).requires_grad_()
+            found = lovasz_softmax(there, Elsewhere(own))
+            assert len(waits) == 1, waits
+            found.backward()
+        torch.testing.assert_close(found.inner, expected.detach())
+        torch.testing.assert_close(there.grad.inner, leaf.grad)
+
+
+def test_queues_of_a_device_hold_the_rows_that_those_of_a_cpu_do() -> None:
+    here, labels = empty_queues(3, 4, 2), torch.tensor([2, -1, 0, 2, 2, -1, 2, 2, 0])
+    with pretended() as waits:
+        there = ClassQueues(*map(Elsewhere, here))
+        for step in range(3):
+            rows = torch.randn(9, 2, generator=generator(step))
+            here = enqueue_rows(here, rows[labels >= 0], labels[labels >= 0])
+            there = enqueue_rows(there, Elsewhere(rows), Elsewhere(labels))
+            for own, other in zip(there, here, strict=True):
+                assert torch.equal(own.inner, other)
+        assert waits == []
 
 
 def test_views_finished_ahead_on_a_device_are_those_that_workers_finish() -> None:

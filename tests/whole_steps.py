@@ -53,6 +53,8 @@ FORMS: dict[str, Layer] = {
         "mining": MINED,
         "softmax_weight": 1,
     },
+    "multi_dataset, prototypes both": {"name": "multi_dataset", "prototypes": "both"},
+    "multi_dataset, rivals": {"name": "multi_dataset", "rivals": "dataset"},
     "region_bank": {"name": "region_bank"},
     "region_bank, negatives": {"name": "region_bank", "denominator": "negatives"},
     "pixel_pairs": {"name": "pixel_pairs"},

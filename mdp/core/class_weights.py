@@ -92,5 +92,7 @@ def total_weight(labels: Tensor, weights: Tensor) -> Tensor:
     >>> total_weight(torch.tensor([[[0, 1, -1]]]), torch.tensor([0.5, 2.0]))
     tensor(2.5000)
     """
-    counts = torch.bincount(labels[labels != IGNORE].flatten(), minlength=len(weights))
+    flat = labels.flatten()
+    counts = flat.new_zeros(len(weights), dtype=torch.int64)
+    counts.scatter_add_(0, flat.clamp(min=0).long(), (flat != IGNORE).long())  # where `bincount` waits for a GPU
     return (in_float64(counts) * in_float64(weights)).sum().float().to(labels.device)

@@ -19,9 +19,16 @@ from tests.fake_cuda.report import Report
 from tests.whole_steps import FORMS, NARROW, Sizes, Training, Tuning, class_scores, method_layer
 
 STEP = "step 2"  # the phase that stands for a step: momentum and bank are there, libraries have warmed up
+BRIEF = "step 1"  # the only one of a brief case
 _IMAGE = (75, 100)
 _CONTRAST: Layer = {"name": "pixel_contrast", "max_views": 2, "embedding": 8, "warmup_steps": 0, "negatives": 3}
-CRITERIA: dict[str, Layer] = {"memory": {**_CONTRAST, "capacity": 5}, "batch": {**_CONTRAST, "memory": "off"}}
+CRITERIA: dict[str, Layer] = {
+    "contrast with a memory": {**_CONTRAST, "capacity": 5},
+    "contrast in a batch": {**_CONTRAST, "memory": "off"},
+    "dice": {"name": "dice"},
+    "focal": {"name": "focal"},
+    "lovasz": {"name": "lovasz"},
+}
 _MET_ELSEWHERE = ("multi_dataset, mix", "region_bank, negatives")
 
 
@@ -123,8 +130,8 @@ def _finetune(head: str, way: Way, criterion: Layer | None = None) -> Report:
 
 
 def criterion_case(form: str, way: Way) -> Case:
-    """Two steps of fine-tuning with pixel contrast, which has an extra head and a state."""
-    return Case(f"finetune with contrast, {form}, {way}", partial(_finetune, "linear", way, CRITERIA[form]))
+    """Two steps of fine-tuning with a criterion; pixel contrast has an extra head and a state."""
+    return Case(f"finetune with {form}, {way}", partial(_finetune, "linear", way, CRITERIA[form]))
 
 
 def _steps(training: Training | Tuning, count: int, report: Report) -> None:

@@ -105,7 +105,7 @@ def dice_sums(logits: Tensor, labels: Tensor, squared: bool = False) -> DiceSums
     return DiceSums(
         both=both.float().to(hits.device),
         predicted=(probability.square() if squared else probability).sum((0, 2, 3)),
-        labelled=torch.bincount(labels[valid], minlength=classes).float(),
+        labelled=own.new_zeros(classes).scatter_add_(0, own.flatten(), valid.flatten().long()).float(),
     )
 
 

@@ -103,11 +103,18 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     expect_grid(logits, labels)
     expect_labels(labels, logits.shape[1])
     valid = labels != IGNORE
-    probability = logits.float().softmax(1).movedim(1, -1)[valid]  # (N, C)
-    own = labels[valid]  # (N,)
-    losses = [0 * logits.float().sum()] if len(own) == 0 else []
-    for index in torch.unique(own).tolist():
+    probability = logits.float().softmax(1).movedim(1, -1)  # (B, H, W, C)
+    if logits.is_cuda:  # how many are valid would have to be waited for: others stay, last of all, with an error of 0
+        valid, own, probability = valid.flatten(), labels.flatten(), probability.flatten(0, 2)
+        pixels = own.new_zeros(logits.shape[1]).scatter_add_(0, own.clamp(min=0), valid.to(own.dtype))
+        present = [index for index, count in enumerate(pixels.tolist()) if count]
+    else:
+        probability, own = probability[valid], labels[valid]  # (N, C), (N,)
+        present = torch.unique(own).tolist()
+    losses = [] if present else [0 * logits.float().sum()]
+    for index in present:
         marked = own == index
-        errors, order = torch.where(marked, 1 - probability[:, index], probability[:, index]).sort(descending=True)
+        errors = torch.where(marked, 1 - probability[:, index], probability[:, index])
+        errors, order = (torch.where(valid, errors, 0.0) if logits.is_cuda else errors).sort(descending=True)
         losses.append((errors * jaccard_steps(marked[order])).sum())
     return torch.stack(losses).mean()
