@@ -97,7 +97,7 @@ def test_closing_what_runs_ahead_closes_the_loader() -> None:
 
 def test_a_cpu_gets_its_batches_as_they_are() -> None:
     source = (batch for batch in (1, 2))
-    assert to_device(source, torch.device("cpu"), int) is source
+    assert to_device(source, torch.device("cpu")) is source
 
 
 def test_the_block_that_raises_glibcs_limits_is_large_enough_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,8 +209,8 @@ def ahead(
 def to_device(
     batches: Generator[Any, None, None],
     device: torch.device,
-    finished: Callable[[Any], Any],
     make: Callable[[Any], Any] | None = None,
+    finished: Callable[[Any], Any] | None = None,
 ) -> Generator[Any, None, None]:
     """Batches with their `images` and `labels` on the device; a GPU copies and finishes the next ones during a step.
 
@@ -225,7 +225,8 @@ def to_device(
         with torch.cuda.stream(beside):
             batch = batch if make is None else make(batch)
             moved = {name: _moved(getattr(batch, name), device) for name in ("images", "labels")}
-            return finished(batch._replace(**moved)), beside.record_event()
+            batch = batch._replace(**moved)
+            return batch if finished is None else finished(batch), beside.record_event()
 
     def finish(begun: tuple[Any, torch.cuda.Event]) -> Any:
         batch, copied = begun

@@ -90,7 +90,7 @@ class RunContext:
             self.journal.say(small)
         watch = Watch(lambda key: pool.name(key[1]), self.journal.warn, stop)
         batches = load(items, keys, settings.workers, skipped, stack, pin, watch)
-        return to_device(batches, self.device, finished, near.cut_ if near else None)
+        return to_device(batches, self.device, near.cut_ if near else None, finished)
 
     def advice(self, pool: Pool, workers: int) -> str:
         """The advice for a run that waits for data; "" where hints are not wanted."""
