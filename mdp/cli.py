@@ -315,7 +315,7 @@ def training(phase: str) -> Decorator:
         setting("--init-from", "run.init_from", "Where in the --init file the backbone's names begin.",
                 metavar="PREFIX"),
         setting("--init-partial", "run.init_partial", "Take what fits of --init, also where much is missing.", **FLAG),
-        setting("--precision", "run.precision", "Of the networks in training.", Choice(["fp32", "bf16", "fp16"])),
+        setting("--precision", "run.precision", "Of networks in training.", Choice(["auto", "fp32", "bf16", "fp16"])),
         setting("--cache", "run.cache", "Keep photos decoded [default: off].", Choice(["off", "memory", "device"])),
         setting("--compile/--no-compile compiled", "run.compile", "Compile the networks."),
         setting("--accumulate", "run.accumulate", "Take each batch in so many parts, for less memory.", int),

@@ -114,7 +114,7 @@ def _evaluate(
         progress.say(f"warning: {change}")
     network = trained_segmentor(opened, recipe, device, weights)
     worst = Worst(gallery, dataset.labels) if gallery else None
-    reading = Reading(workers=recipe.run.workers, world=world, tell=progress.tell)
+    reading = Reading(workers=recipe.run.loaders, world=world, tell=progress.tell)
     looked = Looked(data[0]) if seen and len(seen.names) else None
     with memory_in_one_line(), saved(folder, pool, kinds, world) as files:
         segment = segmenter(network, settings, device, progress.say)

@@ -277,7 +277,7 @@ def _predict_each(work: Work, tally: Tally, stop: Stop, progress: Counter) -> No
 
     keys = iter([[(0, index)] for index in range(len(photos))])
     skipping = skip if settings.on_bad_sample == "skip" else None
-    with closing(load(PhotoItems(photos, work.rule), keys, min(settings.workers, len(photos)), skipping)) as items:
+    with closing(load(PhotoItems(photos, work.rule), keys, min(settings.loaders, len(photos)), skipping)) as items:
         for batch in items:
             for item in batch:
                 predict_one(work, item)

@@ -1,8 +1,11 @@
-"""The start of every job: the device and torch's switches."""
+"""The start of every job: the device and torch's switches, and what a recipe leaves to the device."""
 
+import importlib.util
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -26,12 +29,82 @@ def set_up(recipe: Recipe, world: World) -> torch.device:
     device = pick_device(recipe.run.device)
     if device.type == "mps":
         _expect_plain(recipe.run, world)
-    return local_device(device, world)
+    if device.type == "cuda" and recipe.run.compile and importlib.util.find_spec("triton") is None:
+        raise RecipeError("--compile: torch compiles for a GPU by triton, which is not installed; leave it out")
+    device = local_device(device, world)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # or what names no device, such as pinned memory, takes some of the first one
+    return device
+
+
+def for_device(recipe: Recipe, device: torch.device, world: World) -> Recipe:
+    """The recipe with what it leaves to the device decided, by the main process for all.
+
+    bf16 where a GPU computes in it, and as many loader processes as there are cores for.
+    """
+
+    def decided() -> str:
+        gpu, run = device.type == "cuda", recipe.run
+        half = gpu and torch.cuda.get_device_capability(device) >= (8, 0)
+        precision = ("bf16" if half else "fp32") if run.precision == "auto" else run.precision
+        workers = run.loaders if run.workers is not None or not gpu else loaders_for(_cores(), _beside(world))
+        return json.dumps({"precision": precision, "workers": workers})
+
+    return replace(recipe, run=replace(recipe.run, **json.loads(world.broadcast_main(decided))))
+
+
+def loaders_for(cores: int, processes: int) -> int:
+    """Loader processes of each of so many processes of a machine, which keeps a core to itself.
+
+    A core makes 120 pretraining images a second, and the fastest devices take some 430 (docs/speed.md).
+
+    >>> loaders_for(16, 1), loaders_for(16, 4), loaders_for(2, 1), loaders_for(64, 2)
+    (12, 3, 1, 12)
+    """
+    return max(1, min(12, cores // processes - 1))
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _beside(world: World) -> int:
+    """The processes of the run on this machine, this one among them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+
+
+def quick_convolutions(device: torch.device, run: RunSettings) -> None:
+    """Lets cuDNN try its algorithms for each new size and keep the fastest, where bits may differ."""
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not run.deterministic
+
+
+@contextmanager
+def sizes_vary() -> Iterator[None]:
+    """Inside, cuDNN tries nothing: every photo has another size."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def precision_words(device: torch.device, precision: str) -> str:
+    """What the networks compute in, for people; "" where that goes without saying."""
+    if device.type != "cuda" or precision != "fp32":
+        return "" if precision == "fp32" else precision
+    there = {"convolutions": torch.backends.cudnn.allow_tf32, "matrix products": torch.backends.cuda.matmul.allow_tf32}
+    return f"fp32, TF32 in {' and '.join(name for name, on in there.items() if on) or 'nothing'}"
 
 
 def _expect_plain(run: RunSettings, world: World) -> None:
     """Raises RecipeError for what is not done on Apple's device."""
-    unable = {"precision bf16 or fp16": run.precision != "fp32", "compile": run.compile, "--processes": world.size > 1}
+    unable = {
+        "precision bf16 or fp16": run.precision not in ("fp32", "auto"),
+        "compile": run.compile,
+        "--processes": world.size > 1,
+    }
     asked = [words for words, wanted in unable.items() if wanted]
     if asked:
         raise RecipeError(

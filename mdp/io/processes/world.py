@@ -238,6 +238,8 @@ def _name_start(store: Store, rank: int, size: int, seconds: float = LIMIT) -> s
 def local_device(device: torch.device, world: World) -> torch.device:
     """The device of this process: with several on CUDA, each takes the one of its rank on the machine.
 
+    Slurm may show each of its tasks one device only (`--gpus-per-task=1`), and no two the same.
+
     Raises ResourceError when the machine has too few, or all were given one.
     """
     if device.type != "cuda" or world.size == 1:
@@ -245,6 +247,8 @@ def local_device(device: torch.device, world: World) -> torch.device:
     local_rank = int(os.environ["LOCAL_RANK"])
     if device.index is not None:
         raise ResourceError(f"--device {device}: with several processes each takes a device of its own; give cuda")
+    if torch.cuda.device_count() == 1 and os.environ.get("SLURM_LOCALID") == str(local_rank):
+        local_rank = 0
     if local_rank >= torch.cuda.device_count():
         raise ResourceError(f"process {local_rank + 1} of this machine finds {torch.cuda.device_count()} CUDA devices")
     torch.cuda.set_device(local_rank)

@@ -20,10 +20,10 @@ class RunSettings:
 
     seed: Annotated[int, Bounds(0, 2**63 - 1)] = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps (fp32 only; never chosen by auto)
-    workers: Annotated[int, Bounds(0, 1024)] = 2  # loader processes; 0 loads in the main process
+    workers: Annotated[int, Bounds(0, 1024)] | None = None  # loader processes, or 0; None: 2, on CUDA by cores
     cache: str = "off"  # off | memory | device: where decoded photos and label maps are kept for the run's length
     threads: Threads | None = None  # CPU threads of torch; part of exact reproduction on a CPU; None: torch's choice
-    precision: str = "fp32"  # fp32 | bf16 | fp16: of the networks in training; losses, bank and scores stay fp32
+    precision: str = "auto"  # fp32 | bf16 | fp16: of networks in training, no more; auto: bf16 on GPUs that have it
     compile: bool = False  # torch.compile the networks
     channels_last: bool | None = None  # None: yes, 1.03 to 1.2 times as fast a step on a CPU; narrow ones never there
     accumulate: Positive = 1  # parts that a process takes its images in: less memory, BatchNorm sees one at a time
@@ -45,7 +45,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        one_of("precision", self.precision, "fp32", "bf16", "fp16")
+        one_of("precision", self.precision, "auto", "fp32", "bf16", "fp16")
         one_of("cache", self.cache, "off", "memory", "device")
         one_of("gradients", self.gradients, "auto", "flat", "overlapped")
         one_of("on_bad_sample", self.on_bad_sample, "stop", "skip")
@@ -55,6 +55,11 @@ class RunSettings:
             )
         if self.deterministic and self.gradients == "overlapped":
             raise ValueError("gradients: overlapped ones are not deterministic; give flat or auto")
+
+    @property
+    def loaders(self) -> int:
+        """Loader processes."""
+        return 2 if self.workers is None else self.workers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,18 +78,18 @@ class RunContext:
         With --on-bad-sample skip, what cannot be read is replaced by the next sample.
         """
         if has_jpeg(pool):
-            self.journal.say(f"JPEG photos are decoded by {jpeg.decoder()}, {number_of(settings.workers, 'worker')}")
+            self.journal.say(f"JPEG photos are decoded by {jpeg.decoder()}, {number_of(settings.loaders, 'worker')}")
         near, skipped, pin = None, None, self.device.type == "cuda"
         if settings.cache == "device" and pool.kept is not None:
             near = OnDevice(items, pool.kept, stack, self.device)
             items, stack = Drawing(items, pool.kept), stack_asked
         if settings.on_bad_sample == "skip":
             items, skipped = Forgiving(items, len(pool.samples)), self.skip
-        small = shared_memory() if settings.workers else ""
+        small = shared_memory() if settings.loaders else ""
         if small:
             self.journal.say(small)
         watch = Watch(lambda key: pool.name(key[1]), self.journal.warn, stop)
-        batches = load(items, keys, settings.workers, skipped, stack, pin, watch)
+        batches = load(items, keys, settings.loaders, skipped, stack, pin, watch)
         return to_device(batches, self.device, near.cut_ if near else None, finished)
 
     def advice(self, pool: Pool, workers: int) -> str:

@@ -174,7 +174,7 @@ def training_counts(plan: Plan, context: RunContext) -> Tensor:
     (dataset,) = plan.pool.datasets.values()
 
     def count() -> str:
-        workers = max(1, plan.recipe.run.workers)
+        workers = max(1, plan.recipe.run.loaders)
         return json.dumps(class_counts(dataset, plan.pool.samples, workers, context.journal.say))
 
     table = as_table(json.loads(context.world.broadcast_main(count)), len(dataset.labels.classes))

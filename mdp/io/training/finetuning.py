@@ -203,7 +203,7 @@ class Finetuning(TrainingRun):
         chosen = self.recipe.finetune.best
         settings = replace(inference_settings(self.recipe), boundary=needs_boundaries(chosen))
         skipped = context.skip if run.on_bad_sample == "skip" else None
-        reading = Reading(workers=run.workers, world=context.world, stop=stop, skipped=skipped)
+        reading = Reading(workers=run.loaders, world=context.world, stop=stop, skipped=skipped)
         with evaluating(self.scored):
             segment = segmenter(self.scored, settings, context.device)
             counts = tally_pixels(segment, self.validation, settings, reading, [images])

@@ -35,7 +35,7 @@ from mdp.io.journal.trackers import NAMES as TRACKERS
 from mdp.io.journal.trackers import expect_tracker
 from mdp.io.pictures.samples import unusable_sheet
 from mdp.io.processes.agreement import agree
-from mdp.io.processes.device import memory_in_one_line, set_up
+from mdp.io.processes.device import for_device, memory_in_one_line, quick_convolutions, set_up
 from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Recipe, resolve
@@ -159,7 +159,7 @@ def _check(plan: Plan, world: World, stop: Stop, quiet: bool) -> tuple[list[str]
             if pool
             for name, dataset in pool.datasets.items()
         ]
-        workers, tell = max(1, settings.workers), Counter(quiet).tell
+        workers, tell = max(1, settings.loaders), Counter(quiet).tell
         try:
             prints.extend(check_before_training(parts, workers, lines.append, tell=tell, stop=lambda: stop))
         except DatasetError as error:
@@ -226,6 +226,8 @@ def run_phase(phase: Phase, request: Request) -> Path:
         recipe, weights = (resumed_recipe(request, start), None) if start.opened else phase.recipe(request)
         _expect_transform(recipe, request)
         device = set_up(recipe, world)
+        recipe = for_device(recipe, device, world)
+        quick_convolutions(device, recipe.run)
         if recipe.run.tensorboard:
             expect_tensorboard()
         for tracker in trackers_of(recipe.run):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from mdp.io.errors import DatasetError, Diverged, Preempted, ResourceError
 from mdp.io.files.writing import write_text
 from mdp.io.journal.journal import Journal, finite
+from mdp.io.processes.device import sizes_vary
 from mdp.io.processes.signals import Stop
 from mdp.io.processes.world import World
 from mdp.io.run.folder import keep_name
@@ -170,7 +171,8 @@ def _due(step: int, every: int, last: int) -> bool:
 
 def _validate(run: Run, position: Position, stop: Stop, save_time: SaveTime) -> Position:
     """The position after a validation, whose checkpoint `best` is written here and `last` is due at once."""
-    score = run.validate(position.step, stop)
+    with sizes_vary():
+        score = run.validate(position.step, stop)
     if score is None:  # a signal cut it short: it is run again on resume
         return position
     save_time.hasten()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mdp.io.data.selection import Plan
+from mdp.io.processes.device import precision_words
 from mdp.io.processes.world import World
 from mdp.io.recipe.layers import Recipe, as_yaml
 from mdp.io.recipe.request import Request
@@ -38,9 +39,7 @@ class Beginning:
             parts.append(f"{size} processes with {' + '.join(map(str, self.world.share(batch).images))} images each")
         if settings.accumulate > 1:
             parts.append(f"in {settings.accumulate} parts")
-        if settings.precision != "fp32":
-            parts.append(settings.precision)
-        return ", ".join(parts)
+        return ", ".join(filter(None, [*parts, precision_words(self.device, settings.precision)]))
 
 
 class Prepared(NamedTuple):

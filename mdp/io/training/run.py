@@ -84,7 +84,7 @@ class TrainingRun:
         self.schedule, self.context = schedule, context
         self.data = tuple(part.digest() for part in plan.data)
         self.processes = context.world.share(schedule.batch)
-        self.advice = context.advice(plan.pool, plan.recipe.run.workers)
+        self.advice = context.advice(plan.pool, plan.recipe.run.loaders)
 
     # What a kind of run says
 

@@ -77,7 +77,7 @@ def _nearest(asked: Asked, stop: Stop, world: World) -> dict[str, Any]:
 
     with memory_in_one_line(advice="try a smaller --short-side"):
         stop.patient = True
-        reading = Reading(workers=recipe.run.workers, world=world, stop=stop, tell=progress.tell)
+        reading = Reading(workers=recipe.run.loaders, world=world, stop=stop, tell=progress.tell)
         scores = matched_scores(matching, maps, settings, reading, recipe.luss.short_side)
         if scores is None:
             raise Preempted(_STOPPED)

@@ -123,7 +123,7 @@ def _scored(asked: Asked, layer: Layer, world: World, stop: Stop, progress: Coun
         progress.say(line)
     cut = Cut(size=asked.size, short=None if kind == "logistic" else asked.short)
     with memory_in_one_line(advice="try a smaller --size, or --device cpu"):
-        probing = _Probing(asked, features, images, cut, recipe.run.seed, recipe.run.workers, world, stop, progress)
+        probing = _Probing(asked, features, images, cut, recipe.run.seed, recipe.run.loaders, world, stop, progress)
         test = probing.look(images.test)
         train = None if kind == "sgd" else probing.look(images.train)
         found = probing.by_sgd() if train is None else None

@@ -109,7 +109,7 @@ def _retrieved(asked: Asked, layer: Layer, world: World, stop: Stop, progress: C
     out = results_folder(asked.out, asked.source, "retrieve", f"{queries.union.spaces[0].name}-{split}")
     sizes = {name: (len(pool.samples) * asked.regions, features.channels)
              for name, pool in (("bank", known), ("queries", queries))}  # fmt: skip
-    reading = Reading(workers=recipe.run.workers, world=world, stop=stop, tell=progress.tell)
+    reading = Reading(workers=recipe.run.loaders, world=world, stop=stop, tell=progress.tell)
     with memory_in_one_line(advice="try a smaller --size, or --device cpu"), row_files(out, world, **sizes) as (
         rows, line,
     ):  # fmt: skip

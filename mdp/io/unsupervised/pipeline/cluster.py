@@ -125,7 +125,7 @@ def _vectors(
     settings = {"features": kind, "short_side": luss.short_side, "store": luss.store}
     with stage(out / "features", "features", inputs, settings, stop, progress, overwrite, world) as work:
         if not work.done:
-            write_rows(work, source, kind, photos.pool, luss.short_side, luss.store, recipe.run.workers, progress)
+            write_rows(work, source, kind, photos.pool, luss.short_side, luss.store, recipe.run.loaders, progress)
             work.finish(["rows.npy", "images.txt"])
     return rows_of(out / "features")
 

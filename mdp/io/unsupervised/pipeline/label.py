@@ -185,7 +185,7 @@ def _labelled(
     }
     with stage(folder, "labels", inputs, settings, stop, progress, request.overwrite, world) as begun:
         if not begun.done:
-            _label_all(begun, work, recipe.run.workers, progress)
+            _label_all(begun, work, recipe.run.loaders, progress)
             about = {"target": target, "split": split, "clusters": len(work.centroids), "threshold": threshold}
             outputs = _write_lists(folder, work, about) if world.main else []
             begun.finish(outputs, {"target": target, "split": split})

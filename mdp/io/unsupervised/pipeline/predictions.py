@@ -97,7 +97,7 @@ def run_split_predictions(request: Request, run: Path, target: str, split: str) 
                 names = relative_paths([sample.image for sample in samples])
                 keys: Iterator[list[Key]] = iter([[(0, number)] for number in range(work.position, len(samples))])
                 watch = Watch(name=lambda key: pool.name(key[1]), stop=lambda: stop)
-                loaded = load(_Items(pool), keys, min(recipe.run.workers, len(samples)), None, watch=watch)
+                loaded = load(_Items(pool), keys, min(recipe.run.loaders, len(samples)), None, watch=watch)
                 with memory_in_one_line(advice="try a smaller luss.short_side"), closing(loaded) as items:
                     for ((number, photo),) in items:
                         classes = segment(photo).numpy().astype(np.uint16)
