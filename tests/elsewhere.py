@@ -47,6 +47,11 @@ class Elsewhere(Tensor):
         _wait("tolist")
         return self.inner.tolist()
 
+    def new_tensor(self, data: Any, **others: Any) -> Tensor:
+        """Copies to the device and waits for it, as torch.tensor does."""
+        _wait("new_tensor")
+        return Elsewhere(self.inner.new_tensor(data, **others))
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})

@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from mdp.io.errors import ProcessError
 from mdp.io.processes import peers
 from mdp.io.processes.interface import VARIABLES, choose, interface_of, way_to
 from mdp.io.processes.peers import Peers, Silent
+from mdp.io.processes.world import World
 from tests.patience import wait_until
 
 
@@ -85,3 +87,26 @@ def test_the_interface_is_that_of_the_way_to_the_others(monkeypatch: pytest.Monk
     said = choose("127.0.0.1", ["", "127.0.0.1"])
     assert said.startswith(f"other machines are reached by {loopback} (127.0.0.1)")
     assert choose("127.0.0.1", ["", "127.0.0.1"]) == ""  # what is set is left as it is
+
+
+def test_a_gpu_that_waits_for_a_lost_process_is_given_up_in_a_line(
+    three: list[Peers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = [True]
+    monkeypatch.setattr(peers, "_SURE", 1.0)  # of the two seconds for which a process is waited
+
+    class Event:
+        def record(self, stream: object) -> None:
+            pass
+
+        def query(self) -> bool:
+            return done[0]
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+    world = World(0, 3, peers=three[0])
+    world.settled(torch.device("cuda"))
+    done[0] = False
+    world.settled(torch.device("cpu"))  # which has nothing to wait for
+    with pytest.raises(ProcessError, match="process 1 of 3 has not answered for 2 s"):
+        world.settled(torch.device("cuda"))

@@ -65,14 +65,18 @@ class Peers:
                 self.asked = time.monotonic()
         self.asked = -math.inf
 
-    def wait(self, done: Callable[[], bool]) -> None:
-        """Returns once it is done.  Raises Silent when another process has not counted for `seconds`."""
-        pause = 0.001
+    def wait(self, done: Callable[[], bool], longest: float = 0.1, seconds: float = math.inf) -> None:
+        """Returns once it is done, which is looked at every `longest` seconds at least.
+
+        Raises Silent when another process has not counted for as long as one is waited for, or this takes `seconds`.
+        """
+        pause, began = min(0.001, longest), time.monotonic()
         while not done():
-            if time.monotonic() - min(self.seen.values()) > self.seconds:
+            now = time.monotonic()
+            if now - min(self.seen.values()) > self.seconds or now - began > seconds:
                 raise Silent
             time.sleep(pause)
-            pause = min(0.1, 2 * pause)
+            pause = min(longest, 2 * pause)
 
     @contextmanager
     def answered(self) -> Iterator[None]:

@@ -104,6 +104,19 @@ class World(NamedTuple):
             telling = min(1.0, seconds / 20)  # what it takes to find and name the lost one, which is to be done by then
             _set_pg_timeout(timedelta(seconds=seconds - telling))
 
+    def settled(self, device: torch.device) -> None:
+        """Waits until a GPU has done what it was asked.  Raises ProcessError when another process does not answer.
+
+        To wait for a number itself would be to wait for nccl, which ends the process without a word when time is up;
+        so this gives up a little earlier.
+        """
+        if self.peers is None or device.type != "cuda":
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))
+        with self.answered():
+            self.peers.wait(event.query, 0.0002, 0.9 * self.peers.seconds)
+
     def any_true(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is up on any process."""
         if self.size == 1:

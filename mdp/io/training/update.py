@@ -196,7 +196,9 @@ def update_(
     summed = dict(zip(shares[0], trainee.world.all_sum(sums).unbind(), strict=True))
     _reduce_(trainee)
     trainee.scaler.unscale_(_torchs(trainee.optimizer))
-    values = _numbers({**(besides or {}), **summed, "": _norm(trainee)})
+    numbers = {**(besides or {}), **summed, "": _norm(trainee)}
+    trainee.world.settled(trainee.device)
+    values = _numbers(numbers)
     norm = values.pop("")
     if not math.isfinite(values["loss"]):
         raise Diverged(f"{what}: the loss is {values['loss']}; try a smaller --lr, or pretrain.warmup_steps", values)

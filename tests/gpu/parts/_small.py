@@ -5,7 +5,8 @@ import torch
 from mdp.io.recipe.layers import Layer
 from tests.whole_steps import NARROW, Sizes, Training, method_layer
 
-ONE_EACH = ("multi_dataset, mix, csc2", "supervised", "pixel_pairs", "region_bank", "moco")  # a form of each method
+ONE_EACH = ("multi_dataset, mix, csc2", "supervised", "pixel_pairs", "region_bank", "moco")  # what must be quick
+EVERY_METHOD = (*ONE_EACH, "knn_moco", "pass_s", "pixel_attention", "swav")  # a form of each
 
 MODEL: Layer = {"backbone": "resnet18", "width": 16, "channels": 32, "output_stride": 8, "dilations": [1, 3, 6]}
 SIZES = Sizes(model=MODEL, batch=8, crop=96, classes=40)

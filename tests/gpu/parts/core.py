@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import inputs
@@ -13,6 +13,7 @@ from mdp.core.autoaugment_batched import apply_auto_batch
 from mdp.core.chance import generator
 from mdp.core.contrast import pixel_nce, prototype_nce, region_nce
 from mdp.core.metrics import confusion_matrix
+from mdp.core.networks.batchnorm import by_groups_, in_groups, over_processes_
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
 from mdp.core.prototype_bank import Prototypes, class_sums
 from mdp.core.queues import ClassQueues
@@ -45,6 +46,7 @@ def check(findings: Findings, device: torch.device, quick: bool) -> None:
         unit = F.normalize(raw, dim=1)
         _class_sums(findings, unit, first, device)
         _other_losses(findings, unit, first, second, device)
+        _batchnorm(findings, device)
         _photometry(findings, device)
         _scores(findings, device)
 
@@ -112,6 +114,34 @@ def _other_losses(findings: Findings, unit: Tensor, first: Tensor, second: Tenso
     losses: dict[str, Callable[[torch.device], Tensor]] = {"pixel_nce": pixels, "region_nce": regions}
     for name, loss in losses.items():
         findings.near(name, loss(device), loss(CPU), 2e-5)
+
+
+def _batchnorm(findings: Findings, device: torch.device) -> None:
+    """BatchNorm by sums over processes, here of one, in every precision; and by groups of images."""
+    exact, outer = (torch.randn(8, 16, 9, 11, generator=generator(number), dtype=torch.float64) for number in (8, 9))
+    for layout, memory_format in inputs.LAYOUTS.items():
+        for dtype, limit in LIMITS.items():
+            images, weights = (t.to(dtype).contiguous(memory_format=memory_format) for t in (exact, outer))
+            expected = _normalised(nn.BatchNorm2d(16).double(), images.double(), weights.double())
+            norm = nn.Sequential(nn.BatchNorm2d(16))
+            over_processes_(norm, torch.clone)
+            found = _normalised(norm.to(device), images.to(device), weights.to(device))
+            for name, own, other in zip(("", " gradient"), found, expected, strict=True):
+                findings.near(f"BatchNorm over processes {dtype} {layout}{name}", own, other, limit)
+    grouped = nn.Sequential(nn.BatchNorm2d(16))
+    by_groups_(grouped)
+    (found,) = in_groups(grouped.to(device), lambda part: (grouped(part),), exact.float().to(device), 3)
+    each = [nn.functional.batch_norm(part, None, None, training=True) for part in exact.tensor_split(3)]
+    findings.near("BatchNorm by groups", found, torch.cat(each), LIMITS[torch.float32])
+
+
+def _normalised(norm: nn.Module, images: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The output and the gradient of the images."""
+    leaf = images.clone().requires_grad_()
+    found = norm(leaf)
+    (found * weights).sum().backward()
+    assert leaf.grad is not None
+    return found, leaf.grad
 
 
 def _photometry(findings: Findings, device: torch.device) -> None:

@@ -13,7 +13,6 @@ from tests.gpu.findings import Findings
 from tests.gpu.parts import _small
 from tests.whole_steps import FORMS, Training
 
-WAITING = ("pixel_pairs", "region_bank")  # their sizes depend on the labels
 STEPS = 3
 _PACKAGE = Path(mdp.__file__).parent
 
@@ -46,7 +45,7 @@ def _same_steps(findings: Findings, form: str, here: Training, there: Training) 
 
 
 def _waits(findings: Findings, form: str, training: Training) -> None:
-    """A step waits for the device in one line at most, as torch's own check tells."""
+    """A step waits for the device once at most, as torch's own check tells."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -56,10 +55,7 @@ def _waits(findings: Findings, form: str, training: Training) -> None:
             torch.cuda.set_sync_debug_mode("default")
     waits = [_line(warning) for warning in told if "synchron" in str(warning.message)]
     lines = sorted(set(waits))
-    if form.startswith(WAITING):
-        findings.figure(f"{form}, waits of a step", count=len(waits), lines=lines)
-    else:
-        findings.check(f"{form}, waits of a step", len(lines) <= 1, count=len(waits), lines=lines)
+    findings.check(f"{form}, waits of a step", len(waits) <= 1, count=len(waits), lines=lines)
 
 
 def _line(warning: warnings.WarningMessage) -> str:
