@@ -130,9 +130,9 @@ def _batchnorm(findings: Findings, device: torch.device) -> None:
                 findings.near(f"BatchNorm over processes {dtype} {layout}{name}", own, other, limit)
     grouped = nn.Sequential(nn.BatchNorm2d(16))
     by_groups_(grouped)
-    (found,) = in_groups(grouped.to(device), lambda part: (grouped(part),), exact.float().to(device), 3)
+    (at_once,) = in_groups(grouped.to(device), lambda part: (grouped(part),), exact.float().to(device), 3)
     each = [nn.functional.batch_norm(part, None, None, training=True) for part in exact.tensor_split(3)]
-    findings.near("BatchNorm by groups", found, torch.cat(each), LIMITS[torch.float32])
+    findings.near("BatchNorm by groups", at_once, torch.cat(each), LIMITS[torch.float32])
 
 
 def _normalised(norm: nn.Module, images: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
