@@ -85,7 +85,7 @@ def run_suspects(
     pool, split, line = _pool(asked.target, Path(recipe.data.root))
     progress.say(line)
     with stop_on_signals() as stop, memory_in_one_line(advice="try a smaller --size, or --device cpu"):
-        reading = Reading(workers=recipe.run.workers, stop=stop, tell=progress.tell)
+        reading = Reading(workers=recipe.run.loaders, stop=stop, tell=progress.tell)
         if asked.folds is None:
             classifier = of_run(asked.source, pool, recipe, device)
         else:
