@@ -27,7 +27,7 @@ from mdp.io.data.cache.on_device import Drawing, OnDevice, stack_asked
 from mdp.io.data.cache.opening import with_cache
 from mdp.io.data.cache.room import free_memory
 from mdp.io.data.crops import FinetuneItems, stack_crops
-from mdp.io.data.loader import load, to_device
+from mdp.io.data.loader import Forgiving, load, to_device
 from mdp.io.data.pool import Pool
 from mdp.io.data.selection import Plan, plan_pretraining
 from mdp.io.data.views import PretrainItems, stack_views, usual_views
@@ -90,7 +90,7 @@ def parts_of(value: Any) -> list[Tensor]:
     return [part for item in value for part in parts_of(item)] if isinstance(value, tuple | list) else []
 
 
-def batches_of(plan: Plan, kind: str, finish: bool, workers: int = 0) -> list[list[Tensor]]:
+def batches_of(plan: Plan, kind: str, finish: bool, workers: int = 0, skip: bool = False) -> list[list[Tensor]]:
     """Two epochs of all samples, as a run's loader gives them."""
     pool, labelled = plan.pool, plan.labelled
     items: Any
@@ -105,7 +105,8 @@ def batches_of(plan: Plan, kind: str, finish: bool, workers: int = 0) -> list[li
         assert pool.kept
         make = OnDevice(items, pool.kept, stack, CPU).cut_
         items, stack = Drawing(items, pool.kept), stack_asked
-    return [parts_of(batch) for batch in to_device(load(items, keys, workers, None, stack), CPU, make)]
+    items, skipped = (Forgiving(items, len(pool.samples)), lambda _: None) if skip else (items, None)
+    return [parts_of(batch) for batch in to_device(load(items, keys, workers, skipped, stack), CPU, make)]
 
 
 @pytest.mark.parametrize("cache", ["memory", "device"])
@@ -192,6 +193,9 @@ def test_a_damaged_photo_is_refused_as_without_a_cache_every_time(cache: str, tm
         told.append([str(item) if isinstance(item, MdpError) else "" for item in found])
     assert told[0] == told[1]
     assert [bool(text) for text in told[0]] == [False, True, True] * 2
+    skipped = [batches_of(plan, "views", False, skip=True) for plan in plans]
+    for first, second in zip(*skipped, strict=True):
+        assert all(map(torch.equal, first, second))
 
 
 def test_a_file_that_changes_meanwhile_is_not_read_again_and_one_of_another_size_is_not_kept(tmp_path: Path) -> None:
