@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 from dataclasses import replace
 from fractions import Fraction
@@ -183,6 +184,13 @@ def test_a_studys_tables_are_what_its_raw_files_give(page: str, count: int) -> N
     assert len(files) >= count
     for file in files:
         assert report(read_comparison(file)) in text, file.name
+
+
+def test_the_retrieval_study_s_tables_are_what_its_raw_file_gives() -> None:
+    table = runpy.run_path(str(ROOT / "examples" / "study" / "unlabelled.py"))["table"]
+    found = json.loads((ROOT / "docs" / "unlabelled" / "retrieval.json").read_text())
+    for target in ("msrc", "camvid"):
+        assert table(found, target) in (ROOT / "docs" / "unlabelled.md").read_text()
 
 
 # Charts
