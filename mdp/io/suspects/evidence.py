@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mdp.core.geometry import Box, View, cut_image, cut_labels
 from mdp.core.label_quality import (
+    SIZE_POWER,
     Disagreement,
     Usual,
     disagreements,
@@ -147,7 +148,7 @@ def _whole(labels: Tensor) -> View:
 def _strongest(regions: list[Disagreement], labelled: bool) -> list[Disagreement]:
     """Those that may be doubted most, before it is known what is usual."""
     some = [region for region in regions if (region.label != IGNORE) == labelled]
-    return heapq.nlargest(_KEPT, some, key=lambda region: region.margin * region.share**0.25)
+    return heapq.nlargest(_KEPT, some, key=lambda region: region.margin * region.share**SIZE_POWER)
 
 
 def _scaled(box: Box, scales: tuple[float, float], labels: Tensor) -> Box:

@@ -253,7 +253,7 @@ def suspects_table(facts: dict[str, Any]) -> str:
         f"{printable(item['labels'] or item['image'])}"
         for item in facts["shifted"][: _PRINTED // 2]
     ]
-    lines += ["", "called each other (share of the first, of the second; images where most of item is)"]
+    lines += ["", "called each other (share of the first, of the second; images where most of one is)"]
     lines += [
         f"{item['first_called_second']:5.0%}  {item['second_called_first']:5.0%}  {item['images']:5}  "
         f"{printable(item['first'])}, {printable(item['second'])}"
