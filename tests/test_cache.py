@@ -5,9 +5,10 @@ import os
 import pickle
 import signal
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -250,6 +251,36 @@ def _read_then_hang(kept: bytes, pool: Pool, first: int, second: int) -> None:
         signal.pause()
 
     shared.pair(second, hang)
+
+
+class Second(NamedTuple):
+    """The second process of a machine; `path` is the memory of the first."""
+
+    path: str
+    rank: int = 1
+    size: int = 2
+
+    def broadcast_main(self, say: Callable[[], str]) -> str:
+        return say()
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        return [self.path, value]
+
+
+def test_processes_of_a_machine_share_memory_but_each_has_a_device_of_its_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {cache: plan_of(root, cache).pool.kept for cache in ("memory", "device")}
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for cache, kept in first.items():
+        assert kept
+        kept.note_elsewhere(0, (64, 96))
+        plan = replace(plan_of(root, "off"), recipe=resolve({"run": {"cache": cache}}))
+        monkeypatch.setattr(opening, "_refuse_short", lambda *_: None)  # its answers are no paths
+        second = with_cache(plan, CPU, Second(kept.path)).pool.kept
+        assert second
+        assert (second.path == kept.path) == (cache == "memory")
+        assert second.elsewhere(0) == ((64, 96) if cache == "memory" else None)
 
 
 # How much it is

@@ -58,12 +58,14 @@ def with_cache(plan: Plan, device: torch.device, world: Together) -> Plan:
         looked = _pixels(plan.validation, plan.scored, free[0], world)
         scored = _places(plan.validation, looked, photos=True, labels=True)
     there = _places(plan.pool, pixels, photos=near, labels=near and plan.labelled).bytes
-    here = places.bytes + (scored.bytes if scored else 0)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) if near else 1
+    here = processes * places.bytes + (scored.bytes if scored else 0)
     if device.type == "cpu":  # where each process of the machine has a device of its own in the same memory
-        there, here = 0, here + world.size * there
+        there, here = 0, here + processes * there
     parts = [(there, free[-1], f"on {device}"), (here, free[0], "of memory")]
     _refuse_short(plan, parts, world)
-    kept, kept_scored = _shared(places, world), _shared(scored, world) if scored else None
+    kept = Kept(places) if near else _shared(places, world)  # what is on one device is not on another
+    kept_scored = _shared(scored, world) if scored else None
     line = (
         f"cache: the decoded photos{' and label maps' * plan.labelled} of {len(plan.pool.samples):,} images"
         f"{', and those that are scored,' if scored and scored.bytes else ''} take up to "
