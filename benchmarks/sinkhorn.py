@@ -41,7 +41,7 @@ def _case(label: str, rows: int, prototypes: int) -> Case:
         Entry("SwAV's arithmetic", "plain", lambda: _shares(scores)),
         Entry("exp, written once", "floor", partial(torch.exp, scores)),
     )
-    halved = Gate("plain", 1.95, what="memory")  # of two, but for a factor a row and a column
+    halved = Gate("plain", 2.0, what="memory")
     gates = (Gate("plain", 1.5), halved, Gate("floor", at_most=1.05, what="memory")) if rows > LARGE else ()
     return Case("Sinkhorn", label, entries, gates, lambda: [_shares(scores.double())])
 
