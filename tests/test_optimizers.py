@@ -1,6 +1,10 @@
 """Optimizers by name: groups of parameters, LARS, rates by layer and by schedule, and their state in checkpoints."""
 
+import importlib
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +35,8 @@ from mdp.io.training.optimizers import (
     set_rate_,
 )
 from mdp.io.training.rates import learning_rate
-from tests import preloaded
 from tests.conftest import ROOT
+from tests.peers import library_or_skip
 from tests.small_runs import TINY, assert_same, losses, signal_after, tensors_of
 from tests.tensors import rng_of, seeds
 
@@ -112,8 +116,8 @@ def test_rates_fall_by_a_factor_a_layer_and_follow_the_schedule() -> None:
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto", "swin_tiny_patch4_window7_224", "resnet10t"])
 def test_rates_of_timm_backbones_are_those_that_timm_gives_to_the_whole_model(name: str) -> None:
-    timm = pytest.importorskip("timm", reason="timm is missing: pip install 'mdp-segmentation[timm]'")
-    groups = pytest.importorskip("timm.optim").param_groups_layer_decay
+    timm = library_or_skip("timm")
+    groups = importlib.import_module("timm.optim").param_groups_layer_decay
     whole = timm.create_model(name, num_classes=7)
     named = {id(parameter): name for name, parameter in whole.named_parameters()}
     spared = getattr(whole, "no_weight_decay", tuple)()
@@ -309,8 +313,12 @@ print("torch._dynamo" in sys.modules)
 
 
 def test_training_with_sgd_does_not_import_torchs_compiler(tmp_path: Path) -> None:
-    done = preloaded.run(["-c", TRAINS], tmp_path, PYTHONPATH=str(ROOT))
-    assert (done.code, done.out.split()[-1:]) == (0, ["False"]), done.err
+    """In an interpreter of its own: that which other commands are forked from has imported it."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINS],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["False"]), done.stderr
 
 
 CHOSEN: dict[str, dict[str, Any]] = {

@@ -123,7 +123,7 @@ def chunk_of(candidates: int, gpu: bool) -> int:
     """How many pixels' logits are made at a time.
 
     >>> chunk_of(342, False), chunk_of(342, True), chunk_of(700_416, True)
-    (1532, 98112, 256)
+    (1533, 98112, 256)
     """
     least, size = (_GPU_PIXELS, _GPU_BYTES) if gpu else (1, _CPU_BYTES)
     return max(least, size // (4 * max(1, candidates)))

@@ -252,7 +252,7 @@ def draw_by_name(names: Sequence[str], share: float, seed: int) -> list[int]:
     The same images whatever order they come in; a smaller share of a seed is a subset of a larger one.
 
     >>> draw_by_name(["a", "b", "c", "d"], 0.5, 0), draw_by_name(["d", "c", "b", "a"], 0.5, 0)
-    ([2, 3], [0, 1])
+    ([0, 1], [2, 3])
     """
     ranks = [hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest() for name in names]
     order = sorted(range(len(names)), key=ranks.__getitem__)

@@ -88,7 +88,8 @@ class Peers:
             if words is None:
                 raise
             # one that time ran out for has been silent for long; after a failure it takes time to see who is
-            lost = self._lost(time.monotonic() - (_SURE if UNANSWERED in words else 0.0))
+            silent = min(_SURE, self.seconds / 2) if UNANSWERED in words else 0.0
+            lost = self._lost(time.monotonic() - silent)
             raise ProcessError(f"{self._names(lost)} {words}", tells=self._tells(lost)) from error
 
     def _lost(self, began: float) -> list[int]:
