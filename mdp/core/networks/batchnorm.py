@@ -74,12 +74,14 @@ class Grouped(_InPlaceOf):
     groups = 1
 
     def normalised(self, images: Tensor) -> Tensor:
+        if self.groups == 1:
+            return _BatchNorm.forward(self, images)
         parts = images.tensor_split(self.groups)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(len(parts))
         running = (self.running_mean, self.running_var, self.weight, self.bias)
-        found = [F.batch_norm(part, *running, True, self.momentum or 0.0, self.eps) for part in parts]
-        return torch.cat(found) if len(found) > 1 else found[0]
+        assert self.momentum is not None  # see `in_groups`
+        return torch.cat([F.batch_norm(part, *running, True, self.momentum, self.eps) for part in parts])
 
 
 def in_groups(
@@ -92,7 +94,9 @@ def in_groups(
     """
     parts = list(network.modules())
     layers = [part for part in parts if isinstance(part, Grouped)]
-    unable = any(isinstance(part, _BatchNorm) and not isinstance(part, Grouped) for part in parts) or any(
+    norms = [part for part in parts if isinstance(part, _BatchNorm)]
+    # a plain mean of all batches has a rate for each group, which only the layer itself knows
+    unable = any(not isinstance(norm, Grouped) or norm.momentum is None for norm in norms) or any(
         getattr(part, "checkpointed", False) or getattr(part, "grad_checkpointing", False) for part in parts
     )
     if groups == 1 or not images.is_cuda or unable:
