@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdp.core.networks.cell_centres import centre_of
+from mdp.core.networks.depthwise import as_depthwise_
 from mdp.core.networks.feature_maps import FeatureMaps
 from mdp.core.photometry import Statistics
 
@@ -140,7 +141,7 @@ def build(description: Description, drop_path: float = 0.0) -> nn.Module:
         setattr(model.get_submodule(parent), child, nn.Identity())
     for name in description.silent:
         model.get_parameter(name).requires_grad_(False)
-    return model.train()
+    return as_depthwise_(model).train()
 
 
 def maps(description: Description, model: nn.Module, images: Tensor) -> FeatureMaps:
