@@ -7,7 +7,7 @@ from benchmarks.measure import Case
 
 SPOTS = (
     "prototype_loss", "pixel_loss", "memory_contrast", "sinkhorn", "pixel_attention", "class_pooling", "bank",
-    "key_encoder", "mixing", "confusion", "aspp",
+    "key_encoder", "mixing", "confusion", "aspp", "depthwise",
     "upsampling", "boundary", "luss_scores", "threshold_sweep", "distance_matching", "assignment", "kmeans",
     "neighbours", "views", "six_views", "autoaugment",
     "step", "finetuning_step", "loop",
