@@ -78,6 +78,7 @@ def test_rows_come_back_as_they_were_put_and_their_file_goes(tmp_path: Path, mon
         with row_files(tmp_path / "not yet there", ALONE, bank=(7, 3), queries=(2, 3)) as (stored, line):
             assert line.startswith("9 region vectors: 0.0 MB, in ")
             assert where in line
+            assert list(tmp_path.iterdir()) == []  # nothing is left behind where the command is killed now
             stored["bank"].put(2, rows[2:])
             stored["bank"].put(0, rows[:2])
             assert torch.equal(stored["bank"].between(1, 20), rows[1:])

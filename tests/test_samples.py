@@ -213,6 +213,8 @@ def test_class_shares_are_those_of_the_images_looked_at() -> None:
         assert entry["pixels"] == counts.tolist()
         assert entry["images"] == 3
         assert entry["ignored"] + sum(entry["pixels"]) == 3 * 96 * 96
+    assert class_shares(pool, hidden={0}, images=1)[0] != class_shares(pool, images=1)[0]  # another image's
+    assert class_shares(pool, hidden=range(1, 400), images=3)[0]["images"] == 1
 
 
 # The colours of classes

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,19 @@ from mdp.io.files.writing import write_text
 IMAGES = 32  # of each dataset
 
 
-def class_shares(pool: Pool, images: int = IMAGES) -> list[dict[str, Any]]:
+def class_shares(pool: Pool, hidden: Container[int] = (), images: int = IMAGES) -> list[dict[str, Any]]:
     """For each labelled dataset: how many images were looked at, pixels of each of its classes, ignored pixels.
 
-    Images that cannot be read are left out.
+    Samples whose labels are `hidden` from training, and images that cannot be read, are left out.
     """
     labelled = {sample.dataset for sample in pool.samples if sample.labels}
     names = [name for name in pool.datasets if name in labelled and pool.datasets[name].labels.classes]
-    return [_shares(pool, name, images) for name in names]
+    return [_shares(pool, name, hidden, images) for name in names]
 
 
-def _shares(pool: Pool, name: str, images: int) -> dict[str, Any]:
+def _shares(pool: Pool, name: str, hidden: Container[int], images: int) -> dict[str, Any]:
     among = pool.union.classes_of(name)
-    own = [index for index, sample in enumerate(pool.samples) if sample.dataset == name]
+    own = [index for index, sample in enumerate(pool.samples) if sample.dataset == name and index not in hidden]
     count = min(len(own), images)
     pixels, readable = torch.zeros(among.stop - among.start + 1, dtype=torch.int64), 0
     for index in (own[i * len(own) // count] for i in range(count)):
@@ -44,8 +45,8 @@ def _shares(pool: Pool, name: str, images: int) -> dict[str, Any]:
     return {"name": name, "images": readable, "pixels": pixels[:-1].tolist(), "ignored": int(pixels[-1])}
 
 
-def write_class_shares(folder: Path, pool: Pool) -> None:
+def write_class_shares(folder: Path, pool: Pool, hidden: Container[int] = ()) -> None:
     """class_shares.json, unless an earlier start of the run has written it."""
     path = folder / "class_shares.json"
     if not path.exists():
-        write_text(path, json.dumps(class_shares(pool)) + "\n")
+        write_text(path, json.dumps(class_shares(pool, hidden)) + "\n")

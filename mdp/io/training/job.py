@@ -23,7 +23,7 @@ from mdp.io.data.loader import own_parts
 from mdp.io.data.manifest import FILE as MANIFEST
 from mdp.io.data.manifest import packed
 from mdp.io.data.pool import name_of
-from mdp.io.data.selection import Plan
+from mdp.io.data.selection import Plan, without_labels
 from mdp.io.errors import DatasetError, MdpError, Preempted, RecipeError, ResourceError, Stopped
 from mdp.io.files.reading import shown
 from mdp.io.files.strict_yaml import load_yaml
@@ -258,7 +258,8 @@ def run_phase(phase: Phase, request: Request) -> Path:
             _announce(journal, [*plan.lines, *lines], start, world)
             if seen:  # the main process
                 _write_lists(folder, plan, seen)
-                write_class_shares(folder, plan.pool)
+                hidden = without_labels(plan.pool, plan.recipe) if phase is PRETRAINING else ()
+                write_class_shares(folder, plan.pool, hidden)
             for line in prepared.lines:
                 journal.say(line)
             remarks.extend(_early(_train(prepared.build(context), context, stop, start.opened), schedule))

@@ -1,6 +1,7 @@
 """Vectors of images, written by whoever has looked at them and read a part at a time: in memory, or in a file.
 
-The file has no more than the rows, goes with its command, and lies where its results go, or in the temporary folder.
+The file has no more than the rows, and lies where its results go, or in the temporary folder.  Once all processes have
+opened it, it has no name any more: its room is free again however the command ends.
 Shape legend: N rows, D channels.
 """
 
@@ -8,8 +9,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -26,29 +28,30 @@ _FLOAT = 4  # bytes
 class StoredRows:
     """Rows (N, D) float32: each is put once, by any process, and read by all once all are there."""
 
-    def __init__(self, total: int, channels: int, path: Path | None) -> None:
-        self.total, self.channels, self.path = total, channels, path
-        self.held = torch.zeros(total, channels) if path is None else torch.empty(0)
+    def __init__(self, total: int, channels: int, file: BinaryIO | None) -> None:
+        self.total, self.channels, self.file = total, channels, file
+        self.held = torch.zeros(total, channels) if file is None else torch.empty(0)
 
     def put(self, start: int, rows: Tensor) -> None:
         """Rows (r, D) from number `start` on.  Raises ResourceError when the disk has no room."""
-        if self.path is None:
+        if self.file is None:
             self.held[start : start + len(rows)] = rows
             return
         try:
-            with self.path.open("r+b") as file:
-                file.seek(start * self.channels * _FLOAT)
-                file.write(rows.contiguous().numpy().tobytes())
+            self.file.seek(start * self.channels * _FLOAT)
+            self.file.write(rows.contiguous().numpy().tobytes())
+            self.file.flush()
         except OSError as error:
-            raise ResourceError(f"{printable(self.path)}: {error.strerror or error}; see {_WHERE}") from error
+            name = printable(Path(self.file.name))
+            raise ResourceError(f"{name}: {error.strerror or error}; see {_WHERE}") from error
 
     def between(self, start: int, stop: int) -> Tensor:
         """Some rows; the file is mapped for so long only, so that its pages count for nothing afterwards."""
         stop = min(stop, self.total)
-        if self.path is None:
+        if self.file is None:
             return self.held[start:stop]
         offset, shape = start * self.channels * _FLOAT, (stop - start, self.channels)
-        return torch.from_numpy(np.array(np.memmap(self.path, np.float32, "r", offset, shape)))
+        return torch.from_numpy(np.array(np.memmap(self.file, np.float32, "r", offset, shape)))
 
     def parts(self, size: int) -> Iterator[tuple[int, Tensor]]:
         """All rows, so many at a time, each part with the number of its first row."""
@@ -63,7 +66,7 @@ _WHERE = "--out, whose disk it is on, or TMPDIR"
 def row_files(
     folder: Path | None, world: World, **sizes: tuple[int, int]
 ) -> Iterator[tuple[dict[str, StoredRows], str]]:
-    """Room for rows (N, D) by name, and a line that says how much there is; files are gone afterwards.
+    """Room for rows (N, D) by name, and a line that says how much there is; no file stays, whatever happens.
 
     Several processes share files, one keeps what is small in memory.  Raises ResourceError without room for them, or
     where processes do not see the same folder.
@@ -77,14 +80,23 @@ def row_files(
     where, _, problem = made.partition("\n")
     if problem:
         raise ResourceError(problem)
+    with ExitStack() as stack:
+        try:
+            files = {name: _opened(Path(where) / name, stack) for name in sizes}
+            if any(world.any_true(None in files.values())):  # asked of all, so that all have them open
+                raise ResourceError(f"{where}: not all processes see this folder; they have to be of one machine")
+        finally:
+            if world.main:
+                shutil.rmtree(where, ignore_errors=True)
+        yield {name: StoredRows(*sizes[name], file) for name, file in files.items()}, f"{what}, in {printable(where)}"
+
+
+def _opened(path: Path, stack: ExitStack) -> BinaryIO | None:
+    """The file, to read and to write, until the stack is left; None where there is none."""
     try:
-        paths = {name: Path(where) / name for name in sizes}
-        if any(world.any_true(not all(path.is_file() for path in paths.values()))):
-            raise ResourceError(f"{where}: not all processes see this folder; they have to be of one machine")
-        yield {name: StoredRows(*sizes[name], path) for name, path in paths.items()}, f"{what}, in {printable(where)}"
-    finally:
-        if world.main:
-            shutil.rmtree(where, ignore_errors=True)
+        return stack.enter_context(path.open("r+b"))
+    except OSError:
+        return None
 
 
 def _made(folder: Path | None, total: int, sizes: dict[str, tuple[int, int]]) -> str:
