@@ -243,6 +243,12 @@ def test_vectors_of_names_are_found_as_people_say_them(tmp_path: Path) -> None:
     np.savez(tmp_path / "lengths.npz", **{**vectors, "cat": np.ones(2)})
     with pytest.raises(RecipeError, match="expected vectors of one length"):
         class_vectors(tmp_path / "lengths.npz", UNION)
+    whole = (tmp_path / "words.npz").read_bytes()
+    flag = whole.index(b"PK\x01\x02") + 8  # of the first entry: encrypted
+    for data in (b"", whole[:100], whole[:-1], whole[:flag] + b"\x01" + whole[flag + 1 :]):
+        (tmp_path / "damaged.npz").write_bytes(data)
+        with pytest.raises(RecipeError, match=r"method\.class_embeddings: .*damaged\.npz: "):
+            class_vectors(tmp_path / "damaged.npz", UNION)
     (tmp_path / "no.safetensors").write_text("words")
     with pytest.raises(RecipeError, match=r"method\.class_embeddings: .*no\.safetensors"):
         class_vectors(tmp_path / "no.safetensors", UNION)

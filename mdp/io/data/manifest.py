@@ -10,8 +10,6 @@ import hashlib
 import io
 import os
 import stat
-import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from mdp.io.datasets._dataset import Dataset, Sample
 from mdp.io.datasets.own.description import description_values
 from mdp.io.errors import MdpError
 from mdp.io.files import zips
-from mdp.io.files.reading import is_file, read_bytes
+from mdp.io.files.reading import UNREADABLE_ARRAYS, is_file, read_bytes
 
 FILE = "files.npz"  # in a run's folder
 _END = 4096  # bytes
@@ -233,7 +231,7 @@ def read_manifest(folder: Path) -> list[DataPart]:
     """The parts in a run's folder; none where there are none, or the file is damaged: then digests have to do."""
     try:
         return unpacked(read_bytes(str(folder / FILE), "list of files", _LIMIT))
-    except (MdpError, OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+    except (MdpError, *UNREADABLE_ARRAYS):
         return []
 
 

@@ -8,12 +8,18 @@ into a zip archive as into a folder, `data/photos.zip/train/a.jpg`; it is read w
 import os
 import re
 import stat
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from mdp.io.errors import DatasetError, MdpError, ResourceError
 from mdp.io.files import zips
 
+# what NumPy raises for an .npy or .npz file that is none, is cut short or says impossible things
+UNREADABLE_ARRAYS = (
+    OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _PIXELS = 2**26  # an 8k x 8k photo
 _BYTES = 2**28  # such a photo of 8-bit RGB takes 201 MB without compression
 STAY_INSIDE = "paths must stay inside, unless the dataset's YAML file says `outside: true`"

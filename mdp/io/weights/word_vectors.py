@@ -5,7 +5,6 @@ such a file.
 """
 
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from mdp.core.classifier_init import plain_name
 from mdp.core.labels import LabelUnion
 from mdp.io.errors import MdpError, RecipeError
-from mdp.io.files.reading import printable, read_bytes
+from mdp.io.files.reading import UNREADABLE_ARRAYS, printable, read_bytes
 from mdp.io.run.checkpoint import read_tensors
 
 _LIMIT = 2**30  # bytes
@@ -75,5 +74,6 @@ def _read(path: Path) -> dict[str, Tensor]:
             return dict(read_tensors(path)[0])
         with np.load(io.BytesIO(read_bytes(str(path), "file of word vectors", _LIMIT)), allow_pickle=False) as held:
             return {name: torch.from_numpy(np.ascontiguousarray(held[name], dtype=np.float32)) for name in held.files}
-    except (MdpError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise RecipeError(f"method.class_embeddings: {str(error).splitlines()[0]}") from error
+    except (MdpError, *UNREADABLE_ARRAYS) as error:
+        reason = str(error) if isinstance(error, MdpError) else f"{printable(path)}: {error}"
+        raise RecipeError(f"method.class_embeddings: {reason.splitlines()[0]}") from error

@@ -6,7 +6,6 @@ Shape legend: N rows, D channels, K clusters, R restarts.
 import io
 import json
 import time
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -23,7 +22,7 @@ from mdp.io.data.pool import Pool
 from mdp.io.data.selection import named, pool_of
 from mdp.io.datasets._dataset import Dataset, open_split, open_training
 from mdp.io.errors import RecipeError
-from mdp.io.files.reading import read_bytes
+from mdp.io.files.reading import UNREADABLE_ARRAYS, read_bytes
 from mdp.io.files.writing import csv_text, make, write_atomically, write_text
 from mdp.io.journal.counter import Counter, number_of
 from mdp.io.journal.progress_text import duration
@@ -243,7 +242,7 @@ def _centres_of(path: Path) -> tuple[Tensor | None, int]:
     try:
         with np.load(path, allow_pickle=False) as kept:
             return torch.from_numpy(kept["centres"]), int(kept["iteration"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except UNREADABLE_ARRAYS:
         return None, 0
 
 

@@ -16,7 +16,7 @@ from mdp.io.data.pool import Pool
 from mdp.io.datasets._dataset import Sample, labels_of
 from mdp.io.errors import DatasetError
 from mdp.io.files.label_maps import read_labels
-from mdp.io.files.reading import is_file
+from mdp.io.files.reading import UNREADABLE_ARRAYS, is_file
 from mdp.io.files.strict_yaml import dump_yaml
 from mdp.io.files.writing import csv_text, write_atomically, write_text
 from mdp.io.unsupervised.pipeline.stage import is_file_of
@@ -62,7 +62,7 @@ def read_marks(path: Path) -> Marks:
     try:
         with np.load(path, allow_pickle=False) as file:
             return Marks(int(file["images"]), torch.from_numpy(file["areas"]), torch.from_numpy(file["edges"]))
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE_ARRAYS as error:
         raise DatasetError(f"{path}: not the counts of label maps: {error}") from error
 
 

@@ -22,6 +22,7 @@ from mdp.io.data.loader import load
 from mdp.io.data.pool import Key, Pool
 from mdp.io.data.workers import Watch
 from mdp.io.errors import DatasetError, ResourceError
+from mdp.io.files.reading import UNREADABLE_ARRAYS
 from mdp.io.files.writing import write_text
 from mdp.io.journal.counter import Counter
 from mdp.io.unsupervised.pipeline.stage import Stage
@@ -65,7 +66,7 @@ def rows_of(folder: Path) -> Rows:
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         images = len((folder / "images.txt").read_bytes().splitlines())
-    except (OSError, ValueError) as error:
+    except UNREADABLE_ARRAYS as error:
         raise DatasetError(f"{path}: not a file of rows: {error}") from error
     count, channels = mapped.shape
     return Rows(path, count, channels, mapped.dtype.name, count // images)
