@@ -292,6 +292,9 @@ def test_suggestions_and_names_alone_are_scored_against_a_truth(tmp_path: Path) 
     assert (names["equal"]["right"], names["equal"]["suggested"]) == (1, 1)
     assert (names["equal"]["f1"], names["any"]["recall"], names["part"]["precision"]) == (1.0, 0.3333, None)
     assert "names      any           1          1     3       1.00    0.33  0.50" in table(facts)
+    truth.write_text("a,b\n")
+    with pytest.raises(RecipeError, match=r"--truth: .*truth\.csv: expected a first line"):
+        run_taxonomy(tmp_path / "run", None, overwrite=True, truth=truth)
     truth.write_text("dataset_a,class_a,relation,dataset_b,class_b\n")
     with pytest.raises(RecipeError, match="says nothing of classes of this run"):
         run_taxonomy(tmp_path / "run", None, overwrite=True, truth=truth)

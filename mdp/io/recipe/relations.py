@@ -33,17 +33,17 @@ class Relations(NamedTuple):
     line: str  # for people
 
 
-def read_relations(path: Path, union: LabelUnion) -> Relations:
+def read_relations(path: Path, union: LabelUnion, key: str = "method.relations") -> Relations:
     """The relations between classes of the union; lines about other datasets are counted.
 
-    Raises RecipeError, naming file and line, for a file that is no such table, for an unknown relation, and for a class
-    that its dataset does not have.
+    Raises RecipeError, naming the `key` by which the file was given, file and line, for a file that is no such table,
+    for an unknown relation, and for a class that its dataset does not have.
     """
     datasets, numbers = {space.name for space in union.spaces}, _numbers(union)
     found: list[Relation] = []
     others, siblings = 0, 0
-    for number, (word, *ends) in _rows(path):
-        where = f"method.relations: {printable(path)}, line {number}"
+    for number, (word, *ends) in _rows(path, key):
+        where = f"{key}: {printable(path)}, line {number}"
         if word not in _WORDS:
             raise RecipeError(f"{where}: relation {printable(word)!r}: expected one of {', '.join(_WORDS)}")
         if any(dataset not in datasets for dataset, _ in ends):
@@ -64,26 +64,24 @@ def read_relations(path: Path, union: LabelUnion) -> Relations:
     return Relations(tuple(dict.fromkeys(found)), line)
 
 
-def _rows(path: Path) -> list[tuple[int, tuple[str, tuple[str, str], tuple[str, str]]]]:
+def _rows(path: Path, key: str) -> list[tuple[int, tuple[str, tuple[str, str], tuple[str, str]]]]:
     """The lines by their numbers: the relation, and dataset and class at both ends."""
     data = read_bytes(str(path), "file of relations", _LIMIT, RecipeError)
     try:
         lines = list(csv.reader(data.decode("utf-8-sig").splitlines(), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RecipeError(f"method.relations: {printable(path)}: not a CSV file in UTF-8: {error}") from error
+        raise RecipeError(f"{key}: {printable(path)}: not a CSV file in UTF-8: {error}") from error
     head, rows = tuple(lines[0]) if lines else (), []
     if head != _LONG and head[:3] != _SHORT:
         raise RecipeError(
-            f"method.relations: {printable(path)}: expected a first line {','.join(_LONG)} or {','.join(_SHORT)},..., "
+            f"{key}: {printable(path)}: expected a first line {','.join(_LONG)} or {','.join(_SHORT)},..., "
             f"got {printable(','.join(head))[:200]!r}"
         )
     for number, cells in enumerate(lines[1:], 2):
         if not cells:
             continue
         if len(cells) != len(head):
-            raise RecipeError(
-                f"method.relations: {printable(path)}, line {number}: expected {len(head)} cells, got {len(cells)}"
-            )
+            raise RecipeError(f"{key}: {printable(path)}, line {number}: expected {len(head)} cells, got {len(cells)}")
         if head == _LONG:
             rows.append((number, (cells[2], (cells[0], cells[1]), (cells[3], cells[4]))))
         else:

@@ -50,7 +50,7 @@ def run_taxonomy(
     whole checkpoint.
     """
     source = read_source(run)
-    known = read_relations(truth, source.union).relations if truth else ()
+    known = read_relations(truth, source.union, "--truth").relations if truth else ()
     if truth and not known:
         raise RecipeError(f"--truth {printable(truth)}: it says nothing of classes of this run's datasets")
     settings = RelationSettings()

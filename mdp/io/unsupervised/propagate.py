@@ -70,7 +70,7 @@ def run_propagation(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str
     if features.image_channels != 3:
         raise RecipeError(f"{asked.source}: frames are RGB, and the network takes {features.image_channels} channels")
     for line in (*features.lines, f"{asked.source}: {features.words}",
-                 f"{len(frames):,} frames, {len(objects)} objects"):  # fmt: skip
+                 f"{len(frames):,} frames, {len(objects)} object{'s' * (len(objects) != 1)}"):  # fmt: skip
         progress.say(line)
     out = results_folder(asked.out, asked.source, "propagate", asked.frames.resolve().name)
     if out:
