@@ -26,7 +26,7 @@ from mdp.io.check.job import check_before_training, run_check
 from mdp.io.check.problem import Problem
 from mdp.io.check.remembered import fingerprint
 from mdp.io.check.report import Report, expect_sound, judge, lines_of_report, refuse_errors, report_text
-from mdp.io.check.scan import check_samples, difference_hash, has_ramps
+from mdp.io.check.scan import _grey, check_samples, difference_hash, has_ramps
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Dataset, Pair, Sample, open_split
 from mdp.io.datasets.coco_stuff import NEVER
@@ -593,6 +593,13 @@ def test_a_photo_that_is_in_a_split_twice_is_told(tmp_path: Path) -> None:
     path = own(tmp_path, [labels_array([0, 1, 2], seed) for seed in range(3)])
     (tmp_path / "train/images/02.png").write_bytes((tmp_path / "train/images/00.png").read_bytes())
     assert problem_of(checked(path, tmp_path), "repeated").count == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_grey_is_the_mean_of_the_channels_to_the_bit(channels: int) -> None:
+    rgb = np.random.default_rng(channels).integers(0, 256, (9, 7, channels), dtype=np.uint8)
+    assert np.array_equal(_grey(rgb), rgb.mean(axis=2))
+    assert np.array_equal(_grey((rgb / 255).astype(np.float32)), 255 * (rgb / 255).astype(np.float32).mean(axis=2))
 
 
 @pytest.mark.parametrize("size", [(3, 3), (1, 200), (300, 7), (640, 480)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mdp.io.check.job import run_check
-from mdp.io.datasets import load
+from mdp.io.datasets import load, own
 from mdp.io.datasets._dataset import open_split, open_training
 from mdp.io.errors import DatasetError, RecipeError
 from tests.trees import grey, labels_array, own_yaml, palette, photo
@@ -141,6 +141,22 @@ def test_label_maps_that_another_split_uses_are_not_left_out(tmp_path: Path) -> 
     text = SITE.format(split="images: train, labels: lab}, val: {images: val, labels: lab")
     reports = run_check([str(own_yaml(tmp_path, text))], tmp_path, 0, None, True)
     assert [(report.images, report.problems) for report in reports] == [(2, ()), (1, ())]
+
+
+def test_other_splits_are_not_listed_for_what_is_left_out_where_nothing_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = {f"img/{i}.jpg": f"lab/{i}.png" for i in range(2)}
+    listed = "images: img, labels: lab}, val: {images: img, labels: lab, list: val.txt"
+    site(tmp_path, "", pairs)
+    (tmp_path / "val.txt").write_text("0\n1\n")
+    opened: list[str] = []
+    samples = own._samples
+    monkeypatch.setattr(
+        own, "_samples", lambda root, split, **rest: opened.append(split) or samples(root, split, **rest)
+    )
+    run_check([str(own_yaml(tmp_path, SITE.format(split=listed)))], tmp_path, 0, None, True)
+    assert opened == ["train", "val"]
 
 
 def test_photos_that_a_template_does_not_fit_are_counted(tmp_path: Path) -> None:

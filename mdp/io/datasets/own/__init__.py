@@ -100,14 +100,20 @@ def _samples(root: Path, split: str, *, described: Description) -> list[Sample]:
 
 def _left_out(root: Path, split: str, *, described: Description) -> list[LeftOut]:
     """What lies in a split's folders and is in no split's samples."""
+    used = partial(_used, root, described)
+    return described.splits[split].source.left_out(_place(root, split, described), used)
+
+
+def _used(root: Path, described: Description) -> set[str]:
+    """The files of all splits' samples."""
     used: set[str] = set()
-    for other in described.splits:
+    for split in described.splits:
         try:
-            samples = _samples(root, other, described=described)
+            samples = _samples(root, split, described=described)
         except MdpError:
             continue  # whoever opens that split is told
         used |= {path for sample in samples for path in (sample.image, sample.labels)}
-    return described.splits[split].source.left_out(_place(root, split, described), used)
+    return used
 
 
 def _place(root: Path, split: str, described: Description) -> Place:

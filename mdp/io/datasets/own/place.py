@@ -1,10 +1,12 @@
 """Where a split's files lie, and what finds them: the Protocol of the files in `sources`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from mdp.io.datasets._dataset import LeftOut, Sample
+
+Used = Callable[[], Collection[str]]  # the files of all splits' samples, which takes as long as to find them
 
 
 class Place(NamedTuple):
@@ -29,7 +31,7 @@ class Source(Protocol):
     def samples(self, place: Place) -> list[Sample]:
         """The split's images.  Raises DatasetError naming what is missing, with file and line where there is one."""
 
-    def left_out(self, place: Place, used: Collection[str]) -> list[LeftOut]:
+    def left_out(self, place: Place, used: Used) -> list[LeftOut]:
         """What lies in its folders and is in no sample, of whatever split: each kind in words, and the files."""
 
 

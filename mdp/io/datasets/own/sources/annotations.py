@@ -1,6 +1,6 @@
 """Photos with the annotations of a tool: COCO's JSON, or a folder of LabelMe's JSON or Label Studio's masks."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +13,7 @@ from mdp.io.datasets._layouts import contents, names_of, refuse_controls
 from mdp.io.datasets.own import borders
 from mdp.io.datasets.own.endings import PHOTOS
 from mdp.io.datasets.own.finding.folders import Files
-from mdp.io.datasets.own.place import Place
+from mdp.io.datasets.own.place import Place, Used
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import is_dir, is_file, printable, shown
 
@@ -47,11 +47,12 @@ class Annotations:
         pairs = zip(images, annotated, strict=True)
         return [Sample(str(image), entry.labels, place.dataset) for image, entry in pairs]
 
-    def left_out(self, place: Place, used: Collection[str]) -> list[LeftOut]:
+    def left_out(self, place: Place, used: Used) -> list[LeftOut]:
         """Photos that the annotations do not name."""
         folder = place.folder / self.images
         files = [str(folder / path) for path in Files(place.border).below(folder, PHOTOS, place.others)]
-        rest = [path for path in files if path not in used]
+        taken = used()
+        rest = [path for path in files if path not in taken]
         return [("photos that the annotations do not name", rest)] if rest else []
 
 

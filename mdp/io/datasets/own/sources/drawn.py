@@ -7,14 +7,14 @@ written), so that every run, whatever its own seed, trains and is scored on the 
 import hashlib
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from mdp.io.datasets._dataset import LeftOut, Sample
-from mdp.io.datasets.own.place import Place, Source
+from mdp.io.datasets.own.place import Place, Source, Used
 from mdp.io.datasets.own.yaml_values import refuse_unknown
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.reading import shown
@@ -64,7 +64,7 @@ class Drawn:
             raise DatasetError(f"{place.where}: of {len(everything)} images none is left to train on; draw less")
         return rest if self.chosen == self.split else mine
 
-    def left_out(self, place: Place, used: Collection[str]) -> list[LeftOut]:
+    def left_out(self, place: Place, used: Used) -> list[LeftOut]:
         """What the source leaves out, for the training split alone."""
         return self.source.left_out(self._at(place), used) if self.chosen == self.split else []
 

@@ -1,6 +1,6 @@
 """A folder of photos and a folder of label maps, at any depth, matched by their names or by templates."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mdp.io.datasets._dataset import LeftOut, Sample
@@ -9,7 +9,7 @@ from mdp.io.datasets.own import borders
 from mdp.io.datasets.own.finding.folders import Files
 from mdp.io.datasets.own.finding.matching import Folders, find, hint
 from mdp.io.datasets.own.finding.templates import template
-from mdp.io.datasets.own.place import Place
+from mdp.io.datasets.own.place import Place, Used
 from mdp.io.errors import RecipeError
 
 KEYS = ("image", "label", "labels")
@@ -35,11 +35,13 @@ class LabelFiles:
         borders.refuse_strays([(path, "") for pair in pairs for path in pair], place.border)
         return paired(place.dataset, pairs, hint(self.folders, found) + place.home)
 
-    def left_out(self, place: Place, used: Collection[str]) -> list[LeftOut]:
+    def left_out(self, place: Place, used: Used) -> list[LeftOut]:
         """Label maps without photo, and photos that the template does not fit."""
         found = find(self.folders, place, Files(place.border))
-        rest = [str(path) for path in found.labels if str(path) not in used]
-        unfit = [path for path in found.unfit if path not in used]
+        own = set(found.pairs.values())
+        rest, unfit = [str(path) for path in found.labels if path not in own], found.unfit
+        taken = used() if rest or unfit else ()
+        rest, unfit = ([path for path in paths if path not in taken] for paths in (rest, unfit))
         kinds = [("label maps without photo", rest), ("photos that do not fit the template `image`", unfit)]
         return [(kind, files) for kind, files in kinds if files]
 

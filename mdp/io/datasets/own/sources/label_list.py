@@ -1,6 +1,6 @@
 """A list of photos, one a line, each with its label map or in folders that hold both."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mdp.io.datasets._dataset import LeftOut, Sample
@@ -8,7 +8,7 @@ from mdp.io.datasets._layouts import numbered_lines, paired
 from mdp.io.datasets.own import borders
 from mdp.io.datasets.own.finding.list_lines import Lines, refuse_repeated
 from mdp.io.datasets.own.finding.matching import Folders
-from mdp.io.datasets.own.place import Place
+from mdp.io.datasets.own.place import Place, Used
 from mdp.io.datasets.own.sources import label_files
 from mdp.io.files.reading import printable
 
@@ -47,7 +47,7 @@ class LabelList:
         borders.refuse_strays(placed, place.border)
         return paired(place.dataset, pairs, place.home)
 
-    def left_out(self, place: Place, used: Collection[str]) -> list[LeftOut]:
+    def left_out(self, place: Place, used: Used) -> list[LeftOut]:
         """Nothing: a list says what there is."""
         return []
 

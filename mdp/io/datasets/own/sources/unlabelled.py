@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from mdp.io.datasets._dataset import Absent, LeftOut, Sample
 from mdp.io.datasets._layouts import refuse_controls
 from mdp.io.datasets.own import borders
 from mdp.io.datasets.own.endings import LABELS, PHOTOS
-from mdp.io.datasets.own.place import Place
+from mdp.io.datasets.own.place import Place, Used
 from mdp.io.errors import MdpError, ResourceError
 from mdp.io.files.reading import is_dir, listed, printable, read_bytes, stray_entry, way_out
 
@@ -35,7 +35,7 @@ class Unlabelled:
         """The photos, sorted."""
         return photos_below(place.dataset, place.folder / self.images, place.border)
 
-    def left_out(self, place: Place, used: Collection[str]) -> list[LeftOut]:
+    def left_out(self, place: Place, used: Used) -> list[LeftOut]:
         """Label maps beside their photos."""
         return label_maps_among(place.folder / self.images, place.border)
 
