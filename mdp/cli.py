@@ -25,6 +25,7 @@ from mdp.io.export.targets import names as target_names
 from mdp.io.journal import stderr
 from mdp.io.processes.early import heed, take_signals
 from mdp.io.processes.ending import Ending, drop_output, end, launched, speaks, tell
+from mdp.io.processes.garbage import unsearched
 from mdp.io.processes.openmp import sleep_soon
 from mdp.io.recipe import words
 
@@ -137,7 +138,8 @@ def _given() -> dict[str, Any]:
 
 
 def _request(**more: Any) -> "Request":
-    from mdp.io.recipe.request import requested
+    with unsearched():
+        from mdp.io.recipe.request import requested
 
     return requested(_given() | more)
 
@@ -464,7 +466,8 @@ def predict(photos: tuple[str, ...], which: str, weights: str | None, overlay: b
     if skip_existing and "out" not in _given():
         raise click.UsageError("--skip-existing needs --out, the folder to go on in")
     request = _request()
-    from mdp.io.inference.job import Wanted, run_predictions
+    with unsearched():
+        from mdp.io.inference.job import Wanted, run_predictions
 
     existing = "skip" if skip_existing else "overwrite" if overwrite else "stop"
     wanted = Wanted(photos=photos, overlays=overlay, probabilities=probabilities, raw=raw, existing=existing,
@@ -488,7 +491,8 @@ def predict(photos: tuple[str, ...], which: str, weights: str | None, overlay: b
 def export(run: Path, target: str, out: Path | None, which: str, weights: str | None, segmentor: bool,
            size: tuple[int, int] | None, overwrite: bool) -> None:  # fmt: skip
     """Write the weights of a run as another library loads them, and check that they give the same features there."""
-    from mdp.io.export.job import as_json, report, run_export
+    with unsearched():
+        from mdp.io.export.job import as_json, report, run_export
 
     _show(run_export(run, target, out, which, segmentor, overwrite, weights, size), report, as_json)
 
@@ -602,8 +606,9 @@ def check(names: tuple[str, ...], datasets: tuple[str, ...], root: str, workers:
 
     Without SPLIT these are the splits that are trained and scored on.  Exit code 3 when there are errors.
     """
-    from mdp.io.check.job import run_check
-    from mdp.io.check.report import expect_sound, report_json, report_text
+    with unsearched():
+        from mdp.io.check.job import run_check
+        from mdp.io.check.report import expect_sound, report_json, report_text
 
     reports = run_check(words.names((*names, *datasets)), Path(root), workers, images, _quiet())
     _show(reports, report_text, report_json)

@@ -35,7 +35,7 @@ from benchmarks.peers import declare_operators
 from tests.patience import LONG, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
-BEFORE = (  # what is imported once; the first optimizer imports torch._dynamo
+BEFORE = (  # what is imported once; torch's exporter imports torch._dynamo
     "torch", "torch._dynamo", "torch.distributed.launcher.api", "PIL.Image", "mdp.cli", "mdp.io.training.job",
     "mdp.io.evaluation.job", "mdp.io.report.job", "mdp.io.studies.compare",
 )  # fmt: skip

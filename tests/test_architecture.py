@@ -199,19 +199,29 @@ def test_completion_imports_no_torch() -> None:
     assert all(completed in done.stdout for completed in words.values()), done.stdout
 
 
+def test_garbage_is_searched_for_again_after_an_import_that_fails() -> None:
+    code = (
+        "import gc\nfrom mdp.io.processes.garbage import unsearched\n"
+        "try:\n    with unsearched():\n        assert not gc.isenabled()\n        import nothing_of_this_name\n"
+        "except ImportError:\n    print(gc.isenabled())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_a_setting_that_does_not_exist_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     """By the settings alone: no data are looked for, no worker or process is started, no run folder is made."""
     (tmp_path / "bad.yaml").write_text("pretrain: {epoch: 3, datasets: [voc]}\n")
     code = (
-        "import contextlib, sys\nfrom mdp.cli import main\n"
+        "import contextlib, gc, sys\nfrom mdp.cli import main\n"
         "sys.argv = ['mdp', 'pretrain', '--config', 'bad.yaml', '--processes', '2']\n"
         "with contextlib.suppress(SystemExit):\n    main()\n"
-        "late = ('mdp.io.datasets.voc', 'torch._dynamo', 'torch._inductor', 'mdp.io.processes.launcher')\n"
-        "print([name for name in late if name in sys.modules])\n"
+        "late = ('mdp.io.datasets.voc', 'torch._dynamo', 'torch._inductor', 'sympy', 'mdp.io.processes.launcher')\n"
+        "print([name for name in late if name in sys.modules], gc.isenabled(), gc.get_freeze_count() > 10**5)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "unknown setting pretrain.epoch; did you mean 'epochs'?" in done.stderr
-    assert done.stdout == "[]\n"
+    assert done.stdout == "[] True True\n"
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
 
 
