@@ -20,16 +20,9 @@ import mdp.core
 from mdp.cli import cli
 from mdp.core.networks import NetworkSettings
 from mdp.io.recipe.criteria import criterion_names, find_criterion
+from mdp.io.recipe.fields import comments_of, fields_of
 from mdp.io.recipe.methods import find_method, method_names
-from mdp.io.recipe.settings import (
-    DataSettings,
-    EvalSettings,
-    FinetuneSettings,
-    LussSettings,
-    PretrainSettings,
-    RunSettings,
-)
-from mdp.io.recipe.sources import fields_of
+from mdp.io.recipe.settings import SECTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 # files outside docs that are pages of the site
@@ -57,8 +50,10 @@ SHELL = {
     "mdp.io.training.job": ["run_pretraining", "run_finetuning"],
     "mdp.io.training.pretraining": ["describe_pretraining"],
     "mdp.io.evaluation.job": ["run_evaluation"],
-    "mdp.io.inference.job": ["run_predictions", "Wanted"],
+    "mdp.io.inference.job": ["run_predictions"],
+    "mdp.io.inference.asked": ["Wanted"],
     "mdp.io.export.job": ["run_export", "Export"],
+    "mdp.io.export.asked": ["ExportQuestion"],
     "mdp.io.studies.compare": ["run_comparison", "Comparison", "Start", "parse_start", "parse_shares"],
     "mdp.io.studies.taxonomy": ["run_taxonomy"],
     "mdp.io.report.job": ["run_report"],
@@ -241,10 +236,7 @@ def settings_page() -> str:
         "`--set KEY=VALUE` and `--config` take the keys as they stand here. *stated*, *inferred* and *chosen* say "
         "whether the paper gives a value, other numbers of the paper imply it, or we chose it.",
     ]
-    sections = {"run": RunSettings, "data": DataSettings, "model": NetworkSettings}
-    sections |= {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "eval": EvalSettings}
-    sections |= {"luss": LussSettings}
-    for name, kind in sections.items():
+    for name, kind in {**SECTIONS, "model": NetworkSettings}.items():
         parts += [f"## {name}", (inspect.getdoc(kind) or "").replace("\n", " "), _settings_table(kind, name)]
     for method in method_names():
         kind = find_method(method).Settings
@@ -263,8 +255,7 @@ def _settings_table(kind: type, prefix: str) -> str:
 
 def setting_rows(kind: type, prefix: str) -> Iterator[tuple[str, str, str]]:
     """Key, default and comment of every setting of a class and of those inside it."""
-    comments = {field.name: field.comment for field in fields_of(kind)}
-    hints, defaults = get_type_hints(kind), kind()
+    comments, hints, defaults = comments_of(kind), get_type_hints(kind), kind()
     for field in dataclasses.fields(kind):
         key, value = f"{prefix}.{field.name}", getattr(defaults, field.name)
         if dataclasses.is_dataclass(hints[field.name]):

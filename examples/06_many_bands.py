@@ -13,10 +13,12 @@ import numpy as np
 from mdp.io.check.job import run_check
 from mdp.io.check.report import lines_of_report
 from mdp.io.evaluation.job import run_evaluation
+from mdp.io.export.asked import ExportQuestion
 from mdp.io.export.job import run_export
 from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.images import write_labels
-from mdp.io.inference.job import Wanted, run_predictions
+from mdp.io.inference.asked import Wanted
+from mdp.io.inference.job import run_predictions
 from mdp.io.recipe.request import Request
 from mdp.io.training.job import run_finetuning, run_pretraining
 
@@ -89,6 +91,6 @@ done = run_predictions(
 )
 print(f"predicted {done['predicted']} photos")
 
-export = run_export(tuned, "safetensors", here / "export", "last", segmentor=True, overwrite=False)
+export = run_export(ExportQuestion(run=tuned, library="safetensors", out=here / "export", segmentor=True))
 expects = json.loads(export.sidecar.read_text())["input"]
 print(f"exported for {expects['channels']}, {expects['photos']['site']}")

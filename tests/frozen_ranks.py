@@ -23,10 +23,10 @@ def everything(own: Path, folders: Path, out: Path, world: World = ALONE) -> Non
     ):  # a process joins the others once
         asked = {"source": "scratch", "size": 64}
         retrieve.run_retrieval(
-            retrieve.Asked(target=str(own), regions=3, out=out / "retrieved", **asked), LAYER, quiet=True
+            retrieve.Retrieval(target=str(own), regions=3, out=out / "retrieved", **asked), LAYER, quiet=True
         )
-        probe.run_probe(probe.Asked(target=str(own), classifier="svm", out=out / "svm", **asked), LAYER, quiet=True)
-        by_sgd = probe.Asked(folders=folders, classifier="sgd", epochs=2, rate=0.1, out=out / "sgd", **asked)
+        probe.run_probe(probe.Probe(target=str(own), classifier="svm", out=out / "svm", **asked), LAYER, quiet=True)
+        by_sgd = probe.Probe(folders=folders, classifier="sgd", epochs=2, rate=0.1, out=out / "sgd", **asked)
         probe.run_probe(by_sgd, LAYER, quiet=True)
 
 

@@ -17,7 +17,8 @@ from mdp.core.networks.resnet import ResNet
 from mdp.io.errors import CheckpointError, Preempted, RecipeError
 from mdp.io.evaluation.job import refuse_early, run_evaluation
 from mdp.io.files.images import write_rgb
-from mdp.io.inference.job import Wanted, run_predictions
+from mdp.io.inference.asked import Wanted
+from mdp.io.inference.job import run_predictions
 from mdp.io.inference.photos import INDEX
 from mdp.io.processes.world import ALONE, World
 from mdp.io.recipe.layers import merge

@@ -15,6 +15,7 @@ from mdp.cli import cli, main
 from mdp.io.datasets import load as load_dataset
 from mdp.io.errors import CheckpointError, MdpError, RecipeError
 from mdp.io.export import job as export_job
+from mdp.io.export.asked import ExportQuestion
 from mdp.io.export.card import UNKNOWN, facts, stem_of
 from mdp.io.export.check import difference
 from mdp.io.export.job import Export, run_export
@@ -49,8 +50,7 @@ def for_torchvision(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def export(run: Path, target: str, out: Path, **others: Any) -> Export:
-    settings: dict[str, Any] = {"which": "last", "segmentor": False, "overwrite": False, **others}
-    return run_export(run, target, out, **settings)
+    return run_export(ExportQuestion(run=run, library=target, out=out, **others))
 
 
 @pytest.mark.parametrize("target", ["torchvision", "timm", "mmseg", "hub"])
@@ -454,7 +454,7 @@ def test_the_command_prints_what_it_did_and_how_to_load_it(
 
 def test_without_out_it_goes_to_the_run(tmp_path: Path) -> None:
     run = best_only(tmp_path / "run")
-    found = run_export(run / "checkpoints" / "best.safetensors", "safetensors", None, "last", False, False)
+    found = run_export(ExportQuestion(run=run / "checkpoints" / "best.safetensors", library="safetensors"))
     assert found.path.parent == run / "export"
 
 

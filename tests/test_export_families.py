@@ -12,6 +12,7 @@ from torch import Tensor
 from mdp.cli import cli
 from mdp.core.networks.decode_heads import HEADS
 from mdp.io.datasets.shapes_target import CLASSES
+from mdp.io.export.asked import ExportQuestion
 from mdp.io.export.check import difference
 from mdp.io.export.job import run_export
 from mdp.io.export.source import read_source
@@ -124,7 +125,7 @@ def test_segmentors_with_every_head_keep_their_logits(head: str, tmp_path: Path)
     changes += [] if HEADS[head].dilations else [("model.dilations", None)]
     changes += [("model.channels", None)] if head == "linear" else []
     run = make_run(tmp_path / "run", "finetune", *changes)
-    found = run_export(run, "safetensors", None, "last", True, False)
+    found = run_export(ExportQuestion(run=run, library="safetensors", segmentor=True))
     assert found.checked.difference <= 1e-5
     tensors = find("safetensors").read(found.path)
     assert tensors.keys() == read_source(run, "last", True).weights.keys()

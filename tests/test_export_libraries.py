@@ -13,6 +13,7 @@ from torch import Tensor
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.export import check as export_check
 from mdp.io.export import job as export_job
+from mdp.io.export.asked import ExportQuestion
 from mdp.io.export.check import difference
 from mdp.io.export.content import Content
 from mdp.io.export.job import Export, run_export
@@ -39,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def export(run: Path, target: str, segmentor: bool = False) -> Export:
     with quiet():
-        return run_export(run, target, None, "last", segmentor, True)
+        return run_export(ExportQuestion(run=run, library=target, segmentor=segmentor, overwrite=True))
 
 
 def executed(line: str) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def test_a_library_that_does_not_take_the_file_removes_it(
 
     monkeypatch.setattr(export_job, "exported", short)
     with quiet(), pytest.raises(CheckpointError, match=r"does not load.*running_var"):
-        run_export(run, target, tmp_path, "last", False, False)
+        run_export(ExportQuestion(run=run, library=target, out=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,7 +239,7 @@ def test_what_is_missing_for_onnx_is_an_error_that_names_the_extra(
 
     monkeypatch.setattr("mdp.io.export.onnx_file.importlib.import_module", missing)
     with pytest.raises(Exception, match=r"No module named 'onnx'.*mdp-segmentation\[onnx\]"):
-        run_export(run, "onnx", tmp_path, "last", False, False)
+        run_export(ExportQuestion(run=run, library="onnx", out=tmp_path))
 
 
 def test_a_deeplab_of_torchvisions_is_rebuilt_there(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from PIL import Image
 from mdp.core.networks.backbones import build_backbone
 from mdp.io.errors import MdpError, RecipeError
 from mdp.io.recipe.request import Request
-from mdp.io.unsupervised.nearest import Asked, run_nearest
+from mdp.io.unsupervised.asked import Nearest
+from mdp.io.unsupervised.nearest import run_nearest
 from tests.preloaded import run
 
 NARROW: dict[str, Any] = {"model": {"backbone": "resnet18", "width": 8}}
@@ -42,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scored(data: Path, source: str, **asked: Any) -> dict[str, Any]:
     layers = (NARROW, {"run": {"workers": 0}, "luss": {"short_side": 64}}, asked.pop("layer", {}))
     request = Request(layers=layers, quiet=True, out=asked.pop("out", None))
-    return run_nearest(Asked(source=source, target=str(data / "own.yaml"), request=request, **asked))
+    return run_nearest(Nearest(source=source, target=str(data / "own.yaml"), **asked), request)
 
 
 def test_colours_that_are_classes_are_matched_and_both_splits_are_said(data: Path, tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(data: Path, asked: dict[st
 
 def test_a_split_without_labels_is_refused_by_name() -> None:
     with pytest.raises(RecipeError, match="the split train has no label maps to match with"):
-        run_nearest(Asked(source="colors", target="shapes-objects", labelled="train", request=Request(quiet=True)))
+        run_nearest(Nearest(source="colors", target="shapes-objects", labelled="train"), Request(quiet=True))
 
 
 def test_the_command_prints_a_table(data: Path) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from mdp.io.errors import DatasetError, MdpError, RecipeError
 from mdp.io.files.photos import read_claims
-from mdp.io.unsupervised.score import Asked, run_score, score_table
+from mdp.io.unsupervised.asked import Score
+from mdp.io.unsupervised.score import run_score, score_table
 from mdp.io.unsupervised.submission import run_submission
 from tests.preloaded import run
 from tests.trees import imagenet_s_tree, lines, photo
@@ -57,7 +58,7 @@ def trees(tmp_path: Path) -> Path:
 
 
 def scored(**asked: Any) -> dict[str, Any]:
-    return run_score(Asked(**asked), quiet=True)
+    return run_score(Score(**asked), quiet=True)
 
 
 def test_categories_with_other_numbers_are_matched_and_the_matching_serves_further_predictions(trees: Path) -> None:
@@ -150,7 +151,7 @@ def edition(tmp_path: Path) -> Path:
 
 
 def submitted(folder: Path, split: str, **asked: Any) -> tuple[dict[str, Any], zipfile.ZipFile]:
-    whole = Asked(predictions=folder / split, target=f"imagenet_s50:{split}", root=folder, **asked)
+    whole = Score(predictions=folder / split, target=f"imagenet_s50:{split}", root=folder, **asked)
     found = run_submission(whole, folder / "x.zip", folder / "method" if (folder / "method").exists() else None, True)
     return found, zipfile.ZipFile(folder / "x.zip")
 
@@ -189,4 +190,4 @@ def test_a_submission_that_a_server_would_refuse_is_not_written(edition: Path) -
         submitted(edition, "test")
     assert not (edition / "x.zip").exists()
     with pytest.raises(RecipeError, match="expected --target NAME:SPLIT"):
-        run_submission(Asked(predictions=edition, labels=edition), edition / "x.zip")
+        run_submission(Score(predictions=edition, labels=edition), edition / "x.zip")

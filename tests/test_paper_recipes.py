@@ -334,7 +334,7 @@ def test_a_recipe_is_shown_with_its_text_and_gives_itself_again(path: Path) -> N
 
 def test_settings_are_shown_with_what_they_mean_and_another_value_with_the_default() -> None:
     lines = recipe_yaml(Path("tiny"), "", "").splitlines()
-    assert "  epochs: 10  # default 100; stated; 200 in the longer runs" in lines
+    assert "  epochs: 10  # default 100; passes over the training images; stated; 200 in the longer runs" in lines
     assert "  temperature: 0.07  # stated: 0.07 beats 0.3 and 0.5 (Table 2)" in lines
     assert any(line.startswith("    variant: 'off'  # off | csc2") for line in lines)
     assert "  name: multi_dataset" in lines

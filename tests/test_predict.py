@@ -29,8 +29,9 @@ from mdp.io.files.colormap import voc_colormap
 from mdp.io.files.photos import read_rgb
 from mdp.io.inference import folder as inference_folder
 from mdp.io.inference import job as inference_job
+from mdp.io.inference.asked import Wanted
 from mdp.io.inference.folder import labels_png, raw_values, targets
-from mdp.io.inference.job import Wanted, run_predictions
+from mdp.io.inference.job import run_predictions
 from mdp.io.inference.photos import Photo
 from mdp.io.inference.predict import predict
 from mdp.io.journal.counter import Counter

@@ -16,7 +16,8 @@ from mdp.io.errors import DatasetError, Preempted, RecipeError
 from mdp.io.processes import signals
 from mdp.io.report.pictures import read_pictures
 from mdp.io.unsupervised import probe as module
-from mdp.io.unsupervised.probe import Asked, probe_table, run_probe
+from mdp.io.unsupervised.asked import Probe
+from mdp.io.unsupervised.probe import probe_table, run_probe
 from mdp.io.unsupervised.probe_images import Cut, ProbeItem, ProbeItems, centre, probed
 from tests.preloaded import run
 from tests.trees import lines
@@ -67,7 +68,7 @@ def few_penalties(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def probe(**asked: Any) -> dict[str, Any]:
-    return run_probe(Asked(**{"source": "colors", "size": 32, **asked}), LAYER, quiet=True)
+    return run_probe(Probe(**{"source": "colors", "size": 32, **asked}), LAYER, quiet=True)
 
 
 @pytest.mark.parametrize("classifier", ["logistic", "svm", "sgd"])

@@ -10,7 +10,8 @@ from PIL import Image
 
 from mdp.io.errors import DatasetError, MdpError, RecipeError
 from mdp.io.files.label_maps import read_labels
-from mdp.io.unsupervised.propagate import Asked, propagation_table, run_propagation
+from mdp.io.unsupervised.asked import Propagation
+from mdp.io.unsupervised.propagate import propagation_table, run_propagation
 from tests.preloaded import run
 
 LAYER = {"run": {"workers": 0, "threads": 1}}
@@ -33,8 +34,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(video: Path, **more: Any) -> Asked:
-    return Asked(**{"source": "colors", "frames": video / "frames", "masks": video / "masks", "size": 64,
+def asked(video: Path, **more: Any) -> Propagation:
+    return Propagation(**{"source": "colors", "frames": video / "frames", "masks": video / "masks", "size": 64,
                     "neighbours": 3, **more})  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from mdp.io.errors import DatasetError, Preempted, RecipeError
 from mdp.io.processes import signals
-from mdp.io.unsupervised.retrieve import Asked, retrieval_table, run_retrieval
+from mdp.io.unsupervised.asked import Retrieval
+from mdp.io.unsupervised.retrieve import retrieval_table, run_retrieval
 from tests.preloaded import run
 from tests.trees import lines
 
@@ -39,8 +40,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "own.yaml"
 
 
-def asked(own: Path, **more: object) -> Asked:
-    return Asked(**{"source": "colors", "target": str(own), "regions": 2, "size": 64, **more})  # type: ignore[arg-type]
+def asked(own: Path, **more: object) -> Retrieval:
+    return Retrieval(**{"source": "colors", "target": str(own), "regions": 2, "size": 64, **more})  # type: ignore[arg-type]
 
 
 def test_colors_name_what_is_told_by_its_color_and_the_page_shows_it(own: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from mdp.io.run.checkpoint import load as load_checkpoint
 from mdp.io.run.checkpoint import save as save_checkpoint
 from mdp.io.run.header import read_about
 from mdp.io.run.record import record_of
+from mdp.io.studies.asked import CompareQuestion
 from mdp.io.studies.compare import Comparison, parse_comparison, run_comparison
 from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.label_space import LabelSpace
@@ -382,7 +383,7 @@ def test_eval_says_which_files_of_the_target_changed_since_it_was_trained_on(
 
 
 def comparison(*starts: str, shares: str = "1", **others: Any) -> Comparison:
-    return parse_comparison(starts or ("scratch",), shares, 1, None, (), False, **others)
+    return parse_comparison(CompareQuestion(starts=starts or ("scratch",), shares=shares, seeds=1, **others))
 
 
 def compared(path: str, root: Path, asked: Comparison) -> Path:

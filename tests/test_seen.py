@@ -15,6 +15,7 @@ from mdp.io.check.seen import FILE, Photo, Seen, as_file, read_seen, told, twins
 from mdp.io.evaluation.job import run_evaluation
 from mdp.io.recipe.request import Request
 from mdp.io.report.compared import read_comparison
+from mdp.io.studies.asked import CompareQuestion
 from mdp.io.studies.compare import parse_comparison, run_comparison
 from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.small_runs import request
@@ -136,7 +137,7 @@ def test_without_the_check_files_are_compared_also_those_trained_on(inside: Path
 
 
 def test_compare_says_of_which_start_photos_to_score_were_seen(inside: Path, tmp_path: Path) -> None:
-    asked = parse_comparison(("scratch", "ours=run:pre"), "1", 1, None, (), False)
+    asked = parse_comparison(CompareQuestion(starts=("scratch", "ours=run:pre"), shares="1", seeds=1))
     layer = (("finetune.steps", 1), ("finetune.validate_steps", 1), ("finetune.target", "target.yaml"))
     folder = run_comparison(request(*layer, ("eval.images", None), out=tmp_path / "cmp"), asked)
     cells = {cell["start"]: cell for cell in read_comparison(folder / "compare.json")["cells"]}

@@ -23,7 +23,9 @@ from mdp.io.files.strict_yaml import parse_yaml
 from mdp.io.recipe.layers import merge
 from mdp.io.recipe.request import Request
 from mdp.io.run.checkpoint import save_plain
-from mdp.io.unsupervised.nearest import Asked, run_nearest
+from mdp.io.unsupervised.asked import Nearest
+from mdp.io.unsupervised.asked import Score as Scored
+from mdp.io.unsupervised.nearest import run_nearest
 from mdp.io.unsupervised.pipeline import rows as rows_file
 from mdp.io.unsupervised.pipeline import stage as stage_file
 from mdp.io.unsupervised.pipeline import vectors
@@ -33,7 +35,6 @@ from mdp.io.unsupervised.pipeline.predictions import by_activation
 from mdp.io.unsupervised.pipeline.run import pipeline_text, run_pipeline
 from mdp.io.unsupervised.pipeline.sweep import run_label_scores
 from mdp.io.unsupervised.pipeline.vectors import middle, short_side
-from mdp.io.unsupervised.score import Asked as Scored
 from mdp.io.unsupervised.score import run_score
 from tests.coloured_squares import SIDE, write_site
 from tests.preloaded import run
@@ -411,8 +412,10 @@ def test_the_whole_way_is_gone_once_and_its_page_shows_every_step(site: Path, tm
     assert (attention["frozen_steps"], attention["queue"], attention["area"]) == (0, 3840, [0.08, 1.0])  # its own
     lines_of = (tmp_path / "luss" / "representation" / "metrics.jsonl").read_text().splitlines()
     (validated,) = (record for record in map(json.loads, lines_of) if record["kind"] == "validate")
-    near = run_nearest(Asked(source=str(tmp_path / "luss" / "representation"), target=str(site / "site.yaml"),
-                             request=replace(request, out=None)))  # fmt: skip
+    near = run_nearest(
+        Nearest(source=str(tmp_path / "luss" / "representation"), target=str(site / "site.yaml")),
+        replace(request, out=None),
+    )
     assert validated["miou"] == {"site": pytest.approx(near["miou"], abs=1e-6)}
     page = Path(found["page"]).read_text()
     assert page.count('alt="photo"') == page.count('alt="prediction"') == page.count('alt="truth"') == 6

@@ -12,7 +12,8 @@ from mdp.io.errors import CheckpointError, MdpError, Preempted, RecipeError
 from mdp.io.processes import signals
 from mdp.io.recipe.layers import Layer, merge, nest
 from mdp.io.recipe.request import Request
-from mdp.io.suspects.job import Asked, run_suspects, suspects_table
+from mdp.io.suspects.asked import SuspectsQuestion
+from mdp.io.suspects.job import run_suspects, suspects_table
 from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.preloaded import run
 from tests.small_runs import TINY, request
@@ -63,8 +64,8 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("boxes"))
 
 
-def asked(boxes: Path, **more: Any) -> Asked:
-    return Asked(**{"source": "colors", "target": str(boxes), "folds": 2, "size": 128, **more})
+def asked(boxes: Path, **more: Any) -> SuspectsQuestion:
+    return SuspectsQuestion(**{"source": "colors", "target": str(boxes), "folds": 2, "size": 128, **more})
 
 
 LAYER: Layer = {"run": {"workers": 0, "threads": 1}}

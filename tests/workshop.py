@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -355,8 +356,6 @@ def shell_in(folder: Path) -> Iterator[Shell]:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.chdir(folder)
         patch.setattr(command_line, "_request", _cheap(command_line._request))
-        layer = command_line._layer
-        patch.setattr(command_line, "_layer", lambda: merge(layer(), SMALL))
         patch.setattr(compare, "run_comparison", _short(compare.run_comparison))
         patch.setattr(pipeline, "run_pipeline", _planned)
         patch.setattr(demo, "RECIPE", merge(demo.RECIPE, SMALL, {"eval": {"scale": None}}))
@@ -372,6 +371,8 @@ def _cheap(original: Callable[..., Request]) -> Callable[..., Request]:
 
     def request(**more: Any) -> Request:
         asked = original(**more)
+        if click.get_current_context().info_name == "inspect":
+            return asked  # it holds a file against the network that is asked for
         resolve(*asked.layers)
         return replace(asked, layers=(*asked.layers, SMALL))
 

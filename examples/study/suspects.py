@@ -26,7 +26,8 @@ from mdp.core.linear_probe import average_precision
 from mdp.io.data.selection import named
 from mdp.io.datasets._dataset import open_training
 from mdp.io.datasets._offered import offered
-from mdp.io.suspects.job import Asked, run_suspects
+from mdp.io.suspects.asked import SuspectsQuestion
+from mdp.io.suspects.job import run_suspects
 from mdp.io.unsupervised.features import Features, open_features
 
 SETS = ("camvid", "msrc", "labelmefacade", "clothing")
@@ -72,7 +73,7 @@ def score(name: str, root: Path, features: Features, seed: int) -> dict[str, Any
         small = at_size(labels, (probabilities.shape[1], probabilities.shape[2]))
         theirs[samples[index].image] = -cleanlab_score(small, probabilities)
 
-    asked = Asked(source="", target=dataset.name, folds=FOLDS)
+    asked = SuspectsQuestion(source="", target=dataset.name, folds=FOLDS)
     layer = {"run": {"seed": seed, "workers": 0, "threads": 1}, "data": {"root": str(root)}}
     with offered(planted.dataset):
         facts, _ = run_suspects(asked, layer, True, also, features)

@@ -14,16 +14,23 @@ that of a single image stays in a CPU's cache, which saves a quarter of the time
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.color_settings import DistortionSettings, PhotometrySettings
 from mdp.core.autoaugment import AutoDraw
-from mdp.core.bounds import Bounds, Share, check_bounds
 from mdp.core.chance import coin, uniforms
+
+__all__ = [
+    "IMAGENET", "MEAN", "STD", "DistortionDraw", "DistortionSettings", "Draw", "PhotometryDraw",
+    "PhotometrySettings", "Statistics", "adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation",
+    "apply_distortion", "apply_photometry", "as_float", "denormalise", "draw_distortion", "draw_photometry",
+    "gaussian_blur", "grey", "no_photometry", "normalise", "normalise_", "scale_saturation", "shift_brightness",
+    "stack_draws", "to_grey",
+]  # fmt: skip
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as MoCo, torchvision and MMSegmentation use them
 STD = (0.229, 0.224, 0.225)
@@ -304,29 +311,6 @@ def as_float(images: Tensor) -> Tensor:
 # MoCo-v2
 
 
-Sigma = Annotated[float, Bounds(0, 100, "pixels")]  # 301 taps on each side at the most
-Factor = Annotated[float, Bounds(0, 100)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhotometrySettings:
-    """MoCo-v2's augmentation (stated: "the same augmentations as MoCo-v2"; numbers from its code)."""
-
-    jitter: Share = 0.8  # probability of colour jitter
-    brightness: Share = 0.4  # factors from U(1 - x, 1 + x)
-    contrast: Share = 0.4
-    saturation: Share = 0.4
-    hue: Annotated[float, Bounds(0, 0.5, "turns")] = 0.1  # turns, from U(-x, x)
-    grey: Share = 0.2  # probability
-    blur: Share = 0.5  # probability
-    sigma: tuple[Sigma, Sigma] = (0.1, 2.0)  # pixels, of the blur
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
-        if not 0 <= self.sigma[0] <= self.sigma[1]:
-            raise ValueError(f"sigma: expected 0 <= low <= high, got {list(self.sigma)}")
-
-
 class PhotometryDraw(NamedTuple):
     """The random changes of one image, or, stacked, of each image of a batch (leading dimension B)."""
 
@@ -383,24 +367,6 @@ def apply_photometry(images: Tensor, draws: PhotometryDraw) -> Tensor:
 
 
 # MMSegmentation's PhotoMetricDistortion
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistortionSettings:
-    """MMSegmentation's photometric distortion; its numbers, each operation with its own coin."""
-
-    probability: Share = 0.5
-    brightness: Annotated[float, Bounds(0, 255)] = 32.0  # of 255, added from U(-x, x)
-    contrast: tuple[Factor, Factor] = (0.5, 1.5)
-    saturation: tuple[Factor, Factor] = (0.5, 1.5)
-    hue: Annotated[int, Bounds(0, 180)] = 18  # OpenCV half-degrees, a whole number from -x to x - 1
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
-        for name in ("contrast", "saturation"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name}: expected low <= high, got {[low, high]}")
 
 
 class DistortionDraw(NamedTuple):

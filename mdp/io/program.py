@@ -19,7 +19,8 @@ from mdp.io.data.pool import Transform, name_of
 from mdp.io.datasets import Dataset, Sample, offered
 from mdp.io.errors import MdpError, RecipeError
 from mdp.io.evaluation.job import run_evaluation
-from mdp.io.inference.job import Wanted, run_predictions
+from mdp.io.inference.asked import Wanted
+from mdp.io.inference.job import run_predictions
 from mdp.io.recipe.layers import Layer, Recipe, as_layer, config_layer, nest
 from mdp.io.recipe.request import Request
 from mdp.io.run.folder import checkpoint_of

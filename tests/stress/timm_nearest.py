@@ -20,7 +20,8 @@ from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split
 from mdp.io.errors import MdpError
 from mdp.io.recipe.request import Request
-from mdp.io.unsupervised.nearest import Asked, run_nearest
+from mdp.io.unsupervised.asked import Nearest
+from mdp.io.unsupervised.nearest import run_nearest
 
 FITS = (
     "resnet18", "resnext50_32x4d", "regnety_004", "densenet121", "efficientnet_b0", "mobilenetv3_large_100",
@@ -60,7 +61,7 @@ def row_of(name: str, target: Path) -> tuple[str, bool]:
     layers = ({"model": {"backbone": f"timm:{name}"}, "run": {"workers": 0}},)
     began = time.process_time()
     try:
-        found = run_nearest(Asked(source="scratch", target=str(target), request=Request(layers=layers, quiet=True)))
+        found = run_nearest(Nearest(source="scratch", target=str(target)), Request(layers=layers, quiet=True))
     except MdpError as error:
         return f"| `{name}` | no | {str(error).removeprefix('scratch: ')} | |", False
     words = found["network"].removeprefix(f"timm:{name} at ")

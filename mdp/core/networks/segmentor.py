@@ -37,9 +37,7 @@ class NetworkSettings:
     """Backbone and segmentation head; "stated" and "chosen" say where each default comes from."""
 
     backbone: str = "resnet50"  # stated, with the 7x7 stem; NAME_v1c has MMSegmentation's, timm:NAME is timm's
-    width: Annotated[int, Bounds(1, 4096)] = (
-        64  # channels of the first stage of our backbones; the published networks have 64
-    )
+    width: Annotated[int, Bounds(1, 4096)] = 64  # channels of the first stage of our backbones; published: 64
     output_stride: Side | None = None  # None: the backbone's own, of our ResNets 8 (chosen: MMSegmentation's D8)
     first_dilation: str = "before"  # of a dilated stage: torchvision's; own: all of the stage's, as MoCo and PASS
     head: str = "deeplabv3"  # stated; deeplabv3plus | fcn | upernet | segformer | ..., see HEADS

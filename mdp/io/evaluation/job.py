@@ -1,13 +1,15 @@
 """The job behind `mdp eval`: from layers of settings to the scores of a fine-tuned segmentor."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mdp.io.check.seen import Looked, read_seen, seen_before
+from mdp.core.protocols import Counts
+from mdp.io.check.seen import Looked, Seen, read_seen, seen_before
 from mdp.io.data.channels import refuse_other_channels
 from mdp.io.data.manifest import look_at_pool, read_manifest
+from mdp.io.data.pool import Pool
 from mdp.io.data.selection import named, no_validation, pool_of
 from mdp.io.datasets._dataset import Dataset, Sample, open_split, refuse_unlabelled
 from mdp.io.errors import RecipeError
@@ -29,6 +31,7 @@ from mdp.io.report.job import report_at_end
 from mdp.io.run.folder import home_of
 from mdp.io.run.header import read_about, read_header
 from mdp.io.run.opened import (
+    OpenedRun,
     at_step,
     evaluation_recipe,
     open_segmentor,
@@ -79,6 +82,18 @@ def _scored(recipe: Recipe) -> tuple[Dataset, str, list[Sample], str]:
     return dataset, split, *open_split(dataset, Path(recipe.data.root), split)
 
 
+class _Split(NamedTuple):
+    """The images that are scored, how they are looked at, and where their scores go."""
+
+    dataset: Dataset
+    name: str
+    pool: Pool
+    settings: EvalSettings
+    images: int  # how many: the first ones of the split
+    home: Path  # the run's folder
+    folder: Path
+
+
 def _evaluate(
     request: Request,
     which: str,
@@ -90,58 +105,81 @@ def _evaluate(
 ) -> tuple[dict[str, Any], Path]:
     opened = open_segmentor(request.init, which, _OTHERWISE)
     weights = opened.weights(asked)
-    path, step = opened.path, opened.record.position.step
     recipe = evaluation_recipe(request, opened.record)
     device = set_up(recipe, world)
-    dataset, split, samples, line = _scored(recipe)
+    dataset, name, samples, line = _scored(recipe)
     pool = pool_of([(dataset, samples)])
-    same_labels(opened.record, pool.union, path)
+    same_labels(opened.record, pool.union, opened.path)
     kinds = kinds_of(keep, save_as, dataset.labels)
-    home, settings = home_of(path), inference_settings(recipe)
-    count = images_of(pool, settings)
-    part = f"-first-{count}" if count < len(samples) else ""  # a part does not take the place of the whole
-    folder = make(request.out or home / "eval" / f"{dataset.name}-{split}{part}")
-    if part and request.out:
-        _expect_no_more(folder, count)
-    seen = read_seen(home)
-    data = look_at_pool(pool, "val", recipe.data.root, read_manifest(home)) if world.size > 1 or seen else []
-    agree(world, recipe, [samples], data, {"the checkpoint": path})
+    split = _split(request, recipe, dataset, name, pool, home_of(opened.path))
+    seen = read_seen(split.home)
+    looked = _agree(split, recipe, opened.path, seen, world)
     progress = Counter(request.quiet or not world.main)
-    progress.say(f"scoring {path} {at_step(opened, weights)}")
+    progress.say(f"scoring {opened.path} {at_step(opened, weights)}")
     progress.say(line)
-    changed = since_training(recipe, opened.record, home) if world.main and not request.target else []
+    changed = since_training(recipe, opened.record, split.home) if world.main and not request.target else []
     for change in changed:
         progress.say(f"warning: {change}")
     network = trained_segmentor(opened, recipe, device, weights)
     worst = Worst(gallery, dataset.labels) if gallery else None
     reading = Reading(workers=recipe.run.loaders, world=world, tell=progress.tell)
-    looked = Looked(data[0]) if seen and len(seen.names) else None
-    with memory_in_one_line(), saved(folder, pool, kinds, world) as files:
-        segment = segmenter(network, settings, device, progress.say)
+    with memory_in_one_line(), saved(split.folder, pool, kinds, world) as files:
+        segment = segmenter(network, split.settings, device, progress.say)
         observers: list[Observer] = [observer for observer in (worst, files, looked) if observer]
-        counts = tally_pixels(segment, pool, settings, reading, observers)
-    before = seen_before(looked, seen, count, world) if looked and seen else {}
+        counts = tally_pixels(segment, pool, split.settings, reading, observers)
+    before = seen_before(looked, seen, split.images, world) if looked and seen else {}
     if before.get("text"):
         progress.say(f"warning: {before['text']}")
-    scores = {
-        "dataset": dataset.name,
-        "split": split,
-        "images": count,
-        "checkpoint": str(path),
-        "step": step,
-        **({"weights": weights} if weights else {}),
-        **({"changed": changed} if changed else {}),
-        **({"seen": before} if before else {}),
-        **_manner(settings),
-        **summary(counts, dataset.labels),
+    about = {"weights": weights, "changed": changed, "seen": before}
+    scores = _scores(split, opened, {key: value for key, value in about.items() if value}, counts)
+    _publish(request, split, scores, worst, world, progress)
+    return scores, split.folder
+
+
+def _split(request: Request, recipe: Recipe, dataset: Dataset, name: str, pool: Pool, home: Path) -> _Split:
+    """Makes the folder for the scores; those of a part of the split do not take the place of the whole."""
+    settings = inference_settings(recipe)
+    count = images_of(pool, settings)
+    part = f"-first-{count}" if count < len(pool.samples) else ""
+    folder = make(request.out or home / "eval" / f"{dataset.name}-{name}{part}")
+    if part and request.out:
+        _expect_no_more(folder, count)
+    return _Split(dataset, name, pool, settings, count, home, folder)
+
+
+def _agree(split: _Split, recipe: Recipe, path: Path, seen: Seen | None, world: World) -> Looked | None:
+    """All processes score the same files by the same checkpoint; who looks for photos that the run has seen."""
+    look = world.size > 1 or seen
+    data = look_at_pool(split.pool, "val", recipe.data.root, read_manifest(split.home)) if look else []
+    agree(world, recipe, [split.pool.samples], data, {"the checkpoint": path})
+    return Looked(data[0]) if seen and len(seen.names) else None
+
+
+def _scores(split: _Split, opened: OpenedRun, about: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
+    """Everything as JSON."""
+    return {
+        "dataset": split.dataset.name,
+        "split": split.name,
+        "images": split.images,
+        "checkpoint": str(opened.path),
+        "step": opened.record.position.step,
+        **about,
+        **_manner(split.settings),
+        **summary(counts, split.dataset.labels),
     }
+
+
+def _publish(
+    request: Request, split: _Split, scores: dict[str, Any], worst: Worst | None, world: World, progress: Counter
+) -> None:
+    """Writes scores, gallery and, where the folder is the run's own, its report again."""
     if world.main:
-        write_report(folder, scores, json.dumps(scores) + "\n")
+        write_report(split.folder, scores, json.dumps(scores) + "\n")
     if worst:
-        _draw_gallery(worst, folder / "gallery", f"{dataset.name} {split}", count, world, progress)
-    if world.main and request.report and folder.parent == home / "eval":  # of which the page has the scores
-        report_at_end(home, progress.say)
-    return scores, folder
+        title = f"{split.dataset.name} {split.name}"
+        _draw_gallery(worst, split.folder / "gallery", title, split.images, world, progress)
+    if world.main and request.report and split.folder.parent == split.home / "eval":  # of which the page has the scores
+        report_at_end(split.home, progress.say)
 
 
 def _expect_no_more(folder: Path, images: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mdp.io.errors import RecipeError, ResourceError
+from mdp.io.export.asked import ExportQuestion
 from mdp.io.export.card import facts, stem_of
 from mdp.io.export.check import Checked, check_export
 from mdp.io.export.content import TIMM, Content
@@ -46,37 +47,28 @@ class Export(NamedTuple):
     why: str  # of that size only; "" when it takes any
 
 
-def run_export(
-    run: Path,
-    target: str,
-    out: Path | None,
-    which: str,
-    segmentor: bool,
-    overwrite: bool,
-    weights: str | None = None,
-    size: tuple[int, int] | None = None,
-) -> Export:
+def run_export(asked: ExportQuestion) -> Export:
     """Exports the backbone of a run, or the whole network, to RUN/export/ (or `out`) and checks what was written.
 
-    `weights` is what `mdp.io.run.opened.weights_of` asks; `size` makes a program for images of that height and width.
     Raises RecipeError when the library cannot hold it or something else is in its place, CheckpointError when the run
     has no whole checkpoint or the file does not pass the check: then nothing is left of it.
     """
+    target = asked.library
     library = find(target)
     library.expect()
     with memory_in_one_line():
-        source = read_source(run, which, segmentor, weights)
+        source = read_source(asked.run, asked.which, asked.segmentor, asked.weights)
         refuse_misfit(target, source.content)
         library.refuse(source)
-        size, why = _only_size(source, target, size)
+        size, why = _only_size(source, target, asked.size)
         source = source._replace(size=size)
-        folder = make(out or home_of(source.path) / "export")
+        folder = make(asked.out or home_of(source.path) / "export")
         try:
             workplace = Path(tempfile.mkdtemp(prefix=".export-", suffix=".tmp", dir=folder))
         except OSError as error:
             raise ResourceError(f"{folder}: cannot be written: {error.strerror}") from error
         try:
-            return _export(source, target, folder, workplace, overwrite)._replace(why=why)
+            return _export(source, target, folder, workplace, asked.overwrite)._replace(why=why)
         finally:
             shutil.rmtree(workplace, ignore_errors=True)
 

@@ -29,6 +29,7 @@ from mdp.io.files.images import as_picture
 from mdp.io.files.photos import read_claims, read_photo
 from mdp.io.files.reading import printable
 from mdp.io.files.writing import make
+from mdp.io.inference.asked import Wanted
 from mdp.io.inference.folder import (
     KINDS,
     Job,
@@ -60,25 +61,6 @@ from mdp.photo_rule import PLAIN, PhotoRule
 
 TURNED = "which is not applied: the label maps fit the pixels as they are stored"
 ADVICE = "try --mode slide with a smaller eval.window, a smaller eval.scale, or smaller photos"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """The photos to be predicted, and the files to be made of each."""
-
-    photos: tuple[str, ...]  # files, folders, patterns
-    overlays: bool = False
-    probabilities: bool = False
-    raw: bool = False  # the dataset's own values in the label PNGs, instead of class numbers
-    existing: str = "stop"  # stop | skip | overwrite: what becomes of files that are there
-    which: str = "last"  # checkpoint
-    weights: str | None = None  # what `weights_of` asks
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The folders that are filled, labels last: where a photo's labels are, all else of it is."""
-        asked = {"overlays": self.overlays, "probabilities": self.probabilities, "labels": True}
-        return tuple(kind for kind in ("overlays", "probabilities", "labels") if asked[kind])
 
 
 def run_predictions(request: Request, wanted: Wanted) -> dict[str, Any]:

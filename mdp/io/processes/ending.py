@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from mdp.io.errors import Preempted, ProcessError
+from mdp.io.errors import MdpError, Preempted, ProcessError, Stopped
 
 _ON_DEATH_OF_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 FOLDER = "mdp-launch-"  # how the name of the launcher's folder begins
@@ -25,6 +25,15 @@ class Ending(NamedTuple):
     code: int
     words: str = ""  # what there is to tell of it
     tells: bool = False  # whether this process tells it, of those of its machine that can
+
+
+def ending_of(error: BaseException) -> Ending:
+    """How a process ends that was asked to stop, or has met what its user or the machine has to mend."""
+    if isinstance(error, Stopped | Preempted):
+        return Ending(Preempted.exit_code, str(error))
+    if isinstance(error, MdpError):
+        return Ending(error.exit_code, f"error: {error}", isinstance(error, ProcessError) and error.tells)
+    return Ending(130, "interrupted")
 
 
 def launched() -> bool:

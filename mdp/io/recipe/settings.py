@@ -4,51 +4,52 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from mdp.core.bounds import Bounds, Count, Positive, Share, Side, Temperature, Weight, check_bounds
-from mdp.core.photometry import DistortionSettings, PhotometrySettings
+from mdp.bounds import Bounds, Count, Positive, Share, Side, Temperature, Weight, Words, check_bounds
+from mdp.color_settings import DistortionSettings, PhotometrySettings
 
 Threads = Annotated[int, Bounds(1, 1024)]
 Batch = Annotated[int, Bounds(1, 10**6)]  # images
 Span = Annotated[float, Bounds(0, 10**9)]  # of time; a billion for never
 Ratio = Annotated[float, Bounds(0.01, 100)]
 Average = Annotated[float, Bounds(0, 0.999999)]  # the share of what was before in a running average
+Cache = Annotated[str, Words("off", "memory", "device")]
+Precision = Annotated[str, Words("auto", "fp32", "bf16", "fp16")]
+Gradients = Annotated[str, Words("auto", "flat", "overlapped")]
+Schedule = Annotated[str, Words("cosine", "polynomial", "steps")]
+BadSample = Annotated[str, Words("stop", "skip")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """How and where it runs.  What is learnt depends on the seed, and in its last digits on precision and threads."""
 
-    seed: Annotated[int, Bounds(0, 2**63 - 1)] = 0
+    seed: Annotated[int, Bounds(0, 2**63 - 1)] = 0  # seed of all that is drawn: weights, order, augmentation
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps (fp32 only; never chosen by auto)
-    workers: Annotated[int, Bounds(0, 1024)] | None = None  # loader processes, or 0; None: 2, on CUDA by cores
-    cache: str = "off"  # off | memory | device: where decoded photos and label maps are kept for the run's length
+    workers: Annotated[int, Bounds(0, 1024)] | None = None  # loader processes; 0: this one; None: 2, on CUDA by cores
+    cache: Cache = "off"  # where decoded photos and label maps are kept for the run's length
     threads: Threads | None = None  # CPU threads of torch; part of exact reproduction on a CPU; None: torch's choice
-    precision: str = "auto"  # fp32 | bf16 | fp16: of networks in training, no more; auto: bf16 on GPUs that have it
-    compile: bool = False  # torch.compile the networks
+    precision: Precision = "auto"  # of networks in training, no more; auto: bf16 on GPUs that have it
+    compile: bool = False  # compile the networks, by torch.compile
     channels_last: bool | None = None  # None: yes, 1.03 to 1.2 times as fast a step on a CPU; narrow ones never there
     accumulate: Positive = 1  # parts that a process takes its images in: less memory, BatchNorm sees one at a time
     gradient_checkpointing: bool = False  # blocks are computed again in the backward pass: less memory, more time
     clip_norm: Weight = 0.0  # the gradient is scaled down to this norm; 0: never
-    gradients: str = "auto"  # over processes: flat (exact resume) | overlapped (faster on CUDA) | auto: by device
-    deterministic: bool = False  # torch's deterministic algorithms, and flat gradients
+    gradients: Gradients = "auto"  # over processes; flat: exact resume, overlapped: faster on CUDA, auto: by device
+    deterministic: bool = False  # use torch's deterministic algorithms, and flat gradients
     keep_steps: Count = 0  # a checkpoint is kept every so many steps, besides last, previous and best; 0: none
-    on_bad_sample: str = "stop"  # stop | skip: what an image that cannot be read does to training
-    init_from: str = ""  # --init: where in the file the backbone's names begin; "": the place that fits best
-    init_partial: bool = False  # --init: take what fits, also where less than nine tenths of the backbone do
+    on_bad_sample: BadSample = "stop"  # what an image that cannot be read does to training
+    init_from: str = ""  # where in the --init file the backbone's names begin; "": the place that fits best
+    init_partial: bool = False  # take what fits of --init, also where less than nine tenths of the backbone do
     check: bool = True  # look at every file before training; done once, as long as the files do not change
-    tensorboard: bool = False  # event files for TensorBoard in the run folder
-    wandb: bool = False  # tell Weights & Biases; WANDB_PROJECT, WANDB_MODE and the like say where
-    mlflow: bool = False  # tell MLflow; MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where
+    tensorboard: bool = False  # write event files for TensorBoard into the run folder (extra: tensorboard)
+    wandb: bool = False  # tell Weights & Biases (extra: wandb); WANDB_PROJECT, WANDB_MODE and the like say where
+    mlflow: bool = False  # tell MLflow (extra: mlflow); MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where
     timeout: Annotated[float, Bounds(1, 10**6)] = 600.0  # seconds until a process that does not answer is given up
     log_seconds: Span = 10.0  # a line on the progress every so often in log.txt, and on stderr where it is no terminal
     checkpoint_minutes: Span = 10.0  # time between checkpoints, besides those after each validation
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        one_of("precision", self.precision, "auto", "fp32", "bf16", "fp16")
-        one_of("cache", self.cache, "off", "memory", "device")
-        one_of("gradients", self.gradients, "auto", "flat", "overlapped")
-        one_of("on_bad_sample", self.on_bad_sample, "stop", "skip")
         if self.gradient_checkpointing and self.compile:
             raise ValueError(
                 "gradient_checkpointing: compiled networks choose what they keep; leave out one of the two"
@@ -66,30 +67,30 @@ class RunSettings:
 class DataSettings:
     """Where the datasets lie."""
 
-    root: str = "data"
+    root: str = "data"  # folder of the datasets
     transform: str = ""  # the name of a Python program's function that changes training images; set by mdp.io.pretrain
 
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "lars")  # files of mdp.io.training.optimizers
+OPTIMIZERS = Words("sgd", "adam", "adamw", "lars")  # files of mdp.io.training.optimizers
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationSettings:
     """How gradients become weights; the same keys in both phases."""
 
-    optimizer: str = "sgd"  # sgd | adam | adamw | lars
-    lr: Weight = 0.01
+    optimizer: Annotated[str, OPTIMIZERS] = "sgd"  # what makes updates of gradients; sgd unless a preset says
+    lr: Weight = 0.01  # learning rate at the start
     momentum: Share = 0.9  # sgd, lars
     betas: tuple[Average, Average] = (0.9, 0.999)  # adam, adamw: torch's
     weight_decay: Weight = 1e-4
     decay_1d: bool | None = None  # weight decay of biases and norms too; None: yes, but not with adamw
-    layer_decay: Annotated[float, Bounds(0.01, 1)] = (
-        1.0  # a layer's rate over that of the next one towards the output; 1: one rate for all
-    )
-    lars_decay: str = "scaled"  # scaled (LARC) | added (BYOL, MoCo v3: biases and norms are left alone)
+    layer_decay: Annotated[float, Bounds(0.01, 1)] = 1.0  # a layer's rate over that of the next one towards the output;
+    # 1: one rate for all
+    lars_decay: Annotated[str, Words("scaled", "added")] = "scaled"  # scaled: LARC; added: BYOL, MoCo v3, where biases
+    # and norms are left alone
     lars_trust: Weight = 0.001  # of both forms' released codes
-    schedule: str = "cosine"  # cosine | polynomial | steps
-    schedule_by: str = "step"  # step | epoch: where the rate changes, and what milestones count
+    schedule: Schedule = "cosine"  # of the rate
+    schedule_by: Annotated[str, Words("step", "epoch")] = "step"  # where the rate changes, and what milestones count
     min_lr: Weight = 0.0  # the rate at the end
     power: Annotated[float, Bounds(0, 100)] = 0.9  # polynomial
     milestones: tuple[Positive, ...] = ()  # steps: the rate is multiplied by `factor` at each
@@ -101,10 +102,6 @@ class OptimizationSettings:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        one_of("optimizer", self.optimizer, *OPTIMIZERS)
-        one_of("lars_decay", self.lars_decay, "scaled", "added")
-        one_of("schedule", self.schedule, "cosine", "polynomial", "steps")
-        one_of("schedule_by", self.schedule_by, "step", "epoch")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones: expected rising numbers, got {list(self.milestones)}")
         if (self.schedule == "steps") != bool(self.milestones):
@@ -118,19 +115,19 @@ class OptimizationSettings:
 class PretrainSettings(OptimizationSettings):
     """The pretraining schedule; see mdp.core.methods for what the method itself sets."""
 
-    datasets: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()  # names or YAML files; NAME:SPLIT picks a split
     images: Positive | None = None  # pretrain on this many images of all only, drawn by the seed; None: all
     long_tail: Annotated[float, Bounds(0.1, 100)] | None = None  # Pareto power of the images a folder; ImageNet-LT: 6
     hide_labels: Share = 0.0  # of each dataset's images, whose labels only metrics look at: what mining is worth
     hide_seed: Count = 0  # by which, and by their names, these are drawn; whatever run.seed is
-    epochs: Positive = 100  # stated; 200 in the longer runs
-    steps: Positive | None = None  # instead of epochs
-    batch_size: Batch = 64  # inferred: the only larger power of two that explains the paper's bank sizes
+    epochs: Positive = 100  # passes over the training images; stated; 200 in the longer runs
+    steps: Positive | None = None  # steps in all, instead of epochs
+    batch_size: Batch = 64  # images a step; inferred: the only larger power of two that explains the paper's bank sizes
     crop: Side = 224  # inferred: MoCo-v2's
     crop_area: tuple[Share, Share] = (0.2, 1.0)  # stated: MoCo-v2's augmentation
     max_iou: Share = 1.0  # of an image's two views, redrawn ten times while it is more (arXiv 2106.05967, fig. 3)
-    balance: bool = False  # stated: uniform over the union; true gives every dataset an equal share
-    lr: Weight = 0.03  # chosen; sweep 0.01, 0.03, 0.1; momentum, weight_decay and schedule are MoCo-v2's
+    balance: bool = False  # give every dataset an equal share of the images; stated: no, uniform over the union
+    lr: Weight = 0.03  # learning rate at the start; chosen; sweep 0.01, 0.03, 0.1; momentum and the like are MoCo-v2's
     photometry: PhotometrySettings = field(default_factory=PhotometrySettings)
     validate_epochs: Count = 5  # epochs between nearest-prototype scores; 0: only at the end
     validate_images: Count = 64  # validation images of each dataset that are scored
@@ -152,12 +149,12 @@ CLASS_SCORES = ("iou", "boundary_iou")  # of one class, which is named behind a 
 class FinetuneSettings(OptimizationSettings):
     """Supervised fine-tuning; the defaults are MMSegmentation's general ones, `SCHEDULE` of a dataset has its own."""
 
-    target: str = ""
+    target: str = ""  # dataset to fine-tune on
     split: str | None = None  # training split; None: the dataset's own choice
     images: Positive | None = None  # train on this many images only, drawn by the seed; None: all
-    steps: Positive = 20000
-    epochs: Positive | None = None  # instead of steps: passes over the training images
-    batch_size: Batch = 16
+    steps: Positive = 20000  # steps in all
+    epochs: Positive | None = None  # passes over the training images, instead of steps
+    batch_size: Batch = 16  # images a step
     crop: tuple[Side, Side] = (512, 512)  # height, width
     scale: tuple[Side, Side] | None = None  # (long, short) side that images are fitted to first; None: as they are
     ratio: tuple[Ratio, Ratio] = (0.5, 2.0)  # random factor on the scale
@@ -171,14 +168,15 @@ class FinetuneSettings(OptimizationSettings):
     rare_pixels: Positive = 3000  # that an image has of the class for which it comes; DAFormer's
     min_lr: Weight = 1e-4
     weight_decay: Weight = 5e-4
-    schedule: str = "polynomial"
+    schedule: Schedule = "polynomial"
     avg_non_ignore: bool = False  # false: the loss is averaged over ignored pixels too (MMSegmentation before 0.23)
     load: tuple[str, ...] = ("backbone", "decode_head")  # inferred: the paper transfers backbone and ASPP
     validate_steps: Count = 2000  # steps between validations; 0: only at the end
     validate_images: Positive | None = None  # validate on so many images only, evenly spaced; None: all
     best: str = "miou"  # the score that best is chosen by: miou | macc | aacc | mdice | boundary_miou | iou:CLASS | ...
     patience: Positive | None = None  # it ends after so many validations in a row without a better score; None: never
-    head_init: str = "random"  # random | prototypes: the classifier of the source classes' prototypes, as far as known
+    head_init: Annotated[str, Words("random", "prototypes")] = "random"  # start the classifier at random, or from the
+    # prototypes of related source classes, as far as known
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -188,8 +186,6 @@ class FinetuneSettings(OptimizationSettings):
             raise ValueError(f"loss_stride: expected {min(self.crop)} or less, as the crop has, got {self.loss_stride}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio: expected 0 < low <= high, got {list(self.ratio)}")
-        if self.head_init not in ("random", "prototypes"):
-            raise ValueError(f"head_init: expected random or prototypes, got {self.head_init!r}")
         score, colon, label = self.best.partition(":")
         if score not in (CLASS_SCORES if colon else SCORES) or bool(colon) != bool(label.strip()):
             known = ", ".join([*SCORES, *(f"{name}:CLASS" for name in CLASS_SCORES)])
@@ -203,23 +199,21 @@ class FinetuneSettings(OptimizationSettings):
 class EvalSettings:
     """Inference at evaluation; predictions are scored at the label map's own resolution."""
 
-    split: str | None = None  # None: the dataset's validation split
-    mode: str = "whole"  # whole | slide
+    split: str | None = None  # split to score; None: the dataset's validation split
+    mode: Annotated[str, Words("whole", "slide")] = "whole"  # whole images or sliding windows
     window: tuple[Side, Side] | None = None  # slide: window height and width; None: the fine-tuning crop
     stride: tuple[Side, Side] | None = None  # slide: step between windows; None: two thirds of the window
     scale: tuple[Side, Side] | None = None  # (long, short) side images are fitted to; None: as they are
-    images: Positive | None = None  # score the first so many only
+    images: Positive | None = None  # score the first so many images only
     scales: tuple[Annotated[float, Bounds(0.05, 20)], ...] = (
         1.0,
-    )  # ratios on the scale; the softmax scores of several are averaged
+    )  # ratios on the scale at which images are seen; the softmax scores of several are averaged
     flip: bool = False  # average with the mirrored image's scores
     boundary: bool = True  # boundary IoU besides; a sixth of a second for an image of 2048 x 1024
-    max_memory: str | None = None  # beyond network and image, such as 2GB; None: as much as it takes
+    max_memory: str | None = None  # memory to take beyond network and image, such as 2GB; None: as much as it takes
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        if self.mode not in ("whole", "slide"):
-            raise ValueError(f"mode: expected whole or slide, got {self.mode!r}")
         if not self.scales:
             raise ValueError("scales: expected one ratio or more, such as [0.5, 1.0], got none")
         if len(set(self.scales)) < len(self.scales):
@@ -228,8 +222,8 @@ class EvalSettings:
             bytes_of(self.max_memory)
 
 
-LUSS_FEATURES = ("pooled", "attention", "pixels")
-LUSS_LABELS = ("centroids", "activation")
+LUSS_FEATURES = Words("pooled", "attention", "pixels")
+LUSS_LABELS = Words("centroids", "activation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,17 +231,19 @@ class LussSettings:
     """How label maps are made without labels; the defaults are the paper's and its code's (arXiv 2106.03149)."""
 
     clusters: Positive | None = None  # categories to make; None: as many as the target has besides "other"
-    features: str | None = None  # pooled | attention | pixels; None: attention where the run has one, else pooled
+    features: Annotated[str, LUSS_FEATURES] | None = None  # of a photo: its mean, its mean by attention, or its cells;
+    # None: attention where the run has one
     restarts: Positive = 30  # of k-means, of which the one with the least inertia counts
     iterations: Positive = 20
-    store: str = "float32"  # float32 | float16: the file of features
-    short_side: Side = 256  # that photos are resized to; clusters see the middle 7/8 of it, 224
-    labels: str = "centroids"  # centroids | activation: each pixel its nearest, or where the photo's own is active
+    store: Annotated[str, Words("float32", "float16")] = "float32"  # the file of features
+    short_side: Side = 256  # pixels that photos are resized to; clusters see the middle 7/8 of it, 224
+    labels: Annotated[str, LUSS_LABELS] = "centroids"  # centroids: each pixel its nearest; activation: the
+    # photo's own category, where a linear classifier of photos is active
     threshold: Share | None = None  # of attention or activation, below it is "other"; None: what `--sweep` chose
     foreground: str = ""  # a folder of masks, in one of each split or for all, that take the place of attention
     activation: Share | None = None  # `luss run`: photos have one category, where its scores are above this; None: all
     neighbours: Annotated[int, Bounds(1, 10**6)] = 10  # labelled regions that vote in distance matching
-    temperature: Annotated[float, Bounds(1e-6, 1e3)] = 0.07  # of that vote
+    temperature: Annotated[float, Bounds(1e-6, 1e3)] = 0.07  # of the vote of neighbours
     attention_epochs: Positive = 20  # `luss run`: passes that train the pixel attention
     attention_lr: Weight | None = None  # `luss run`: its rate; None: that of the representation
     attention_area: tuple[Share, Share] = (0.08, 1.0)  # `luss run`: of an image that its views show
@@ -256,22 +252,18 @@ class LussSettings:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        one_of("store", self.store, "float32", "float16")
-        one_of("labels", self.labels, *LUSS_LABELS)
-        if self.features is not None:
-            one_of("features", self.features, *LUSS_FEATURES)
+
+
+SECTIONS = {
+    "run": RunSettings, "data": DataSettings, "pretrain": PretrainSettings, "finetune": FinetuneSettings,
+    "eval": EvalSettings, "luss": LussSettings,
+}  # fmt: skip
 
 
 def at_least(name: str, value: float, least: float) -> None:
     """Raises ValueError, naming the setting, when `value` is below `least` or not finite."""
     if not least <= value < float("inf"):
         raise ValueError(f"{name}: expected {least} or more, got {value}")
-
-
-def one_of(name: str, value: str, *known: str) -> None:
-    """Raises ValueError, naming the setting, unless `value` is one of the known words."""
-    if value not in known:
-        raise ValueError(f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, got {value!r}")
 
 
 def bytes_of(text: str) -> int:

@@ -41,6 +41,15 @@ def numbers(text: str, such_as: str) -> list[float]:
         raise ValueError(f"expected numbers such as {such_as}, got {text!r}") from error
 
 
+def image_count(text: str | None) -> int | None:
+    """A number of images for pictures; None stays None.  Raises ValueError for anything else."""
+    if text is None:
+        return None
+    if not (text.isdecimal() and 1 <= int(text) <= 1000):
+        raise ValueError(f"expected a number of images, 1 to 1000, got {text!r}; RUN goes before --gallery")
+    return int(text)
+
+
 def criteria(text: str) -> dict[str, Any]:
     """The section `criterion` of names with weights; a weight that is none is refused by the recipe, as in a file.
 

@@ -25,6 +25,7 @@ from mdp.io.recipe.request import Request
 from mdp.io.report.compared import share_label, write_report
 from mdp.io.run import folder as run_folder
 from mdp.io.run.lock import locked
+from mdp.io.studies.asked import CompareQuestion
 from mdp.io.studies.cells import (
     Cell,
     CellData,
@@ -46,24 +47,18 @@ KINDS = ("scratch", "run", "weights", "imagenet")
 _FORMS = "scratch, run:FOLDER, weights:FILE or imagenet:FILE"
 
 
-def parse_comparison(
-    starts: Sequence[str],
-    shares: str,
-    seeds: int,
-    split: str | None,
-    against: tuple[str, ...],
-    keep: bool,
-    redo: bool = False,
-) -> Comparison:
-    """The request in the words of a command line.  Raises RecipeError for a start or a share that is none."""
+def parse_comparison(asked: CompareQuestion) -> Comparison:
+    """What is to be compared.  Raises RecipeError without a start, and for a start or a share that is none."""
+    if not asked.starts:
+        raise RecipeError("give --start at least once, such as --start scratch --start run:FOLDER")
     return Comparison(
-        starts=tuple(parse_start(text) for text in starts),
-        shares=parse_shares(shares),
-        seeds=seeds,
-        split=split,
-        against=against,
-        keep=keep,
-        redo=redo,
+        starts=tuple(parse_start(text) for text in asked.starts),
+        shares=parse_shares(asked.shares),
+        seeds=asked.seeds,
+        split=asked.split,
+        against=asked.against,
+        keep=asked.keep,
+        redo=asked.redo,
     )
 
 

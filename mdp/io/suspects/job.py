@@ -6,7 +6,6 @@ Of an image only numbers are kept; the few that the page shows are read again.
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from mdp.io.processes.device import memory_in_one_line, set_up
 from mdp.io.processes.signals import stop_on_signals
 from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import Layer, Recipe, resolve
+from mdp.io.suspects.asked import SuspectsQuestion
 from mdp.io.suspects.classifiers import Classifier, Folds, of_run
 from mdp.io.suspects.evidence import Evidence, gather
 from mdp.io.suspects.page import Shown, suspects_page
@@ -47,19 +47,6 @@ RULE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Whose labels are doubted, and by whom."""
-
-    source: str  # a run; with folds also FILE, timm:NAME, scratch or colors
-    target: str  # a dataset, NAME or NAME:SPLIT
-    folds: int | None = None  # None: by the run's own classifier or prototypes
-    size: int = 320  # longer side at which frozen features see photos; chosen
-    shown: int = 24  # suspects of each kind on the page
-    start: str = ""  # where in a file the backbone's names begin
-    out: Path | None = None  # None: RUN/suspects/NAME-SPLIT
-
-
 class _Region(NamedTuple):
     """A region, and how much speaks against it."""
 
@@ -69,7 +56,7 @@ class _Region(NamedTuple):
 
 
 def run_suspects(
-    asked: Asked,
+    asked: SuspectsQuestion,
     layer: Layer,
     quiet: bool = False,
     also: Callable[[int, Tensor, Tensor], None] = lambda *_: None,
@@ -144,7 +131,9 @@ class _Ranking:
         return label == IGNORE or self.space.classes[label].lower() in BACKGROUND
 
 
-def _facts(asked: Asked, split: str, classifier: Classifier, recipe: Recipe, ranking: _Ranking) -> dict[str, Any]:
+def _facts(
+    asked: SuspectsQuestion, split: str, classifier: Classifier, recipe: Recipe, ranking: _Ranking
+) -> dict[str, Any]:
     """Everything as JSON."""
     doubts: dict[int, float] = {}
     for item in ranking.labelled:

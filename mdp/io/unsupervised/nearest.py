@@ -1,7 +1,6 @@
 """The job behind `mdp luss nearest`: frozen features scored by distance matching, whatever weights they come from."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import resolve
 from mdp.io.recipe.request import Request
 from mdp.io.recipe.settings import LussSettings
+from mdp.io.unsupervised.asked import Nearest
 from mdp.io.unsupervised.features import Features, open_features
 from mdp.io.unsupervised.score import OTHER
 
@@ -27,40 +27,32 @@ _RGB = 3
 _STOPPED = "stopped while photos were looked at; nothing was written, run the same command again"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is scored, on what, and how."""
+def run_nearest(asked: Nearest, request: Request) -> dict[str, Any]:
+    """All scores of ImageNet-S as JSON; with `request.out` they are in its scores.json too.
 
-    source: str  # what `open_features` takes
-    target: str  # a dataset, NAME or NAME:SPLIT, whose split is scored
-    labelled: str = ""  # the split whose labels are matched with; "": the one that is trained on
-    request: Request = field(default_factory=Request)  # layers of settings (model, run, data, luss), out, quiet
-    ratios: tuple[float, ...] = protocol.Settings.ratios
-
-    def settings(self, luss: LussSettings) -> protocol.Settings:
-        """Those of the protocol.  Raises RecipeError for what is out of bounds."""
-        try:
-            return protocol.Settings(neighbours=luss.neighbours, temperature=luss.temperature, ratios=self.ratios)
-        except ValueError as error:
-            raise RecipeError(f"--{str(error).replace('ratios', 'boundary', 1)}") from error
-
-
-def run_nearest(asked: Asked) -> dict[str, Any]:
-    """All scores of ImageNet-S as JSON; with `asked.request.out` they are in its scores.json too.
-
-    Raises an MdpError with one line of what is wrong.
+    Of the request the layers count (model, run, data, luss), `out` and `quiet`.  Raises an MdpError with one line of
+    what is wrong.
     """
-    with stop_on_signals() as stop, joined(asked.request.timeout) as world:
-        return _nearest(asked, stop, world)
+    with stop_on_signals() as stop, joined(request.timeout) as world:
+        return _nearest(asked, request, stop, world)
 
 
-def _nearest(asked: Asked, stop: Stop, world: World) -> dict[str, Any]:
-    progress, recipe = Counter(asked.request.quiet or not world.main), resolve(*asked.request.layers)
-    settings = asked.settings(recipe.luss)
+def _settings(asked: Nearest, luss: LussSettings) -> protocol.Settings:
+    """Those of the protocol.  Raises RecipeError for what is out of bounds."""
+    ratios = protocol.Settings.ratios if asked.ratios is None else asked.ratios
+    try:
+        return protocol.Settings(neighbours=luss.neighbours, temperature=luss.temperature, ratios=ratios)
+    except ValueError as error:
+        raise RecipeError(f"--{str(error).replace('ratios', 'boundary', 1)}") from error
+
+
+def _nearest(asked: Nearest, request: Request, stop: Stop, world: World) -> dict[str, Any]:
+    progress, recipe = Counter(request.quiet or not world.main), resolve(*request.layers)
+    settings = _settings(asked, recipe.luss)
     matching = open_matching(asked.target, Path(recipe.data.root), asked.labelled)
     dataset = matching.dataset
     device = set_up(recipe, world)
-    features = open_features(asked.source, asked.request.asked, start=recipe.run.init_from, device=device)
+    features = open_features(asked.source, request.asked, start=recipe.run.init_from, device=device)
     _expect_channels(features, dataset, asked.source)
     for text in (features.words, *features.lines, *matching.lines):
         progress.say(text)
@@ -90,9 +82,9 @@ def _nearest(asked: Asked, stop: Stop, world: World) -> dict[str, Any]:
         "short_side": recipe.luss.short_side,
         **scores,
     }
-    if asked.request.out and world.main:
-        write_text(make(asked.request.out) / "scores.json", json.dumps(found, indent=1) + "\n")
-        progress.say(f"written to {asked.request.out}")
+    if request.out and world.main:
+        write_text(make(request.out) / "scores.json", json.dumps(found, indent=1) + "\n")
+        progress.say(f"written to {request.out}")
     return found
 
 

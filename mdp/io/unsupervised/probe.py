@@ -6,7 +6,6 @@ Shape legend: N images, D features, C classes, B images of a batch.
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +38,7 @@ from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Layer, resolve
 from mdp.io.unsupervised.activation_sheet import write_activations
+from mdp.io.unsupervised.asked import Probe
 from mdp.io.unsupervised.features import Features, open_features, results_folder, weights_file
 from mdp.io.unsupervised.probe_images import Cut, Probed, ProbeItems, probed
 
@@ -55,31 +55,6 @@ RULES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is probed, and how."""
-
-    source: str  # RUN, FILE, timm:NAME, scratch or colors
-    target: str = ""  # a dataset, NAME or NAME:SPLIT
-    folders: Path | None = None  # in its place a folder of photos for each class
-    classifier: str | None = None  # logistic, svm or sgd; None: svm where images have several classes, else logistic
-    size: int = 224  # the paper's
-    epochs: int = 100  # of sgd; the paper's
-    rate: float = 30.0  # of sgd; MoCo's, whose protocol the paper takes over
-    start: str = ""  # where in the file the backbone's names begin
-    out: Path | None = None  # None: RUN/probe/NAME-SPLIT, of another source nothing is written
-
-    def rule(self, classifier: str) -> str:
-        """The protocol in words."""
-        values = {"size": self.size, "short": self.short, "epochs": self.epochs, "rate": self.rate}
-        return RULES[classifier].format(penalties=PENALTIES, **values)
-
-    @property
-    def short(self) -> int:
-        """The short side of which a centre crop is `size`: 256 of 224."""
-        return round(self.size * 256 / 224)
-
-
 class _Seen(NamedTuple):
     """The images of a split."""
 
@@ -87,7 +62,7 @@ class _Seen(NamedTuple):
     positives: Tensor  # (N, C) bool
 
 
-def run_probe(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, Any]:
+def run_probe(asked: Probe, layer: Layer, quiet: bool = False) -> dict[str, Any]:
     """The scores of a linear classifier as JSON, and files and a picture of its activation maps beside them.
 
     Of `layer` the sections run, data and model count.  Raises an MdpError, in one line, for what the user has to mend.
@@ -97,13 +72,19 @@ def run_probe(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, Any]
         return _scored(asked, layer, world, stop, Counter(quiet or not world.main))
 
 
-def refuse_early(asked: Asked, layer: Layer) -> None:
+def refuse_early(asked: Probe, layer: Layer) -> None:
     """Raises what each of several processes would raise at its start, as far as it takes no weights to know."""
     recipe = resolve(layer)
     _kind(asked, probed(asked.target, asked.folders, Path(recipe.data.root), recipe.run.seed))
 
 
-def _kind(asked: Asked, images: Probed) -> str:
+def _rule(asked: Probe, classifier: str) -> str:
+    """The protocol in words."""
+    values = {"size": asked.size, "short": asked.short, "epochs": asked.epochs, "rate": asked.rate}
+    return RULES[classifier].format(penalties=PENALTIES, **values)
+
+
+def _kind(asked: Probe, images: Probed) -> str:
     """Which classifier is fitted.  Raises RecipeError where it is not for such images."""
     kind = asked.classifier or ("svm" if images.several else "logistic")
     if kind == "sgd" and images.several:
@@ -111,7 +92,7 @@ def _kind(asked: Asked, images: Probed) -> str:
     return kind
 
 
-def _scored(asked: Asked, layer: Layer, world: World, stop: Stop, progress: Counter) -> dict[str, Any]:
+def _scored(asked: Probe, layer: Layer, world: World, stop: Stop, progress: Counter) -> dict[str, Any]:
     recipe = resolve(layer)
     device = set_up(recipe, world)
     images = probed(asked.target, asked.folders, Path(recipe.data.root), recipe.run.seed)
@@ -141,7 +122,7 @@ def _scored(asked: Asked, layer: Layer, world: World, stop: Stop, progress: Coun
 
 
 def _fitted(
-    asked: Asked, kind: str, features: Features, images: Probed, train: _Seen | None, test: _Seen,
+    asked: Probe, kind: str, features: Features, images: Probed, train: _Seen | None, test: _Seen,
     found: Linear | None, seed: int,
 ) -> tuple[dict[str, Any], Linear]:  # fmt: skip
     """The scores on the test images of a classifier that is fitted to the training images, unless it was."""
@@ -156,7 +137,7 @@ def _fitted(
     assert found is not None
     scores = {
         "source": asked.source, "features": features.words, "target": asked.target or str(asked.folders),
-        "split": images.split, "classifier": kind, "rule": asked.rule(kind), "size": asked.size,
+        "split": images.split, "classifier": kind, "rule": _rule(asked, kind), "size": asked.size,
         "train_images": len(images.train.samples), "images": len(images.test.samples), "penalty": penalty,
         **_scores(found.scores(test.rows.to(found.weight.device)), test.positives, images),
     }  # fmt: skip
@@ -181,7 +162,7 @@ class _Probing:
     """Images to pooled features, the same on all processes: each looks at some of the batches, which stay whole."""
 
     def __init__(
-        self, asked: Asked, features: Features, images: Probed, cut: Cut, seed: int, workers: int, world: World,
+        self, asked: Probe, features: Features, images: Probed, cut: Cut, seed: int, workers: int, world: World,
         stop: Stop, progress: Counter,
     ) -> None:  # fmt: skip
         self.asked, self.features, self.images, self.cut, self.seed = asked, features, images, cut, seed

@@ -6,7 +6,6 @@ Shape legend: H x W mask, h x w feature grid, P cells, D channels, C objects and
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +32,14 @@ from mdp.io.processes.device import memory_in_one_line, set_up
 from mdp.io.processes.signals import stop_on_signals
 from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import Layer, resolve
+from mdp.io.unsupervised.asked import Propagation
 from mdp.io.unsupervised.features import Features, open_features, results_folder
 
 _STRIDE = 8  # of the dilated backbone, as arXiv 2006.14613 has it
 _VOID = 255  # in a mask: belongs to nothing, and is not scored
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is propagated, and how; the numbers are those of arXiv 2006.14613."""
-
-    source: str  # RUN, FILE, timm:NAME, scratch or colors
-    frames: Path
-    masks: Path
-    size: int = 480  # the short side that frames are resized to: DAVIS's own
-    neighbours: int = 10
-    context: int = 20  # frames before, besides the first one
-    radius: float = 12.0  # cells
-    temperature: float = 0.05
-    start: str = ""
-    out: Path | None = None  # None: RUN/propagate/FRAMES, of another source nothing is written
-
-
-def run_propagation(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, Any]:
+def run_propagation(asked: Propagation, layer: Layer, quiet: bool = False) -> dict[str, Any]:
     """J and F of the frames that have a mask, the first one left out, as JSON, and a mask for each frame.
 
     Of `layer` the sections run and model count.  Raises an MdpError, in one line, for what the user has to mend.
@@ -99,7 +83,7 @@ def run_propagation(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str
     return scores
 
 
-def _frames(asked: Asked) -> tuple[list[Path], NDArray[np.integer]]:
+def _frames(asked: Propagation) -> tuple[list[Path], NDArray[np.integer]]:
     """The frames in order of their names, and the mask (H, W) of the first.  Raises DatasetError without any."""
     for name, folder in (("--frames", asked.frames), ("--masks", asked.masks)):
         if not is_dir(folder):
@@ -117,7 +101,7 @@ def _frames(asked: Asked) -> tuple[list[Path], NDArray[np.integer]]:
 
 
 def _propagated(
-    asked: Asked, features: Features, frames: list[Path], first: NDArray[np.integer], objects: list[int]
+    asked: Propagation, features: Features, frames: list[Path], first: NDArray[np.integer], objects: list[int]
 ) -> Iterator[Tensor]:
     """The objects' places (H, W) int64 in each frame: 0 the background, i + 1 object i."""
     ids = torch.from_numpy(np.searchsorted([0, *objects], np.where(first == _VOID, 0, first)))

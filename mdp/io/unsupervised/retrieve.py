@@ -9,7 +9,6 @@ classes.
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +44,7 @@ from mdp.io.processes.device import memory_in_one_line, set_up
 from mdp.io.processes.signals import Stop, stop_on_signals
 from mdp.io.processes.world import World, joined
 from mdp.io.recipe.layers import Layer, resolve
+from mdp.io.unsupervised.asked import Retrieval
 from mdp.io.unsupervised.features import Features, open_features, results_folder, weights_file
 from mdp.io.unsupervised.retrieval_page import Found, Query, Region, retrieval_page
 from mdp.io.unsupervised.stored_rows import StoredRows, row_files
@@ -61,18 +61,6 @@ RULE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is retrieved, and how."""
-
-    source: str  # RUN, FILE, timm:NAME, scratch or colors
-    target: str  # a dataset, NAME or NAME:SPLIT
-    regions: int = 15  # of an image; the paper's
-    size: int = 512  # that both sides of images are resized to; the paper's
-    start: str = ""  # where in the file the backbone's names begin
-    out: Path | None = None  # None: RUN/retrieve/NAME-SPLIT, of another source nothing is written
-
-
 class _Regions(NamedTuple):
     """The regions of a split's images, one image after the other."""
 
@@ -80,7 +68,7 @@ class _Regions(NamedTuple):
     pixels: Tensor  # (images, R, C) int64, of this process's images; zeros elsewhere
 
 
-def run_retrieval(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, Any]:
+def run_retrieval(asked: Retrieval, layer: Layer, quiet: bool = False) -> dict[str, Any]:
     """The scores of retrieval as JSON, as `mdp eval` has them, and files and a page of queries beside them.
 
     Of `layer` the sections run, data and model count.  Raises an MdpError, in one line, for what the user has to mend.
@@ -91,12 +79,12 @@ def run_retrieval(asked: Asked, layer: Layer, quiet: bool = False) -> dict[str, 
         return _retrieved(asked, layer, world, stop, progress)
 
 
-def refuse_early(asked: Asked, layer: Layer) -> None:
+def refuse_early(asked: Retrieval, layer: Layer) -> None:
     """Raises what each of several processes would raise at its start, as far as it takes no weights to know."""
     _pools(asked, Path(resolve(layer).data.root))
 
 
-def _retrieved(asked: Asked, layer: Layer, world: World, stop: Stop, progress: Counter) -> dict[str, Any]:
+def _retrieved(asked: Retrieval, layer: Layer, world: World, stop: Stop, progress: Counter) -> dict[str, Any]:
     recipe = resolve(layer)
     device = set_up(recipe, world)
     known, queries, split, lines = _pools(asked, Path(recipe.data.root))
@@ -135,7 +123,7 @@ def _retrieved(asked: Asked, layer: Layer, world: World, stop: Stop, progress: C
     return scores
 
 
-def _pools(asked: Asked, root: Path) -> tuple[Pool, Pool, str, list[str]]:
+def _pools(asked: Retrieval, root: Path) -> tuple[Pool, Pool, str, list[str]]:
     """The labelled images, those that are asked about, their split, and lines about both."""
     dataset, split = named(asked.target)
     if not dataset.labels.classes:
@@ -151,7 +139,7 @@ def _pools(asked: Asked, root: Path) -> tuple[Pool, Pool, str, list[str]]:
     return pool_of([(dataset, train)]), pool_of([(dataset, samples)]), split, [first, second]
 
 
-def _refuse_misfits(asked: Asked, features: Features, queries: Pool) -> None:
+def _refuse_misfits(asked: Retrieval, features: Features, queries: Pool) -> None:
     """Raises RecipeError for what these features cannot look at."""
     (dataset,) = queries.datasets.values()
     refuse_other_channels(features.image_channels, dataset)
@@ -166,7 +154,7 @@ def _refuse_misfits(asked: Asked, features: Features, queries: Pool) -> None:
 class _Looker:
     """Images to regions."""
 
-    def __init__(self, asked: Asked, features: Features, seed: int) -> None:
+    def __init__(self, asked: Retrieval, features: Features, seed: int) -> None:
         self.asked, self.features, self.seed = asked, features, seed
 
     def bank(self, pool: Pool, rows: StoredRows, reading: Reading) -> Tensor:

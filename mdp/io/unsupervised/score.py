@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,24 +22,12 @@ from mdp.io.files.reading import is_dir, is_file, printable, read_bytes
 from mdp.io.files.writing import make, write_text
 from mdp.io.journal.counter import Counter
 from mdp.io.processes.signals import stop_on_signals
+from mdp.io.unsupervised.asked import Score
 
 IGNORED = 1000  # in a folder of label maps: ImageNet-S's
 OTHER = ("other", "background")
 _PNG_COLOR = slice(25, 26)  # of a file: its kind of colours
 _RGB = b"\x02"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is scored, against what, and how."""
-
-    predictions: Path
-    target: str = ""  # a dataset, NAME or NAME:SPLIT
-    labels: Path | None = None  # in its place a folder of label maps
-    root: Path = Path("data")
-    ratios: tuple[float, ...] = luss.Settings().ratios
-    matching: str = "images"  # | none | the path of a match.json
-    out: Path | None = None
 
 
 class _Pair(NamedTuple):
@@ -50,7 +37,7 @@ class _Pair(NamedTuple):
     truth: Sample | Path
 
 
-def run_score(asked: Asked, quiet: bool = False) -> dict[str, Any]:
+def run_score(asked: Score, quiet: bool = False) -> dict[str, Any]:
     """All scores of ImageNet-S as JSON; with `asked.out` also scores.json and match.json, for further predictions.
 
     Raises RecipeError, DatasetError and Preempted, each with one line of what is wrong.
@@ -89,13 +76,14 @@ def run_score(asked: Asked, quiet: bool = False) -> dict[str, Any]:
     return found
 
 
-def _settings(asked: Asked) -> tuple[luss.Settings, Tensor | None]:
+def _settings(asked: Score) -> tuple[luss.Settings, Tensor | None]:
     """How predictions are scored, and the matching of a file."""
     if bool(asked.target) == bool(asked.labels):
         raise RecipeError("give --target NAME or --labels FOLDER, one of both: what the predictions are held against")
     from_file = asked.matching not in luss.MATCHINGS
     try:
-        settings = luss.Settings(ratios=asked.ratios, matching="images" if from_file else asked.matching)
+        ratios = luss.Settings.ratios if asked.ratios is None else asked.ratios
+        settings = luss.Settings(ratios=ratios, matching="images" if from_file else asked.matching)
     except ValueError as error:
         raise RecipeError(f"--boundary: {error}") from error
     return settings, read_matching(Path(asked.matching)) if from_file else None
@@ -121,7 +109,7 @@ def read_matching(path: Path) -> Tensor:
     return names
 
 
-def pairs_of(asked: Asked, progress: Counter) -> tuple[Dataset | None, list[_Pair]]:
+def pairs_of(asked: Score, progress: Counter) -> tuple[Dataset | None, list[_Pair]]:
     """The dataset, if it is one, and what is held against what.  Raises DatasetError where predictions are missing."""
     if not is_dir(asked.predictions):
         raise DatasetError(f"{printable(asked.predictions)}: expected a folder of predicted label maps, found none")

@@ -24,7 +24,8 @@ from mdp.io.files.reading import is_file, printable, read_bytes
 from mdp.io.files.writing import make, write_atomically
 from mdp.io.journal.counter import Counter, number_of
 from mdp.io.processes.signals import stop_on_signals
-from mdp.io.unsupervised.score import Asked, ids_of, pairs_of, run_score, score_table
+from mdp.io.unsupervised.asked import Score
+from mdp.io.unsupervised.score import ids_of, pairs_of, run_score, score_table
 
 _LINES = ("Method name", "Training data", "Training scheme", "Networks", "Paper/Project link", "Method description")
 METHOD = "".join(f"{line}: \n" for line in _LINES)  # what the servers read
@@ -32,7 +33,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the same predictions a
 _MOST = 2**16 - 1  # the highest number that two channels hold
 
 
-def run_submission(asked: Asked, archive: Path, method: Path | None = None, quiet: bool = False) -> dict[str, Any]:
+def run_submission(asked: Score, archive: Path, method: Path | None = None, quiet: bool = False) -> dict[str, Any]:
     """Writes the archive; what it holds as JSON, with the scores where the split has label maps.
 
     `method` is the text of method.txt; without it lines to fill in.  Raises an MdpError with one line of what is wrong.
@@ -72,7 +73,7 @@ def run_submission(asked: Asked, archive: Path, method: Path | None = None, quie
     return {**told, **({"scores": scores} if scores else {})}
 
 
-def _match(asked: Asked, scores: dict[str, Any]) -> bytes:
+def _match(asked: Score, scores: dict[str, Any]) -> bytes:
     """The matching to send: that of the file, or the one that was found with the scores; empty without any."""
     if asked.matching not in luss.MATCHINGS:
         return read_bytes(asked.matching, "matching")

@@ -24,12 +24,13 @@ from mdp.io.recipe.shelf import recipe_names
 from mdp.io.run.checkpoints import remove_leftovers
 from mdp.io.run.lock import locked
 from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.unsupervised.asked import Score
 from mdp.io.unsupervised.pipeline.cluster import run_clustering
 from mdp.io.unsupervised.pipeline.label import run_labelling
 from mdp.io.unsupervised.pipeline.pictures import write_page
 from mdp.io.unsupervised.pipeline.predictions import run_split_predictions
 from mdp.io.unsupervised.pipeline.sweep import run_label_scores
-from mdp.io.unsupervised.score import Asked, run_score
+from mdp.io.unsupervised.score import run_score
 
 ATTENTION = "pixel_attention"
 _METHOD = "pass_s"  # where none is asked for
@@ -83,7 +84,7 @@ def _gone(asked: Request, out: Path, name: str, train: str, val: str) -> dict[st
     _trained(run_finetuning, replace(asked, out=learner, init=str(start), layers=(*layers, own)))
     tell(f"its predictions of {val}, and their scores")
     predictions = run_split_predictions(replace(asked, out=out), learner, name, val)
-    scored = Asked(predictions=predictions, target=f"{name}:{val}", root=Path(recipe.data.root),
+    scored = Score(predictions=predictions, target=f"{name}:{val}", root=Path(recipe.data.root),
                    out=out / "scores-finetuned")  # fmt: skip
     after = run_score(scored, quiet=True)
     dataset, _ = named(name)
