@@ -880,6 +880,9 @@ def main() -> None:
         drop_output()
     except (click.exceptions.Abort, KeyboardInterrupt, Stopped, MdpError) as error:
         ending = ending_of(error)
+        if isinstance(error, click.exceptions.Abort) and isinstance(error.__cause__, EOFError):
+            tell(Ending(1), stderr.say)  # click takes the end of any file for Ctrl-D
+            raise error.__cause__ from None
     except Exception:
         tell(Ending(1), stderr.say)
         raise

@@ -378,3 +378,16 @@ def test_tiny_yaml_serves_all_three_commands(shell: Shell) -> None:
     assert done.code == 0, done.err
     done = shell(f"mdp eval --config {tiny} --images 3")
     assert done.code == 0, done.err
+
+
+def test_the_end_of_a_file_that_nobody_expected_is_a_bug_and_no_ctrl_c(tmp_path: Path) -> None:
+    """click takes an EOFError from wherever it comes for a Ctrl-D."""
+    code = (
+        "import sys\nimport mdp.io.run.checkpoint_summary as summary\nfrom mdp.cli import main\n"
+        "def describe(run):\n    raise EOFError('from below')\n"
+        "summary.describe = describe\nsys.argv = ['mdp', 'checkpoint', 'show', 'run']\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "EOFError: from below" in done.stderr
+    assert "interrupted" not in done.stderr
