@@ -9,6 +9,7 @@ known to go wrong, `MISTAKES`.  The rest of mdp sees a `Dataset`, whichever it c
 import difflib
 import importlib
 import pkgutil
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,12 @@ __all__ = ["Dataset", "Sample", "labels_of", "load", "names", "offered", "open_s
 
 def names() -> list[str]:
     """The built-in datasets, by file name; nothing is imported."""
-    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    return list(_names(tuple(__path__)))
+
+
+@cache
+def _names(folders: tuple[str, ...]) -> list[str]:
+    found = (module.name for module in pkgutil.iter_modules(folders) if not module.ispkg)
     modules = (name for name in found if not name.startswith("_"))
     return sorted(name.replace("_", "-") if name.startswith("shapes") else name for name in modules)
 

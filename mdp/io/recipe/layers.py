@@ -9,6 +9,7 @@ import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
@@ -163,6 +164,12 @@ def _full_terms(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**layer, "criterion": {**section, "plus": full}}
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a settings class's fields."""
+    return get_type_hints(kind)
+
+
 def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
     """The recipe that the layers make.
 
@@ -179,11 +186,10 @@ def resolve(*layers: Mapping[str, Any], source: str = "recipe") -> Recipe:
     merged.pop("method", None)
     criterion = _criterion(merged.pop("criterion", {}), origin)
     _refuse_unknown(merged, [f.name for f in fields(Recipe)], "", origin)
-    _refuse_unknown(method, list(get_type_hints(kind)), "method.", origin, f" (method {name})")
+    _refuse_unknown(method, list(_hints(kind)), "method.", origin, f" (method {name})")
     settings = _build(kind, method, "method", origin)
     sections = {
-        key: _build(get_type_hints(Recipe)[key], _section(value, key, origin), key, origin)
-        for key, value in merged.items()
+        key: _build(_hints(Recipe)[key], _section(value, key, origin), key, origin) for key, value in merged.items()
     }
     return Recipe(method=MethodRecipe(name=name, settings=settings), criterion=criterion, **sections)
 
@@ -215,7 +221,7 @@ def _criterion_settings(named: str, name: Any, values: Mapping[str, Any], where:
     if name not in criterion_names():
         raise origin.refusal(named, unknown_criterion(named, name))
     kind = find_criterion(name).Settings
-    _refuse_unknown(values, list(get_type_hints(kind)), f"{where}.", origin, f" (criterion {name})")
+    _refuse_unknown(values, list(_hints(kind)), f"{where}.", origin, f" (criterion {name})")
     return _build(kind, values, where, origin)
 
 
@@ -236,7 +242,7 @@ def _refuse_unknown(values: Mapping[str, Any], known: list[str], prefix: str, or
 
 def _build(kind: type, values: Mapping[str, Any], where: str, origin: _Origin) -> Any:
     """A settings dataclass from a mapping, every value checked against its field's type."""
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     _refuse_unknown(values, list(hints), f"{where}.", origin)
     arguments = {key: coerce(hints[key], value, f"{where}.{key}", origin) for key, value in values.items()}
     try:
