@@ -8,9 +8,11 @@ what a cell tagged `page` shows is large, and only a running notebook can show i
 
 import base64
 import io
+import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +33,39 @@ def tags(cell: Any) -> list[str]:
     return found
 
 
-def executed(path: Path, folder: Path) -> Any:
-    """The notebook after a run in that folder; an exception in a cell is raised."""
+def executed(path: Path, folder: Path, *, forked: bool = False, brief: Mapping[str, str] = {}) -> Any:
+    """The notebook after a run in that folder; an exception in a cell is raised.
+
+    `forked`: in a kernel that need not import torch again (tests/preloaded.py).  `brief`: what is run in the place of
+    words that stand once in cells whose digits vary.
+    """
     nbformat = pytest.importorskip("nbformat", reason="nbclient is missing: pip install -e '.[test]'")
     client = pytest.importorskip("nbclient", reason="nbclient is missing: pip install -e '.[test]'")
     traitlets = pytest.importorskip("traitlets.config", reason="nbclient is missing: pip install -e '.[test]'")
     pytest.importorskip("ipykernel", reason="ipykernel is missing: pip install -e '.[test]'")
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
+    varying = [cell for cell in notebook.cells if "varies" in tags(cell)]
+    for words, others in brief.items():
+        assert sum(cell.source.count(words) for cell in varying) == 1, f"{path.name}: {words}"
+        for cell in varying:
+            cell.source = cell.source.replace(words, others)
     names = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     # a path of its own, which has to be short: the kernel is spoken to through sockets in it
     with tempfile.TemporaryDirectory(prefix="nb") as own, pytest.MonkeyPatch.context() as patch:
         for name in names:
             patch.setenv(name, own)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+        if forked:
+            home = Path(own, "kernels", "forked")
+            home.mkdir(parents=True)
+            command = [sys.executable, "-m", "tests.forked_kernel", "{connection_file}"]
+            spec = {"argv": command, "display_name": "forked", "language": "python"}
+            (home / "kernel.json").write_text(json.dumps(spec))
         sockets = {"transport": "ipc", "connection_file": f"{own}/kernel.json"}  # files: no port is opened
         client.NotebookClient(
-            notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
-            config=traitlets.Config({"KernelManager": sockets}),
+            notebook, timeout=SECONDS, kernel_name="forked" if forked else "python3",
+            resources={"metadata": {"path": str(folder)}}, config=traitlets.Config({"KernelManager": sockets}),
         ).execute()  # fmt: skip
     return notebook
 

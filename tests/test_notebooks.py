@@ -10,6 +10,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.notebooks import NOTEBOOKS, executed, outputs, picture, tags
 
+# Its digits vary with the machine, so that only their kinds are compared: fewer steps give them too.  Its kernel is a
+# fork; the other's begins as those of users do.
+BRIEF = {"atlas": {'"steps": 100': '"steps": 20'}}
 MOST = 1_000_000  # bytes of all notebooks together: they are part of the repository
 
 
@@ -48,7 +51,7 @@ def alike(one: np.ndarray, other: np.ndarray) -> bool:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_gives_what_is_stored_in_it(path: Path, tmp_path: Path) -> None:
     before = in_repository()
-    ran = executed(path, tmp_path)
+    ran = executed(path, tmp_path, forked=path.stem in BRIEF, brief=BRIEF.get(path.stem, {}))
     stored = pytest.importorskip("nbformat").read(path, as_version=4)
     cells = code_cells(stored)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run: python -m tests.notebooks"
