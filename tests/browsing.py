@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -23,6 +24,9 @@ SILENT = (  # a browser that asks nobody anything by itself, and finds nobody
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
     "--disable-quic", "--disable-default-apps", "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
+# The windows of a browser in which nothing is open any more: the process that draws ends with its last window, and a
+# new one costs more than most pages.
+_IDLE: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
 
 
 def find_chromium() -> str | None:
@@ -76,8 +80,10 @@ class Visit(NamedTuple):
 
 @contextmanager
 def visit(browser: Any, file: Path, width: int = 1280, scheme: str = "light") -> Iterator[Visit]:
-    """Opens a file."""
-    page = browser.new_page()
+    """Opens a file, in a window that an earlier visit left, if there is one."""
+    idle = _IDLE.setdefault(browser, [])
+    page = idle.pop() if idle else browser.new_page()
+    page.mouse.move(1, 1)
     opened = Visit(page, [])
     stand(opened, width, scheme)
     faults = opened.faults
@@ -91,12 +97,16 @@ def visit(browser: Any, file: Path, width: int = 1280, scheme: str = "light") ->
         if message.type in ("error", "warning"):
             faults.append(f"console: {message.text}")
 
-    page.on("request", requested)
-    page.on("console", told)
-    page.on("pageerror", lambda error: faults.append(f"script: {error}"))
+    listeners = {
+        "request": requested, "console": told, "pageerror": lambda error: faults.append(f"script: {error}")
+    }  # fmt: skip
+    for event, listener in listeners.items():
+        page.on(event, listener)
     page.goto(own)
     yield opened
-    page.close()
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
+    idle.append(page)
 
 
 def stand(opened: Visit, width: int, scheme: str, media: str = "screen") -> None:
