@@ -27,7 +27,7 @@ from mdp.cli import cli
 from mdp.io.datasets import load, names
 from mdp.io.errors import MdpError
 from mdp.io.recipe.criteria import criterion_names, find_criterion
-from mdp.io.recipe.layers import Recipe
+from mdp.io.recipe.layers import Recipe, merge
 from mdp.io.recipe.methods import find_method, method_names
 from mdp.io.recipe.settings import FinetuneSettings, PretrainSettings
 from tests.conftest import ROOT
@@ -235,6 +235,7 @@ def test_every_dataset_that_a_page_describes_in_yaml_is_one(path: Path, tmp_path
 # Pictures
 
 
+@pytest.mark.usefixtures("bare_runs")
 def test_the_pictures_are_those_that_the_script_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = ["conflict", "views", "mixing", "temperature"]
     monkeypatch.syspath_prepend(ROOT / "docs")
@@ -243,6 +244,9 @@ def test_the_pictures_are_those_that_the_script_draws(tmp_path: Path, monkeypatc
     assert sorted(f"{name}.png" for name in script["FIGURES"]) == sorted(path.name for path in FIGURES.iterdir())
     assert sum(path.stat().st_size for path in FIGURES.iterdir()) < 1_000_000
     monkeypatch.chdir(tmp_path)
+    brief = {"model": {"width": 8}, "pretrain": {"validate_images": 2}, "eval": {"images": 2}}
+    for names_of_script in (script["prototypes"].__globals__, vars(sys.modules["contrast_pictures"])):
+        monkeypatch.setitem(names_of_script, "RECIPE", merge(names_of_script["RECIPE"], brief))
     assert script["prototypes"](before=2, after=2).image.size == (640, 480), "the picture that takes a minute"
     sizes = [script["FIGURES"][f"contrast_{name}"](steps=2).image.size for name in ("anchors", "memory", "cosines")]
     assert sizes == [(640, 372), (640, 420), (640, 370)], "pictures that train"
@@ -325,8 +329,19 @@ class Requests(HTMLParser):
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     for module in ("sphinx", "myst_parser", "furo"):
         pytest.importorskip(module, reason="the extra docs is not installed")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--nitpicky", "-q", "-d", tmp_path / "trees"]
-    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    command = [
+        sys.executable,
+        "-m",
+        "tests.plain_site",
+        "-W",
+        "--keep-going",
+        "--nitpicky",
+        "-q",
+        "-d",
+        tmp_path / "trees",
+    ]
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONWARNINGS": "default", "PYTHONPATH": paths}
     done = subprocess.run(
         [*command, ROOT / "docs", tmp_path / "site"], capture_output=True, text=True, check=False, env=environment
     )
@@ -347,6 +362,8 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     assert 'src="_images/conflict.png"' in method
     assert re.search(r'src="_static/copy.js(\?v=\w+)?"', method), "commands have no button that copies them"
     index = (site / "index.html").read_text(encoding="utf-8")
+    assert 'class="sidebar-tree"' in index, "there is no tree of pages"
+    assert "prototype_nc" in (site / "searchindex.js").read_text(encoding="utf-8"), "words are not searched"
     assert 'href="generated/contributing.html"' in index
     assert 'href="study-report.html"' in index, "the report is opened, not downloaded"
     assert (site / "study-report.html").read_bytes() == (ROOT / "docs" / "study.html").read_bytes()
