@@ -2,8 +2,9 @@
 
 import gc
 import os
+import shutil
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FIRST = (
     "test_distributed", "test_notebooks", "test_method_runs", "test_cli", "test_documented_commands", "test_security",
     "test_survival", "test_jobs", "test_pages_in_browser", "test_docs", "test_methods", "test_export", "test_gallery",
-    "test_comparison", "test_networks_heads", "test_live", "test_examples", "test_help_examples",
+    "test_comparison", "test_live", "test_examples", "test_help_examples", "test_fake_cuda", "test_paper_recipes",
+    "test_export_families", "test_networks_heads",
 )  # fmt: skip
 
 
@@ -80,7 +82,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():  # switching it off imports torch's compiler first
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -90,13 +93,34 @@ def bare_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     For tests of anything else; tests/test_samples.py, test_report.py and those that run commands have both, and so has
     a test that is marked `whole_runs`.
     """
-    if request.node.get_closest_marker("whole_runs"):
-        return
+    if not request.node.get_closest_marker("whole_runs"):
+        _bare(monkeypatch)
+
+
+def _bare(patch: pytest.MonkeyPatch) -> None:
     from mdp.io.training import job  # noqa: PLC0415 - as above
     from mdp.io.training.context import RunContext  # noqa: PLC0415
 
-    monkeypatch.setattr(RunContext, "picture", lambda *_: None)
-    monkeypatch.setattr(job, "report_at_end", lambda *_: None)
+    patch.setattr(RunContext, "picture", lambda *_: None)
+    patch.setattr(job, "report_at_end", lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def plain_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], Path]:
+    """Copies of the bare runs `pretrain` and `finetune` of tests/small_runs.py as it is: (kind, folder) -> folder.
+
+    For tests that begin with a run that nobody disturbed: a copy costs a twentieth of a run, which is made once.
+    """
+    from mdp.io.training.job import run_finetuning, run_pretraining  # noqa: PLC0415 - as above
+    from tests.small_runs import request  # noqa: PLC0415
+
+    home = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        _bare(patch)
+        run_pretraining(request(out=home / "pretrain"))
+        run_finetuning(request(init="scratch", out=home / "finetune"))
+    return lambda kind, folder: Path(shutil.copytree(home / kind, folder))
 
 
 @pytest.fixture(scope="session")

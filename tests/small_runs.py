@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from mdp.io.recipe.layers import Layer, merge, nest
 from mdp.io.recipe.request import Request
 from mdp.io.run.checkpoint import load
 from mdp.io.training.job import run_pretraining
+
+PlainRuns = Callable[[str, Path], Path]  # the fixture plain_runs of tests/conftest.py
 
 TINY: Layer = {
     "run": {"workers": 0, "threads": 1},

@@ -38,7 +38,7 @@ from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import resolve
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.job import run_finetuning
-from tests.small_runs import request
+from tests.small_runs import PlainRuns, request
 from tests.tensors import rng_of
 
 pytestmark = pytest.mark.usefixtures("bare_runs")
@@ -306,8 +306,8 @@ def half_saved(pool: Any) -> None:
 # Whole evaluations
 
 
-def test_an_evaluation_counts_blocks_images_and_boundaries_of_the_saved_predictions() -> None:
-    tuned = str(run_finetuning(request(init="scratch")))
+def test_an_evaluation_counts_blocks_images_and_boundaries_of_the_saved_predictions(plain_runs: PlainRuns) -> None:
+    tuned = str(plain_runs("finetune", Path("tuned")))
     asked = request(("eval.images", 23), init=tuned)
     scores, folder = run_evaluation(asked, "last", keep=True, save_as=("imagenet-s",))
     assert {path.name for path in folder.iterdir()} == {
@@ -347,8 +347,10 @@ def test_several_scales_are_said_and_change_the_counts() -> None:
     assert several["confusion"] != one["confusion"]
 
 
-def test_an_interrupted_evaluation_leaves_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    tuned = str(run_finetuning(request(init="scratch", out=Path("run"))))
+def test_an_interrupted_evaluation_leaves_what_was_there(
+    monkeypatch: pytest.MonkeyPatch, plain_runs: PlainRuns
+) -> None:
+    tuned = str(plain_runs("finetune", Path("run")))
     _, folder = run_evaluation(request(("eval.images", 2), init=tuned), "last", keep=True)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     original = inference.predict
@@ -389,8 +391,8 @@ def test_the_counts_of_an_evaluation_are_those_of_its_predictions() -> None:
     assert summary(counts, SPACE)["miou"] == pytest.approx(mean_iou(confusion_matrix(guess, labels, 3)))
 
 
-def test_scores_of_a_part_do_not_replace_those_of_more_images(tmp_path: Path) -> None:
-    tuned = str(run_finetuning(request(init="scratch")))
+def test_scores_of_a_part_do_not_replace_those_of_more_images(tmp_path: Path, plain_runs: PlainRuns) -> None:
+    tuned = str(plain_runs("finetune", Path("tuned")))
     common = ["eval", tuned, "--device", "cpu", "--workers", "0", "-q", "--json", "--out", str(tmp_path / "out")]
     for count, told in ((3, ""), (2, "it has the scores of 3 images, which those of 2 would replace"), (4, "")):
         done = CliRunner().invoke(cli, [*common, "--images", str(count)])
@@ -399,8 +401,8 @@ def test_scores_of_a_part_do_not_replace_those_of_more_images(tmp_path: Path) ->
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["images"] == 4
 
 
-def test_flags_reach_the_settings_and_a_bad_list_is_refused() -> None:
-    tuned = str(run_finetuning(request(init="scratch")))
+def test_flags_reach_the_settings_and_a_bad_list_is_refused(plain_runs: PlainRuns) -> None:
+    tuned = str(plain_runs("finetune", Path("tuned")))
     runner = CliRunner()
     command = ["eval", tuned, "--images", "2", "--scales", "0.5,1", "--flip", "--max-memory", "1GB", "-v"]
     done = runner.invoke(cli, [*command, "--device", "cpu", "--workers", "0"])

@@ -17,7 +17,7 @@ from mdp.io.run.opened import new_segmentor
 from mdp.io.training.classifier_init import start_classifier_
 from mdp.io.training.job import run_finetuning, run_pretraining
 from tests.laws import pure_call
-from tests.small_runs import TINY, request, tensors_of
+from tests.small_runs import TINY, PlainRuns, request, tensors_of
 from tests.tensors import rng_of, seeds
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
@@ -98,8 +98,8 @@ def test_the_classifier_starts_where_the_prototypes_are() -> None:
     assert network.decode_head.conv_seg.weight.std() > 0.02  # random ones have 0.01
 
 
-def test_fine_tuning_takes_it_and_says_so() -> None:
-    run_pretraining(request(out=Path("pre")))
+def test_fine_tuning_takes_it_and_says_so(plain_runs: PlainRuns) -> None:
+    plain_runs("pretrain", Path("pre"))
     asked = (("finetune.steps", 1), ("finetune.validate_steps", 0))
     plain = run_finetuning(request(*asked, out=Path("plain"), init="pre"))
     started = run_finetuning(request(*asked, ("finetune.head_init", "prototypes"), out=Path("started"), init="pre"))

@@ -15,9 +15,9 @@ from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.recipe.layers import resolve
 from mdp.io.studies.compare import Comparison, parse_shares, parse_start, run_comparison
 from mdp.io.studies.starts import check_start
-from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.training.job import run_pretraining
 from mdp.io.weights.inspect import inspect
-from tests.small_runs import request
+from tests.small_runs import PlainRuns, request
 from tests.tensors import rng_of
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
@@ -120,8 +120,8 @@ def test_whose_names_they_are_is_told(mark: str, layout: str) -> None:
     assert inspect(Path("x.pth"), {})["layout"] == layout
 
 
-def test_runs_of_mdp_are_held_against_their_own_network() -> None:
-    pretrained, tuned = run_pretraining(request()), run_finetuning(request(init="scratch"))
+def test_runs_of_mdp_are_held_against_their_own_network(plain_runs: PlainRuns) -> None:
+    pretrained, tuned = (plain_runs(kind, Path(kind)) for kind in ("pretrain", "finetune"))
     for folder, kind in ((pretrained, "pretrain"), (tuned, "finetune")):
         done = run(str(folder))
         assert done.exit_code == 0, done.output

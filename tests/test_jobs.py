@@ -24,25 +24,33 @@ from mdp.io.run.checkpoint import load
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.io.training.pretraining import pretrain_recipe
-from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
+from tests.small_runs import PlainRuns, assert_same, losses, request, signal_after, tensors_of
 from tests.trees import grey, own_yaml, photo
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
 
-PRETRAINED = [
-    (),
-    (("method.mix.region", True), ("method.mix.pixel", True), ("method.sparse.variant", "csc2")),
-    (("run.workers", 1), ("pretrain.balance", True), ("method.bank_batches", 2)),
-]
+PRETRAINED: dict[str, tuple[tuple[str, Any], ...]] = {
+    "plain": (),
+    "mixed and sparse": (("method.mix.region", True), ("method.mix.pixel", True), ("method.sparse.variant", "csc2")),
+    "workers and balance": (("run.workers", 1), ("pretrain.balance", True), ("method.bank_batches", 2)),
+}
 
 
-@pytest.mark.parametrize("changes", PRETRAINED, ids=["plain", "mixed and sparse", "workers and balance"])
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for runs that are never stopped, each made by the first test that looks at it."""
+    return tmp_path_factory.mktemp("wholes")
+
+
+@pytest.mark.parametrize("kind", PRETRAINED)
 @pytest.mark.parametrize("step", [1, 4])
 def test_resumed_pretraining_ends_bit_for_bit_as_if_never_stopped(
-    changes: tuple[tuple[str, Any], ...], step: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, step: int, wholes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run_pretraining(request(*changes, out=Path("whole")))
+    changes, whole = PRETRAINED[kind], wholes / kind
+    if not whole.exists():
+        run_pretraining(request(*changes, out=whole))
     with monkeypatch.context() as patch:
         signal_after(patch, step)
         with pytest.raises(Preempted, match=f"stopped by SIGTERM after step {step} of 7"):
@@ -60,8 +68,10 @@ def test_resumed_pretraining_ends_bit_for_bit_as_if_never_stopped(
 
 
 @pytest.mark.parametrize("step", [1, 4, 5])
-def test_resumed_fine_tuning_ends_bit_for_bit_as_if_never_stopped(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run_finetuning(request(init="scratch", out=Path("whole")))
+def test_resumed_fine_tuning_ends_bit_for_bit_as_if_never_stopped(
+    step: int, monkeypatch: pytest.MonkeyPatch, plain_runs: PlainRuns
+) -> None:
+    whole = plain_runs("finetune", Path("whole"))
     with monkeypatch.context() as patch:
         signal_after(patch, step, signal.SIGUSR1)
         with pytest.raises(Preempted):
@@ -87,12 +97,13 @@ def test_a_second_ctrl_c_interrupts_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert json.loads(Path("run/status.json").read_text())["exit_code"] == 130
 
 
-def test_two_runs_of_one_recipe_are_the_same_run() -> None:
-    assert_same(tensors_of(run_pretraining(request())), tensors_of(run_pretraining(request())))
+def test_two_runs_of_one_recipe_are_the_same_run(plain_runs: PlainRuns) -> None:
+    assert_same(tensors_of(plain_runs("pretrain", Path("first"))), tensors_of(run_pretraining(request())))
 
 
-def test_another_seed_is_another_run() -> None:
-    first, second = (tensors_of(run_pretraining(request(("run.seed", seed)))) for seed in (0, 1))
+def test_another_seed_is_another_run(plain_runs: PlainRuns) -> None:
+    first, second = plain_runs("pretrain", Path("first")), run_pretraining(request(("run.seed", 1)))
+    first, second = tensors_of(first), tensors_of(second)
     assert not torch.equal(first["query.backbone.conv1.weight"], second["query.backbone.conv1.weight"])
 
 
@@ -107,8 +118,8 @@ def test_the_key_encoder_follows_the_query_encoder_as_slowly_as_asked() -> None:
     torch.testing.assert_close(found[0.25], 0.25 * found[1.0] + 0.75 * query)
 
 
-def test_pretrained_weights_arrive_in_the_segmentor() -> None:
-    pretrained = run_pretraining(request())
+def test_pretrained_weights_arrive_in_the_segmentor(plain_runs: PlainRuns) -> None:
+    pretrained = plain_runs("pretrain", Path("runs/pretrain/plain"))
     recipe, weights = finetune_recipe(request())
     assert weights == pretrained / "checkpoints" / "last.safetensors"
     tuned = run_finetuning(request(("finetune.steps", 1), ("finetune.lr", 0.0), ("finetune.min_lr", 0.0)))
@@ -121,8 +132,8 @@ def test_pretrained_weights_arrive_in_the_segmentor() -> None:
     assert "starts at random: decode_head.conv_seg" in log
 
 
-def test_backbone_only_leaves_the_head_at_random() -> None:
-    pretrained = run_pretraining(request())
+def test_backbone_only_leaves_the_head_at_random(plain_runs: PlainRuns) -> None:
+    pretrained = plain_runs("pretrain", Path("runs/pretrain/plain"))
     tuned = run_finetuning(
         request(("finetune.steps", 1), ("finetune.lr", 0.0), ("finetune.min_lr", 0.0), ("finetune.load", ["backbone"]))
     )
@@ -132,8 +143,8 @@ def test_backbone_only_leaves_the_head_at_random() -> None:
     assert not torch.equal(before[f"query.{name}"], after[f"network.{name}"])
 
 
-def test_pretraining_goes_on_from_a_plain_state_dict(tmp_path: Path) -> None:
-    first = tensors_of(run_pretraining(request(out=Path("first"))))
+def test_pretraining_goes_on_from_a_plain_state_dict(tmp_path: Path, plain_runs: PlainRuns) -> None:
+    first = tensors_of(plain_runs("pretrain", Path("first")))
     bare = {n.removeprefix("query.backbone."): t for n, t in first.items() if n.startswith("query.backbone.")}
     torch.save({"state_dict": {f"module.{n}": t for n, t in bare.items()}}, tmp_path / "bare.pth")
     second = run_pretraining(
@@ -181,8 +192,8 @@ def test_a_run_folder_says_what_the_run_was() -> None:
     assert {"prototype_cosine", "prototype_rank", "classes_unseen"} <= set(validation)
 
 
-def test_evaluation_equals_a_plain_count_over_the_saved_predictions() -> None:
-    tuned = run_finetuning(request(init="scratch"))
+def test_evaluation_equals_a_plain_count_over_the_saved_predictions(plain_runs: PlainRuns) -> None:
+    tuned = plain_runs("finetune", Path("tuned"))
     scores, folder = run_evaluation(request(("eval.images", 4), init=str(tuned)), "last", keep=True)
     confusion = torch.zeros(8, 8, dtype=torch.int64)
     pool = plan_finetuning(finetune_recipe(request(init="scratch"))[0]).validation
@@ -201,8 +212,8 @@ def test_evaluation_equals_a_plain_count_over_the_saved_predictions() -> None:
         assert picture.size == (192, 96)
 
 
-def test_sliding_windows_over_the_whole_image_are_the_whole_image() -> None:
-    tuned = run_finetuning(request(init="scratch"))
+def test_sliding_windows_over_the_whole_image_are_the_whole_image(plain_runs: PlainRuns) -> None:
+    tuned = plain_runs("finetune", Path("tuned"))
     whole, _ = run_evaluation(request(init=str(tuned)), "last", keep=False)
     one = request(("eval.mode", "slide"), ("eval.window", [96, 96]), init=str(tuned))
     assert run_evaluation(one, "last", keep=False)[0]["confusion"] == whole["confusion"]
@@ -226,8 +237,8 @@ def test_only_what_does_not_change_the_result_may_change_on_resume(monkeypatch: 
     run_pretraining(Request(layers=(nest("run.workers", 1),), resume="run", quiet=True))
 
 
-def test_weights_of_another_shape_are_refused_with_both_shapes() -> None:
-    run_pretraining(request())
+def test_weights_of_another_shape_are_refused_with_both_shapes(plain_runs: PlainRuns) -> None:
+    plain_runs("pretrain", Path("runs/pretrain/plain"))
     with pytest.raises(
         CheckpointError,
         match=r"another shape, such as backbone\.conv1\.weight: \[8, 3, 7, 7\] in the file, \[12, 3, 7, 7\]",
@@ -235,15 +246,15 @@ def test_weights_of_another_shape_are_refused_with_both_shapes() -> None:
         run_finetuning(request(("model.width", 12)))
 
 
-def test_another_backbone_is_refused() -> None:
-    run_pretraining(request())
+def test_another_backbone_is_refused(plain_runs: PlainRuns) -> None:
+    plain_runs("pretrain", Path("runs/pretrain/plain"))
     with pytest.raises(CheckpointError, match=r"backbone tensors are in the file|another shape"):
         run_finetuning(request(("model.backbone", "resnet50")))
 
 
-def test_the_newest_run_is_the_one_started_last() -> None:
+def test_the_newest_run_is_the_one_started_last(plain_runs: PlainRuns) -> None:
     assert run_folder.newest("pretrain") is None
-    first, second = run_pretraining(request()), run_pretraining(request())
+    first, second = plain_runs("pretrain", Path("runs/pretrain/plain")), run_pretraining(request())
     assert run_folder.newest("pretrain") == second
     assert first != second
     os.utime(second / "command.txt", (0, 0))
@@ -258,8 +269,8 @@ def test_batches_shrink_to_the_images_there_are_and_say_so() -> None:
     assert "note: 800 images are fewer than a batch of 5000; batches have 800" in plan.lines
 
 
-def test_the_classifier_of_another_training_is_never_taken_over() -> None:
-    first = run_finetuning(request(init="scratch"))
+def test_the_classifier_of_another_training_is_never_taken_over(plain_runs: PlainRuns) -> None:
+    first = plain_runs("finetune", Path("first"))
     second = run_finetuning(
         request(("finetune.steps", 1), ("finetune.lr", 0.0), ("finetune.min_lr", 0.0), init=str(first))
     )

@@ -23,7 +23,7 @@ from mdp.io.training import pretraining
 from mdp.io.training.job import run_finetuning, run_pretraining
 from mdp.io.training.loop import Schedule
 from mdp.io.training.pretraining import Pretraining
-from tests.small_runs import request, signal_after
+from tests.small_runs import PlainRuns, request, signal_after
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 
@@ -161,8 +161,8 @@ def test_a_validation_that_no_checkpoint_knows_of_is_dropped_with_its_row(tmp_pa
     assert [record["step"] for record in records(tmp_path, "validate")] == [2, 4]
 
 
-def test_a_run_that_was_killed_before_its_second_checkpoint_begins_again_from_nothing() -> None:
-    run_pretraining(request(out=Path("whole")))
+def test_a_run_that_was_killed_before_its_second_checkpoint_begins_again_from_nothing(plain_runs: PlainRuns) -> None:
+    plain_runs("pretrain", Path("whole"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pretraining, "validate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -31,7 +31,7 @@ from mdp.io.training import context, finetuning, pretraining
 from mdp.io.training import job as training_job
 from mdp.io.training.finetuning import Finetuning
 from mdp.io.training.job import run_finetuning, run_pretraining
-from tests.small_runs import assert_same, losses, request, signal_after, tensors_of
+from tests.small_runs import PlainRuns, assert_same, losses, request, signal_after, tensors_of
 from tests.stress.disturbed import IN_PLACE, KILLED, Event, watched
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
@@ -57,7 +57,9 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 # Numbers
 
 
-def test_one_pixel_that_is_not_a_number_changes_nothing_and_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_pixel_that_is_not_a_number_changes_nothing_and_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, plain_runs: PlainRuns
+) -> None:
     with monkeypatch.context() as patch:
         signal_after(patch, 4)
         with pytest.raises(Preempted):
@@ -74,7 +76,7 @@ def test_one_pixel_that_is_not_a_number_changes_nothing_and_is_recorded(monkeypa
     assert all(name.startswith("shapes-") for name in record["samples"])
     assert [view["finite"] for view in record["views"]] == [False, True]
     run_pretraining(request(resume="poisoned"))  # the pixel is mended: the run goes on as if nothing had been
-    run_pretraining(request(out=Path("whole")))
+    plain_runs("pretrain", Path("whole"))
     assert_same(tensors_of(Path("whole")), tensors_of(Path("poisoned")))
 
 
@@ -162,12 +164,11 @@ def test_one_pixel_that_is_not_a_number_leaves_fine_tuning_as_it_was(monkeypatch
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_computes_nearly_the_same_and_resumes_exactly(
-    precision: str, monkeypatch: pytest.MonkeyPatch
+    precision: str, monkeypatch: pytest.MonkeyPatch, plain_runs: PlainRuns
 ) -> None:
-    changes = [("run.precision", precision), ("pretrain.steps", 6)]
-    run_pretraining(request(("pretrain.steps", 6), out=Path("fp32")))
+    changes = [("run.precision", precision)]
     run_pretraining(request(*changes, out=Path("whole")))
-    (_, full), (_, reduced) = losses(Path("fp32"))[0], losses(Path("whole"))[0]
+    (_, full), (_, reduced) = losses(plain_runs("pretrain", Path("fp32")))[0], losses(Path("whole"))[0]
     assert full != reduced
     assert abs(full - reduced) < 0.03 * full
     assert all(t.dtype not in (torch.bfloat16, torch.float16) for t in tensors_of(Path("whole")).values())
@@ -283,8 +284,9 @@ def killed_at(name: str, nth: int, *changes: tuple[str, Any], **others: Any) -> 
 
 @pytest.mark.whole_runs
 def test_a_run_killed_anywhere_after_its_last_validation_is_not_taken_for_done_and_resume_ends_it(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(context.RunContext, "picture", lambda *_: None)  # all are drawn before
     with watched(lambda number, event, do_it, arguments: do_it()) as events:
         run_pretraining(request(("pretrain.steps", 3), out=Path("whole")))
     names = [event.target.split()[-1] for event in events if event.name == "replace"]
@@ -332,8 +334,8 @@ def test_a_full_disk_is_told_by_the_file_that_found_it_and_status_says_so() -> N
     assert (status["state"], status["exit_code"], status["message"]) == ("failed", 6, str(error.value))
 
 
-def test_two_runs_never_share_a_folder() -> None:
-    run_pretraining(request(out=Path("run")))
+def test_two_runs_never_share_a_folder(plain_runs: PlainRuns) -> None:
+    plain_runs("pretrain", Path("run"))
     script = (
         "import pathlib, time, mdp.io.run.lock\n"
         "with mdp.io.run.lock.locked(pathlib.Path('run')): print('held', flush=True); time.sleep(9999)"
@@ -348,7 +350,9 @@ def test_two_runs_never_share_a_folder() -> None:
     run_pretraining(request(resume="run"))
 
 
-def test_the_same_command_starts_a_run_and_goes_on_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_starts_a_run_and_goes_on_with_it(
+    monkeypatch: pytest.MonkeyPatch, plain_runs: PlainRuns
+) -> None:
     same = {"out": Path("run"), "resume": ""}
     with monkeypatch.context() as patch:
         patch.setattr(context, "save", lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # before the first checkpoint
@@ -359,7 +363,7 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it(monkeypatch: pytest.M
         with pytest.raises(Preempted):
             run_pretraining(request(**same))
     run_pretraining(request(**same))
-    run_pretraining(request(out=Path("whole")))
+    plain_runs("pretrain", Path("whole"))
     assert_same(tensors_of(Path("whole")), tensors_of(Path("run")))
 
 
@@ -443,8 +447,10 @@ def test_a_signal_while_data_are_opened_ends_the_run_before_it_has_a_folder(
     assert not Path("run").exists()
 
 
-def test_a_signal_while_scoring_ends_it_with_nothing_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_finetuning(request(init="scratch", out=Path("run")))
+def test_a_signal_while_scoring_ends_it_with_nothing_written(
+    monkeypatch: pytest.MonkeyPatch, plain_runs: PlainRuns
+) -> None:
+    plain_runs("finetune", Path("run"))
     original = Pool.read
 
     def interrupted(self: Pool, index: int) -> Any:

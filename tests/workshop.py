@@ -363,7 +363,8 @@ def shell_in(folder: Path) -> Iterator[Shell]:
         patch.setattr(command_line, "launched", lambda: True)
         yield Shell(folder)
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(False)
 
 
 def _cheap(original: Callable[..., Request]) -> Callable[..., Request]:
