@@ -23,6 +23,7 @@ from mdp.io.recipe.shelf import recipe_path
 from mdp.io.training.finetuning import finetune_recipe
 from mdp.io.training.pretraining import describe_pretraining
 from tests.conftest import ROOT
+from tests.peers import library_or_skip
 
 RECIPES = sorted((ROOT / "examples" / "recipes").rglob("*.yaml"))
 PAPER = ROOT / "examples" / "recipes" / "paper"
@@ -138,9 +139,12 @@ def test_there_is_a_recipe_for_every_row_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_resolves(path: Path) -> None:
+def test_a_recipe_resolves_with_the_schedule_of_its_target_and_without(path: Path) -> None:
+    if "timm:" in path.read_text(encoding="utf-8"):
+        library_or_skip("timm")
     layer = config_layer(path)
     target = str((layer.get("finetune") or {}).get("target", ""))
+    resolve(layer, source=str(path))
     resolve(schedule_layer(target), layer, source=str(path))
 
 

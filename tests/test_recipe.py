@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from mdp.io.errors import RecipeError
 from mdp.io.recipe.layers import as_layer, as_yaml, config_layer, merge, nest, resolve, set_layer
 from mdp.io.recipe.published import recipe_yaml, schedule_layer
-from tests.conftest import ROOT
-from tests.peers import library_or_skip
 
 
 def test_later_layers_win_setting_by_setting() -> None:
@@ -130,13 +128,6 @@ def test_set_takes_yaml_values_and_needs_an_equals_sign() -> None:
 def test_merging_with_nothing_changes_nothing(a: dict[str, int], b: dict[str, int]) -> None:
     assert merge(a, {}) == a
     assert merge(a, b) == {**a, **b}
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_example_recipe_resolves(path: Path) -> None:
-    if "timm:" in path.read_text(encoding="utf-8"):
-        library_or_skip("timm")
-    resolve(config_layer(path), source=str(path))
 
 
 def test_what_is_shown_of_a_recipe_is_the_same_recipe_further_criteria_included(tmp_path: Path) -> None:
