@@ -133,9 +133,10 @@ def train(method: Method, steps: int, lr: float) -> list[float]:
     losses = []
     for number in range(steps):
         step = one_step(method, pair, state, views_of(number), settings, rng_of(number))
-        optimizer.zero_grad()
-        step.loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        if lr:  # without, all that a step changes are running statistics and the state
+            optimizer.zero_grad()
+            step.loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
         follow_(pair, 0.9)
         state = step.state
         losses.append(step.loss.item())
