@@ -665,21 +665,45 @@ def inspect(file: Path, init_from: str) -> None:
 
 
 @command("taxonomy", "runs/pretrain/2026-11-20_1432_voc+ade20k",
+         "runs/pretrain/2026-11-20_1432_voc+ade20k --photos 20 --size 64",
          "runs/pretrain/2026-11-20_1432_voc+ade20k --json > taxonomy.json")  # fmt: skip
 @click.argument("run", **RUN)
+@option("--photos", "Look at so many photos of each dataset, and go by what its classes are called by the others' "
+        "classifiers, on frozen features of RUN or of any FILE [default: prototypes alone].", IntRange(2))  # fmt: skip
+@option("--datasets", "With --photos, these datasets [default: RUN's own].", **DATASETS)
+@option("--size", "With --photos, their longer side.", SIDE, default=320)
+@option("--names", "With --photos, weight of equal names beside all votes of a class.", click.FloatRange(0, 100),
+        default=0.0)  # fmt: skip
+@option("--words vectors", "With --names, vectors of class names, for names that are alike.", FILE)
 @option("--truth", "Score the suggestions, and names alone, against this CSV file of relations.", FILE)
-@option("--out", "Folder to write to [default: RUN/taxonomy].", FILE)
+@own_root
+@setting("--backbone", "model.backbone", "Of a FILE that does not show it.")
+@setting("--seed", "run.seed", "Seed by which photos are drawn.", int)
+@device
+@option("--out", "Folder to write to [default: RUN/taxonomy, with --photos RUN/taxonomy-photos].", FILE)
 @option("--overwrite", "Replace what has the same name and says something else.", **FLAG)
 @printed
-def taxonomy(run: Path, truth: Path | None, out: Path | None, overwrite: bool) -> None:
-    """Say which classes of a pretraining run's datasets may be the same thing, by its prototypes.
+def taxonomy(run: Path, photos: int | None, datasets: tuple[str, ...], size: int, names: float, vectors: Path | None,
+             truth: Path | None, out: Path | None, overwrite: bool) -> None:  # fmt: skip
+    """Say which classes of several datasets may be the same thing, by a run's prototypes, or by votes on photos.
 
     Prints the best pairs, and writes tables, a mapping in YAML, a graph for Graphviz and taxonomy.html, a page with a
     map of all classes.
     """
-    from mdp.io.studies.taxonomy import run_taxonomy, table
+    if photos is None:
+        from mdp.io.studies.taxonomy import run_taxonomy, table
 
-    found, folder = run_taxonomy(run, out, overwrite, truth)
+        if datasets or vectors or names:
+            raise click.UsageError("--datasets, --names and --words go with --photos N")
+        found, folder = run_taxonomy(run, out, overwrite, truth)
+    else:
+        from mdp.io.studies.taxonomy_votes import run_voted_taxonomy
+        from mdp.io.studies.taxonomy_votes import voted_table as table
+        from mdp.io.studies.votes import Asked
+
+        asked = Asked(source=str(run), photos=photos, datasets=tuple(words.names(datasets)), size=size,
+                      names=names, words=vectors)  # fmt: skip
+        found, folder = run_voted_taxonomy(asked, _layer(), out, overwrite, truth, _quiet())
     _show(found, table)
     if not _quiet():
         stderr.say(f"written to {folder}")

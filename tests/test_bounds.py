@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from mdp.core.bounds import bounds_of
+from mdp.core.class_votes import VoteSettings
 from mdp.core.networks.decode_heads import HEADS
 from mdp.core.taxonomy import RelationSettings
 from mdp.io.errors import RecipeError
@@ -22,6 +23,7 @@ KINDS = [
     *(find_method(name).Settings for name in method_names()),
     *(find_criterion(name).Settings for name in criterion_names()),
     RelationSettings,
+    VoteSettings,
 ]
 ODD = {
     "nan": math.nan,

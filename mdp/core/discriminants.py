@@ -46,11 +46,12 @@ def together(first: Moments, second: Moments, sign: int = 1) -> Moments:
     return Moments(*(a + sign * b for a, b in zip(first, second, strict=True)))
 
 
-def discriminant(known: Moments, shrinkage: float = SHRINKAGE) -> Linear:
+def discriminant(known: Moments, shrinkage: float = SHRINKAGE, weighted: bool = True) -> Linear:
     """The classifier whose scores' softmax are the class probabilities of such rows.
 
-    The covariance within classes S becomes (1 - s) S + s tr(S) / D; classes weigh by their share of the rows, and one
-    without rows has a bias of minus infinity.  Raises ValueError without any row, and for a shrinkage outside 0..1.
+    The covariance within classes S becomes (1 - s) S + s tr(S) / D; classes weigh by their share of the rows, or all
+    alike where not `weighted`, and one without rows has a bias of minus infinity.  Raises ValueError without any row,
+    and for a shrinkage outside 0..1.
     """
     if not 0 <= shrinkage <= 1:
         raise ValueError(f"shrinkage: expected 0 to 1, got {shrinkage}")
@@ -63,4 +64,5 @@ def discriminant(known: Moments, shrinkage: float = SHRINKAGE) -> Linear:
     ridge = shrinkage * within.diagonal().sum().clamp(min=1e-12) / size
     within = (1 - shrinkage) * within + ridge * torch.eye(size, dtype=within.dtype)
     weight = torch.linalg.lstsq(within, means.T, driver="gelsd").solution.T  # (C, D): S may lack rank
-    return Linear(weight, (known.counts / total).log() - (means * weight).sum(1) / 2)
+    shares = known.counts / total if weighted else (known.counts > 0).double()
+    return Linear(weight, shares.log() - (means * weight).sum(1) / 2)

@@ -74,10 +74,10 @@ canvas.addEventListener("pointerdown", point);
 function look() {
   found = search.value.trim().toLowerCase() || null;
   let shown = 0;
-  for (const list of ["pairs", "groups"])
-    for (const entry of get(list).children) {
+  for (const list of ["votes", "pairs", "groups"])
+    for (const entry of get(list)?.children ?? []) {
       const names = [...entry.querySelectorAll("th, b")].map(part => part.textContent);
-      entry.hidden = !(list === "pairs" ? names.some(matches) : matches(entry.textContent));
+      entry.hidden = !(list !== "groups" ? names.some(matches) : matches(entry.textContent));
       shown += list === "pairs" && !entry.hidden;
     }
   const classes = data.names.filter(matches).length;

@@ -1,6 +1,6 @@
 """The job behind `mdp taxonomy`: which classes of a run's datasets are the same thing, by its prototypes.
 
-Nothing is trained and no photo is read; what the run's checkpoint holds is enough.
+Nothing is trained and no photo is read; what the run's checkpoint holds is enough.  With photos: `taxonomy_votes.py`.
 """
 
 import math
@@ -33,7 +33,7 @@ class Source(NamedTuple):
     """The prototypes of a pretraining run and what they stand for."""
 
     path: Path  # of the checkpoint
-    step: int
+    step: int | None  # None: of weights that are not asked for their step
     method: str
     union: LabelUnion
     known: Prototypes
@@ -50,17 +50,23 @@ def run_taxonomy(
     whole checkpoint.
     """
     source = read_source(run)
-    known = read_relations(truth, source.union, "--truth").relations if truth else ()
-    if truth and not known:
-        raise RecipeError(f"--truth {printable(truth)}: it says nothing of classes of this run's datasets")
+    known = truth_of(truth, source.union)
     settings = RelationSettings()
     relations = find_relations(source.known, dataset_numbers(source.union), source.crops, settings)
     facts = as_facts(source, relations, settings)
     if truth:
-        facts["truth"] = {"file": str(truth), **against(known, relations, source.union)}
+        facts["truth"] = {"file": str(truth), **against(known, suggested(relations), source.union)}
     folder = out or home_of(source.path) / "taxonomy"
-    _write(folder, texts(facts, relations.similarity), overwrite)
+    write(folder, texts(facts, relations.similarity), overwrite)
     return facts, folder
+
+
+def truth_of(path: Path | None, union: LabelUnion) -> tuple[Relation, ...]:
+    """The relations of a file that say something of the union's classes; none without a file."""
+    known = read_relations(path, union, "--truth").relations if path else ()
+    if path and not known:
+        raise RecipeError(f"--truth {printable(path)}: it says nothing of classes of this run's datasets")
+    return known
 
 
 def read_source(run: Path) -> Source:
@@ -100,12 +106,16 @@ def dataset_numbers(union: LabelUnion) -> Tensor:
 # The relations as data
 
 
-def against(truth: Sequence[Relation], relations: Relations, union: LabelUnion) -> dict[str, Any]:
-    """Agreement with the truth, of the suggestions and of names alone, by kind of relation."""
+def suggested(relations: Relations) -> list[Relation]:
+    """What pairs and groups say: a pair is equal, a class under another one is a part of it."""
     found = [Relation("equal", pair.first, pair.second) for pair in relations.pairs]
     pairs = {frozenset(relation[1:]) for relation in found}
     parts = [Relation("part", part, group.whole) for group in relations.groups for part in group.parts]
-    found += [relation for relation in parts if frozenset(relation[1:]) not in pairs]
+    return found + [relation for relation in parts if frozenset(relation[1:]) not in pairs]
+
+
+def against(truth: Sequence[Relation], found: Sequence[Relation], union: LabelUnion) -> dict[str, Any]:
+    """Agreement with the truth, of the suggestions and of names alone, by kind of relation."""
     sides = {"suggested": found, "names": same_names(union)}
     return {side: _scores(agreements(between(said, union, truth), truth)) for side, said in sides.items()}
 
@@ -164,7 +174,7 @@ def _group(group: ClassGroup, names: tuple[str, ...], crops: list[int]) -> dict[
 # Files
 
 
-def _write(folder: Path, files: dict[str, str], overwrite: bool) -> None:
+def write(folder: Path, files: dict[str, str], overwrite: bool) -> None:
     """Writes all files, each whole or not at all.  Raises RecipeError when another one has a name, and writes none."""
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"--out {printable(folder)}: expected a folder, found a file")
@@ -211,11 +221,11 @@ def table(facts: dict[str, Any]) -> str:
         f"{len(facts['alone'])} without a relative; {few} seen in fewer than {facts['settings']['crops']} crops, "
         f"{none} never: nothing is said of these"
     )
-    lines += _truth_lines(facts["truth"]) if "truth" in facts else []
+    lines += truth_lines(facts["truth"]) if "truth" in facts else []
     return "\n".join(lines)
 
 
-def _truth_lines(truth: dict[str, Any]) -> list[str]:
+def truth_lines(truth: dict[str, Any]) -> list[str]:
     """Agreement as a table."""
     lines = [
         f"against {printable(truth['file'])}:",

@@ -20,17 +20,22 @@ _HEAD = """\
 # similarity: cosine of the prototypes less their mean; score: their plain cosine above that of the classes' usual
 # neighbours; margin: score above the best rival's; crops: how many are behind each of the two.
 """
+_VOTED = """\
+# Which classes may be the same thing, by what the classifier of one dataset calls the pixels of the other:
+# suggestions, to be looked at by a person.  score: the mean share of each that is the other; similarity: cosine of the
+# classes' mean features less the mean of all; crops: photos that each was seen in.
+"""
 
 
-def texts(facts: Mapping[str, Any], similarity: Tensor) -> dict[str, str]:
-    """The text of each file, by its name."""
+def texts(facts: Mapping[str, Any], similarity: Tensor, pictures: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The text of each file, by its name; `pictures` of classes, as data, are for the page."""
     rows = [[None if math.isnan(value) else round(value, 4) for value in row] for row in similarity.tolist()]
     return {
         "taxonomy.csv": table_csv(facts),
         "taxonomy.json": json.dumps({**facts, "similarity": rows}) + "\n",
         "taxonomy.dot": graph(facts),
         "mapping.yaml": mapping(facts),
-        "taxonomy.html": page(facts, similarity),
+        "taxonomy.html": page(facts, similarity, pictures or {}),
     }
 
 
@@ -46,7 +51,20 @@ def table_csv(facts: Mapping[str, Any]) -> str:
         for part in group["parts"]:
             row = [part["name"], group["whole"], part["similarity"], None, None, part["crops"], group["crops"]]
             writer.writerow(["part", *row])
+    for first, second, shares in overlaps(facts):
+        writer.writerow(["overlap", first, second, None, round(sum(shares) / 2, 4), None, *(
+            facts["crops"][name] for name in (first, second))])  # fmt: skip
     return text.getvalue()
+
+
+def overlaps(facts: Mapping[str, Any]) -> list[tuple[str, str, tuple[float, float]]]:
+    """Classes that are partly each other, and to which shares; only votes on photos say so."""
+    rows = facts.get("votes", {}).get("relations", ())
+    return [
+        (row["first"], row["second"], (row["first_is_second"], row["second_is_first"]))
+        for row in rows
+        if row["relation"] == "overlap"
+    ]
 
 
 def mapping(facts: Mapping[str, Any]) -> str:
@@ -62,10 +80,12 @@ def mapping(facts: Mapping[str, Any]) -> str:
         "version": 1,
         "same": facts["pairs"],
         "part_of": parts,
+        **({"overlap": [[first, second] for first, second, _ in overlaps(facts)]} if "votes" in facts else {}),
         "without_relative": facts["alone"],
         "too_few_crops": [*facts["too_few_crops"], *facts["no_prototype"]],
     }
-    return _HEAD + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=160, allow_unicode=True)
+    head = _VOTED if "votes" in facts else _HEAD
+    return head + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=160, allow_unicode=True)
 
 
 def graph(facts: Mapping[str, Any]) -> str:

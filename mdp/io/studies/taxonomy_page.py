@@ -18,11 +18,28 @@ from mdp.io.pictures.html import document, text_of
 
 _HERE = Path(__file__).parent
 _ZERO = " Below the red line the score is 0 or less: no more alike than the usual neighbours."
+_BY_PROTOTYPES = (
+    "Classes that are each other's nearest in their datasets. Similarity is the cosine of the two prototypes less the "
+    "mean\nof all; score is their plain cosine above that of the usual neighbours; margin is score above the best "
+    "rival's. The best\ncome first."
+)
+_BY_VOTES = (
+    "The equal ones of them. Similarity is the cosine of the two classes' mean features less the mean of all; score is "
+    "the mean of both shares; crops are photos. The best come first."
+)
 _NONE = -128  # in the page's bytes: no similarity
 
 
-def page(facts: Mapping[str, Any], similarity: Tensor) -> str:
-    """The page; `similarity` (C, C) is NaN where a class has no prototype."""
+_VOTES = (
+    "<h2>What they are called</h2><p>Every dataset's classifier ({classifier}) looked at photos of all: {photos}. A "
+    "share is what a class is made of, once the classifier's mistakes at home are undone: 1.00 means that all of it is "
+    "the other. Equal: each is mostly the other, and nothing else is. Part: it is mostly the other, which has more to "
+    "it. The strongest come first; the pictures are the largest regions.</p>"
+)
+
+
+def page(facts: Mapping[str, Any], similarity: Tensor, pictures: Mapping[str, str] | None = None) -> str:
+    """The page; `similarity` (C, C) is NaN where a class has no prototype, `pictures` are of classes, as data."""
     names = list(facts["crops"])
     label_of = {name: label for label, name in enumerate(names)}
     order = torch.tensor([label_of[name] for name in facts["order"]], dtype=torch.int64)
@@ -39,6 +56,8 @@ def page(facts: Mapping[str, Any], similarity: Tensor) -> str:
         "TITLE": _text(f"Taxonomy of {' + '.join(facts['datasets'])}"),
         "SUMMARY": _summary(facts),
         "PAIRS": "\n".join(_pair_row(pair, pair is beyond) for pair in facts["pairs"]),
+        "VOTES": _votes(facts["votes"], pictures or {}) if "votes" in facts else "",
+        "WHAT": _BY_VOTES if "votes" in facts else _BY_PROTOTYPES,
         "ZERO": " Below the red line the score is 0 or less: no more alike than the usual neighbours."
         if beyond
         else "",
@@ -61,7 +80,38 @@ def _text(value: object) -> str:
 
 def _summary(facts: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{_text(name)} ({count} classes)" for name, count in facts["datasets"].items())
-    return f"{counts}. Method {_text(facts['method'])}, step {facts['step']}. {len(facts['pairs'])} pairs."
+    return f"{counts}. {_how(facts)}. {len(facts['pairs'])} pairs."
+
+
+def _how(facts: Mapping[str, Any]) -> str:
+    step = "" if facts["step"] is None else f", step {facts['step']}"
+    return f"{'Features' if 'votes' in facts else 'Method'} {_text(facts['method'])}{step}"
+
+
+def _votes(votes: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    """The relations by votes, with a picture of both classes of each."""
+    photos = ", ".join(f"{_text(name)} {count}" for name, count in votes["photos"].items())
+    head = _VOTES.format(classifier=_text(votes["classifier"]), photos=photos)
+    rows = "\n".join(_vote_row(row, pictures) for row in votes["relations"])
+    titles = ("class", "is", "of", "share of the class", "share of the other")
+    tops = "".join(f'<th scope="col">{title}' for title in titles)
+    return (
+        f'{head}<div class="wide" tabindex="0" role="region" aria-label="Relations by what classes are called">'
+        f'<table id="called"><thead><tr>{tops}</tr></thead><tbody id="votes">{rows}</tbody></table></div>'
+    )
+
+
+def _vote_row(row: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    first, second = (_pictured(row[side], pictures) for side in ("first", "second"))
+    shares = (("share of the class", row["first_is_second"]), ("share of the other", row["second_is_first"]))
+    cells = "".join(f'<td data-is="{name}">{share:.2f}</td>' for name, share in shares)
+    word = {"equal": "equal", "part": "part of", "overlap": "partly"}[row["relation"]]
+    return f"<tr><th scope=row>{first}</th><td>{word}</td><th scope=row>{second}</th>{cells}</tr>"
+
+
+def _pictured(name: str, pictures: Mapping[str, str]) -> str:
+    picture = f'<img alt="" src="{pictures[name]}">' if name in pictures else ""
+    return f"{picture}<span>{_text(name)}</span>"
 
 
 def _pair_row(pair: Mapping[str, Any], first_beyond: bool) -> str:
