@@ -57,6 +57,8 @@ def page(facts: Mapping[str, Any], similarity: Tensor, pictures: Mapping[str, st
         "SUMMARY": _summary(facts),
         "PAIRS": "\n".join(_pair_row(pair, pair is beyond) for pair in facts["pairs"]),
         "VOTES": _votes(facts["votes"], pictures or {}) if "votes" in facts else "",
+        "FROM": "votes on photos" if "votes" in facts else "prototypes",
+        "UNIT": "photos" if "votes" in facts else "crops",
         "WHAT": _BY_VOTES if "votes" in facts else _BY_PROTOTYPES,
         "ZERO": " Below the red line the score is 0 or less: no more alike than the usual neighbours."
         if beyond

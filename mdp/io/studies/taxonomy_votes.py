@@ -97,9 +97,9 @@ def voted_table(facts: dict[str, Any]) -> str:
     rows = facts["votes"]["relations"]
     names = [(printable(row["first"]), printable(row["second"])) for row in rows[:_SHOWN]]
     wide = [max([len("class"), *(len(pair[column]) for pair in names)]) for column in (0, 1)]
-    lines = [f"relation  {'class':{wide[0]}}  {'of':{wide[1]}}  is it  it is"]
+    lines = [f"relation  {'class':{wide[0]}}  {'of':{wide[1]}}  share  in return"]
     for row, (first, second) in zip(rows, names, strict=False):
-        shares = f"{row['first_is_second']:5.2f}  {row['second_is_first']:5.2f}"
+        shares = f"{row['first_is_second']:5.2f}  {row['second_is_first']:9.2f}"
         lines.append(f"{row['relation']:8}  {first:{wide[0]}}  {second:{wide[1]}}  {shares}")
     lines += [f"... and {len(rows) - len(names)} more in taxonomy.csv"] if len(rows) > len(names) else []
     kinds = ", ".join(f"{sum(row['relation'] == kind for row in rows)} {kind}" for kind in ("equal", "part", "overlap"))
