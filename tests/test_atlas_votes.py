@@ -2,6 +2,8 @@
 
 import csv
 import json
+import runpy
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 
 from mdp.cli import cli
 from mdp.core.labels import LabelUnion
+from mdp.io.datasets import load
 from mdp.io.errors import RecipeError
 from mdp.io.recipe.layers import Layer
 from mdp.io.recipe.relations import read_relations
@@ -20,6 +23,7 @@ from mdp.io.studies.vote_pictures import region_picture
 from mdp.io.studies.votes import Asked, cell_labels
 from mdp.label_space import LabelSpace
 from tests.coloured_squares import write_site
+from tests.conftest import ROOT
 from tests.trees import lines
 
 LAYER: Layer = {"run": {"workers": 0, "threads": 1}}
@@ -135,3 +139,14 @@ def test_the_command_prints_the_relations_and_where_they_are(site: Path) -> None
     assert done.exit_code == 0
     assert done.stdout.startswith("relation  class")
     assert f"written to {site / 'told'}" in done.stderr
+
+
+def test_the_studys_truths_are_about_classes_that_there_are() -> None:
+    study = runpy.run_path(str(ROOT / "examples" / "study" / "atlas.py"))
+    real = list(study["real_truth"]())
+    counts = {name: Counter(row[2] for row in study[f"{name}_truth"]()) for name in ("shapes", "camvid")}
+    assert (counts["shapes"]["equal"], counts["shapes"]["part"] + counts["shapes"]["whole"]) == (7, 20)
+    assert counts["camvid"] == {"equal": 4, "part": 7}
+    known = {(d.name, name) for d in map(load, study["REAL"]) for name in d.labels.classes}
+    assert {ends for row in real for ends in (row[:2], row[3:])} <= known
+    assert ("camvid", "tree", "part", "labelmefacade", "vegetation") in real

@@ -2,10 +2,13 @@
 
     python examples/study/atlas.py shapes --weights FILE --backbone timm:tf_efficientnet_lite0 --seeds 1 2 3
     python examples/study/atlas.py camvid --root DATA --weights FILE --backbone timm:tf_efficientnet_lite0
+    python examples/study/atlas.py real --root DATA --weights FILE --backbone timm:tf_efficientnet_lite0
 
 `shapes`: the three generated datasets, whose classes say what they mean.  `camvid`: CamVid's training photos in two
 halves, the first with its eleven classes, the second with some of them merged by `MERGED`; `--halves drives` makes them
-of different drives, `--halves frames` of every other frame.  Seeds draw photos; nothing is trained.
+of different drives, `--halves frames` of every other frame.  `real`: CamVid, MSRC and LabelMeFacade, whose classes are
+written as sets of things in atoms.csv: CamVid's by a group of experts (UNIZG-FER-D307, MIT licence; pedestrians divided
+into face and body), the others by us, in their words.  Seeds draw photos; nothing is trained.
 """
 
 import argparse
@@ -27,6 +30,8 @@ CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", 
 MERGED = {"construction": ("building", "fence", "pole"), "ground": ("road", "pavement"),
           "person": ("pedestrian", "bicyclist")}  # fmt: skip
 WORDS = {"same": "equal", "part": "part", "whole": "whole", "overlap": "overlap"}
+HERE = Path(__file__).parent
+REAL = [str(HERE.parent / "datasets" / f"{name}.yaml") for name in ("camvid", "msrc", "labelmefacade")]
 KINDS = ("equal", "part", "any")
 Row = tuple[str, str, str, str, str]
 
@@ -47,6 +52,17 @@ def camvid_truth() -> Iterator[Row]:
     for name in CAMVID:
         whole = next((merged for merged, parts in MERGED.items() if name in parts), None)
         yield "first", name, "part" if whole else "equal", "second", whole or name
+
+
+def real_truth() -> Iterator[Row]:
+    """What classes are to each other by the things that they are sets of."""
+    with (HERE / "atoms.csv").open(newline="") as file:
+        rows = [(row["dataset"], row["class"], set(row["atoms"].split())) for row in csv.DictReader(file)]
+    for place, (one, first, here) in enumerate(rows):
+        for other, second, there in rows[place + 1 :]:
+            if one != other and here & there:
+                kind = "equal" if here == there else "part" if here < there else "whole" if here > there else "overlap"
+                yield one, first, kind, other, second
 
 
 def halves(root: Path, folder: Path, drives: bool) -> list[str]:
@@ -80,7 +96,7 @@ def equal_pairs(facts: Mapping[str, Any], truth: list[Row]) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=("shapes", "camvid"))
+    parser.add_argument("which", choices=("shapes", "camvid", "real"))
     parser.add_argument("--weights", required=True)
     parser.add_argument("--backbone", default=None)
     parser.add_argument("--root", type=Path, default=Path("data"))
@@ -96,6 +112,8 @@ def main() -> None:
         folder = Path(scratch)
         if given.which == "shapes":
             truth, datasets, size = list(shapes_truth()), [module.LABELS.name for module in SHAPES], 320
+        elif given.which == "real":
+            truth, datasets, size = list(real_truth()), REAL, 320
         else:
             truth, datasets, size = list(camvid_truth()), halves(given.root, folder, given.halves == "drives"), 480
         with (folder / "truth.csv").open("w", newline="") as file:
@@ -112,6 +130,9 @@ def main() -> None:
                      for kind in KINDS}  # fmt: skip
             right, true = equal_pairs(facts, truth)
             found["equal, suggested as anything"] = [right, true, true]
+            for kind in KINDS:
+                names = facts["truth"]["names"][kind]
+                found[f"{kind}, by names alone"] = [names["right"], names["suggested"], names["true"]]
             for kind, counts in found.items():
                 total[kind] = [a + b for a, b in zip(total.get(kind, [0, 0, 0]), counts, strict=True)]
             print(f"seed {seed}: " + "; ".join(f"{kind} {line(counts)}" for kind, counts in found.items()), flush=True)
