@@ -670,16 +670,14 @@ def inspect(file: Path, init_from: str) -> None:
 @click.argument("run", **RUN)
 @option("--photos", "Look at so many photos of each dataset, and go by what its classes are called by the others' "
         "classifiers, on frozen features of RUN or of any FILE [default: prototypes alone].", IntRange(2))  # fmt: skip
-@option("--datasets", "With --photos, these datasets [default: RUN's own].", **DATASETS)
-@option("--size", "With --photos, their longer side.", SIDE, default=320)
-@option("--names", "With --photos, weight of equal names beside all votes of a class.", click.FloatRange(0, 100),
-        default=0.0)  # fmt: skip
+@option("--datasets", "With --photos, these datasets [default: RUN's own].", read=words.names, **DATASETS)
+@option("--size", "With --photos, their longer side.", IntRange(16, 8192), default=320)
+@option("--names", "With --photos, weight of equal names beside all votes of a class.", FloatRange(0, 100), default=0.0)
 @option("--words vectors", "With --names, vectors of class names, for names that are alike.", FILE)
 @option("--truth", "Score the suggestions, and names alone, against this CSV file of relations.", FILE)
-@own_root
-@setting("--backbone", "model.backbone", "Of a FILE that does not show it.")
-@setting("--seed", "run.seed", "Seed by which photos are drawn.", int)
-@device
+@setting("model.backbone", about="Of a FILE that does not show it.")
+@settings("run.seed")
+@resources
 @option("--out", "Folder to write to [default: RUN/taxonomy, with --photos RUN/taxonomy-photos].", FILE)
 @option("--overwrite", "Replace what has the same name and says something else.", **FLAG)
 @printed
@@ -701,9 +699,9 @@ def taxonomy(run: Path, photos: int | None, datasets: tuple[str, ...], size: int
         from mdp.io.studies.taxonomy_votes import voted_table as table
         from mdp.io.studies.votes import Asked
 
-        asked = Asked(source=str(run), photos=photos, datasets=tuple(words.names(datasets)), size=size,
+        question = Asked(source=str(run), photos=photos, datasets=tuple(datasets), size=size,
                       names=names, words=vectors)  # fmt: skip
-        found, folder = run_voted_taxonomy(asked, _layer(), out, overwrite, truth, _quiet())
+        found, folder = run_voted_taxonomy(question, _request().asked, out, overwrite, truth, _quiet())
     _show(found, table)
     if not _quiet():
         stderr.say(f"written to {folder}")
