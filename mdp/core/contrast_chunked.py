@@ -23,6 +23,7 @@ _GPU_PIXELS = 256  # at least: every chunk reads all candidates, which for fewer
 _ALIGNED = 16  # float32 in a cache line: rows of other lengths take a matrix product twice the time
 _DENSE = 0.8  # share of pixels to keep from which on leaving the others out costs more than it saves
 _TINY = torch.finfo(torch.float32).tiny
+_BOUND = 40.0  # float32 holds the exponentials of logits up to this, and sums of 1e20 of them
 
 
 class Candidates(NamedTuple):
@@ -79,8 +80,9 @@ class _Chunked(torch.autograd.Function):
         slopes = torch.zeros_like(candidates.vectors, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         loss = _loss if embeddings.is_cuda else _loss_of_some
         with torch.autocast(embeddings.device.type, enabled=False):
+            bounded = not unit and not embeddings.is_cuda and _longest(candidates.vectors) <= _BOUND * temperature
             for chunk in _chunks(embeddings, gradient, slopes, candidates, pull):
-                total += loss(chunk, temperature, unit)
+                total += loss(chunk, temperature, unit, bounded)
         ctx.gradient, ctx.slopes = gradient, None if slopes is None else slopes[:count]
         return total
 
@@ -168,33 +170,51 @@ def _grid(tensor: Tensor, axis: int, images: int) -> Tensor:
     return tensor.flatten(2) if axis == 1 else tensor.permute(0, 2, 3, 1).reshape(images, -1, tensor.shape[1])
 
 
-def _loss_of_some(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
+def _longest(vectors: Tensor) -> float:
+    """The length of the longest vector; of no number where one of them is none."""
+    return float(vectors.float().square().sum(-1).amax().sqrt()) if vectors.numel() else 0.0
+
+
+def _loss_of_some(chunk: _Chunk, temperature: float, unit: bool, bounded: bool) -> Tensor:
     """The chunk's loss, computed for the pixels that have a mass: saves the time of many ignored ones."""
     across, (images, count, _) = 3 - chunk.axis, chunk.pull.mass.shape
     weighs = (chunk.pull.mass != 0).flatten()
     some = -(-int(weighs.sum()) // _ALIGNED) * _ALIGNED  # filled up with others, which add nothing
     if images > 1 or some > _DENSE * count:
-        return _loss(chunk, temperature, unit)
+        return _loss(chunk, temperature, unit, bounded)
     if chunk.gradient is not None:
         chunk.gradient.zero_()
     if some == 0:
         return chunk.pull.mass.new_zeros(())
     kept = weighs.argsort(descending=True, stable=True)[:some]
-    pixels, pull = chunk.pixels.index_select(across, kept), _each(chunk.pull, lambda t: t.index_select(1, kept))
+    pixels, pull = _picked(chunk.pixels, across, kept), _each(chunk.pull, lambda t: t.index_select(1, kept))
     if chunk.gradient is None:
-        return _loss(chunk._replace(pixels=pixels, pull=pull), temperature, unit)
+        return _loss(chunk._replace(pixels=pixels, pull=pull), temperature, unit, bounded)
     slopes = torch.empty_like(pixels)
-    found = _loss(chunk._replace(pixels=pixels, pull=pull, gradient=slopes), temperature, unit)
-    chunk.gradient.index_copy_(across, kept, slopes)
+    found = _loss(chunk._replace(pixels=pixels, pull=pull, gradient=slopes), temperature, unit, bounded)
+    if across == 1:
+        chunk.gradient.index_copy_(1, kept, slopes)
+    else:
+        chunk.gradient.scatter_(2, kept.expand_as(slopes), slopes)
     return found
 
 
-def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
-    """The sum over pixels of mass * logsumexp - sum_k weight_k logit_k; writes the gradient where there is room."""
+def _picked(pixels: Tensor, across: int, kept: Tensor) -> Tensor:
+    """Some of the pixels (1, D, n) or (1, n, D); along the last axis `gather` takes half of `index_select`'s time."""
+    if across == 1:
+        return pixels.index_select(1, kept)
+    return pixels.gather(2, kept.expand(*pixels.shape[:2], len(kept)))
+
+
+def _loss(chunk: _Chunk, temperature: float, unit: bool, bounded: bool = False) -> Tensor:
+    """The sum over pixels of mass * logsumexp - sum_k weight_k logit_k; writes the gradient where there is room.
+
+    Logits that are `bounded` need neither their largest to be looked for nor it to be subtracted.
+    """
     axis, (vectors, competes, aims, rivals) = chunk.axis, chunk.candidates
     pull = _each(chunk.pull, lambda t: t.transpose(1, 2)) if axis == 1 else chunk.pull
     pixels = chunk.pixels.float()
-    length = None if unit else pixels.square().sum(axis, keepdim=True).sqrt_()
+    length = None if unit else _lengths(pixels, axis)
     scale = 1 / temperature if length is None else length.clamp(min=EPS).reciprocal_() / temperature
     pixels = pixels * scale
     logits = _against(vectors, pixels, axis)  # (b, C, n) or (b, n, C)
@@ -207,9 +227,14 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
     if pull.left_out is not None:
         spare = F.pad(logits, (0, 0, 0, 1) if axis == 1 else (0, 1))  # entry C takes those that mean none
         logits = spare.scatter_(axis, pull.left_out, -torch.inf).narrow(axis, 0, logits.shape[axis])
-    top = logits.amax(axis, keepdim=True).clamp_(min=-1 / _TINY)  # finite where nothing competes
-    total = logits.sub_(top).exp_().sum(axis, keepdim=True)
-    weighed = torch.where(pull.mass != 0, pull.mass * (total.log() + top), 0.0)
+    if bounded:
+        total = logits.exp_().sum(axis, keepdim=True)
+        whole = total.log()
+    else:
+        top = logits.amax(axis, keepdim=True).clamp_(min=-1 / _TINY)  # finite where nothing competes
+        total = logits.sub_(top).exp_().sum(axis, keepdim=True)
+        whole = total.log() + top
+    weighed = torch.where(pull.mass != 0, pull.mass * whole, 0.0)
     loss = weighed.sum() - (pull.weights * pulled).sum()
     if chunk.gradient is None and chunk.slopes is None:
         return loss
@@ -233,6 +258,13 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool) -> Tensor:
         radial = (slopes * pixels).sum(axis, keepdim=True) * temperature**2
         torch.addcmul(slopes, pixels, torch.where(length > EPS, radial, 0.0), value=-1, out=chunk.gradient)
     return loss
+
+
+def _lengths(pixels: Tensor, axis: int) -> Tensor:
+    """The lengths of vectors along an axis; `vector_norm` is quick along the last one only."""
+    if axis == 2:
+        return torch.linalg.vector_norm(pixels, dim=2, keepdim=True)
+    return pixels.square().sum(1, keepdim=True).sqrt_()
 
 
 def _leave_out_(logits: Tensor, competes: Tensor, axis: int) -> None:
