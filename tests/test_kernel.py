@@ -109,6 +109,27 @@ def test_aims_that_are_no_candidates_pull_and_do_not_push(seed: int, layout: tor
     torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-4, atol=1e-4)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("length", [1.0, 2.79, 2.81, 500.0], ids="{:g} long".format)
+def test_candidates_of_any_length_have_the_loss_of_float64(length: float) -> None:
+    """2.8 is where logits at a temperature of 0.07 may reach what is taken as it is."""
+    rng = rng_of(0)
+    vectors = length * F.normalize(torch.randn(6, 4, generator=rng), dim=1)
+    pixels = torch.cat([vectors[:3], -vectors[:3], torch.randn(3, 4, generator=rng)]).mT.reshape(1, 4, 3, 3)
+    classes, mass = torch.randint(0, 6, (9, 1), generator=rng), torch.ones(9, 1)
+    single, double = pixels.clone().requires_grad_(), pixels.double().requires_grad_()
+    total = chunked_total(
+        single, Candidates(vectors, torch.ones(6, dtype=torch.bool)), Pull(classes, mass, mass), TAU, False
+    )
+    expected = F.cross_entropy(
+        F.normalize(double, dim=1).flatten(2)[0].mT @ vectors.double().mT / TAU, classes[:, 0], reduction="sum"
+    )
+    for value in (total, expected):
+        value.backward()
+    torch.testing.assert_close(total.detach().double(), expected.detach(), rtol=1e-6, atol=1e-6)
+    largest = float(double.grad.abs().max())  # type: ignore[union-attr]
+    torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-5, atol=1e-6 * largest)  # type: ignore[union-attr]
+
+
 def test_by_hand_one_pixel_between_two_candidates() -> None:
     pixel = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1).requires_grad_()
     candidates = Candidates(torch.eye(2), torch.tensor([True, True]))

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 EPS = 1e-6  # shorter vectors count as this long; with torch's 1e-12 the gradient at a zero vector reaches 1e12
-_CPU_BYTES = 2 * 2**20  # of a chunk's logits, which stay in the cache; half or twice as much is as good
+_CPU_BYTES = 2 * 2**20  # of a chunk's logits or pixels, which stay in the cache; half or twice as much is as good
 _GPU_BYTES = 128 * 2**20  # enough work to hide the launches
 _GPU_PIXELS = 256  # at least: every chunk reads all candidates, which for fewer would take longer than the arithmetic
 _ALIGNED = 16  # float32 in a cache line: rows of other lengths take a matrix product twice the time
@@ -108,7 +108,8 @@ def _chunks(
     pixels, rooms = _grid(embeddings, axis, images), None if gradient is None else _grid(gradient, axis, images)
     count = pixels.shape[3 - axis]
     targets = _each(pull, lambda t: t.view(images, count, -1))
-    size = chunk_of(candidates.vectors.shape[-2], embeddings.is_cuda)
+    classes, channels = candidates.vectors.shape[-2:]
+    size = chunk_of(classes if embeddings.is_cuda else max(classes, channels), embeddings.is_cuda)
     length = _even(count, size)
     together = max(1, size // count) if embeddings.is_cuda else 1  # on a CPU an image is enough work for a call
     for first in range(0, images, together):
@@ -263,7 +264,8 @@ def _loss(chunk: _Chunk, temperature: float, unit: bool, bounded: bool = False) 
 def _lengths(pixels: Tensor, axis: int) -> Tensor:
     """The lengths of vectors along an axis; `vector_norm` is quick along the last one only."""
     if axis == 2:
-        return torch.linalg.vector_norm(pixels, dim=2, keepdim=True)
+        lengths: Tensor = torch.linalg.vector_norm(pixels, dim=2, keepdim=True)
+        return lengths
     return pixels.square().sum(1, keepdim=True).sqrt_()
 
 
