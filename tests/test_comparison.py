@@ -29,7 +29,7 @@ from mdp.io.studies.hours import hours_behind, training_hours
 from mdp.io.training.job import run_pretraining
 from tests.conftest import ROOT
 from tests.laws import pure_call
-from tests.small_runs import TINY, request
+from tests.small_runs import TINY, PlainRuns, request
 from tests.tensors import rng_of, seeds
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
@@ -286,8 +286,10 @@ def asked(*starts: str, shares: str = "1/4,1", number: int = 2, **others: Any) -
     )
 
 
-def test_a_comparison_has_every_cell_and_runs_none_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_pretraining(request(out=Path("pre")))
+def test_a_comparison_has_every_cell_and_runs_none_twice(
+    monkeypatch: pytest.MonkeyPatch, plain_runs: PlainRuns
+) -> None:
+    plain_runs("pretrain", Path("pre"))
     starts = asked("scratch", "ours=run:pre")
     folder = run_comparison(request(out=Path("cmp")), starts)
     found = read_comparison(folder / "compare.json")
@@ -335,8 +337,8 @@ def test_what_a_kill_before_the_first_checkpoint_left_is_run_again() -> None:
     assert len(read_comparison(folder / "compare.json")["cells"]) == 1
 
 
-def test_cells_of_other_settings_are_never_mixed_in() -> None:
-    run_pretraining(request(out=Path("pre")))
+def test_cells_of_other_settings_are_never_mixed_in(plain_runs: PlainRuns) -> None:
+    plain_runs("pretrain", Path("pre"))
     one = asked("scratch", "ours=run:pre", shares="1", number=1)
     run_comparison(request(out=Path("cmp")), one)
     with pytest.raises(RecipeError, match=r"other settings \(recipe.finetune.steps\)"):

@@ -27,7 +27,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workshop(tmp_path_factory.mktemp("prepared") / "workshop")
 
 
-@pytest.mark.parametrize("document", FOUND)
+@pytest.mark.usefixtures("bare_runs")
+@pytest.mark.parametrize(
+    "document", [pytest.param(name, marks=[pytest.mark.whole_runs] if name == "README.md" else []) for name in FOUND]
+)
 def test_the_commands_of_a_document_run_in_their_order(document: str, prepared: Path, tmp_path: Path) -> None:
     folder = copied(prepared, tmp_path / "here")
     described_files((ROOT / document).read_text(encoding="utf-8"), folder)

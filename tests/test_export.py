@@ -476,6 +476,7 @@ def test_a_refusal_ends_with_its_code(
 # And back
 
 
+@pytest.mark.usefixtures("bare_runs")
 @pytest.mark.parametrize("target", ["torchvision", "mmseg", "hub"])
 def test_an_export_comes_back_by_init(target: str, pretrained: Path, tmp_path: Path) -> None:
     path = export(pretrained, target, tmp_path).path

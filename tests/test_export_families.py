@@ -1,6 +1,7 @@
 """Backbones out of timm and all heads: trained by the command line, exported, and loaded by the printed line."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ def train(folder: Path, name: str, stride: int, others: dict[str, str] | None = 
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for runs of backbones at their own strides, each made by the first test that looks at it."""
+    return tmp_path_factory.mktemp("trained")
+
+
+def copy_of_run(trained: Path, name: str, folder: Path) -> Path:
+    if not (trained / name).exists():
+        train(trained / name, name, FAMILIES[name])
+    return Path(shutil.copytree(trained / name, folder))
+
+
 def exported(run: Path, target: str, *words: str) -> dict[str, Any]:
     """What `mdp export` says of it as JSON, and what its line defines, executed as it is printed."""
     told: dict[str, Any] = json.loads(command("export", str(run), "--to", target, "--json", *words))
@@ -64,8 +77,10 @@ def images(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_backbone_of_timms_is_exported_after_a_run_and_gives_its_features(name: str, tmp_path: Path) -> None:
-    run = train(tmp_path / "run", name, FAMILIES[name])
+def test_a_backbone_of_timms_is_exported_after_a_run_and_gives_its_features(
+    name: str, trained: Path, tmp_path: Path
+) -> None:
+    run = copy_of_run(trained, name, tmp_path / "run")
     network, given = read_source(run, "last", False).rebuilt(), images(1, 3, 96, 160)  # (B, 3, H, W)
     with torch.no_grad():
         wanted = network(given)
@@ -82,14 +97,14 @@ def test_a_backbone_of_timms_is_exported_after_a_run_and_gives_its_features(name
         assert torch.equal(network(given), wanted)
 
 
-def test_a_model_with_a_layer_behind_its_features_is_refused_as_a_folder(tmp_path: Path) -> None:
-    run = train(tmp_path / "run", "test_efficientnet", 32)
+def test_a_model_with_a_layer_behind_its_features_is_refused_as_a_folder(trained: Path, tmp_path: Path) -> None:
+    run = copy_of_run(trained, "test_efficientnet", tmp_path / "run")
     done = CliRunner().invoke(cli, ["export", str(run), "--to", "hub"])
     assert "conv_head.weight, which gives no features, was not trained" in str(done.exception)
 
 
-def test_a_folder_says_which_of_its_parameters_were_never_trained(tmp_path: Path) -> None:
-    folder = Path(exported(train(tmp_path / "run", "test_vit", 16), "hub")["told"]["path"])
+def test_a_folder_says_which_of_its_parameters_were_never_trained(trained: Path, tmp_path: Path) -> None:
+    folder = Path(exported(copy_of_run(trained, "test_vit", tmp_path / "run"), "hub")["told"]["path"])
     assert "Not trained, as timm starts them" in (folder / "README.md").read_text()
     assert "norm.weight, norm.bias" in (folder / "README.md").read_text()
     config = json.loads((folder / "config.json").read_text())

@@ -24,7 +24,7 @@ SMALL: Layer = {
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 def test_a_backbone_goes_from_pretraining_through_fine_tuning_to_a_score(name: str) -> None:
     library_or_skip("timm")
     model: Layer = {"model": {"backbone": f"timm:{name}", "channels": 8, "dilations": [1, 2]}}

@@ -10,7 +10,7 @@ from mdp.cli import cli
 from tests.documented import help_examples, walk
 from tests.workshop import shell_in, workshop
 
-pytestmark = pytest.mark.usefixtures("bare_runs")  # those of test_cli.py and of documents are whole
+pytestmark = pytest.mark.usefixtures("bare_runs")  # those of test_cli.py and of the README are whole
 COMMANDS = dict(walk(cli))
 
 

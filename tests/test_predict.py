@@ -37,23 +37,16 @@ from mdp.io.inference.predict import predict
 from mdp.io.journal.counter import Counter
 from mdp.io.pictures.class_colors import colors_of_space
 from mdp.io.run.opened import open_segmentor
-from mdp.io.training.job import run_finetuning
 from mdp.photo_rule import PhotoRule
-from tests.small_runs import request
+from tests.small_runs import PlainRuns, request
 
 CLASSES = 8  # of shapes-target
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, plain_runs: PlainRuns) -> Path:
     """A fine-tuned segmentor."""
-    folder = tmp_path_factory.mktemp("run") / "tuned"
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder.parent)
-        run_finetuning(request(init="scratch", out=folder))
-    torch.set_num_threads(threads)
-    return folder
+    return plain_runs("finetune", tmp_path_factory.mktemp("run") / "tuned")
 
 
 @pytest.fixture

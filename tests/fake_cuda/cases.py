@@ -71,21 +71,29 @@ def cases() -> Iterator[Case]:
             yield tuning_case(head, way)
     for form in CRITERIA:
         for way in TUNING_WAYS:
-            yield criterion_case(form, way)
+            yield tuning_case("linear", way, form)
+    yield from _heads_in_turn()
     for name in INFERENCE:
         yield inference_case(name)
 
 
 def fewest() -> Iterator[Case]:
-    """Each head, way and mode of inference once, and each form but two whose parts others have; briefly but for one."""
+    """Each head, way, criterion and mode of inference once, and each form but two whose parts others have.
+
+    Forms are tried briefly, but for one.
+    """
     for number, form in enumerate(form for form in FORMS if form not in _MET_ELSEWHERE):
         yield method_case(form, WAYS[number % len(WAYS)], brief=number > 0)
-    for number, head in enumerate(HEADS):
-        yield tuning_case(head, TUNING_WAYS[number % len(TUNING_WAYS)])
-    for number, form in enumerate(CRITERIA):
-        yield criterion_case(form, TUNING_WAYS[number % len(TUNING_WAYS)])
+    yield from _heads_in_turn()
     for name in INFERENCE:
         yield inference_case(name)
+
+
+def _heads_in_turn() -> Iterator[Case]:
+    """Every head, as many of them with a criterion as there are criteria; two steps in every way, one then."""
+    forms = (*CRITERIA, *(None for _ in HEADS))
+    for number, (head, form) in enumerate(zip(HEADS, forms, strict=False)):
+        yield tuning_case(head, TUNING_WAYS[number % len(TUNING_WAYS)], form, brief=number >= len(TUNING_WAYS))
 
 
 def method_case(form: str, way: Way, brief: bool = False) -> Case:
@@ -115,23 +123,23 @@ def _pretrain(form: str, way: Way, brief: bool) -> Report:
     return report
 
 
-def tuning_case(head: str, way: Way) -> Case:
-    """Two steps of fine-tuning; the mean over valid pixels where the way is bf16, over all pixels elsewhere."""
-    return Case(f"finetune {head}, {way}", partial(_finetune, head, way))
+def tuning_case(head: str, way: Way, form: str | None = None, brief: bool = False) -> Case:
+    """Two steps of fine-tuning; the mean over valid pixels where the way is bf16, over all pixels elsewhere.
+
+    `form`: with that criterion in place of cross-entropy; pixel contrast has an extra head and a state.
+    `brief`: one step.
+    """
+    words = f"finetune {head} with {form}, {way}" if form else f"finetune {head}, {way}"
+    return Case(words, partial(_finetune, head, way, CRITERIA[form] if form else None, brief))
 
 
-def _finetune(head: str, way: Way, criterion: Layer | None = None) -> Report:
+def _finetune(head: str, way: Way, criterion: Layer | None, brief: bool) -> Report:
     with (mode := FakeCuda(way.deterministic)) as report:
         tuning = Tuning(head, DEVICE, way._asdict(), {"avg_non_ignore": way.precision == "bf16"}, criterion)
         mode.learns(tuning.run.trained)
-        _steps(tuning, 2, report)
+        _steps(tuning, 1 if brief else 2, report)
         _stayed(tuning.run.trained)
     return report
-
-
-def criterion_case(form: str, way: Way) -> Case:
-    """Two steps of fine-tuning with a criterion; pixel contrast has an extra head and a state."""
-    return Case(f"finetune with {form}, {way}", partial(_finetune, "linear", way, CRITERIA[form]))
 
 
 def _steps(training: Training | Tuning, count: int, report: Report) -> None:
