@@ -126,6 +126,9 @@ def test_what_cannot_be_related_is_one_line(site: Path) -> None:
         run_voted_taxonomy(asked(site, datasets=()), LAYER, out, False, quiet=True)
     with pytest.raises(RecipeError, match="expected several labelled datasets to relate, found fine"):
         run_voted_taxonomy(asked(site, datasets=(str(site / "fine.yaml"),)), LAYER, out, False, quiet=True)
+    nobody = asked(site, source="weights that are nowhere")  # the truth is read before them
+    with pytest.raises(RecipeError, match=r"nowhere\.csv: the file of relations is missing"):
+        run_voted_taxonomy(nobody, LAYER, out, False, site / "nowhere.csv", quiet=True)
     done = CliRunner().invoke(cli, ["taxonomy", "colors", "--datasets", "a,b"])
     assert done.exit_code == 2
     assert "--datasets, --names and --words go with --photos N" in done.stderr

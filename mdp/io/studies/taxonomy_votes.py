@@ -14,7 +14,7 @@ from mdp.io.recipe.layers import Layer
 from mdp.io.studies.taxonomy import Source, against, as_facts, dataset_numbers, truth_lines, truth_of, write
 from mdp.io.studies.taxonomy_files import texts
 from mdp.io.studies.vote_pictures import class_pictures
-from mdp.io.studies.votes import Asked, Seen, as_votes, look
+from mdp.io.studies.votes import Asked, Seen, as_votes, look, photos_of
 from mdp.io.unsupervised.features import results_folder
 
 _SHOWN = 40  # relations that are printed; the files have all of them
@@ -30,9 +30,10 @@ def run_voted_taxonomy(
     folder = results_folder(out, asked.source, "taxonomy-photos", "")
     if folder is None:
         raise RecipeError(f"{printable(asked.source)}: not a run, so that it has no folder for results; give --out DIR")
-    seen = look(asked, layer, quiet)
-    union = seen.pool.union
+    pool = photos_of(asked, layer, quiet)
+    union = pool.union
     known = truth_of(truth, union)
+    seen = look(asked, pool, layer, quiet)
     source = Source(Path(asked.source), None, seen.features.words, union, seen.known, seen.photos)
     relations, voted = relations_by_votes(seen)
     facts = as_facts(source, relations, RelationSettings(crops=seen.settings.photos))

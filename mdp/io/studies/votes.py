@@ -78,14 +78,21 @@ class _Look(NamedTuple):
     labels: Tensor  # (P,) int64 of the union
 
 
-def look(asked: Asked, layer: Layer, quiet: bool = False) -> Seen:
+def photos_of(asked: Asked, layer: Layer, quiet: bool = False) -> Pool:
+    """So many photos of each dataset, drawn by the recipe's seed; nothing is looked at yet.
+
+    Raises an MdpError in one line for what the user has to mend.
+    """
+    return _pool(asked, resolve(layer), Counter(quiet))
+
+
+def look(asked: Asked, pool: Pool, layer: Layer, quiet: bool = False) -> Seen:
     """Looks at photos of every dataset twice: to fit its classifier, and to hear what all of them call their cells.
 
     Of `layer` the sections run, data and model count.  Raises an MdpError in one line for what the user has to mend.
     """
     recipe, progress = resolve(layer), Counter(quiet)
     device = set_up(recipe, ALONE)
-    pool = _pool(asked, recipe, progress)
     words = None if asked.words is None else class_vectors(asked.words, pool.union)
     with stop_on_signals() as stop, memory_in_one_line(advice="try a smaller --size, or fewer --photos"):
         features = open_features(asked.source, layer, stride=_STRIDE, device=device)
