@@ -133,7 +133,7 @@ def test_the_released_codes_statistics_are_a_setting() -> None:
     assert network().train().projection_head.training  # by the batch: what it gets is much shorter than in its run
 
 
-@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 def test_it_starts_from_a_run_whose_backbone_head_and_prototypes_it_takes_over() -> None:
     small = {"embedding": 8, "hidden": 16, "prototypes": 6, "size": 32}
     layer: Layer = merge({**TINY, "method": {**small, "name": "pass_s"}}, {"pretrain": {"steps": 1}})

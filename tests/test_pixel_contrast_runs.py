@@ -93,7 +93,7 @@ def test_processes_draw_the_same_pixels_and_have_loss_gradient_and_memory_of_one
             torch.testing.assert_close(tensor, memory[name], rtol=1e-9, atol=1e-12, msg=name)
 
 
-@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 def test_in_the_warm_up_and_with_weight_0_a_run_has_the_bits_of_cross_entropy_while_the_memory_fills() -> None:
     plain = tensors_of(whole_run("plain", {"criterion": {"weight": 0}}))
     assert not any(name.startswith(("criterion.", "state.")) for name in plain)
@@ -107,7 +107,7 @@ def test_in_the_warm_up_and_with_weight_0_a_run_has_the_bits_of_cross_entropy_wh
     assert not torch.equal(counting["network.backbone.conv1.weight"], plain["network.backbone.conv1.weight"])
 
 
-@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 def test_a_run_with_a_memory_is_resumed_exactly_and_scored_without_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = merge(MINED, {"criterion": {"warmup_steps": 1, "plus": {"dice": 1}}})
     whole = whole_run("whole", layer)
@@ -159,7 +159,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 def test_prototypes_of_source_classes_count_from_the_first_step_and_a_run_with_them_is_resumed_exactly(
     pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +205,7 @@ def test_the_head_starts_from_the_projection_head_of_pretraining_and_prototypes_
     assert state.related.tolist() == [[True, False], [False, True], [True, True]]
 
 
-@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.usefixtures("in_an_empty_folder", "bare_runs")
 @pytest.mark.parametrize(
     ("changes", "init", "words"),
     [
