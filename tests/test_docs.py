@@ -367,4 +367,4 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     assert 'href="generated/contributing.html"' in index
     assert 'href="study-report.html"' in index, "the report is opened, not downloaded"
     assert (site / "study-report.html").read_bytes() == (ROOT / "docs" / "study.html").read_bytes()
-    assert "<h1>A small study" in (site / "study.html").read_text(encoding="utf-8")
+    assert "<h1>When does pretraining" in (site / "study.html").read_text(encoding="utf-8")
