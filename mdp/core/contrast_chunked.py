@@ -173,7 +173,7 @@ def _grid(tensor: Tensor, axis: int, images: int) -> Tensor:
 
 def _longest(vectors: Tensor) -> float:
     """The length of the longest vector; of no number where one of them is none."""
-    return float(vectors.float().square().sum(-1).amax().sqrt()) if vectors.numel() else 0.0
+    return float(torch.linalg.vector_norm(vectors.detach().float(), dim=-1).amax()) if vectors.numel() else 0.0
 
 
 def _loss_of_some(chunk: _Chunk, temperature: float, unit: bool, bounded: bool) -> Tensor:
