@@ -129,6 +129,8 @@ def test_what_cannot_be_related_is_one_line(site: Path) -> None:
     nobody = asked(site, source="weights that are nowhere")  # the truth is read before them
     with pytest.raises(RecipeError, match=r"nowhere\.csv: the file of relations is missing"):
         run_voted_taxonomy(nobody, LAYER, out, False, site / "nowhere.csv", quiet=True)
+    with pytest.raises(RecipeError, match=r"--words: nowhere\.npz: .*missing"):
+        run_voted_taxonomy(asked(site, words=Path("nowhere.npz")), LAYER, out, False, quiet=True)
     done = CliRunner().invoke(cli, ["taxonomy", "colors", "--datasets", "a,b"])
     assert done.exit_code == 2
     assert "--datasets, --names and --words go with --photos N" in done.stderr

@@ -93,7 +93,7 @@ def look(asked: Asked, pool: Pool, layer: Layer, quiet: bool = False) -> Seen:
     """
     recipe, progress = resolve(layer), Counter(quiet)
     device = set_up(recipe, ALONE)
-    words = None if asked.words is None else class_vectors(asked.words, pool.union)
+    words = None if asked.words is None else class_vectors(asked.words, pool.union, "--words")
     with stop_on_signals() as stop, memory_in_one_line(advice="try a smaller --size, or fewer --photos"):
         features = open_features(asked.source, layer, stride=_STRIDE, device=device)
         for dataset in pool.datasets.values():

@@ -23,30 +23,32 @@ _ENDINGS = ("-merged", "-other", "-stuff")  # of COCO's names
 _LISTED = 5  # names in a line
 
 
-def class_vectors(path: Path, union: LabelUnion) -> Tensor:
+def class_vectors(path: Path, union: LabelUnion, key: str = "method.class_embeddings") -> Tensor:
     """The vector of every class's name, (C, E) float32.
 
     A class is looked for as `dataset/class`, by its own name, and by its name as people say it, whatever the case and
-    what stands between words.  Raises RecipeError, naming the file, where it cannot be read, where vectors differ in
-    length, are zero or not finite, and where classes have none.
+    what stands between words.  Raises RecipeError, naming the `key` by which the file was given, where it cannot be
+    read, where vectors differ in length, are zero or not finite, and where classes have none.
     """
-    key, table = f"method.class_embeddings: {printable(path)}", _read(path)
+    where, table = f"{key}: {printable(path)}", _read(path, key)
     by_sound = {plain_name(name): vector for name, vector in table.items() if "/" not in name}
     rows = [_find(table, by_sound, name) for name in union.names]
     missing = [name for name, row in zip(union.names, rows, strict=True) if row is None]
     if missing:
         some = ", ".join(map(printable, missing[:_LISTED])) + (", ..." if len(missing) > _LISTED else "")
         raise RecipeError(
-            f"{key}: no vectors for {len(missing)} of {union.size} classes: {some}; add them by these names"
+            f"{where}: no vectors for {len(missing)} of {union.size} classes: {some}; add them by these names"
         )
     vectors = [row.float() for row in rows if row is not None]
     shapes = sorted({tuple(vector.shape) for vector in vectors})
     if len(shapes) > 1 or len(shapes[0]) != 1:
-        raise RecipeError(f"{key}: expected vectors of one length, got shapes {', '.join(map(str, shapes[:_LISTED]))}")
+        raise RecipeError(
+            f"{where}: expected vectors of one length, got shapes {', '.join(map(str, shapes[:_LISTED]))}"
+        )
     found = torch.stack(vectors)  # (C, E)
     unusable = ~(found.isfinite().all(1) & found.any(1))
     if bool(unusable.any()):
-        raise RecipeError(f"{key}: the vector of {union.names[int(unusable.int().argmax())]} is zero or not finite")
+        raise RecipeError(f"{where}: the vector of {union.names[int(unusable.int().argmax())]} is zero or not finite")
     return found
 
 
@@ -68,7 +70,7 @@ def _find(table: Mapping[str, Tensor], by_sound: Mapping[str, Tensor], full: str
     return by_sound.get(plain_name(spoken(name))) if exact is None else exact
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, key: str) -> dict[str, Tensor]:
     try:
         if path.suffix != ".npz":
             return dict(read_tensors(path)[0])
@@ -76,4 +78,4 @@ def _read(path: Path) -> dict[str, Tensor]:
             return {name: torch.from_numpy(np.ascontiguousarray(held[name], dtype=np.float32)) for name in held.files}
     except (MdpError, *UNREADABLE_ARRAYS) as error:
         reason = str(error) if isinstance(error, MdpError) else f"{printable(path)}: {error}"
-        raise RecipeError(f"method.class_embeddings: {reason.splitlines()[0]}") from error
+        raise RecipeError(f"{key}: {reason.splitlines()[0]}") from error
