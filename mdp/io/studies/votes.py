@@ -180,7 +180,7 @@ def cell_labels(labels: Tensor, size: tuple[int, int], stride: int) -> Tensor:
 
 def _votes(union: LabelUnion, looks: list[_Look], channels: int) -> Tensor:
     """Fits the classifiers of all datasets, and counts what they call the cells of every class, (C, C)."""
-    ranges = [union.classes_of(space.name) for space in union.spaces if space.classes]
+    ranges = [union.classes_of(space.name) for space in union.spaces]
     parts = [[no_rows(own.stop - own.start, channels) for _ in range(_FOLDS)] for own in ranges]
     for seen in looks:
         own = ranges[seen.dataset]
