@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -95,7 +96,7 @@ def test_the_page_has_a_picture_of_both_classes_of_every_relation(found: tuple[d
     assert "<td>part of</td>" in page
 
 
-def test_a_picture_shows_the_largest_region_and_what_is_around_it_faint() -> None:
+def test_a_picture_shows_the_largest_region_outlined_and_what_is_around_it_faint() -> None:
     inside = torch.zeros(200, 300, dtype=torch.bool)
     inside[60:140, 80:200], inside[0, 0] = True, True
     image = torch.zeros(3, 200, 300, dtype=torch.uint8)
@@ -103,6 +104,12 @@ def test_a_picture_shows_the_largest_region_and_what_is_around_it_faint() -> Non
     assert picture.size == (168, 112)
     assert picture.getpixel((picture.width // 2, picture.height // 2)) == (0, 0, 0)
     assert picture.getpixel((1, 1)) == (165, 165, 165)
+    white = np.asarray(region_picture(torch.full((3, 200, 300), 255, dtype=torch.uint8), inside))
+    drawn = (white != 255).any(2)  # of a white thing on white the outline is all there is to see
+    assert len(np.unique(white[drawn], axis=0)) == 1
+    (top, bottom), (left, right) = ((places.min(), places.max()) for places in drawn.nonzero())
+    assert (top, bottom, left, right) == (30, 81, 45, 122)  # 60 to 140 and 80 to 200, of a crop from (12, 8) at 7 / 11
+    assert not drawn[top + 2 : bottom - 1, left + 2 : right - 1].any()
 
 
 def test_labels_are_taken_in_the_middle_of_the_cells() -> None:

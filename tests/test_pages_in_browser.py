@@ -1,5 +1,7 @@
 """The pages of `mdp report` and `mdp taxonomy` in a real browser: silent, whole, readable, right under the pointer."""
 
+import base64
+import io
 import json
 import random
 import re
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from mdp.io.errors import Diverged
 from mdp.io.evaluation.job import run_evaluation
@@ -475,18 +478,52 @@ def test_the_cut_off_leaves_the_similarities_from_it_on(browser: Any, files: dic
             assert (low <= shown <= high) if cut > -1 else shown == len(pixels(opened)) // 4
 
 
-def test_the_rows_of_a_hundred_classes_can_be_read(browser: Any, tmp_path: Path) -> None:
+def hundred(**more: Any) -> dict[str, Any]:
+    """The facts of an atlas of 99 classes without a relation."""
     names = [f"{'a' if i % 2 else 'b'}/class {i:02d}" for i in range(99)]
     facts: dict[str, Any] = {key: [] for key in ("pairs", "groups", "alone", "no_prototype", "too_few_crops")}
     facts |= {"datasets": {"a": 49, "b": 50}, "method": "multi_dataset", "step": 3, "settings": {"crops": 20}}
+    return {**facts, "order": names, "crops": dict.fromkeys(names, 40), **more}
+
+
+def test_the_rows_of_a_hundred_classes_can_be_read(browser: Any, tmp_path: Path) -> None:
     file = tmp_path / "taxonomy.html"
-    file.write_text(page_of({**facts, "order": names, "crops": dict.fromkeys(names, 40)}, torch.eye(99)))
+    file.write_text(page_of(hundred(), torch.eye(99)))
     with visit(browser, file) as opened:
         rows = [span.bounding_box() for span in opened.page.locator("#names span").all()]
         assert min(row["height"] for row in rows) >= 11.5
         assert opened.page.locator("#names span").first.evaluate("e => getComputedStyle(e).fontSize") == "12px"
         assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        before = opened.page.locator("#names").bounding_box()
+        moved = opened.page.locator("#map").evaluate("e => { e.scrollLeft = 9999; return e.scrollLeft; }")
+        assert moved > 0
+        assert opened.page.locator("#names").bounding_box()["x"] == pytest.approx(before["x"])
         assert opened.faults == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_both_pictures_and_both_shares_of_a_relation_are_in_sight(browser: Any, tmp_path: Path, width: int) -> None:
+    names = ("a/class 01", f"b/{'vegetation' * 3}")
+    related = {
+        "relation": "part",
+        "first": names[0],
+        "second": names[1],
+        "first_is_second": 0.9,
+        "second_is_first": 0.2,
+    }
+    votes = {"classifier": "colours", "photos": {"a": 9, "b": 9}, "relations": [related] * 3}
+    data = io.BytesIO()
+    Image.new("RGB", (168, 112)).save(data, "PNG")
+    picture = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+    file = tmp_path / "taxonomy.html"
+    file.write_text(page_of(hundred(votes=votes), torch.eye(99), dict.fromkeys(names, picture)))
+    with visit(browser, file, width) as opened:
+        seen = [part.bounding_box() for part in opened.page.locator("#votes :is(img, span, td)").all()]
+        assert len(seen) == 3 * (2 + 2 + 3)
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in seen)
+        opened.page.locator("canvas").hover()
+        assert "(40 photos)" in opened.page.locator("#said").inner_text()
+        assert opened.audit() == []
 
 
 def test_a_button_copies_the_commands_of_a_block_without_their_prompt_and_output(browser: Any, tmp_path: Path) -> None:

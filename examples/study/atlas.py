@@ -1,28 +1,38 @@
-"""How many relations `mdp taxonomy --photos` finds where they are known, on the frozen features of any weights.
+"""How many relations `mdp taxonomy` finds where they are known, by votes on photos or by a run's prototypes.
 
     python examples/study/atlas.py shapes --weights FILE --backbone timm:tf_efficientnet_lite0 --seeds 1 2 3
     python examples/study/atlas.py camvid --root DATA --weights FILE --backbone timm:tf_efficientnet_lite0
     python examples/study/atlas.py real --root DATA --weights FILE --backbone timm:tf_efficientnet_lite0
+    python examples/study/atlas.py real --root DATA --weights "RUNS/camvid-ours-{seed}" --seeds 0 1 2
+    python examples/study/atlas.py real --prototypes --weights "RUNS/camvid-ours-{seed}" --seeds 0 1 2
 
 `shapes`: the three generated datasets, whose classes say what they mean.  `camvid`: CamVid's training photos in two
 halves, the first with its eleven classes, the second with some of them merged by `MERGED`; `--halves drives` makes them
 of different drives, `--halves frames` of every other frame.  `real`: CamVid, MSRC and LabelMeFacade, whose classes are
 written as sets of things in atoms.csv: CamVid's by a group of experts (UNIZG-FER-D307, MIT licence; pedestrians divided
-into face and body), the others by us, in their words.  Seeds draw photos; nothing is trained.
+into face and body), the others by us, in their words.  Seeds draw photos, and stand in the names of runs; nothing is
+trained.  With several weights of --names, and with --words, the same votes are read with each of these priors.
 """
 
 import argparse
 import csv
 import tempfile
-from collections.abc import Iterator, Mapping
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mdp.core.class_relations import Relation
+from mdp.core.class_votes import name_prior
+from mdp.core.labels import LabelUnion
 from mdp.io.datasets import shapes_coarse, shapes_fine, shapes_target
 from mdp.io.datasets._scenes import true_relation
 from mdp.io.recipe.layers import Layer
-from mdp.io.studies.taxonomy_votes import run_voted_taxonomy
-from mdp.io.studies.votes import Asked
+from mdp.io.studies.taxonomy import against, run_taxonomy, truth_of
+from mdp.io.studies.taxonomy_votes import as_plain, relations_by_votes
+from mdp.io.studies.votes import Asked, look, photos_of
+from mdp.io.weights.word_vectors import class_vectors
 
 SHAPES = (shapes_coarse, shapes_fine, shapes_target)
 CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "pedestrian",
@@ -87,27 +97,72 @@ def halves(root: Path, folder: Path, drives: bool) -> list[str]:
     return found
 
 
-def equal_pairs(facts: Mapping[str, Any], truth: list[Row]) -> tuple[int, int]:
+def equal_pairs(suggested: Sequence[Relation], truth: Sequence[Relation]) -> tuple[int, int]:
     """How many equal classes are suggested, whatever as, and how many there are."""
-    suggested = {frozenset((row["first"], row["second"])) for row in facts["votes"]["relations"]}
-    equal = [frozenset((f"{a}/{one}", f"{b}/{other}")) for a, one, kind, b, other in truth if kind == "equal"]
-    return sum(pair in suggested for pair in equal), len(equal)
+    pairs = {frozenset(relation[1:]) for relation in suggested}
+    equal = [frozenset(relation[1:]) for relation in truth if relation.kind == "equal"]
+    return sum(pair in pairs for pair in equal), len(equal)
+
+
+def by_votes(given: Namespace, seed: int, datasets: list[str], size: int, truth: Path) -> dict[str, Any]:
+    """Scores of the relations by votes on photos that a seed draws, by what is added to the votes."""
+    layer: Layer = {"run": {"seed": seed, "threads": 1, "workers": 0}, "data": {"root": str(given.root)}}
+    if given.backbone:
+        layer["model"] = {"backbone": given.backbone}
+    asked = Asked(source=given.weights.format(seed=seed), photos=given.photos, datasets=tuple(datasets), size=size)
+    pool = photos_of(asked, layer, quiet=True)
+    union = pool.union
+    known = truth_of(truth, union)
+    seen = look(asked, pool, layer, quiet=True)
+    priors = {"names": name_prior(union, None)}
+    if given.words:
+        priors["words"] = name_prior(union, class_vectors(given.words, union, "--words"))
+    found = {}
+    for weight in given.names:
+        for kind, prior in priors.items() if weight else (("votes", None),):
+            settings = replace(seen.settings, names=weight)
+            _, voted = relations_by_votes(seen._replace(prior=prior, settings=settings))
+            found[f"{kind} {weight:g}" if weight else kind] = scores(as_plain(voted), known, union)
+    return found
+
+
+def by_prototypes(given: Namespace, seed: int, truth: Path, out: Path) -> dict[str, Any]:
+    """Scores of what the prototypes of a seed's run suggest."""
+    facts, _ = run_taxonomy(Path(given.weights.format(seed=seed)), out, True, truth)
+    return {"prototypes": counts_of(facts["truth"])}
+
+
+def scores(suggested: Sequence[Relation], truth: Sequence[Relation], union: LabelUnion) -> dict[str, list[int]]:
+    """Right, suggested and true relations, by kind."""
+    right, true = equal_pairs(suggested, truth)
+    return {**counts_of(against(truth, suggested, union)), "equal, suggested as anything": [right, true, true]}
+
+
+def counts_of(agreement: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Right, suggested and true of the suggestions and of names alone."""
+    sides = {"suggested": "", "names": ", by names alone"}
+    return {
+        f"{kind}{words}": [agreement[side][kind][key] for key in ("right", "suggested", "true")]
+        for side, words in sides.items()
+        for kind in KINDS
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("shapes", "camvid", "real"))
-    parser.add_argument("--weights", required=True)
+    parser.add_argument("--weights", required=True, help="a file or a run; {seed} stands for the seed")
     parser.add_argument("--backbone", default=None)
     parser.add_argument("--root", type=Path, default=Path("data"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--photos", type=int, default=100)
     parser.add_argument("--size", type=int, default=None)
-    parser.add_argument("--names", type=float, default=0.0)
+    parser.add_argument("--names", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--words", type=Path, default=None, help="vectors of class names, besides equal names")
     parser.add_argument("--halves", choices=("drives", "frames"), default="drives")
-    parser.add_argument("--out", type=Path, default=None, help="keep the pages here")
+    parser.add_argument("--prototypes", action="store_true", help="of runs, in place of votes on photos")
     given = parser.parse_args()
-    total: dict[str, list[int]] = {}
+    total: dict[str, dict[str, list[int]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if given.which == "shapes":
@@ -119,25 +174,20 @@ def main() -> None:
         with (folder / "truth.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("dataset_a", "class_a", "relation", "dataset_b", "class_b"), *truth])
         for seed in given.seeds:
-            layer: Layer = {"run": {"seed": seed, "threads": 1, "workers": 0}, "data": {"root": str(given.root)}}
-            if given.backbone:
-                layer["model"] = {"backbone": given.backbone}
-            asked = Asked(source=given.weights, photos=given.photos, datasets=tuple(datasets),
-                          size=given.size or size, names=given.names)  # fmt: skip
-            out = (given.out or folder) / f"{given.which}{seed}"
-            facts, _ = run_voted_taxonomy(asked, layer, out, True, folder / "truth.csv", quiet=True)
-            found = {kind: [facts["truth"]["suggested"][kind][key] for key in ("right", "suggested", "true")]
-                     for kind in KINDS}  # fmt: skip
-            right, true = equal_pairs(facts, truth)
-            found["equal, suggested as anything"] = [right, true, true]
-            for kind in KINDS:
-                names = facts["truth"]["names"][kind]
-                found[f"{kind}, by names alone"] = [names["right"], names["suggested"], names["true"]]
-            for kind, counts in found.items():
-                total[kind] = [a + b for a, b in zip(total.get(kind, [0, 0, 0]), counts, strict=True)]
-            print(f"seed {seed}: " + "; ".join(f"{kind} {line(counts)}" for kind, counts in found.items()), flush=True)
-    for kind, counts in total.items():
-        print(f"{kind:30} {line(counts)}")
+            if given.prototypes:
+                rows = by_prototypes(given, seed, folder / "truth.csv", folder / "pages")
+            else:
+                rows = by_votes(given, seed, datasets, given.size or size, folder / "truth.csv")
+            for name, row in rows.items():
+                sums = total.setdefault(name, {kind: [0, 0, 0] for kind in row})
+                for kind, counts in row.items():
+                    sums[kind] = [a + b for a, b in zip(sums[kind], counts, strict=True)]
+                print(
+                    f"seed {seed}, {name}: " + "; ".join(f"{kind} {line(own)}" for kind, own in row.items()), flush=True
+                )
+    for name, sums in total.items():
+        for kind, counts in sums.items():
+            print(f"{name:12} {kind:30} {line(counts)}")
 
 
 def line(counts: list[int]) -> str:

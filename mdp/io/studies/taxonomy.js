@@ -7,7 +7,7 @@ const cells = Int8Array.from(atob(data.cells), letter => letter.charCodeAt(0) <<
 const canvas = get("canvas"), cell = get("cell"), said = get("said"), near = get("near"), search = get("search");
 const at = (row, column) => cells[row * count + column];
 const worded = value => value === -128 ? "none" : (value / 100).toFixed(2);
-const titled = label => `${data.names[label]} (${data.crops[label]} crops${data.few[label] ? ", too few" : ""})`;
+const titled = label => `${data.names[label]} (${data.crops[label]} ${data.unit}${data.few[label] ? ", too few" : ""})`;
 const LEGIBLE = 12;  // pixels of a row, and of its name
 let row = 0, column = 0, found = null, least = -128;
 

@@ -25,16 +25,16 @@ _BY_PROTOTYPES = (
 )
 _BY_VOTES = (
     "The equal ones of them. Similarity is the cosine of the two classes' mean features less the mean of all; score is "
-    "the mean of both shares; crops are photos. The best come first."
+    "the mean of both shares. The best come first."
 )
+_SHARE_NEAREST = "Several classes of one dataset whose nearest in another is the same class."
+_LIE_WITHIN = "Classes that lie within one of another dataset, with the similarity of their mean features."
 _NONE = -128  # in the page's bytes: no similarity
-
-
 _VOTES = (
     "<h2>What they are called</h2><p>Every dataset's classifier ({classifier}) looked at photos of all: {photos}. A "
     "share is what a class is made of, once the classifier's mistakes at home are undone: 1.00 means that all of it is "
     "the other. Equal: each is mostly the other, and nothing else is. Part: it is mostly the other, which has more to "
-    "it. The strongest come first; the pictures are the largest regions.</p>"
+    "it. The strongest come first; the pictures show the largest region, outlined.</p>"
 )
 
 
@@ -45,24 +45,24 @@ def page(facts: Mapping[str, Any], similarity: Tensor, pictures: Mapping[str, st
     order = torch.tensor([label_of[name] for name in facts["order"]], dtype=torch.int64)
     ordered = similarity[order][:, order] * 100  # (P, P) in the order of the clusters
     cells = torch.where(ordered.isnan(), _NONE, ordered.nan_to_num().round()).to(torch.int8)
-    data = {
+    data: dict[str, Any] = {
         "names": facts["order"],
         "crops": [facts["crops"][name] for name in facts["order"]],
         "few": [name in set(facts["too_few_crops"]) for name in facts["order"]],
         "cells": base64.b64encode(cells.numpy().tobytes()).decode(),
     }
+    unit = data["unit"] = "photos" if "votes" in facts else "crops"
     beyond = next((pair for pair in facts["pairs"] if pair["score"] <= 0), None)
     parts = {
         "TITLE": _text(f"Taxonomy of {' + '.join(facts['datasets'])}"),
         "SUMMARY": _summary(facts),
-        "PAIRS": "\n".join(_pair_row(pair, pair is beyond) for pair in facts["pairs"]),
+        "PAIRS": "\n".join(_pair_row(pair, pair is beyond, unit) for pair in facts["pairs"]),
         "VOTES": _votes(facts["votes"], pictures or {}) if "votes" in facts else "",
         "FROM": "votes on photos" if "votes" in facts else "prototypes",
-        "UNIT": "photos" if "votes" in facts else "crops",
+        "UNIT": unit,
+        "UNDER": _LIE_WITHIN if "votes" in facts else _SHARE_NEAREST,
         "WHAT": _BY_VOTES if "votes" in facts else _BY_PROTOTYPES,
-        "ZERO": " Below the red line the score is 0 or less: no more alike than the usual neighbours."
-        if beyond
-        else "",
+        "ZERO": _ZERO if beyond else "",
         "GROUPS": "\n".join(_group_item(group) for group in facts["groups"]) or "<li>None.</li>",
         "ALONE": _listing(facts["alone"]),
         "FEW": _listing([f"{name} ({facts['crops'][name]})" for name in facts["too_few_crops"]]),
@@ -112,18 +112,18 @@ def _vote_row(row: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
 
 
 def _pictured(name: str, pictures: Mapping[str, str]) -> str:
-    picture = f'<img alt="" src="{pictures[name]}">' if name in pictures else ""
+    picture = f'<img alt="a region of {_text(name)}" src="{pictures[name]}">' if name in pictures else ""
     return f"{picture}<span>{_text(name)}</span>"
 
 
-def _pair_row(pair: Mapping[str, Any], first_beyond: bool) -> str:
+def _pair_row(pair: Mapping[str, Any], first_beyond: bool, unit: str) -> str:
     margin = "" if pair["margin"] is None else f"{pair['margin']:.2f}"
     first, second = pair["crops"]
     numbers = {
         "similarity": f"{pair['similarity']:.2f}",
         "score": f"{pair['score']:.2f}",
         "margin": margin,
-        "crops": first,
+        unit: first,
     }
     cells = "".join(f'<td data-is="{name}">{number}</td>' for name, number in numbers.items()) + f"<td>{second}</td>"
     mark = ' class="beyond"' if first_beyond else ""

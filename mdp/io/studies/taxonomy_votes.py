@@ -39,7 +39,7 @@ def run_voted_taxonomy(
     facts = as_facts(source, relations, RelationSettings(crops=seen.settings.photos))
     facts["votes"] = _votes_facts(asked, seen, voted)
     if truth:
-        facts["truth"] = {"file": str(truth), **against(known, _plain(voted), union)}
+        facts["truth"] = {"file": str(truth), **against(known, as_plain(voted), union)}
     shown = sorted({label for relation in voted for label in (relation.first, relation.second)})
     pictures = {union.names[label]: picture for label, picture in class_pictures(seen, shown).items()}
     write(folder, texts(facts, relations.similarity, pictures), overwrite)
@@ -89,7 +89,8 @@ def _votes_facts(asked: Asked, seen: Seen, voted: Sequence[VotedRelation]) -> di
     }  # fmt: skip
 
 
-def _plain(voted: Sequence[VotedRelation]) -> list[Relation]:
+def as_plain(voted: Sequence[VotedRelation]) -> list[Relation]:
+    """The relations without their shares."""
     return [Relation(relation.kind, relation.first, relation.second) for relation in voted]
 
 
