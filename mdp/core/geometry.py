@@ -7,6 +7,7 @@ Images are resampled bilinearly with antialiasing, label maps by the nearest pix
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -131,6 +132,8 @@ def _taken(labels: Tensor, rows: Tensor, columns: Tensor, flip: bool) -> Tensor:
 
 def _centres(length: int, count: int, device: torch.device | None = None) -> Tensor:
     """Indices of the pixels under the centres of `count` equal parts of `length` pixels (exact in integers)."""
+    if device is None or device.type == "cpu":  # NumPy takes a quarter of the time for a few hundred numbers
+        return torch.from_numpy(np.arange(1, 2 * count, 2) * length // (2 * count))
     return (2 * torch.arange(count, device=device) + 1) * length // (2 * count)
 
 

@@ -52,6 +52,22 @@ class LabelUnion:
             for space in self.spaces
         }
 
+    @cached_property
+    def _byte_tables(self) -> dict[str, bytes]:
+        """The same for values of a byte, as int8, of the datasets whose classes fit into that; (256,)."""
+        return {
+            name: table[:256].astype(np.int8).tobytes()
+            for name, table in self._tables.items()
+            if table[:256].max() <= np.iinfo(np.int8).max
+        }
+
+    def _classes(self, raw: NDArray[np.integer], name: str) -> NDArray[np.int16]:
+        table = self._byte_tables.get(name) if raw.dtype == np.uint8 else None
+        if table is None:
+            return self._tables[name].take(raw)
+        # Python's own loop over bytes takes half the time of NumPy's look-up
+        return np.frombuffer(bytearray(raw).translate(table), dtype=np.int8).astype(np.int16).reshape(raw.shape)
+
     @property
     def size(self) -> int:
         """C, the number of classes of the union."""
@@ -71,7 +87,7 @@ class LabelUnion:
 
         Raises UnknownLabels for values outside that dataset's label space, KeyError for an unknown dataset.
         """
-        classes = self._tables[name].take(raw)
+        classes = self._classes(raw, name)
         if classes.size and classes.min() == UNKNOWN:
             next(space for space in self.spaces if space.name == name).to_classes(raw)  # raises UnknownLabels
         return torch.from_numpy(classes)

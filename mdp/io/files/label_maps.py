@@ -229,23 +229,24 @@ def _by_palette(path: str, image: Image.Image, rule: LabelRule) -> NDArray[np.in
 
     A GIF has no grey but by its palette, and its writer numbers the colours as it likes.
     """
+    indices = np.array(image if image.mode == "P" else image.getchannel(0))
+    if not rule.colors and image.format != "GIF":
+        return indices  # counting what is used takes longer than decoding
     from mdp.core.label_colors import color_codes, table_index  # noqa: PLC0415 - core brings torch, which most files need not wait for
 
-    indices = np.array(image if image.mode == "P" else image.getchannel(0))
     palette = np.zeros((256, 3), dtype=np.uint8)
     entries = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)[:256]
     palette[: len(entries)] = entries
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
-    if rule.colors:
-        keys, values = _table(rule.colors)
-        found = table_index(color_codes(palette), keys)
-        if (found[used] >= 0).all():
-            return np.take(values[found], indices)
-        if not rule.indices or rule.edges:
-            return _from_colors(path, palette[indices], rule)
-    elif image.format == "GIF":
+    if not rule.colors:
         if (palette[used] == palette[used, :1]).all():
             return np.take(palette[:, 0], indices)
+        return _from_colors(path, palette[indices], rule)
+    keys, values = _table(rule.colors)
+    found = table_index(color_codes(palette), keys)
+    if (found[used] >= 0).all():
+        return np.take(values[found], indices)
+    if not rule.indices or rule.edges:
         return _from_colors(path, palette[indices], rule)
     return indices
 
