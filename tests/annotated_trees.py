@@ -93,6 +93,39 @@ def labelme_tree(root: Path, count: int = 3) -> Path:
     return root
 
 
+def yolo_tree(root: Path, splits: Sequence[str] = ("train", "val")) -> Path:
+    """`images` and `labels` with a folder a split, outlines as shares of the photo's size, and `data.yaml`."""
+    car, road = (
+        " ".join(f"{part / size:.6f}" for part, size in zip(box, (WIDTH, HEIGHT) * 4, strict=True))
+        for box in (BOX, ON_BOX)
+    )
+    for number, split in enumerate(splits):
+        for i, text in enumerate((f"0 {car}\n2 {road}\n", "")):  # the second photo shows neither
+            photo(root / "images" / split / f"shot_{number}{i}.jpg", 10 * number + i)
+            (root / "labels" / split).mkdir(parents=True, exist_ok=True)
+            (root / "labels" / split / f"shot_{number}{i}.txt").write_text(text)
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: {0: car, 2: road}\n")
+    return root
+
+
+def nnunet_tree(root: Path) -> Path:
+    """`imagesTr`, `labelsTr`, a photo of a test without label map, and `dataset.json` with a label for what is none."""
+    for i in range(3):
+        photo(root / "imagesTr" / f"site_{i:03}_0000.png", i)
+        grey(
+            root / "labelsTr" / f"site_{i:03}.png",
+            np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8) % 3,
+        )
+    photo(root / "imagesTs" / "site_009_0000.png", 9)
+    labels = {"background": 0, "road": 1, "ignore": 2}
+    (root / "dataset.json").write_text(
+        json.dumps(
+            {"channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": labels, "numTraining": 3, "file_ending": ".png"}
+        )
+    )
+    return root
+
+
 def label_studio_tree(root: Path) -> Path:
     """Photos with their uploads' names, masks of single classes, and the project's JSON export."""
     tasks = []

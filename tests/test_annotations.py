@@ -22,7 +22,7 @@ from mdp.io.data.manifest import look_at
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Dataset, open_split
 from mdp.io.errors import DatasetError, MdpError, RecipeError
-from tests.annotated_trees import BOX, WITHIN, coco_tree, coco_values, label_studio_tree, labelme_tree
+from tests.annotated_trees import BOX, WITHIN, coco_tree, coco_values, label_studio_tree, labelme_tree, yolo_tree
 from tests.trees import HEIGHT, WIDTH, grey, own_yaml, photo
 
 COCO = """
@@ -38,6 +38,12 @@ name: shots
 splits: {train: {images: photos, annotations: photos}}
 classes: labels.txt
 background: _background_
+"""
+YOLO = """
+name: shots
+splits: {train: {images: images/train, annotations: labels/train}}
+classes: {0: background, 1: {name: car, labels: ["0"]}, 2: {name: road, labels: ["2"]}}
+background: background
 """
 STUDIO = """
 name: shots
@@ -149,6 +155,15 @@ def test_masks_of_label_studio_are_one_label_map(tmp_path: Path) -> None:
     assert np.array_equal(first, second)
 
 
+def test_outlines_of_yolo_are_shares_of_the_photo_in_the_order_of_the_file(tmp_path: Path) -> None:
+    first, second = label_maps(yolo_tree(tmp_path), YOLO)
+    box = 33 * 33  # from pixel 8 to pixel 40, the outline included
+    assert areas(first) == {0: HEIGHT * WIDTH - 2 * box + 17 * 17, 1: box - 17 * 17, 2: box}
+    assert first[8, 8] == 1
+    assert first[24, 24] == 2  # the later one
+    assert areas(second) == {0: HEIGHT * WIDTH}
+
+
 def test_masks_that_overlap_have_no_order_so_a_rule_is_asked_for(tmp_path: Path) -> None:
     label_studio_tree(tmp_path)
     whole = np.full((HEIGHT, WIDTH), 255, dtype=np.uint8)
@@ -159,7 +174,9 @@ def test_masks_that_overlap_have_no_order_so_a_rule_is_asked_for(tmp_path: Path)
     assert areas(label_maps(tmp_path, f"{STUDIO}overlap: ignore")[0]) == {IGNORE: 20 * WIDTH, 1: 44 * WIDTH}
 
 
-@pytest.mark.parametrize(("tree", "text"), [(coco_tree, COCO), (labelme_tree, LABELME), (label_studio_tree, STUDIO)])
+@pytest.mark.parametrize(
+    ("tree", "text"), [(coco_tree, COCO), (labelme_tree, LABELME), (label_studio_tree, STUDIO), (yolo_tree, YOLO)]
+)
 def test_check_reads_annotations_as_it_reads_label_maps(
     tmp_path: Path, tree: Callable[[Path], Path], text: str
 ) -> None:
@@ -180,6 +197,10 @@ TABLES = {
         {0: {"name": "background", "colors": ["#000000"]}, 1: {"name": "bus:stop", "colors": ["#800040"]}},
     ),
     "labels.txt": ("__ignore__\n_background_\ncar\n", {0: "_background_", 1: "car"}),
+    "dataset.json": (  # nnU-Net's; what its first version writes is below
+        json.dumps({"channel_names": {"0": "R"}, "labels": {"rest": 0, "car": 2, "ignore": 3}, "file_ending": ".png"}),
+        {0: "rest", 2: "car"},
+    ),
     "_annotations.coco.json": (json.dumps(coco_values(["a.jpg"])), {1: "car", 2: "road", 3: "sky"}),
 }
 
@@ -200,6 +221,10 @@ def test_class_tables_of_tools_are_read_with_their_values_or_colours(tmp_path: P
         ("labels.txt", "\n\n", "expected names of classes"),
         ("labels.txt", "a\x1b[31m\n", "line 1: control characters"),
         ("a.json", "{}", "not COCO: expected lists images, annotations and categories"),
+        ("dataset.json", '{"modality": {}, "labels": {"x": "car"}}', "labels: expected a name and a value"),
+        ("dataset.json", '{"channel_names": {}, "labels": {"a": [1, 2]}}', "labels.'a': a region of several values"),
+        ("dataset.json", '{"channel_names": {}, "labels": {"a": 1, "b": 1}}', "'b' and 'a' have the value 1"),
+        ("dataset.json", '{"channel_names": {}, "labels": {"ignore": 1}}', "labels: expected one or more"),
     ],
 )
 def test_a_class_table_that_is_not_understood_is_refused_by_file_and_line(
@@ -210,6 +235,11 @@ def test_a_class_table_that_is_not_understood_is_refused_by_file_and_line(
         class_table(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
     assert words in str(caught.value)
+
+
+def test_the_first_version_of_nnunets_file_has_values_before_names(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"modality": {"0": "R"}, "labels": {"1": "road", "0": "rest"}}')
+    assert class_table(tmp_path / "dataset.json") == {0: "rest", 1: "road"}
 
 
 def test_colours_and_values_of_label_files_come_from_a_class_table(tmp_path: Path) -> None:
@@ -445,6 +475,23 @@ def test_bad_labelme_is_refused_in_a_line_with_file_and_shape(tmp_path: Path, ca
     change, words = LABELME_REFUSED[case]
     edit(labelme_tree(tmp_path), change, "photos/shot_1.json")
     refused(tmp_path, LABELME, str(tmp_path / "photos" / "shot_1.json"), words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("0 0.5 0.5 0.2 0.2", "line 2: a box, where an outline"),
+        ("0 0.1 0.1 0.2 0.2 0.3", "line 2: expected `class x y x y x y ...` with three corners or more, got 6 numbers"),
+        ("car 0 0 1 0 1 1", "line 2: expected the number of a class, got 'car'"),
+        ("0 0 0 96 0 96 64", "line 2: expected shares of the photo's width and height from 0 to 1, got '96'"),
+        ("0 0 0 nan 0 1 1", "line 2: expected shares of the photo's width and height from 0 to 1, got 'nan'"),
+        ("7 0 0 1 0 1 1", "the label '7' is in no class"),
+    ],
+)
+def test_bad_yolo_is_refused_with_file_and_line(tmp_path: Path, line: str, words: str) -> None:
+    file = yolo_tree(tmp_path) / "labels" / "train" / "shot_00.txt"
+    file.write_text(f"0 0 0 1 0 1 1\n{line}\n")
+    refused(tmp_path, YOLO, str(file), words)
 
 
 def test_an_annotation_without_its_photo_or_two_of_one_photo_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mdp.io.datasets import load
 from mdp.io.datasets._dataset import open_split
 from mdp.io.datasets.draft.job import run_init
 from mdp.io.errors import DatasetError
-from tests.annotated_trees import coco_tree, label_studio_tree, labelme_tree
+from tests.annotated_trees import coco_tree, label_studio_tree, labelme_tree, nnunet_tree, yolo_tree
 from tests.trees import cityscapes_tree, grey, labels_array, lines, photo
 
 ROAD, SKY = (250, 50, 83), (0, 100, 200)
@@ -102,6 +102,15 @@ def photos_only(root: Path) -> None:
         photo(root / "walk" / f"{i}.jpg", i)
 
 
+def photos_of_other_places(root: Path) -> None:
+    """Label maps of one folder of photos, named otherwise, beside photos that have none."""
+    for i in range(3):
+        photo(root / "shots" / f"{i}_rgb.jpg", i)
+        grey(root / "gt" / f"{i}_gt.png", labels_array([0, 1], i))
+    for i in range(2):
+        photo(root / "walk" / f"{i}.jpg", 10 + i)
+
+
 def one_coco(root: Path) -> None:
     """Photos below a folder of their own, the JSON in another, as COCO itself has them."""
     coco_tree(root / "x", ["train"])
@@ -129,6 +138,9 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], Expected]] = {
     "one-coco": (one_coco, Expected({"train": 2}, ["background", "car", "road", "sky"], ["car  # 2 annotations"])),
     "labelme": (labelme_tree, Expected({"train": 3}, ["_background_", "car", "road", "sun", "wire"], ["labels.txt"])),
     "studio": (label_studio_tree, Expected({"train": 2}, ["background", "car", "street-lamp"], ["overlap: ignore"])),
+    "yolo": (yolo_tree, Expected({"train": 2, "val": 2}, ["background", "car", "road"], ["data.yaml"])),
+    "nnunet": (nnunet_tree, Expected({"train": 3}, ["background", "road"], ["ignore_index: 2  # 33.2%", "imagesTs"])),
+    "others": (photos_of_other_places, Expected({"train": 3}, ["background", "foreground"], ["2 such as walk/0.jpg"])),
     "side by side": (side_by_side, Expected({"train": 4}, cut(0, 1, 2), ["33.3% of the pixels", "No split"])),
     "parallel": (parallel, Expected({"train": 4}, cut(0, 1, 2), ["ignore_index: 255  # 25.0%"])),
     "split within": (split_within, Expected({"train": 3, "val": 3}, ["background", "foreground"], ["null"])),
@@ -137,7 +149,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], Expected]] = {
     "roboflow": (roboflow_masks, Expected({"train": 3, "val": 3}, ["background", "car", "road"], ["_classes.csv"])),
     "cvat": (cvat, Expected({"train": 3}, ["background", "road"], ["#fa3253", "labelmap.txt", "SegmentationObject"])),
     "colours": (colors_only, Expected({"train": 3}, cut(0, 1, 2), ["#fa3253"])),
-    "photos": (photos_only, Expected({"train": 3}, [], ["3 photos and no label maps"])),
+    "photos": (photos_only, Expected({"train": 3}, [], ["3 photos and no label maps that go by their names"])),
 }  # fmt: skip
 
 
@@ -218,6 +230,20 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 def call(*args: object) -> tuple[int, str]:
     done = CliRunner().invoke(cli, ["datasets", "init", *map(str, args)])
     return (getattr(done.exception, "exit_code", done.exit_code), f"{done.output}{done.exception or ''}")
+
+
+def test_a_folder_of_nnunets_that_cannot_be_read_is_refused_with_file_and_key(tmp_path: Path) -> None:
+    nnunet_tree(tmp_path / "a")
+    nnunet_tree(tmp_path / "b")
+    with pytest.raises(DatasetError, match="2 datasets of nnU-Net; give the folder of one, such as a"):
+        run_init(tmp_path, "-", overwrite=False)
+    shutil.rmtree(tmp_path / "b")
+    file = tmp_path / "a" / "dataset.json"
+    file.write_text(file.read_text().replace('".png"', '".nii.gz"'))
+    with pytest.raises(
+        DatasetError, match=r"a/dataset.json: file_ending: photos and label maps in .nii.gz are not read"
+    ):
+        run_init(tmp_path, "-", overwrite=False)
 
 
 def test_the_command_writes_prints_and_replaces_only_when_told(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_every_setting_that_a_page_names_exists(path: Path) -> None:
     named = re.findall(r"--set ([\w.]+)=", text)
     for code in codes_of(path):
         found = re.fullmatch(r"(\w+\.[\w.]+)(?:[=:].*)?", code)
-        file = found and found[1].endswith((".py", ".json", ".safetensors", ".txt"))
+        file = found and found[1].endswith((".py", ".json", ".safetensors", ".txt", ".yaml"))
         if found and found[1].partition(".")[0] in SECTIONS and not file:
             named.append(found[1])
     unknown = [name for name in named if name not in settings() | {"any.key"}]

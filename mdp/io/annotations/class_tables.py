@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mdp.io.annotations import coco, labelme
+from mdp.io.annotations import coco, labelme, nnunet
+from mdp.io.annotations.json_file import parsed
 from mdp.io.errors import DatasetError
 from mdp.io.files.reading import has_controls, printable, read_bytes, shown
 
@@ -19,11 +20,13 @@ Table = dict[Any, Any]
 
 
 def class_table(path: Path) -> Table:
-    """The classes in a file: COCO's JSON, Roboflow's `_classes.csv`, CVAT's `labelmap.txt`, or a name a line.
+    """The classes in a file: COCO's or nnU-Net's JSON, Roboflow's `_classes.csv`, CVAT's `labelmap.txt`, a name a line.
 
     Raises DatasetError naming file and line, or key.
     """
     if path.suffix.lower() == ".json":
+        if path.name == nnunet.FILE and nnunet.is_nnunet(parsed(str(path))):
+            return dict(nnunet.read(path).classes)
         return coco_table(coco.read(str(path)), str(path))
     lines = _lines(path)
     head = lines[0][1].lower() if lines else ""

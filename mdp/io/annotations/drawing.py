@@ -20,7 +20,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from mdp.io.annotations import coco, label_studio, labelme
+from mdp.io.annotations import coco, label_studio, labelme, yolo
 from mdp.io.annotations.json_file import digest_of
 from mdp.io.annotations.marks import Format
 from mdp.io.annotations.patches import OVERLAPS, ignore
@@ -34,6 +34,7 @@ _FOLDER_BYTES = 2**24  # of each of the 256 folders: 4 GiB in all
 COCO: Format = coco
 LABELME: Format = labelme
 LABEL_STUDIO: Format = label_studio
+YOLO: Format = yolo
 
 
 class Drawing(NamedTuple):
@@ -49,6 +50,8 @@ def format_of(labels: str) -> Format | None:
         return COCO
     if labels.lower().endswith(".json"):
         return LABELME
+    if labels.lower().endswith(".txt"):
+        return YOLO
     return LABEL_STUDIO if re.search(r"task-\d+-annotation-[^/]*-\*\.png$", labels) else None
 
 

@@ -34,7 +34,9 @@ def run_init(folder: Path, out: str | None, overwrite: bool) -> str:
     if draft is None:
         raise DatasetError(f"{printable(folder)}: no photos in it; give the folder that holds photos and their labels")
     if draft.classes and "val" not in draft.splits:
-        draft.notes.append("No split for validation was found: mdp eval and mdp compare need one.")
+        draft.notes.append(
+            "No split for validation was found, which mdp eval and mdp compare need; `val: 20%` under splits draws one."
+        )
     prefix = "" if path.parent == folder else os.path.relpath(folder, path.parent)
     text = yaml_text(draft, name, str(folder) if prefix.startswith("..") else prefix, path.name)
     if out == STDOUT:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -119,6 +119,18 @@ def class_lines(tree: Tree, files: Sequence[str], beside: str) -> Lines:
     if seen.colors and seen.values:
         lines.notes.append("Some label maps are in colours, others are not: mdp check will name them.")
     return lines
+
+
+def value_lines(tree: Tree, files: Sequence[str], table: Mapping[Any, Any], listed: str, ignored: int | None) -> Lines:
+    """Classes of grey and palette label maps by their values, named by a table; `ignored` is the value of none."""
+    seen = look_into(tree, files)
+    lines = _by_value(seen, table, listed)
+    if ignored is None:
+        return lines
+    rest = replace(seen, values=Counter({value: count for value, count in seen.values.items() if value != ignored}))
+    share = _share(seen.values[ignored], seen)
+    lines = _by_value(rest, table, listed)
+    return replace(lines, more=[f"ignore_index: {ignored}  # {share}"])
 
 
 def class_table_near(tree: Tree, beside: str) -> tuple[str, Mapping[Any, Any]]:

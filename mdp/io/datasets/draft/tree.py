@@ -11,9 +11,9 @@ from mdp.io.files.reading import has_controls, printable
 
 _FILES = 2_000_000
 _SPLITS = {
-    "train": ("train", "training", "trn"),
+    "train": ("train", "training", "trn", "imagestr", "labelstr"),  # the last two are nnU-Net's
     "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "tst"),
+    "test": ("test", "testing", "tst", "imagests", "labelsts"),
 }
 
 _KINDS = (

@@ -5,7 +5,15 @@
 
 from typing import Protocol
 
-from mdp.io.datasets.draft.readings import coco, label_maps, label_studio, labelme, unlabelled
+from mdp.io.datasets.draft.readings import (
+    coco,
+    label_maps,
+    label_studio,
+    labelme,
+    nnunet,
+    unlabelled,
+    yolo,
+)
 from mdp.io.datasets.draft.text import Draft
 from mdp.io.datasets.draft.tree import Tree
 
@@ -17,4 +25,4 @@ class Reading(Protocol):
         """What the folder may be; none where it is not of this kind.  Raises DatasetError for damaged files."""
 
 
-READINGS: tuple[Reading, ...] = (coco, labelme, label_studio, label_maps, unlabelled)
+READINGS: tuple[Reading, ...] = (coco, labelme, label_studio, yolo, nnunet, label_maps, unlabelled)

@@ -145,7 +145,7 @@ def _splits(tree: Tree, photos: list[str], labels: list[str]) -> tuple[dict[str,
         if not theirs:
             notes.append(f"{_place(photo_splits[split])} have no label maps and are left out.")
             continue
-        keys = _keys(photo_splits[split], theirs, notes)
+        keys = _keys(photo_splits[split], theirs, notes) or _keys_of_a_folder(photo_splits[split], theirs, notes)
         if keys is None:
             notes.append(f"Nothing in their names says what belongs together: {photo_splits[split][0]}, {theirs[0]}.")
             continue
@@ -173,6 +173,20 @@ def _keys(photos: list[str], labels: list[str], notes: list[str]) -> dict[str, s
         return keys
     made = proposal(inner, label_inner)
     return {**keys, "image": made[0], "label": made[1]} if made else None
+
+
+def _keys_of_a_folder(photos: list[str], labels: list[str], notes: list[str]) -> dict[str, str] | None:
+    """The keys of the folder of photos that the label maps belong to, where the other folders have none."""
+    folders: dict[str, list[str]] = {}
+    for file in photos:
+        folders.setdefault(parent(file), []).append(file)
+    for folder, files in sorted(folders.items(), key=lambda item: -len(item[1])) if len(folders) > 1 else ():
+        keys = _keys(files, labels, notes)
+        if keys:
+            rest = [file for file in photos if parent(file) != folder]
+            notes.append(f"{_place(rest)} have no label maps and are left out.")
+            return keys
+    return None
 
 
 def _below(file: str, folder: str) -> str:

@@ -10,5 +10,6 @@ def drafts(tree: Tree) -> list[Draft]:
     photos = tree.ending(*PHOTOS)
     if not photos:
         return []
-    note = f"{len(photos):,} photos and no label maps: they are for methods that need no labels, such as moco."
+    count = f"{len(photos):,} photo{'s' * (len(photos) != 1)}"
+    note = f"{count} and no label maps that go by their names: they are for methods that need no labels, such as moco."
     return [Draft("photos without labels", {"train": {"images": common_folder(photos)}}, notes=[note])]

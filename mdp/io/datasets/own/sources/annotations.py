@@ -1,11 +1,11 @@
-"""Photos with the annotations of a tool: COCO's JSON, or a folder of LabelMe's JSON or Label Studio's masks."""
+"""Photos with the annotations of a tool: COCO's JSON, or a folder of LabelMe's, Label Studio's or YOLO's files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mdp.io.annotations import label_studio
-from mdp.io.annotations.drawing import COCO, LABEL_STUDIO, LABELME
+from mdp.io.annotations import label_studio, yolo
+from mdp.io.annotations.drawing import COCO, LABEL_STUDIO, LABELME, YOLO
 from mdp.io.annotations.labelme import photo_name
 from mdp.io.annotations.marks import Annotated, Format
 from mdp.io.datasets._dataset import Absent, LeftOut, Sample
@@ -73,9 +73,11 @@ def format_at(path: Path) -> Format:
         return LABEL_STUDIO
     if any(name.lower().endswith(".json") for name in names):
         return LABELME
+    if yolo.text_files(path):
+        return YOLO
     raise DatasetError(
-        f"{printable(path)}: no annotations in this folder: neither JSON files of LabelMe nor masks of Label Studio "
-        f"(task-1-annotation-...png); {contents(path)}"
+        f"{printable(path)}: no annotations in this folder: neither JSON files of LabelMe, nor masks of Label "
+        f"Studio (task-1-annotation-...png), nor text files of YOLO; {contents(path)}"
     )
 
 
