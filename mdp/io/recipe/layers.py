@@ -18,7 +18,7 @@ from mdp.core.methods.multi_dataset import Settings as MultiDatasetSettings
 from mdp.core.networks import NetworkSettings
 from mdp.io.errors import RecipeError
 from mdp.io.files.reading import has_controls, printable, shown
-from mdp.io.files.strict_yaml import dump_yaml, load_yaml, parse_yaml
+from mdp.io.files.strict_yaml import dump_value, dump_yaml, load_yaml, parse_yaml
 from mdp.io.recipe.criteria import criterion_names, find_criterion, unknown_criterion
 from mdp.io.recipe.methods import find_method, method_names, suggestion, unknown_method
 from mdp.io.recipe.settings import (
@@ -286,7 +286,10 @@ def coerce(kind: Any, value: Any, where: str, origin: _Origin) -> Any:
 
 def _coerce_tuple(kinds: tuple[Any, ...], value: Any, where: str, origin: _Origin) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise origin.expected(where, "a list", value)
+        example = [value] * (1 if kinds[-1] is Ellipsis else len(kinds))
+        short = isinstance(value, int | float | str) and len(str(value)) <= 40
+        form = f" such as {dump_value(example)}" if short else ""
+        raise origin.expected(where, f"a list{form}", value)
     if len(value) > _LONGEST:
         raise origin.expected(where, f"a list of up to {_LONGEST} values", value)
     if kinds[-1] is Ellipsis:
