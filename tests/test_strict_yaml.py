@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdp.io.errors import RecipeError
+from mdp.io.files import strict_yaml
 from mdp.io.files.strict_yaml import dump_yaml, load_yaml, parse_yaml
+from tests.conftest import ROOT
 
 WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["Cc"]), max_size=12)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS
@@ -23,6 +26,32 @@ def test_whatever_yaml_writes_is_read_back(values: dict[str, Any]) -> None:
     written = dump_yaml(values)
     if "&id" not in written:  # PyYAML abbreviates repeated values
         assert parse_yaml(written, "test") == values
+
+
+PIECES = [
+    "a", "b c", "key: ", "x: 1\n", "- ", "\n", "\n  ", "\n    ", "\n- ", "[", "]", "{", "}", ", ", ": ", ":", " # c\n",
+    "'it''s'", '"y z"', "'", '"', "1e-4", "1e999", "12:30", "true", "~", "-", "--- ", "...", "[1, 2]", "{a: 1}",
+    "*a", "`", "@", "k:v", "/p/q.x",
+]  # fmt: skip
+both_parsers = pytest.mark.skipif(strict_yaml._FastLoader is None, reason="PyYAML was built without libyaml")
+
+
+@both_parsers
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_what_libyaml_reads_pyyaml_reads_to_the_same(text: str) -> None:
+    assert strict_yaml._AGREED.fullmatch(text)
+    try:
+        read = yaml.load(text, strict_yaml._FastLoader)
+    except (yaml.YAMLError, ValueError):  # which the other is asked about
+        return
+    assert repr(read) == repr(yaml.load(text, strict_yaml._Loader))
+
+
+@both_parsers
+def test_a_recipe_is_read_by_libyaml_and_to_the_same() -> None:
+    text = (ROOT / "examples" / "recipes" / "tiny.yaml").read_text()
+    assert strict_yaml._AGREED.fullmatch(text)
+    assert yaml.load(text, strict_yaml._FastLoader) == yaml.load(text, strict_yaml._Loader)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -147,7 +148,13 @@ def header_of(file: BinaryIO) -> Header:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or not 2 <= length <= min(size - 8, HEADER_LIMIT):
         raise ValueError(f"{size} bytes, cut short or of another kind")
-    raw = file.read(length)
+    header = _parsed(file.read(length), size)
+    return Header(dict(header.tensors), dict(header.texts), header.size)
+
+
+@lru_cache(maxsize=4)  # a command looks at the same few again and again: the bytes say whether it is the same one
+def _parsed(raw: bytes, size: int) -> Header:
+    """The header whose bytes these are, of a file of that size.  Raises ValueError."""
     try:
         entries = json.loads(raw.decode(), object_pairs_hook=_unique)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -165,8 +172,10 @@ def header_of(file: BinaryIO) -> Header:
         if tensor.start != expected or tensor.end - tensor.start != math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]:
             raise ValueError(f"tensor {name} does not fit its place")
         expected = tensor.end
-    if expected != size - 8 - length:
-        raise ValueError(f"cut short or too long: {size - 8 - length} bytes of tensors where {expected} are described")
+    if expected != size - 8 - len(raw):
+        raise ValueError(
+            f"cut short or too long: {size - 8 - len(raw)} bytes of tensors where {expected} are described"
+        )
     return Header(tensors, texts, size)
 
 
