@@ -54,8 +54,9 @@ def check_bounds(settings: Any) -> None:
     """
     for name, words in words_of(type(settings)).items():
         value = getattr(settings, name)
-        if value is not None and value not in words:
-            raise ValueError(f"{name}: expected {', '.join(words[:-1])} or {words[-1]}, got {value!r}")
+        for word in value if isinstance(value, tuple) else (value,):
+            if word is not None and word not in words:
+                raise ValueError(f"{name}: expected {', '.join(words[:-1])} or {words[-1]}, got {word!r}")
     for name, bounds in bounds_of(type(settings)).items():
         value = getattr(settings, name)
         numbers = _numbers(value)
@@ -67,17 +68,17 @@ def check_bounds(settings: Any) -> None:
 
 def bounds_of(kind: type) -> dict[str, tuple[Bounds, ...]]:
     """The bounds of each field of numbers; of a tuple those of its places, one for all where it has any length."""
-    found = {name: tuple(part for part in parts if isinstance(part, Bounds)) for name, parts in _parts(kind).items()}
+    found = {name: tuple(part for part in parts if isinstance(part, Bounds)) for name, parts in parts_of(kind).items()}
     return {name: bounds for name, bounds in found.items() if bounds}
 
 
 def words_of(kind: type) -> dict[str, Words]:
     """The words of each field that may be a few only."""
-    return {name: part for name, parts in _parts(kind).items() for part in parts if isinstance(part, Words)}
+    return {name: part for name, parts in parts_of(kind).items() for part in parts if isinstance(part, Words)}
 
 
 @cache
-def _parts(kind: type) -> dict[str, list[Any]]:
+def parts_of(kind: type) -> dict[str, list[Any]]:
     """What the type of each field is made of, at any depth."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: list(_within(hints[field.name])) for field in fields(kind)}

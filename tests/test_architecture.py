@@ -176,6 +176,7 @@ def test_what_tells_facts_imports_no_torch(tmp_path: Path) -> None:
         "    cli.main(args, standalone_mode=False)\n"
         f"    assert not {HEAVY!r} & set(sys.modules), args\n"
         "    assert '--help' not in args or 'yaml' not in sys.modules, args\n"
+        "    assert args != ['--help'] or 'mdp.io.recipe.settings' not in sys.modules, 'options of another command'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +18,13 @@ import pytest
 import yaml
 from click import Choice
 
-import mdp.cli
 from mdp.bounds import words_of
 from mdp.cli import cli
 from mdp.core.networks.decode_heads import HEADS
+from mdp.given import Switches
 from mdp.io.export.targets import names as target_names
 from mdp.io.recipe.fields import sentence
 from mdp.io.recipe.layers import Recipe, as_layer
-from mdp.io.recipe.request import Request
 from mdp.io.recipe.settings import RunSettings
 from tests import preloaded, trees
 from tests.conftest import ROOT
@@ -325,15 +324,14 @@ def test_the_examples_in_help_texts_are_commands_that_exist() -> None:
 
 def test_every_option_that_is_a_setting_has_the_key_of_one() -> None:
     known = {f"{section}.{key}" for section, values in as_layer(Recipe()).items() for key in values}
-    known |= {"method.sparse.variant", "criterion", "config", "assignments", *(field.name for field in fields(Request))}
-    known |= {field.name for kind in QUESTIONS for field in fields(kind)}
-    switches = {"json", "dry_run", "print_config", "processes"}  # which the command line itself asks for
+    known |= {"method.sparse.variant", "criterion"}
+    known |= {field.name for kind in (*QUESTIONS.values(), Switches) for field in fields(kind)}
     found = [key for _, command in walk(cli) for key in keys_of(command)]
     assert len(found) > 60
-    assert set(found) <= known | switches
+    assert set(found) <= known
 
 
-QUESTIONS = [kind for kind in vars(mdp.cli).values() if is_dataclass(kind)]
+QUESTIONS = {name: command.question for name, command in walk(cli) if getattr(command, "question", None)}
 
 
 def keys_of(command: click.Command) -> list[str]:
@@ -342,15 +340,11 @@ def keys_of(command: click.Command) -> list[str]:
     return [callback.args[0] for callback in kept if isinstance(callback.args[0], str)]
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=lambda kind: kind.__name__)
-def test_every_field_of_a_question_can_be_given_and_has_words(question: type) -> None:
-    begins = (question.__doc__ or "").partition("\n")[0]
-    asking = [keys_of(command) for _, command in walk(cli) if (command.help or "").startswith(begins)]
-    asking = asking or [keys_of(cli.commands["probe"])]  # a base of questions
-    left_out = {"existing"}  # of two flags
-    assert all({field.name for field in fields(question)} - left_out <= set(keys) for keys in asking)
-    wordless = [field.name for field in fields(question) if len(sentence(question, field.name, False)) < 5]
-    assert not wordless
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_field_of_a_question_can_be_given_and_has_words(name: str) -> None:
+    names = [field.name for field in fields(QUESTIONS[name])]
+    assert set(names) <= set(keys_of(dict(walk(cli))[name]))
+    assert not [field for field in names if len(sentence(QUESTIONS[name], field, False)) < 5]
 
 
 def test_a_flag_takes_what_its_setting_takes(home: Shell) -> None:

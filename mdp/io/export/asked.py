@@ -5,17 +5,23 @@ from pathlib import Path
 from typing import Annotated
 
 from mdp.bounds import Bounds, check_bounds
-from mdp.io.run.asked import Weights, Which
+from mdp.given import Given
+from mdp.io.run.asked import RunOrFile, Weights, Which
 
 Side = Annotated[int, Bounds(1, 16384)]  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportQuestion:
-    """Write the weights of a run as another library loads them, and check that they give the same features there."""
+    """Write the weights of a run as another library loads them, and check that they give the same features there.
 
-    run: Path  # a run's folder, or a checkpoint
-    library: str  # library that loads it
+    mdp export runs/pretrain/2026-11-20_1432_voc+ade20k --to torchvision
+    mdp export runs/pretrain/2026-11-20_1432_voc+ade20k --to hub --out models
+    mdp export runs/finetune/2026-11-20_1832_cityscapes --to onnx --segmentor
+    """
+
+    run: RunOrFile  # a run's folder, or a checkpoint
+    library: Annotated[str, Given("--to target", offers="export.targets.names", only=True)]  # library that loads it
     out: Path | None = None  # folder to write to; None: RUN/export
     which: Which = "last"  # checkpoint to take; best was chosen by the validation split
     weights: Weights | None = None  # of a run with an EMA: the average, or those of its last step; None: the average

@@ -7,13 +7,16 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from functools import cache
 from itertools import takewhile
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from mdp.bounds import Bounds, Words, bounds_of, words_of
+from mdp.given import Given, Switches, given_of
+from mdp.io.recipe.settings import SECTIONS
+from mdp.io.recipe.words import names, numbers
 
 
 class Field(NamedTuple):
@@ -59,6 +62,7 @@ class Stated(NamedTuple):
     bounds: Bounds | None
     words: Words | None
     default: Any  # MISSING: it has none
+    given: Given
 
 
 @cache
@@ -67,9 +71,26 @@ def stated(kind: type) -> dict[str, Stated]:
     hints, bounds, words = get_type_hints(kind), bounds_of(kind), words_of(kind)
     return {
         field.name: Stated(_without_none(hints[field.name]), next(iter(bounds.get(field.name, ())), None),
-                           words.get(field.name), field.default)
+                           words.get(field.name), field.default, given_of(kind, field.name))
         for field in fields(kind)
     }  # fmt: skip
+
+
+def owner(key: str, question: type | None) -> type | None:
+    """The class that has the field of a key: of `section.name` the section, of a name the question, or the switches.
+
+    None where that is not plain data.
+    """
+    section, _, name = key.rpartition(".")
+    kinds = (SECTIONS.get(section),) if section else (question, Switches)
+    return next((kind for kind in kinds if kind and name in stated(kind)), None)
+
+
+def reader(field: Stated) -> Callable[[Any], Any] | None:
+    """What makes the values of words between commas, where the field is several."""
+    if get_args(field.kind) == (float, ...):
+        return lambda text: tuple(numbers(text, such_as=field.given.shown))
+    return names if field.given.commas else None
 
 
 def _without_none(hint: Any) -> Any:

@@ -1,13 +1,16 @@
-"""The published fine-tuning schedules of targets."""
+"""The published fine-tuning schedules of targets, and recipes as YAML that says where each value comes from."""
 
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from mdp.io.datasets import load, names
 from mdp.io.files.reading import printable, read_bytes
 from mdp.io.files.strict_yaml import dump_value
+from mdp.io.recipe.fields import comments_of
 from mdp.io.recipe.layers import Layer, as_layer, config_layer, merge, nest, resolve
 from mdp.io.recipe.shelf import recipe_path
-from mdp.io.recipe.sources import explained
 
 
 def schedule_layer(target: str) -> Layer:
@@ -31,10 +34,24 @@ def recipe_yaml(file: Path | None, target: str, method: str) -> str:
         if section in ("method", "criterion"):
             lines.append(f"  name: {dump_value(settings.name)}")
             settings = settings.settings
-        lines += explained(type(settings), values)
+        lines += _explained(type(settings), values)
         if section == "criterion":
             lines.append(f"  plus: {dump_value(values['plus'])}  # further criteria by name: {{dice: 3}}")
     return "\n".join(lines) + "\n"
+
+
+def _explained(kind: Any, values: Mapping[str, Any], indent: str = "  ") -> list[str]:
+    """Lines of YAML for the values of a settings class, each with its comment, and its default where it has another."""
+    comments, hints, usual, lines = comments_of(kind), get_type_hints(kind), kind(), []
+    for field in fields(kind):
+        key, value = field.name, values[field.name]
+        if is_dataclass(hints[key]):
+            lines += [f"{indent}{key}:", *_explained(hints[key], value, f"{indent}  ")]
+            continue
+        text, default = dump_value(value), dump_value(getattr(usual, key))
+        notes = [f"default {default}" if text != default else "", comments[key]]
+        lines.append(f"{indent}{key}: {text}" + (f"  # {note}" if (note := "; ".join(filter(None, notes))) else ""))
+    return lines
 
 
 def _quoted(file: Path) -> list[str]:

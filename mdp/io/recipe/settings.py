@@ -6,12 +6,16 @@ from typing import Annotated
 
 from mdp.bounds import Bounds, Count, Positive, Share, Side, Temperature, Weight, Words, check_bounds
 from mdp.color_settings import DistortionSettings, PhotometrySettings
+from mdp.given import DatasetName, DatasetNames, Given, Prefix, Root
 
 Threads = Annotated[int, Bounds(1, 1024)]
 Batch = Annotated[int, Bounds(1, 10**6)]  # images
 Span = Annotated[float, Bounds(0, 10**9)]  # of time; a billion for never
 Ratio = Annotated[float, Bounds(0.01, 100)]
 Average = Annotated[float, Bounds(0, 0.999999)]  # the share of what was before in a running average
+Memory = Annotated[str, Given(shown="2GB")]
+Compile = Annotated[bool, Given("--compile/--no-compile compiled")]
+Check = Annotated[bool, Given("--check/--no-check checked")]
 Cache = Annotated[str, Words("off", "memory", "device")]
 Precision = Annotated[str, Words("auto", "fp32", "bf16", "fp16")]
 Gradients = Annotated[str, Words("auto", "flat", "overlapped")]
@@ -29,7 +33,7 @@ class RunSettings:
     cache: Cache = "off"  # where decoded photos and label maps are kept for the run's length
     threads: Threads | None = None  # CPU threads of torch; part of exact reproduction on a CPU; None: torch's choice
     precision: Precision = "auto"  # of networks in training, no more; auto: bf16 on GPUs that have it
-    compile: bool = False  # compile the networks, by torch.compile
+    compile: Compile = False  # compile the networks, by torch.compile
     channels_last: bool | None = None  # None: yes, 1.03 to 1.2 times as fast a step on a CPU; narrow ones never there
     accumulate: Positive = 1  # parts that a process takes its images in: less memory, BatchNorm sees one at a time
     gradient_checkpointing: bool = False  # blocks are computed again in the backward pass: less memory, more time
@@ -38,9 +42,9 @@ class RunSettings:
     deterministic: bool = False  # use torch's deterministic algorithms, and flat gradients
     keep_steps: Count = 0  # a checkpoint is kept every so many steps, besides last, previous and best; 0: none
     on_bad_sample: BadSample = "stop"  # what an image that cannot be read does to training
-    init_from: str = ""  # where in the --init file the backbone's names begin; "": the place that fits best
+    init_from: Prefix = ""  # where in the --init file the backbone's names begin; "": the place that fits best
     init_partial: bool = False  # take what fits of --init, also where less than nine tenths of the backbone do
-    check: bool = True  # look at every file before training; done once, as long as the files do not change
+    check: Check = True  # look at every file before training; done once, as long as the files do not change
     tensorboard: bool = False  # write event files for TensorBoard into the run folder (extra: tensorboard)
     wandb: bool = False  # tell Weights & Biases (extra: wandb); WANDB_PROJECT, WANDB_MODE and the like say where
     mlflow: bool = False  # tell MLflow (extra: mlflow); MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where
@@ -67,7 +71,7 @@ class RunSettings:
 class DataSettings:
     """Where the datasets lie."""
 
-    root: str = "data"  # folder of the datasets
+    root: Annotated[str, Root] = "data"  # folder of the datasets
     transform: str = ""  # the name of a Python program's function that changes training images; set by mdp.io.pretrain
 
 
@@ -115,7 +119,7 @@ class OptimizationSettings:
 class PretrainSettings(OptimizationSettings):
     """The pretraining schedule; see mdp.core.methods for what the method itself sets."""
 
-    datasets: tuple[str, ...] = ()  # names or YAML files; NAME:SPLIT picks a split
+    datasets: DatasetNames = ()  # names or YAML files; NAME:SPLIT picks a split
     images: Positive | None = None  # pretrain on this many images of all only, drawn by the seed; None: all
     long_tail: Annotated[float, Bounds(0.1, 100)] | None = None  # Pareto power of the images a folder; ImageNet-LT: 6
     hide_labels: Share = 0.0  # of each dataset's images, whose labels only metrics look at: what mining is worth
@@ -149,7 +153,7 @@ CLASS_SCORES = ("iou", "boundary_iou")  # of one class, which is named behind a 
 class FinetuneSettings(OptimizationSettings):
     """Supervised fine-tuning; the defaults are MMSegmentation's general ones, `SCHEDULE` of a dataset has its own."""
 
-    target: str = ""  # dataset to fine-tune on
+    target: DatasetName = ""  # dataset to fine-tune on
     split: str | None = None  # training split; None: the dataset's own choice
     images: Positive | None = None  # train on this many images only, drawn by the seed; None: all
     steps: Positive = 20000  # steps in all
@@ -205,12 +209,12 @@ class EvalSettings:
     stride: tuple[Side, Side] | None = None  # slide: step between windows; None: two thirds of the window
     scale: tuple[Side, Side] | None = None  # (long, short) side images are fitted to; None: as they are
     images: Positive | None = None  # score the first so many images only
-    scales: tuple[Annotated[float, Bounds(0.05, 20)], ...] = (
+    scales: Annotated[tuple[Annotated[float, Bounds(0.05, 20)], ...], Given(shown="0.5,1,1.5")] = (
         1.0,
     )  # ratios on the scale at which images are seen; the softmax scores of several are averaged
     flip: bool = False  # average with the mirrored image's scores
     boundary: bool = True  # boundary IoU besides; a sixth of a second for an image of 2048 x 1024
-    max_memory: str | None = None  # memory to take beyond network and image, such as 2GB; None: as much as it takes
+    max_memory: Memory | None = None  # memory to take beyond network and image, such as 2GB; None: as much as it takes
 
     def __post_init__(self) -> None:
         check_bounds(self)
