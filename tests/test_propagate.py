@@ -50,7 +50,10 @@ def test_squares_are_followed_by_their_colors_and_void_pixels_are_in_no_mask(vid
     assert [np.unique(ids).tolist() for ids in written] == [[0, 7, 9]] * 4
     assert [int(np.nonzero((ids == 7).any(0))[0].mean()) for ids in written] == pytest.approx([19, 27, 35, 43], abs=3)
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == scores
-    assert propagation_table(scores).splitlines()[-2] == "4 frames, of which 3 after the first have a mask"
+    assert propagation_table(scores).splitlines()[-3] == "4 frames, of which 3 after the first have a mask"
+    # kept as it is, the red square is met by 16, 8 and 0 of its 24 columns, the green one by all
+    assert scores["still"]["objects"][0]["j"] == pytest.approx((16 / 32 + 8 / 40 + 0) / 3)
+    assert scores["still"]["j"] == pytest.approx((7 / 30 + 1) / 2)
 
 
 def test_frames_without_masks_are_labelled_and_not_scored(video: Path, tmp_path: Path) -> None:

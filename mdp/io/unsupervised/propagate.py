@@ -35,6 +35,8 @@ from mdp.io.recipe.layers import Layer, resolve
 from mdp.io.unsupervised.asked import Propagation
 from mdp.io.unsupervised.features import Features, open_features, results_folder
 
+Row = tuple[int, float, float]  # of an object in a frame: its place, J and F
+
 _STRIDE = 8  # of the dilated backbone, as arXiv 2006.14613 has it
 _VOID = 255  # in a mask: belongs to nothing, and is not scored
 
@@ -59,11 +61,14 @@ def run_propagation(asked: Propagation, layer: Layer, quiet: bool = False) -> di
     out = results_folder(asked.out, asked.source, "propagate", asked.frames.resolve().name)
     if out:
         make(out)
-    rows: list[tuple[int, float, float]] = []  # of an object in a frame: its place, J and F
+    rows: list[Row] = []
+    still: list[Row] = []  # of the first mask kept as it is, which is what a score has to be above
     scored = 0
     advice = "try a smaller --size or --context, or --device cpu"
     with stop_on_signals() as stop, memory_in_one_line(advice=advice), torch.no_grad():
+        begun = torch.empty(0)
         for number, labels in enumerate(_propagated(asked, features, frames, first, objects)):
+            begun = begun if number else labels
             if stop:
                 raise Preempted("stopped between frames; run the same command again")
             frame = frames[number]
@@ -73,10 +78,12 @@ def run_propagation(asked: Propagation, layer: Layer, quiet: bool = False) -> di
             truth = asked.masks / f"{frame.stem}.png"
             if number and is_file(truth):
                 scored += 1
-                rows += _scored(labels, _mask(truth, labels), objects)
+                mask = _mask(truth, labels)
+                rows += _scored(labels, mask, objects)
+                still += _scored(begun, mask, objects)
             progress.tell(number + 1, len(frames))
     scores = {"source": asked.source, "features": features.words, "frames": len(frames), "scored_frames": scored,
-              **_means(rows, objects)}  # fmt: skip
+              **_means(rows, objects), "still": _means(still, objects)}  # fmt: skip
     if out:
         write_text(out / "scores.json", json.dumps(scores) + "\n")
         progress.say(f"written to {out}")
@@ -149,14 +156,14 @@ def _mask(path: Path, labels: Tensor) -> NDArray[np.integer]:
     return truth
 
 
-def _scored(labels: Tensor, truth: NDArray[np.integer], objects: list[int]) -> list[tuple[int, float, float]]:
+def _scored(labels: Tensor, truth: NDArray[np.integer], objects: list[int]) -> list[Row]:
     """J and F of each object in a frame; void pixels are in no mask."""
     valid = torch.from_numpy(truth != _VOID)
     pairs = [((labels == place + 1) & valid, torch.from_numpy(truth == value)) for place, value in enumerate(objects)]
     return [(place, region_similarity(*pair), contour_accuracy(*pair)) for place, pair in enumerate(pairs)]
 
 
-def _means(rows: list[tuple[int, float, float]], objects: list[int]) -> dict[str, Any]:
+def _means(rows: list[Row], objects: list[int]) -> dict[str, Any]:
     """The means over frames for each object, and over objects; null without a frame to score."""
     if not rows:
         nothing: dict[str, Any] = {"j": None, "f": None}
@@ -173,4 +180,5 @@ def propagation_table(scores: dict[str, Any]) -> str:
     lines += [f"{row['object']:>8}{percent(row['j']):>8}{percent(row['f']):>8}" for row in scores["objects"]]
     about = f"{scores['frames']:,} frames, of which {scores['scored_frames']:,} after the first have a mask"
     end = f"J&F {percent(scores['j_and_f'])}   J {percent(scores['j'])}   F {percent(scores['f'])}"
-    return "\n".join([*lines, "", about, end])
+    still = f"the first mask kept as it is: J&F {percent(scores['still']['j_and_f'])}"
+    return "\n".join([*lines, "", about, end, still])
