@@ -45,7 +45,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in NAMES),
     ("supervised", {"heads": "datasets"}),
     ("region_bank", {"denominator": "negatives"}),
-    ("multi_dataset", {"bank_images": 8}),
+    ("multi_dataset", {"bank_images": 8, "small_count": 2, "small_size": 32}),
 ]
 
 

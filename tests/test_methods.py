@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdp.core.batches import Batch
-from mdp.core.contrast import pixel_nce, region_nce
+from mdp.core.contrast import pixel_nce, prototype_nce, region_nce
 from mdp.core.geometry import Grid
 from mdp.core.labels import IGNORE, LabelSpace, LabelUnion
 from mdp.core.methods import (
@@ -38,6 +38,7 @@ from mdp.core.networks.pair import EncoderPair
 from mdp.core.processes import Processes, even_parts, join_rows, rows_of
 from mdp.core.prototype_bank import class_means, class_sums
 from mdp.core.queues import empty_queues, enqueue_classes
+from mdp.core.targets import hard_targets
 from mdp.io.recipe.layers import Layer, resolve
 from mdp.io.recipe.methods import find_method, method_names
 from mdp.io.recipe.published import recipe_yaml
@@ -502,6 +503,18 @@ def test_the_bank_holds_both_clean_views_of_the_batch() -> None:
     (entry,) = step.state.bank.window
     assert torch.allclose(entry.sums, expected.sums, atol=1e-5)
     assert torch.equal(entry.counts, expected.counts)
+
+
+def test_small_views_are_queries_alone_and_count_as_much_as_large_ones() -> None:
+    settings = multi_dataset.Settings(embedding=8, hidden=8)
+    pair, state = frozen(multi_dataset, settings)
+    views, (small, _) = views_of(0), views_of(1, size=16)
+    plain = one_step(multi_dataset, pair, state, views, settings, rng_of(0))
+    step = one_step(multi_dataset, pair, state, [*views, small], replace(settings, small_count=1), rng_of(0))
+    assert torch.equal(step.state.bank.total.sums, plain.state.bank.total.sums)
+    known = multi_dataset.known_prototypes(step.state, settings)
+    own = prototype_nce(pair.query(small.images), known, hard_targets(small.labels[:, ::8, ::8]), settings.temperature)
+    assert step.loss.item() == pytest.approx((2 * plain.loss.item() + own.mean().item()) / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["csc1", "csc2"])

@@ -4,6 +4,7 @@ Beside the paper's form stand choices of its objective: prototypes may be learnt
 the classes of a pixel's own dataset may compete for it; and what is known of classes of different datasets, as
 relations or as vectors of their names, may say which of them share a prototype, pull or do not compete.  Photos without
 labels may be there, and their pixels be pulled to prototypes that they are clearly near to.
+Small views may come beside the two, as queries alone: what is in a corner has to be near the prototypes too.
 
 A step: keys of the clean views -> class sums -> bank -> prototypes; mixed views -> queries -> targets -> loss.  The
 bank is updated before the loss, so every class of the batch has a prototype, even in the first step.  Pixels without a
@@ -13,7 +14,7 @@ Shape legend: V views, B images, C classes, D embedding channels, H x W image, h
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdp.core.batches import Batch, Blend
-from mdp.core.bounds import Bounds, Positive, Share, Weight
+from mdp.core.bounds import Bounds, Count, Positive, Share, Side, Weight
 from mdp.core.class_relations import once_each, pooled_sums, pooled_vectors, relation_tables, with_wholes
 from mdp.core.contrast import mean_over, pixel_rows, prototype_nce
 from mdp.core.dataset_softmax import dataset_cross_entropy
@@ -30,7 +31,7 @@ from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared, Progress, _pixel_encoder
 from mdp.core.methods._pixel_encoder import PixelSettings, key_momentum, temperature
 from mdp.core.methods._pixel_targets import SparseSettings, label_targets, mined_views, pixel_targets
-from mdp.core.methods._usual import PRESET, remember, view_plan
+from mdp.core.methods._usual import PRESET, remember
 from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
 from mdp.core.networks import DatasetClassifier, EmbeddingNetwork, EncoderPair, NetworkSettings, make_pair
 from mdp.core.pixel_mining import MiningCounts, MiningSettings, given
@@ -48,6 +49,7 @@ from mdp.core.prototype_bank import (
     unpack_bank,
 )
 from mdp.core.rivals import same_dataset
+from mdp.core.views import ViewGroup, ViewPlan
 from mdp.core.word_vectors import alike_names, directions
 
 # fmt: off
@@ -84,9 +86,14 @@ class Settings(PixelSettings):
         0.0  # of a classifier with a softmax for each dataset, beside the contrastive term; 0: none
     )
     mining: MiningSettings | None = None  # of pixels without a label, and of photos without any; {}: by its defaults
+    small_count: Count = 0  # small views beside the two, of SwAV's size and area
+    small_size: Side = 96
+    small_area: tuple[Share, Share] = (0.05, 0.14)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 < self.small_area[0] <= self.small_area[1]:
+            raise ValueError(f"small_area: expected 0 < low <= high <= 1, got {list(self.small_area)}")
         if self.prototypes not in ("bank", "learnt", "both"):
             raise ValueError(f"prototypes: expected bank, learnt or both, got {self.prototypes!r}")
         if self.rivals not in ("union", "dataset"):
@@ -104,6 +111,14 @@ def bank_size(settings: Settings, data: Data) -> int:
     if settings.bank_images is not None:
         return max(1, settings.bank_images // data.batch_size)
     return settings.bank_batches or max(1, data.epoch_batches)
+
+
+def view_plan(settings: Settings, default: ViewPlan) -> ViewPlan:
+    """The two views that the recipe describes, and the small ones."""
+    if not settings.small_count:
+        return default
+    small = ViewGroup(count=settings.small_count, size=settings.small_size, area=settings.small_area)
+    return replace(default, groups=(*default.groups, small))
 
 
 def build(
@@ -186,12 +201,13 @@ def prepare(
     processes: Processes,
     progress: Progress,
 ) -> Prepared:
-    """Keys, bank, prototypes and mixed views; the parts are a `Blend` for each view.
+    """Keys of the large views, bank, prototypes and mixed views; the parts are a `Blend` for each view.
 
-    Both views pass each network as one batch of V B images: half the launches, and BatchNorm statistics over twice
+    Both pass each network as one batch of V B images: half the launches, and BatchNorm statistics over twice
     the images.
     """
     grid = pair.query.grid
+    views, small = views[: len(views) - settings.small_count], views[len(views) - settings.small_count :]
     with torch.no_grad():
         keys = pair.key(torch.cat([view.images for view in views]))  # (V B, D, h, w)
     told = downsample_labels(torch.cat([view.labels for view in views]), *grid)  # (V B, h, w)
@@ -204,7 +220,8 @@ def prepare(
     mined: Sequence[Tensor] = ()
     if settings.mining is not None:
         views, mined = mined_views(views, keys, told, known, state.groups, settings.mining, grid, progress)
-    blends = tuple(_blend(view, settings.mix, rng, processes) for view in views)
+        small = [view._replace(labels=given(view.labels)) for view in small]  # there are no keys to mine them by
+    blends = tuple(_blend(view, settings.mix, rng, processes) for view in (*views, *small))
     weights = [label_targets(blend, settings, grid).valid.sum() for blend in blends]
     valid = [(labels != IGNORE).sum().float(), labels.new_full((), labels.numel(), dtype=torch.float32)]
     counts = processes.all_sum(torch.stack([*weights, *valid, *mined]))  # (V + 2,), or four more
@@ -232,13 +249,7 @@ def loss(
 
     A classifier's cross-entropy, likewise a mean, comes to it with its weight.
     """
-    images = torch.cat([blend.images for blend in parts])  # (V B, 3, H, W)
-    classified = None
-    if settings.softmax_weight:
-        vectors, classified = pair.query(images, unit=False, classes=True)
-    else:
-        vectors = pair.query(images, unit=False)
-    queries = vectors.chunk(len(parts))  # V of (B, D, h, w)
+    queries, classified = _looked(pair.query, parts, settings)
     grid, losses, learnt = pair.query.grid, [], _learnt(pair.query, shared.state.groups)
     for query, blend, weight in zip(queries, parts, shared.weights, strict=True):
         targets = pixel_targets(query, blend, shared.known, settings, grid)
@@ -250,17 +261,40 @@ def loss(
             )
             losses.append(mean_over(found.total, weight))
     contrast = torch.stack(losses).mean()
-    if classified is None:
+    if not classified:
         return Loss(contrast, {})
     softmax = _softmax_loss(classified, parts, shared.weights, settings, grid)
     metrics = {"contrast_loss": contrast.detach(), "softmax_loss": softmax.detach()}
     return Loss(contrast + settings.softmax_weight * softmax, metrics)
 
 
-def _softmax_loss(log_p: Tensor, parts: tuple[Blend, ...], weights: Tensor, settings: Settings, grid: Grid) -> Tensor:
-    """Of log p (V B, C, h, w): the mean over each view's valid pixels, then the mean over views."""
+def _looked(
+    network: EmbeddingNetwork, parts: tuple[Blend, ...], settings: Settings
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The queries (B, D, h, w) of each view, and with a classifier its log p (B, C, h, w).
+
+    Views of one size pass the network as one batch.
+    """
+    queries: list[Tensor] = []
+    classified: list[Tensor] = []
+    large = parts[: len(parts) - settings.small_count]
+    for group in (large, parts[len(large) :]) if settings.small_count else (large,):
+        images = torch.cat([blend.images for blend in group])  # (V B, 3, H, W)
+        if settings.softmax_weight:
+            vectors, log_p = network(images, unit=False, classes=True)
+            classified += log_p.chunk(len(group))
+        else:
+            vectors = network(images, unit=False)
+        queries += vectors.chunk(len(group))
+    return queries, classified
+
+
+def _softmax_loss(
+    log_p: Sequence[Tensor], parts: tuple[Blend, ...], weights: Tensor, settings: Settings, grid: Grid
+) -> Tensor:
+    """Of each view's log p (B, C, h, w): the mean over its valid pixels, then the mean over views."""
     losses = []
-    for part, blend, weight in zip(log_p.chunk(len(parts)), parts, weights, strict=True):
+    for part, blend, weight in zip(log_p, parts, weights, strict=True):
         total = dataset_cross_entropy(pixel_rows(part), label_targets(blend, settings, grid))
         losses.append(mean_over(total, weight))
     return torch.stack(losses).mean()
