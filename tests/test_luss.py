@@ -2,6 +2,7 @@
 
 import math
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mdp.core import threshold_sweep
 from mdp.core.luss import (
     SIZES,
     ImageMarks,
     LussScores,
+    area_scores,
     at_threshold,
     image_marks,
     join_marks,
@@ -177,14 +180,35 @@ def test_a_threshold_is_what_a_map_cut_there_would_give(maps: Maps, threshold: i
     assert swept == tuple(getattr(found, name) for name in swept._fields)
 
 
-@given(some_maps())
-def test_a_sweep_matches_categories_anew_at_each_threshold(maps: Maps) -> None:
-    marks, thresholds = join_marks(maps.marks()), (0, 30, 31, 60)
-    swept = threshold_scores(marks, maps.categories, maps.generated, thresholds)
+@given(some_maps(), st.integers(1, 3), st.lists(st.integers(0, 100), max_size=6), st.booleans())
+def test_a_sweep_has_at_each_threshold_the_bits_of_that_threshold_by_itself(
+    maps: Maps, together: int, thresholds: list[int], matched: bool
+) -> None:
+    marks, names = join_marks(maps.marks()), torch.arange(maps.generated + 1).clamp(max=maps.categories + 1)
+    with patch.object(threshold_sweep, "_IMAGES", together):
+        swept = pure_call(
+            threshold_scores, marks, maps.categories, maps.generated, thresholds, names if matched else None
+        )
     for threshold, found in zip(thresholds, swept, strict=True):
         cut = at_threshold(marks, threshold)
-        names = match(matching_counts(cut, maps.categories, maps.generated))
-        assert found.miou == luss_scores(cut, names, maps.categories).miou
+        anew = match(matching_counts(cut, maps.categories, maps.generated))
+        assert found == area_scores(cut, names if matched else anew, maps.categories)
+
+
+def test_a_sweep_of_many_categories_has_the_bits_of_each_threshold_too() -> None:
+    rng, marks = rng_of(0), []
+    for _ in range(12):
+        made, labels = (torch.randint(low, 701, (20, 20), generator=rng) for low in (0, -1))
+        marks.append(image_marks(made, labels, torch.rand(20, 20, generator=rng)))
+    joined, names = join_marks(marks), torch.cat([torch.tensor([0]), 1 + torch.randperm(700, generator=rng)])
+    for threshold, found in zip((0, 40, 90), threshold_scores(joined, 700, 700, (0, 40, 90), names), strict=True):
+        assert found == area_scores(at_threshold(joined, threshold), names, 700)
+
+
+def test_a_sweep_wants_other_to_stay_other() -> None:
+    marks = join_marks([image_marks(torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))])
+    with pytest.raises(ValueError, match=r'names: expected 0 \("other"\) to stay 0, got 1'):
+        threshold_scores(marks, 1, 1, [0], torch.tensor([1, 0]))
 
 
 def test_what_is_right_everywhere_scores_one() -> None:

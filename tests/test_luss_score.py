@@ -114,6 +114,7 @@ def test_two_annotators_agree_the_less_at_boundaries_the_narrower_they_are(trees
             "--matching no.json: expected images, none or a match",
         ),
         ({"labels": "truth", "matching": "own.yaml"}, DatasetError, "own.yaml: expected numbers by numbers"),
+        ({"labels": "truth", "matching": "odd.json"}, DatasetError, 'odd.json: expected 0 for "0", .* got 3'),
         ({"labels": "truth", "ratios": (2.0,)}, RecipeError, r"--boundary: ratios: expected numbers in \[0, 1\]"),
         ({"labels": "small"}, DatasetError, "made/0/0.png: it is 16 x 16 and the label map 4 x 5"),
     ],
@@ -123,6 +124,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(trees)
     packed(Path("small/0/0.png"), np.zeros((5, 4), dtype=np.int64))
+    Path("odd.json").write_text('{"0": 3, "1": 1}')
     paths = {key: Path(value) for key, value in asked.items() if key in ("labels", "predictions")}
     with pytest.raises(kind, match=words) as raised:
         scored(**{"predictions": Path("made"), **asked, **paths})

@@ -104,7 +104,7 @@ def matching_counts(marks: Marks, categories: int, generated: int) -> Tensor:
 
     Raises ValueError for numbers beyond these.
     """
-    _expect(marks, categories, generated)
+    expect_categories(marks, categories, generated)
     true, made = (_occurrences(marks.areas, column, size) for column, size in ((1, categories), (2, generated)))
     return (made.T.double() @ true.double()).long()  # exact: counts of images
 
@@ -155,7 +155,7 @@ class AreaScores(NamedTuple):
 
 def area_scores(marks: Marks, names: Tensor, categories: int) -> AreaScores:
     """The scores of areas, the predicted categories renamed by `names` (K + 1,); raises what `luss_scores` raises."""
-    _expect(marks, categories, len(names) - 1)
+    expect_categories(marks, categories, len(names) - 1)
     image, true, predicted, _, pixels = marks.areas.unbind(1)
     predicted, counts = names[predicted], _area_counts(marks.areas, names, categories)
     return AreaScores(
@@ -184,7 +184,7 @@ def luss_scores(marks: Marks, names: Tensor, categories: int) -> LussScores:
 
     Scores of boundaries are NaN where the marks have none.  Raises ValueError for numbers beyond `categories` or names.
     """
-    _expect(marks, categories, len(names) - 1)
+    expect_categories(marks, categories, len(names) - 1)
     image, true = marks.areas[:, 0], marks.areas[:, 1]
     edges, shares = _edge_counts(marks.edges, names, categories), _Shares(marks.areas, categories)
     return LussScores(
@@ -211,7 +211,7 @@ def luss_interval(
     """
     if marks.images < 2:
         raise ValueError(f"an interval needs two images or more, got {marks.images}")
-    _expect(marks, categories, len(names) - 1)
+    expect_categories(marks, categories, len(names) - 1)
     image, found = marks.areas[:, 0], []
     never = _area_counts(marks.areas, names, categories).sum(1) == 0  # (C + 1,)
     for _ in range(replicates):
@@ -224,7 +224,8 @@ def luss_interval(
     return Interval(low, high)
 
 
-def _expect(marks: Marks, categories: int, generated: int) -> None:
+def expect_categories(marks: Marks, categories: int, generated: int) -> None:
+    """Raises ValueError for true or predicted categories beyond these numbers."""
     columns = ((marks.areas[:, 1], categories, "labels"), (marks.areas[:, 2], generated, "predictions"))
     for values, most, what in columns:
         if values.numel() and int(values.max()) > most:
@@ -276,18 +277,21 @@ def _image_accuracy(
 
 
 def _f_beta(images: int, image: Tensor, true: Tensor, predicted: Tensor, pixels: Tensor) -> float:
-    """The mean over images of F with beta^2 = 0.3; an image without a hit has 0.
+    """The mean over images of F."""
+    zeros = torch.zeros(images, dtype=torch.int64)
+    counts = (zeros.index_add(0, image[own], pixels[own]) for own in (true & predicted, predicted, true))
+    return float(f_beta(*counts).mean())
 
-    >>> _f_beta(1, *(torch.tensor(t) for t in ([0, 0, 0], [True, True, False], [True, False, True], [5, 3, 5])))
+
+def f_beta(hits: Tensor, made: Tensor, there: Tensor) -> Tensor:
+    """F with beta^2 = 0.3 of counts of pixels of any shape, float64; 0 without a hit.
+
+    >>> float(f_beta(*torch.tensor([5, 10, 8])))
     0.5241935483870968
     """
-    zeros = torch.zeros(images, dtype=torch.int64)
-    hits, made, there = (
-        zeros.index_add(0, image[chosen], pixels[chosen]).double() for chosen in (true & predicted, predicted, true)
-    )
-    precision, recall = hits / made.clamp(min=1), hits / there.clamp(min=1)
+    precision, recall = hits.double() / made.double().clamp(min=1), hits.double() / there.double().clamp(min=1)
     below = (BETA_SQUARE * precision + recall).clamp(min=1e-20)
-    return float(((1 + BETA_SQUARE) * precision * recall / below).mean())
+    return (1 + BETA_SQUARE) * precision * recall / below
 
 
 class _Shares:

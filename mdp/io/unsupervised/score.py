@@ -104,6 +104,8 @@ def read_matching(path: Path) -> Tensor:
             raise ValueError
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DatasetError(f'{path}: expected numbers by numbers, such as {{"0": 0, "1": 7}}') from error
+    if entries.get(0, 0) != 0:
+        raise DatasetError(f'{path}: expected 0 for "0", which is what belongs to no category, got {entries[0]}')
     names = torch.full((max(entries) + 1,), max(entries.values()) + 1, dtype=torch.int64)
     names[list(entries)] = torch.tensor(list(entries.values()))
     return names
