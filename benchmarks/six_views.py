@@ -17,7 +17,7 @@ from benchmarks.measure import Case, Entry, Gate, Run
 from benchmarks.peers import load, peer
 from benchmarks.views import BLUR, HEIGHT, PHOTOS, PILLOW, TENSORS, WIDTH, by_pillow, photo_and_labels, pool_of_one
 from mdp.core.methods import knn_moco
-from mdp.core.photometry import MEAN, STD
+from mdp.core.photometry import MEAN, STD, PhotometrySettings
 from mdp.io.data.loader import keep_freed_memory
 from mdp.io.data.views import PretrainItems, usual_views
 from mdp.io.files import jpeg
@@ -31,31 +31,38 @@ def cases() -> dict[str, Callable[[], Case]]:
     size = f"{WIDTH}x{HEIGHT}"
     found: dict[str, Callable[[], Case]] = {
         size: partial(_case, False, True),
+        f"{size} bytes": partial(_case, False, True, by_bytes=True),
         f"{size}, GPU": partial(_case, False, False),
     }
     if jpeg.simplejpeg():
         found[f"{size} fast"] = partial(_case, True, True)
+        found[f"{size} fast, bytes"] = partial(_case, True, True, by_bytes=True)
     return found
 
 
-def _case(fast: bool, finish: bool) -> Case:
+def _case(fast: bool, finish: bool, by_bytes: bool = False) -> Case:
     photo, _ = photo_and_labels()
     keep_freed_memory()  # as the loader's workers do; it helps every entry
-    entries = tuple(_entries(photo, fast, finish))
+    entries = tuple(_entries(photo, fast, finish, by_bytes))
     gates = tuple(Gate(entry.name, 3.0) for entry in entries[1:])
-    size = f"{WIDTH}x{HEIGHT}, {'simplejpeg' if fast else 'Pillow'}{'' if finish else ', colours left to the GPU'}"
+    size = (
+        f"{WIDTH}x{HEIGHT}, {'simplejpeg' if fast else 'Pillow'}{', photometry on bytes' if by_bytes else ''}"
+        f"{'' if finish else ', colours left to the GPU'}"
+    )
     return Case("six views from a file", size, entries, gates)
 
 
-def _entries(photo: Path, fast: bool, finish: bool) -> Iterator[Entry]:
-    yield Entry(f"PretrainItems, {jpeg.decoder() if fast else 'Pillow'}", "ours", _ours(photo, fast, finish))
+def _entries(photo: Path, fast: bool, finish: bool, by_bytes: bool) -> Iterator[Entry]:
+    ours = _ours(photo, fast, finish, by_bytes)
+    yield Entry(f"PretrainItems, {jpeg.decoder() if fast else 'Pillow'}", "ours", ours)
     torchvision = "torchvision.transforms.v2"
     yield peer(PILLOW, torchvision, partial(_torchvision, photo, False), exact=False)
     yield peer(TENSORS, torchvision, partial(_torchvision, photo, True), exact=False)
 
 
-def _ours(photo: Path, fast: bool, finish: bool) -> Run:
-    plan = knn_moco.view_plan(knn_moco.Settings(), usual_views(PretrainSettings()))
+def _ours(photo: Path, fast: bool, finish: bool, by_bytes: bool) -> Run:
+    settings = PretrainSettings(photometry=PhotometrySettings(bytes=by_bytes))
+    plan = knn_moco.view_plan(knn_moco.Settings(), usual_views(settings))
     items = PretrainItems(pool_of_one(photo), plan, seed=0, labelled=False, finish=finish)
     numbers = count()
 

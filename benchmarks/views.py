@@ -3,8 +3,8 @@
 The photo is made: waves, discs and grain, 500 x 375, as a JPEG of quality 90, its label map as a palette PNG.  All
 entries make MoCo-v2's augmentation of two crops of 224 x 224 and end with float32 tensors; one call does several
 photos, each with draws of its own.  Where training runs on a GPU our workers leave photometry to it and end with bytes;
-that is a case of its own, beside what the other libraries do for a GPU: everything.  Photos that are kept decoded
-(`run.cache`) are read from memory.
+that is a case of its own, beside what the other libraries do for a GPU: everything.  So is photometry on bytes, which
+rounds after each operation as the other libraries do.  Photos that are kept decoded (`run.cache`) are read from memory.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.measure import Case, Entry, Gate, Run
 from benchmarks.peers import load, peer
 from mdp.core.labels import LabelSpace, LabelUnion
-from mdp.core.photometry import MEAN, STD
+from mdp.core.photometry import MEAN, STD, PhotometrySettings
 from mdp.io.data.cache.kept import Kept, Places
 from mdp.io.data.loader import keep_freed_memory
 from mdp.io.data.pool import Pool
@@ -41,16 +41,24 @@ QUICK = "Compose, no antialiasing"
 
 def cases() -> dict[str, Callable[[], Case]]:
     """With Pillow's decoder; with that of the extra `fast` where it is installed, for training on a CPU and a GPU."""
-    found: dict[str, Callable[[], Case]] = {"500x375": partial(_case, False, True)}
+    found: dict[str, Callable[[], Case]] = {
+        "500x375": partial(_case, False, True),
+        "500x375 bytes": partial(_case, False, True, by_bytes=True),
+    }
     if not jpeg.simplejpeg():
         return found
-    return {**found, "500x375 fast": partial(_case, True, True), "500x375 fast, GPU": partial(_case, True, False)}
+    return {
+        **found,
+        "500x375 fast": partial(_case, True, True),
+        "500x375 fast, bytes": partial(_case, True, True, by_bytes=True),
+        "500x375 fast, GPU": partial(_case, True, False),
+    }
 
 
-def _case(fast: bool, finish: bool) -> Case:
+def _case(fast: bool, finish: bool, by_bytes: bool = False) -> Case:
     photo, labels = photo_and_labels()
     keep_freed_memory()  # as the loader's workers do; it helps every entry
-    entries = tuple(_entries(photo, labels, fast, finish))
+    entries = tuple(_entries(photo, labels, fast, finish, by_bytes))
     names = {entry.name.partition(" (")[0]: entry.name for entry in entries}
     least = 5.0 if fast else 3.0
     gates = [Gate(names[name], least) for name in (PILLOW, TENSORS)]
@@ -58,7 +66,8 @@ def _case(fast: bool, finish: bool) -> Case:
         gates.append(Gate(names[QUICK], 1.0))
     return Case(
         "two views from files",
-        f"{WIDTH}x{HEIGHT}, {'simplejpeg' if fast else 'Pillow'}{'' if finish else ', photometry left to the GPU'}",
+        f"{WIDTH}x{HEIGHT}, {'simplejpeg' if fast else 'Pillow'}{', photometry on bytes' if by_bytes else ''}"
+        f"{'' if finish else ', photometry left to the GPU'}",
         entries,
         tuple(gates),
     )
@@ -89,10 +98,11 @@ def photo_and_labels() -> tuple[Path, Path]:
     return photo, labels
 
 
-def _entries(photo: Path, labels: Path, fast: bool, finish: bool) -> Iterator[Entry]:
-    yield Entry(f"PretrainItems, {jpeg.decoder() if fast else 'Pillow'}", "ours", _ours(photo, labels, fast, finish))
+def _entries(photo: Path, labels: Path, fast: bool, finish: bool, by_bytes: bool) -> Iterator[Entry]:
+    ours = partial(_ours, photo, labels, fast, finish, by_bytes)
+    yield Entry(f"PretrainItems, {jpeg.decoder() if fast else 'Pillow'}", "ours", ours())
     torchvision = "torchvision.transforms.v2"
-    yield Entry(KEPT, "ours", _ours(photo, labels, fast, finish, kept=True))
+    yield Entry(KEPT, "ours", ours(kept=True))
     yield peer(PILLOW, torchvision, partial(_torchvision, photo, labels, False), exact=False)
     yield peer(TENSORS, torchvision, partial(_torchvision, photo, labels, True), exact=False)
     yield peer(QUICK, "albumentations", partial(_albumentations, photo, labels), exact=False)
@@ -110,12 +120,13 @@ def pool_of_one(photo: Path, labels: Path | str = "") -> Pool:
     return Pool([sample], {space.name: dataset}, LabelUnion([space]))
 
 
-def _ours(photo: Path, labels: Path, fast: bool, finish: bool, kept: bool = False) -> Run:
+def _ours(photo: Path, labels: Path, fast: bool, finish: bool, by_bytes: bool, kept: bool = False) -> Run:
     pool = pool_of_one(photo, labels)
     if kept:
         pixels = np.array([HEIGHT * WIDTH])
         pool = pool._replace(kept=Kept(Places(3 * pixels, pixels, np.zeros(1, np.int16), torch.uint8)))
-    items, numbers = PretrainItems(pool, usual_views(PretrainSettings(crop=SIDE)), seed=0, finish=finish), count()
+    settings = PretrainSettings(crop=SIDE, photometry=PhotometrySettings(bytes=by_bytes))
+    items, numbers = PretrainItems(pool, usual_views(settings), seed=0, finish=finish), count()
 
     def run() -> object:
         return [items[next(numbers), 0] for _ in range(PHOTOS)]

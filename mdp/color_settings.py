@@ -21,6 +21,7 @@ class PhotometrySettings:
     grey: Share = 0.2  # probability
     blur: Share = 0.5  # probability
     sigma: tuple[Sigma, Sigma] = (0.1, 2.0)  # pixels, of the blur
+    bytes: bool = False  # in whole numbers on a CPU, rounded after each operation: half the time; docs/speed.md
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -163,6 +163,7 @@ from mdp.core.photometry import (
     normalise,
     stack_draws,
 )
+from mdp.core.photometry_bytes import apply_photometry_bytes
 from mdp.core.pixel_attention import Attended, attended_mean
 from mdp.core.pixel_contrast import (
     anchor_groups,
@@ -321,6 +322,7 @@ __all__ = [
     "apply_auto_batch",
     "apply_distortion",
     "apply_photometry",
+    "apply_photometry_bytes",
     "assign",
     "attended_mean",
     "augment",

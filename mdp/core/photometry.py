@@ -14,6 +14,7 @@ that of a single image stays in a CPU's cache, which saves a quarter of the time
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -27,9 +28,9 @@ from mdp.core.chance import coin, uniforms
 __all__ = [
     "IMAGENET", "MEAN", "STD", "DistortionDraw", "DistortionSettings", "Draw", "PhotometryDraw",
     "PhotometrySettings", "Statistics", "adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation",
-    "apply_distortion", "apply_photometry", "as_float", "denormalise", "draw_distortion", "draw_photometry",
-    "gaussian_blur", "grey", "no_photometry", "normalise", "normalise_", "scale_saturation", "shift_brightness",
-    "stack_draws", "to_grey",
+    "apply_distortion", "apply_photometry", "apply_photometry_", "as_float", "denormalise", "draw_distortion",
+    "draw_photometry", "gaussian_blur", "grey", "no_photometry", "normalise", "normalise_", "of_bytes",
+    "scale_saturation", "shift_brightness", "stack_draws", "to_grey",
 ]  # fmt: skip
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet statistics, as MoCo, torchvision and MMSegmentation use them
@@ -66,6 +67,12 @@ def normalise_(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     return images.sub_(mean).div_(std)
 
 
+@cache
+def of_bytes(statistics: Statistics) -> Statistics:
+    """The statistics of the same images as 0..255."""
+    return Statistics(*(tuple(255 * number for number in field) for field in statistics))
+
+
 def denormalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """The inverse of `normalise`."""
     mean, std = _channels(statistics, images)
@@ -82,9 +89,13 @@ def grey(images: Tensor) -> Tensor:
 
 def _channels(statistics: Statistics, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each channel, (K, 1, 1), on the images' device by one copy that nothing waits for."""
-    both = torch.tensor((statistics.mean, statistics.std), dtype=images.dtype)  # (2, K)
-    mean, std = both[..., None, None].to(images.device, non_blocking=True)
+    mean, std = _both(statistics, images.dtype).to(images.device, non_blocking=True)
     return mean, std
+
+
+@cache
+def _both(statistics: Statistics, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(statistics, dtype=dtype)[..., None, None]  # (2, K, 1, 1)
 
 
 def _each(strength: Tensor, images: Tensor) -> Tensor:
@@ -348,9 +359,15 @@ _PLAIN_JITTER = (_brightness_, _contrast_)  # of images without colours
 
 def apply_photometry(images: Tensor, draws: PhotometryDraw) -> Tensor:
     """Jitter, grey, blur, each where it was drawn; uint8 or float in, float32 in [0, 1] out."""
-    images = as_float(images)
+    return apply_photometry_(as_float(images), draws)
+
+
+def apply_photometry_(images: Tensor, draws: PhotometryDraw) -> Tensor:
+    """The same in place, of float32 in [0, 1]."""
     colored = images.shape[1] == _COLORS
     known = _JITTER if colored else _PLAIN_JITTER
+    if len(images) == 1 and images.device.type == "cpu":
+        return _apply_alone_(images, draws, known)
     turns = []
     if jittered := _set(draws.jitter):
         factors = draws.factors.unbind(1)
@@ -364,6 +381,20 @@ def apply_photometry(images: Tensor, draws: PhotometryDraw) -> Tensor:
     if blurred := _set(draws.sigma > 0):
         turns.append(_Turn(_filter_, blurred, _taps(draws.sigma[blurred])))
     return _take_turns_(images, turns)
+
+
+def _apply_alone_(images: Tensor, draws: PhotometryDraw, known: Sequence[Callable[[Tensor, Tensor], Tensor]]) -> Tensor:
+    """The same of one image, without the lists of who takes part: on a small view they take as long as an operation."""
+    if draws.jitter:
+        factors = draws.factors.unbind(1)
+        for operation in draws.order[0].tolist():
+            if operation < len(known):
+                known[operation](images, factors[operation])
+    grey_one = bool(draws.grey) and len(known) == len(_JITTER)
+    changed = grey(images) if grey_one else images
+    if draws.sigma > 0:
+        _filter_(changed, _taps(draws.sigma))
+    return images.copy_(changed) if grey_one else images
 
 
 # MMSegmentation's PhotoMetricDistortion

@@ -1,7 +1,7 @@
 """The channels of a run's photos: what its datasets declare, agreed on, as settings of the network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mdp.core.photometry import IMAGENET, Statistics
@@ -58,6 +58,13 @@ def refuse_other_channels(takes: int, dataset: Dataset) -> None:
             f"{dataset.name}: photos of {channels} channels, and the network takes {takes}; choose as "
             f"many by `image: {{bands: [...]}}` in {dataset.source}, or another run"
         )
+
+
+def refuse_declared(datasets: Mapping[str, Dataset], what: str, instead: str) -> None:
+    """Raises RecipeError where a dataset's photos have declared channels and something is for bytes of RGB only."""
+    many = [name for name, dataset in datasets.items() if dataset.photos.channels]
+    if many:
+        raise RecipeError(f"{what} for RGB of 8 bits, and {many[0]} has other channels; {instead}")
 
 
 def _mixture(parts: Sequence[Statistics]) -> Statistics:

@@ -34,9 +34,12 @@ from mdp.core.photometry import (
     draw_distortion,
     draw_photometry,
     normalise_,
+    of_bytes,
     stack_draws,
 )
+from mdp.core.photometry_bytes import apply_photometry_bytes
 from mdp.io.data.cache.form import ignored_of
+from mdp.io.data.channels import refuse_declared
 from mdp.io.data.pool import Key, Pool
 from mdp.io.errors import MdpError
 from mdp.io.recipe.settings import FinetuneSettings
@@ -58,7 +61,8 @@ class DrawnCrop(NamedTuple):
 class CropItem(NamedTuple):
     """A crop padded to the full crop size, before its colours are changed, or after that and normalised."""
 
-    image: Tensor  # (K, *crop) uint8 RGB, or float32: in [0, 1] with a draw, normalised without
+    image: Tensor  # (K, *crop) uint8 RGB, or float32: in [0, 1] with a draw, normalised without; uint8 without a draw
+    # is to be normalised
     labels: Tensor  # (*crop) int16; IGNORE where padded
     inside: tuple[int, int]  # height and width of what is not padding
     draw: ColourDraw | None
@@ -85,6 +89,13 @@ class FinetuneItems:
     def __init__(self, pool: Pool, settings: FinetuneSettings, seed: int, finish: bool = False) -> None:
         self.pool, self.settings, self.seed, self.finish = pool, settings, seed, finish
         self.draws_by_labels = settings.crop_area is None
+        if self.by_bytes:
+            refuse_declared(pool.datasets, "finetune.photometry.bytes: it is", "set it to false")
+
+    @property
+    def by_bytes(self) -> bool:
+        """Whether the workers change colours, on bytes, wherever training runs."""
+        return self.settings.photometry is not None and self.settings.photometry.bytes
 
     def __getitem__(self, key: Key) -> CropItem | MdpError:
         try:
@@ -105,7 +116,8 @@ class FinetuneItems:
 
     def cut(self, image: Tensor, labels: Tensor, drawn: DrawnCrop) -> CropItem:
         """The crop that was drawn; where there is no image its labels are ignored, in the form that they have."""
-        crop, (draw,) = self.settings.crop, drawn.colors
+        crop = self.settings.crop
+        draw: ColourDraw | None = drawn.colors[0]
         if drawn.size is None:
             inside = crop
             image, labels = cut_image(image, drawn.view, crop), cut_labels(labels, drawn.view, crop)
@@ -114,9 +126,13 @@ class FinetuneItems:
             whole = View(Box(0, 0, *image.shape[1:]), False)
             image = pad_to(cut_image(cut_image(image, whole, drawn.size), drawn.view, inside), crop, 0)
             labels = pad_to(cut_resized_labels(labels, drawn.size, drawn.view), crop, ignored_of(labels))
+        if self.by_bytes:
+            assert isinstance(draw, PhotometryDraw)
+            image, draw = apply_photometry_bytes(image, draw), None
         if not self.finish:
             return CropItem(image, labels, inside, draw)
-        image = finished_crops(image[None], [inside], stack_draws([draw]), self.pool.statistics)[0]
+        draws = None if draw is None else stack_draws([draw])
+        image = finished_crops(image[None], [inside], draws, self.pool.statistics)[0]
         return CropItem(image, labels, inside, None)
 
 
@@ -146,13 +162,19 @@ def _draw_colors(rng: torch.Generator, settings: FinetuneSettings) -> ColourDraw
     return draw_photometry(rng, settings.photometry)
 
 
-def finished_crops(images: Tensor, inside: list[tuple[int, int]], draws: ColourDraw, statistics: Statistics) -> Tensor:
+def finished_crops(
+    images: Tensor, inside: list[tuple[int, int]], draws: ColourDraw | None, statistics: Statistics
+) -> Tensor:
     """Changed colours and normalisation of crops (B, K, *crop) in uint8, or float32 in [0, 1]: float32.
 
-    Padding is 0 after normalisation.
+    Without draws uint8 was changed on bytes.  Padding is 0 after normalisation.
     """
-    changed = apply_distortion(images, draws) if isinstance(draws, DistortionDraw) else apply_photometry(images, draws)
-    images = normalise_(changed, statistics)
+    if draws is None:
+        images = normalise_(images.float(), of_bytes(statistics))
+    elif isinstance(draws, DistortionDraw):
+        images = normalise_(apply_distortion(images, draws), statistics)
+    else:
+        images = normalise_(apply_photometry(images, draws), statistics)
     if images.is_cuda:  # some kernels for all, and none that the number of images multiplies
         sizes = torch.tensor(inside).to(images.device, non_blocking=True)[..., None]  # (B, 2, 1)
         rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
@@ -178,7 +200,7 @@ def stack_crops(items: list[CropItem]) -> Crops:
 def finished_batch(crops: Crops, device: torch.device, statistics: Statistics = IMAGENET) -> Crops:
     """The crops with images on `device`, distorted and normalised."""
     images = crops.images.to(device, non_blocking=True)
-    if crops.draws is not None:
+    if crops.draws is not None or images.dtype == torch.uint8:
         images = finished_crops(images, crops.inside, crops.draws, statistics)
     return crops._replace(images=images, draws=None)
 

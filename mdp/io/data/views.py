@@ -21,16 +21,20 @@ from mdp.core.photometry import (
     PhotometryDraw,
     Statistics,
     apply_photometry,
+    apply_photometry_,
     draw_photometry,
     no_photometry,
     normalise_,
+    of_bytes,
     stack_draws,
 )
+from mdp.core.photometry_bytes import apply_photometry_bytes
 from mdp.core.pixel_mining import withheld
 from mdp.core.views import ViewPlan, draw_views, frame_ious, frames_of, missed, two_views
+from mdp.io.data.channels import refuse_declared
 from mdp.io.data.pool import Key, Pool
 from mdp.io.datasets._dataset import Sample
-from mdp.io.errors import MdpError, RecipeError
+from mdp.io.errors import MdpError
 from mdp.io.files.writing import write_text
 from mdp.io.recipe.settings import PretrainSettings
 
@@ -56,7 +60,8 @@ class DrawnViews(NamedTuple):
 class ViewsItem(NamedTuple):
     """The views of one image, before photometry, or after it and normalised; a tensor for each group of the plan."""
 
-    images: tuple[Tensor, ...]  # (v, K, s, s) each, uint8 RGB, or float32: in [0, 1] with draws, normalised without
+    images: tuple[Tensor, ...]  # (v, K, s, s) each, uint8 RGB, or float32: in [0, 1] with draws, normalised without;
+    # uint8 without draws is to be normalised
     labels: tuple[Tensor, ...]  # (v, s, s) each, int16; none where they are not read
     frames: Tensor  # (V, 5)
     missed: int  # views that are not as the plan wants them
@@ -101,11 +106,10 @@ class PretrainItems:
     ) -> None:
         self.pool, self.plan, self.seed, self.labelled, self.finish = pool, plan, seed, labelled, finish
         self.hidden, self.shown = hidden, MARKED if mined else IGNORED
-        many = [name for name, dataset in pool.datasets.items() if dataset.photos.channels]
-        if many and any(plan.auto_augment):
-            raise RecipeError(
-                f"auto_augment: its operations are for RGB of 8 bits, and {many[0]} has other channels; set it to 0"
-            )
+        if any(plan.auto_augment):
+            refuse_declared(pool.datasets, "auto_augment: its operations are", "set it to 0")
+        if plan.photometry.bytes:
+            refuse_declared(pool.datasets, "pretrain.photometry.bytes: it is", "set it to false")
 
     def __getitem__(self, key: Key) -> ViewsItem | MdpError:
         labels = None
@@ -136,26 +140,51 @@ class PretrainItems:
         sizes = [(size, size) for size in plan.sizes]
         images = [cut_image(image, view, size) for view, size in zip(views, sizes, strict=True)]  # each (K, s, s)
         maps = [] if labels is None else [cut_labels(labels, *view) for view in zip(views, sizes, strict=True)]
-        if self.finish:
-            for number, auto in enumerate(drawn.auto):
-                if auto is not None:
-                    images[number] = torch.from_numpy(apply_auto(images[number].numpy(), auto))
-            statistics, draws = self.pool.statistics, [stack_draws([draw]) for draw in drawn.colors]
-            images = [finished(image[None], draw, statistics)[0] for image, draw in zip(images, draws, strict=True)]
+        if self.finish or self.by_bytes:
+            images = [_by_auto(image, auto) for image, auto in zip(images, drawn.auto, strict=True)]
+        if self.by_bytes:
+            images = [apply_photometry_bytes(*each) for each in zip(images, drawn.colors, strict=True)]
         return ViewsItem(
-            _by_group(images, plan),
+            self._finished(images, drawn.colors) if self.finish else _by_group(images, plan),
             _by_group(maps, plan) if maps else (),
             frames_of(views),
             missed(views, plan) if plan.constrained else 0,
             origin_of(self.pool.samples[drawn.sample]),
-            () if self.finish else drawn.colors,
+            () if self.finish or self.by_bytes else drawn.colors,
             tuple(no_auto() if auto is None else auto for auto in drawn.auto) if self._sends_autos else (),
             ((self.shown if drawn.sample in self.hidden else GIVEN),) if self.hidden else (),
         )
 
+    def _finished(self, images: list[Tensor], draws: tuple[PhotometryDraw, ...]) -> tuple[Tensor, ...]:
+        """The groups, finished: each view where it is to lie among those of its group."""
+        rest = zip(images, draws, strict=True)
+        groups = []
+        for group in self.plan.groups:
+            made = torch.empty(group.count, *images[0].shape[:1], group.size, group.size)
+            for place in made[:, None]:  # (1, K, s, s)
+                image, draw = next(rest)
+                place.copy_(image)
+                if self.by_bytes:
+                    normalise_(place, of_bytes(self.pool.statistics))
+                    continue
+                if image.dtype == torch.uint8:
+                    place.div_(255)
+                normalise_(apply_photometry_(place, stack_draws([draw])), self.pool.statistics)
+            groups.append(made)
+        return tuple(groups)
+
+    @property
+    def by_bytes(self) -> bool:
+        """Whether the workers change colours, on bytes, wherever training runs."""
+        return self.plan.photometry.bytes
+
     @property
     def _sends_autos(self) -> bool:
-        return not self.finish and any(self.plan.auto_augment)
+        return not (self.finish or self.by_bytes) and any(self.plan.auto_augment)
+
+
+def _by_auto(image: Tensor, draw: AutoDraw | None) -> Tensor:
+    return image if draw is None else torch.from_numpy(apply_auto(image.numpy(), draw))
 
 
 def origin_of(sample: Sample) -> Tensor:
@@ -231,6 +260,8 @@ def finished_views(views: Views, device: torch.device, statistics: Statistics = 
         moved = group.to(device, non_blocking=True)
         if views.autos:
             moved = torch.stack([apply_auto_batch(view, next(autos)) for view in moved])
+        if moved.dtype == torch.uint8 and not views.draws:  # changed on bytes
+            moved = normalise_(moved.float(), of_bytes(statistics))
         if views.draws:
             own = [next(draws) for _ in group]
             together = type(own[0])(*(torch.cat(field) for field in zip(*own, strict=True)))

@@ -15,7 +15,7 @@ from mdp.core.photometry import stack_draws
 from mdp.io.data.cache.form import of_union, own
 from mdp.io.data.cache.kept import Kept
 from mdp.io.data.pool import Key, Pool
-from mdp.io.errors import MdpError
+from mdp.io.errors import MdpError, RecipeError
 
 
 class Items(Protocol):
@@ -24,6 +24,10 @@ class Items(Protocol):
     pool: Pool
     labelled: bool
     draws_by_labels: bool  # whether chance looks at a label map
+
+    @property
+    def by_bytes(self) -> bool:
+        """Whether `cut` changes colours on bytes, which only a CPU does."""
 
     def draw(self, key: Key, size: tuple[int, int], labels: Tensor | None) -> Any:
         """All that chance decides; it has `sample`, its index, and `colors`, a draw for each view."""
@@ -86,9 +90,17 @@ def stack_asked(asked: list[Asked]) -> AskedBatch:
 
 
 class OnDevice:
-    """The photos and label maps that are on the device; the main process has it."""
+    """The photos and label maps that are on the device; the main process has it.
+
+    Raises RecipeError where colours are changed on bytes.
+    """
 
     def __init__(self, items: Items, kept: Kept, stack: Callable[[list[Any]], Any], device: torch.device) -> None:
+        if items.by_bytes and device.type != "cpu":
+            raise RecipeError(
+                f"run.cache: device: crops are cut on {device}, and photometry.bytes is for a CPU; take memory, or set "
+                "photometry.bytes to false"
+            )
         self.items, self.kept, self.stack, self.device = items, kept, stack, device
         self.there: dict[int, Whole] = {}
 
