@@ -513,8 +513,13 @@ def test_small_views_are_queries_alone_and_count_as_much_as_large_ones() -> None
     step = one_step(multi_dataset, pair, state, [*views, small], replace(settings, small_count=1), rng_of(0))
     assert torch.equal(step.state.bank.total.sums, plain.state.bank.total.sums)
     known = multi_dataset.known_prototypes(step.state, settings)
+    assert known.present.all()
     own = prototype_nce(pair.query(small.images), known, hard_targets(small.labels[:, ::8, ::8]), settings.temperature)
     assert step.loss.item() == pytest.approx((2 * plain.loss.item() + own.mean().item()) / 3, rel=1e-5)
+    alone = [view._replace(labels=torch.full_like(view.labels, 2)) for view in views]  # the small view has others too
+    assert one_step(
+        multi_dataset, pair, state, [*alone, small], replace(settings, small_count=1), rng_of(0)
+    ).loss.item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["csc1", "csc2"])

@@ -220,7 +220,7 @@ def prepare(
     mined: Sequence[Tensor] = ()
     if settings.mining is not None:
         views, mined = mined_views(views, keys, told, known, state.groups, settings.mining, grid, progress)
-        small = [view._replace(labels=given(view.labels)) for view in small]  # there are no keys to mine them by
+    small = [_of_known_classes(view, known) for view in small]
     blends = tuple(_blend(view, settings.mix, rng, processes) for view in (*views, *small))
     weights = [label_targets(blend, settings, grid).valid.sum() for blend in blends]
     valid = [(labels != IGNORE).sum().float(), labels.new_full((), labels.numel(), dtype=torch.float32)]
@@ -266,6 +266,15 @@ def loss(
     softmax = _softmax_loss(classified, parts, shared.weights, settings, grid)
     metrics = {"contrast_loss": contrast.detach(), "softmax_loss": softmax.detach()}
     return Loss(contrast + settings.softmax_weight * softmax, metrics)
+
+
+def _of_known_classes(view: Batch, known: Prototypes) -> Batch:
+    """A small view without labels that are not given, as no keys could mine them, or whose class has no prototype.
+
+    Such a class was in no large view so far: pixels that nobody pulled anywhere have nothing to be pulled to.
+    """
+    labels = given(view.labels)
+    return view._replace(labels=torch.where(known.present[labels.clamp(min=0)], labels, IGNORE))
 
 
 def _looked(
