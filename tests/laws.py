@@ -31,7 +31,8 @@ def generators(arguments: Any) -> list[torch.Generator]:
 
 
 def global_states() -> tuple[Any, ...]:
-    return random.getstate(), repr(np.random.get_state()), torch.get_rng_state().numpy().tobytes()  # noqa: NPY002
+    name, keys, *others = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), name, keys.tobytes(), others, torch.get_rng_state().numpy().tobytes()
 
 
 def same(first: Any, second: Any) -> bool:
