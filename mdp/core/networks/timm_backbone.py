@@ -70,16 +70,17 @@ def _described(
     name: str, output_stride: int | None, low_stride: int | None, staged: bool, image_channels: int
 ) -> Description:
     _refuse_unknown(name)
-    arguments, model, shapes = _at_stride(name, output_stride, image_channels)
+    arguments, trial = _at_stride(name, output_stride, image_channels)
+    shapes = trial.shapes
     last, stride = len(shapes) - 1, _stride(shapes[-1])
     if stride is None:
         raise ValueError(f"backbone: the maps of {PREFIX}{name} do not lie on a regular grid; take another model")
     low = None if low_stride is None else _finer(name, shapes, low_stride)
     stages = _stages(name, shapes) if staged else ()
     wanted = _wanted(last, low, stages)
-    image = _images(arguments, *_PROBED).requires_grad_()
-    centres = [centre_of(cells, image) for cells in _forward(model.eval(), image, wanted)]
-    unused, silent = _left_over(model, wanted, arguments)
+    maps = [trial.maps[place] for place in wanted]
+    centres = [centre_of(cells, trial.image) for cells in maps]
+    unused, silent = _left_over(trial, maps)
     return Description(
         name=name,
         arguments=tuple(arguments.items()),
@@ -88,7 +89,7 @@ def _described(
         last=last,
         low_channels=None if low is None else shapes[low][1],
         low=low,
-        multiple=_multiple(name, model, stride, arguments) if all(centre.fixed for centre in centres) else stride,
+        multiple=_multiple(name, trial.model, stride, arguments) if all(centre.fixed for centre in centres) else stride,
         unused=unused,
         silent=silent,
         offset=int(centres[-1].offset),
@@ -255,23 +256,34 @@ def _without_a_trace() -> Iterator[None]:
         yield
 
 
-def _at_stride(
-    name: str, output_stride: int | None, image_channels: int
-) -> tuple[dict[str, Any], nn.Module, list[torch.Size]]:
-    """The model with that output stride, dilated if need be; its arguments, itself, and the shapes of its maps."""
-    arguments = _size_arguments(name)
-    if image_channels != 3:
-        arguments["in_chans"] = image_channels
-    model = _model(name, arguments)
-    shapes = _shapes(name, model, arguments)
-    if output_stride in (None, _stride(shapes[-1])):
-        return arguments, model, shapes
-    if _stride(shapes[-1]) is None:
+class _Trial(NamedTuple):
+    """A forward pass of the probed size, from which everything is read that a description says."""
+
+    model: nn.Module
+    image: Tensor  # asks for gradients
+    maps: list[Tensor]  # all there are
+    ran: set[str]  # the modules that were called
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        return [found.shape for found in self.maps]
+
+
+def _at_stride(name: str, output_stride: int | None, image_channels: int) -> tuple[dict[str, Any], _Trial]:
+    """The model with that output stride, dilated if need be: its arguments, and what it does."""
+    arguments: dict[str, Any] = {} if image_channels == 3 else {"in_chans": image_channels}
+    sized, model = _of_any_size(name, arguments)
+    arguments |= sized
+    trial = _tried(name, model, arguments)
+    stride = _stride(trial.shapes[-1])
+    if output_stride in (None, stride):
+        return arguments, trial
+    if stride is None:
         raise ValueError(f"backbone: the maps of {PREFIX}{name} do not lie on a regular grid; take another model")
     dilated = _dilated(name, arguments, output_stride)
     if dilated is None:
-        raise ValueError(f"output_stride: {PREFIX}{name} has {_strides(name, arguments)}, got {output_stride}")
-    return {**arguments, "output_stride": output_stride}, *dilated
+        raise ValueError(f"output_stride: {PREFIX}{name} has {_strides(name, arguments, stride)}, got {output_stride}")
+    return {**arguments, "output_stride": output_stride}, dilated
 
 
 def _finer(name: str, shapes: list[torch.Size], stride: int) -> int:
@@ -285,16 +297,15 @@ def _finer(name: str, shapes: list[torch.Size], stride: int) -> int:
     return places[-1]
 
 
-def _size_arguments(name: str) -> dict[str, Any]:
-    """The argument that lets a transformer take images of any size; none for models without it."""
-    arguments = {"dynamic_img_size": True}
+def _of_any_size(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], nn.Module]:
+    """The model, and the argument that lets a transformer take images of any size; none for models without it."""
+    sized = {"dynamic_img_size": True}
     try:
-        _model(name, arguments)
+        return sized, _model(name, sized | arguments)
     except TypeError as error:
         if "dynamic_img_size" not in str(error):
             raise
-        return {}
-    return arguments
+    return {}, _model(name, arguments)
 
 
 def _images(arguments: dict[str, Any], height: int, width: int) -> Tensor:
@@ -302,14 +313,21 @@ def _images(arguments: dict[str, Any], height: int, width: int) -> Tensor:
     return torch.empty(2, arguments.get("in_chans", 3), height, width)
 
 
-def _shapes(name: str, model: nn.Module, arguments: dict[str, Any]) -> list[torch.Size]:
-    """The shapes of all feature maps of an image of the probed size.  Raises ValueError where there are none."""
+def _tried(name: str, model: nn.Module, arguments: dict[str, Any]) -> _Trial:
+    """What the model makes of an image of the probed size.  Raises ValueError where it has no feature maps."""
     if not hasattr(model, "forward_intermediates"):
         raise ValueError(f"backbone: {PREFIX}{name} gives no feature maps; take another model")
+    image = _images(arguments, *_PROBED).requires_grad_()
+    ran: set[str] = set()
+    names = {module: name for name, module in model.named_modules()}
+    hooks = [module.register_forward_hook(lambda module, *_: ran.add(names[module])) for module in names]
     try:
-        return [found.shape for found in _forward(model.eval(), _images(arguments, *_PROBED), None)]
+        return _Trial(model, image, _forward(model.eval(), image, None), ran)
     except _MISFIT as error:
         raise ValueError(_one_size(name, error)) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _one_size(name: str, error: Exception) -> str:
@@ -325,22 +343,19 @@ def _stride(shape: torch.Size) -> int | None:
     return stride if tuple(stride * side for side in shape[2:]) == _PROBED else None
 
 
-def _dilated(name: str, arguments: dict[str, Any], stride: int | None) -> tuple[nn.Module, list[torch.Size]] | None:
-    """The model at another output stride, and its shapes; None where timm cannot do that."""
+def _dilated(name: str, arguments: dict[str, Any], stride: int | None) -> _Trial | None:
+    """The model at another output stride; None where timm cannot do that."""
     try:
-        model = _model(name, {**arguments, "output_stride": stride})
-        shapes = _shapes(name, model, arguments)
+        trial = _tried(name, _model(name, {**arguments, "output_stride": stride}), arguments)
     except _MISFIT:
         return None
-    return (model, shapes) if _stride(shapes[-1]) == stride else None
+    return trial if _stride(trial.shapes[-1]) == stride else None
 
 
-def _strides(name: str, arguments: dict[str, Any]) -> str:
+def _strides(name: str, arguments: dict[str, Any], own: int) -> str:
     """`features of stride 8, 16 or 32`."""
-    own = _stride(_shapes(name, _model(name, arguments), arguments)[-1])
     found = [stride for stride in (8, 16, 32) if stride == own or _dilated(name, arguments, stride)]
-    strides = sorted({*found, *([own] if own else [])})
-    return f"features of stride {' or '.join(map(str, strides))}" if strides else "no regular feature grid"
+    return f"features of stride {' or '.join(map(str, sorted({*found, own})))}"
 
 
 def _multiple(name: str, model: nn.Module, stride: int, arguments: dict[str, Any]) -> int:
@@ -350,7 +365,8 @@ def _multiple(name: str, model: nn.Module, stride: int, arguments: dict[str, Any
     for multiple in (1, stride):
         padded = [size + -size % multiple for size in sizes]
         try:
-            shape = _forward(model.eval(), _images(arguments, *padded), None)[-1].shape
+            with torch.no_grad():
+                shape = _forward(model, _images(arguments, *padded), None)[-1].shape
         except _MISFIT as error:
             problem = error
             continue
@@ -359,22 +375,29 @@ def _multiple(name: str, model: nn.Module, stride: int, arguments: dict[str, Any
     raise ValueError(_one_size(name, problem))
 
 
-def _left_over(
-    model: nn.Module, wanted: list[int], arguments: dict[str, Any]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _left_over(trial: _Trial, maps: list[Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The modules (outermost only) that neither run nor matter, and the parameters that do not matter otherwise."""
-    ran: set[str] = set()
-    names = {module: name for name, module in model.named_modules()}
-    hooks = [module.register_forward_hook(lambda module, *_: ran.add(names[module])) for module in names]
-    found = _forward(model.eval(), _images(arguments, *_PROBED), wanted)
-    torch.stack([one.sum() for one in found]).sum().backward()  # type: ignore[no-untyped-call]
-    for hook in hooks:
-        hook.remove()
-    silent = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    alive = _outer({*ran, *(name for name, parameter in model.named_parameters() if parameter.grad is not None)})
-    idle = (_outer(silent) & {*names.values()}) - alive
+    reached = _reached(maps)
+    silent, alive = [], set(trial.ran)
+    for name, parameter in trial.model.named_parameters():
+        silent.append(name) if id(parameter) not in reached else alive.add(name)
+    alive = _outer(alive)
+    idle = (_outer(silent) & {name for name, _ in trial.model.named_modules()}) - alive
     unused = tuple(sorted(name for name in idle if name.rpartition(".")[0] not in idle))
     return unused, tuple(name for name in silent if not _outer([name]) & {*unused})
+
+
+def _reached(maps: list[Tensor]) -> set[int]:
+    """By `id`, the tensors that would have a gradient if the maps had one: the leaves of autograd's graph."""
+    waiting: list[Any] = [one.grad_fn for one in maps]
+    seen, leaves = set(waiting), set()
+    while waiting:
+        node = waiting.pop()
+        leaves.add(id(getattr(node, "variable", None)))
+        new = {before for before, _ in node.next_functions if before is not None} - seen
+        seen |= new
+        waiting.extend(new)
+    return leaves
 
 
 def _outer(names: Iterable[str]) -> set[str]:
