@@ -31,8 +31,9 @@ def generators(arguments: Any) -> list[torch.Generator]:
 
 
 def global_states() -> tuple[Any, ...]:
-    name, keys, *others = np.random.get_state()  # noqa: NPY002
-    return random.getstate(), name, keys.tobytes(), others, torch.get_rng_state().numpy().tobytes()
+    numpys = np.random.get_state(legacy=False)  # noqa: NPY002
+    drawn = {**numpys, "state": {**numpys["state"], "key": numpys["state"]["key"].tobytes()}}  # printing it takes long
+    return random.getstate(), drawn, torch.get_rng_state().numpy().tobytes()
 
 
 def same(first: Any, second: Any) -> bool:

@@ -55,8 +55,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], pr
     """
     parts, entries = _laid_out(tensors)
     checksums, payload = {}, hashlib.sha256()
-    for name, tensor in parts.items():
-        data = _bytes(tensor)
+    for name, data in parts.items():
         checksums[name] = zlib.crc32(data)
         payload.update(data)
     description = json.dumps(about)
@@ -80,14 +79,14 @@ def save_plain(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, st
     _write(path, parts, entries, texts, None)
 
 
-def _laid_out(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors in the order of the file, and the header's entries for them."""
+def _laid_out(tensors: Mapping[str, Tensor]) -> tuple[dict[str, memoryview], dict[str, Any]]:
+    """The bytes of the tensors in the order of the file, and the header's entries for them."""
+    parts, entries, start = {}, {}, 0
     # the largest items first, so that every tensor starts aligned
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    parts = {name: tensors[name].detach().cpu().contiguous() for name in names}
-    entries, start = {}, 0
-    for name, tensor in parts.items():
-        end = start + tensor.numel() * tensor.element_size()
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
+        tensor = tensors[name].detach().cpu().contiguous()
+        parts[name] = _bytes(tensor)
+        end = start + len(parts[name])
         entries[name] = {
             "dtype": _NAMES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -98,13 +97,17 @@ def _laid_out(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[st
 
 
 def _write(
-    path: Path, parts: Mapping[str, Tensor], entries: Mapping[str, Any], texts: Mapping[str, str], previous: Path | None
+    path: Path,
+    parts: Mapping[str, memoryview],
+    entries: Mapping[str, Any],
+    texts: Mapping[str, str],
+    previous: Path | None,
 ) -> None:
     header = canonical({**entries, "__metadata__": dict(texts)})
     header += b" " * (-len(header) % 8)  # the tensors after it start aligned
     if len(header) > HEADER_LIMIT:
         raise CheckpointError(f"{path}: its description has {len(header)} bytes; at most {HEADER_LIMIT} are read back")
-    chunks: list[bytes | memoryview] = [len(header).to_bytes(8, "little"), header, *map(_bytes, parts.values())]
+    chunks: list[bytes | memoryview] = [len(header).to_bytes(8, "little"), header, *parts.values()]
     write_atomically(path, chunks, previous)
 
 

@@ -304,4 +304,8 @@ def part_key(world: World, part: int) -> tuple[int, ...]:
 
 def seed_dropout(seed: int, *key: int | str) -> None:
     """Makes the dropout of a step, which draws from torch's global generator, a function of seed and key."""
-    torch.manual_seed(int(torch.randint(2**31, (), generator=generator(seed, "dropout", *key))))
+    number = int(torch.randint(2**31, (), generator=generator(seed, "dropout", *key)))
+    if torch.cuda.is_initialized() or torch.backends.mps.is_available():  # type: ignore[no-untyped-call]
+        torch.manual_seed(number)
+    else:  # the same, but for the stack trace that torch keeps for a GPU that may come, at each step
+        torch.default_generator.manual_seed(number)
