@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from mdp.core.labels import LabelUnion
 from mdp.core.networks.first_convolution import adapted
 from mdp.core.networks.segmentor import NetworkSettings, build_segmentor
 from mdp.core.networks.transfer import match
@@ -31,12 +32,15 @@ from mdp.core.photometry import (
 from mdp.io.check.report import judge, lines_of_report
 from mdp.io.check.scan import check_samples
 from mdp.io.data.channels import refuse_other_channels, with_channels
+from mdp.io.data.pool import Pool
+from mdp.io.data.views import PretrainItems, finished_views, stack_views, usual_views
 from mdp.io.datasets import load
 from mdp.io.datasets._dataset import Dataset, open_split
 from mdp.io.errors import DatasetError, RecipeError
 from mdp.io.files.images import as_picture
 from mdp.io.files.photos import read_claims, read_photo
 from mdp.io.recipe.layers import Recipe, resolve
+from mdp.io.recipe.settings import PretrainSettings
 from mdp.io.training.job import run_finetuning
 from mdp.photo_rule import PhotoRule, rule_of
 from tests.laws import pure_call
@@ -44,6 +48,7 @@ from tests.peers import library_or_skip
 from tests.small_runs import request
 from tests.tensors import rng_of
 from tests.tiffs import tiff
+from tests.trees import camvid_tree
 
 FIVE = PhotoRule(range=(0, 10000), bands=(3, 2, 1, 4, 5), mean=(1, 2, 3, 4, 5), std=(1, 1, 1, 1, 1))
 LAYOUTS: tuple[dict[str, Any], ...] = (
@@ -262,6 +267,20 @@ def test_datasets_agree_on_channels_or_are_refused_and_share_a_mean_and_a_deviat
         with_channels(recipe, [bare])
     with pytest.raises(RecipeError, match="voc: photos of 3 channels, and the network takes 4"):
         refuse_other_channels(together.model.image_channels, load("voc"))
+
+
+def test_photos_of_bytes_beside_floats_are_the_same_views_on_a_gpu_as_on_a_cpu(tmp_path: Path) -> None:
+    three = "{bands: [1, 2, 3], range: [0, 10000], mean: [1000, 1000, 4000], std: [900, 900, 900]}"
+    camvid_tree(tmp_path)
+    sets = [load(site(tmp_path / "three", 3, three)), load("camvid")]
+    samples = [open_split(dataset, tmp_path, "train")[0][0] for dataset in sets]
+    pool = Pool(samples, {dataset.name: dataset for dataset in sets}, LabelUnion([each.labels for each in sets]))
+    plan = usual_views(PretrainSettings(crop=16))
+    on_cpu, for_gpu = (PretrainItems(pool, plan, 0, finish=finish) for finish in (True, False))
+    finished, sent = (stack_views([items[(0, 0)], items[(0, 1)]]) for items in (on_cpu, for_gpu))  # type: ignore[list-item]
+    (there,), (here,) = finished_views(sent, torch.device("cpu"), pool.statistics).images, finished.images
+    torch.testing.assert_close(there, here)
+    assert float(here.abs().max()) < 10
 
 
 def test_a_recipe_keeps_its_statistics_for_plain_photos() -> None:

@@ -22,6 +22,7 @@ from mdp.core.photometry import (
     Statistics,
     apply_photometry,
     apply_photometry_,
+    as_float,
     draw_photometry,
     no_photometry,
     normalise_,
@@ -110,6 +111,8 @@ class PretrainItems:
             refuse_declared(pool.datasets, "auto_augment: its operations are", "set it to 0")
         if plan.photometry.bytes:
             refuse_declared(pool.datasets, "pretrain.photometry.bytes: it is", "set it to false")
+        declared = sum(dataset.photos.channels is not None for dataset in pool.datasets.values())
+        self.mixed = 0 < declared < len(pool.datasets)
 
     def __getitem__(self, key: Key) -> ViewsItem | MdpError:
         labels = None
@@ -139,6 +142,8 @@ class PretrainItems:
         plan, views = self.plan, drawn.views
         sizes = [(size, size) for size in plan.sizes]
         images = [cut_image(image, view, size) for view, size in zip(views, sizes, strict=True)]  # each (K, s, s)
+        if self.mixed and not self.finish:  # stacked with floats in [0, 1], bytes would keep their values
+            images = [as_float(image) for image in images]
         maps = [] if labels is None else [cut_labels(labels, *view) for view in zip(views, sizes, strict=True)]
         if self.finish or self.by_bytes:
             images = [_by_auto(image, auto) for image, auto in zip(images, drawn.auto, strict=True)]
