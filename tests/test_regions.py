@@ -12,7 +12,6 @@ from mdp.core.metrics import confusion_matrix
 from mdp.core.regions import (
     cells_under,
     majority_labels,
-    nearest_labels,
     region_confusion,
     region_pixels,
     region_vectors,
@@ -89,12 +88,3 @@ def test_maps_that_do_not_fit_each_other_are_refused() -> None:
         region_pixels(torch.zeros(2, 2).long(), torch.zeros(2, 3).long(), 1, 1)
     with pytest.raises(ValueError, match=r"labels: values 0\.\.7 outside 0\.\.3"):
         region_pixels(torch.zeros(1, 2).long(), torch.tensor([[0, 7]]), 1, 4)
-
-
-@given(seeds)
-def test_the_label_is_that_of_the_row_with_the_largest_cosine(seed: int) -> None:
-    rng = rng_of(seed)
-    vectors, bank = (F.normalize(torch.randn(rows, 3, generator=rng), dim=1) for rows in (5, 11))
-    labels = torch.randint(4, (11,), generator=rng)
-    expected = [int(labels[max(range(11), key=lambda row: float(bank[row] @ vector))]) for vector in vectors]
-    assert pure_call(nearest_labels, vectors, bank, labels).tolist() == expected

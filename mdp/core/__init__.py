@@ -207,7 +207,6 @@ from mdp.core.rare_classes import class_chances, image_chances
 from mdp.core.regions import (
     cells_under,
     majority_labels,
-    nearest_labels,
     region_confusion,
     region_pixels,
     region_vectors,
@@ -459,7 +458,6 @@ __all__ = [
     "nearest",
     "nearest_centres",
     "nearest_classes",
-    "nearest_labels",
     "neighbour_nce",
     "no_auto",
     "no_rows",

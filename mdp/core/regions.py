@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from mdp.core.geometry import Grid
 from mdp.core.kmeans import kmeans, nearest_centres, spread_starts
 from mdp.core.labels import IGNORE
-from mdp.core.neighbours import nearest
 
 
 def cells_under(count: int, length: int, grid: Grid) -> Tensor:
@@ -79,16 +78,6 @@ def majority_labels(pixels: Tensor) -> Tensor:
     [1, -1]
     """
     return torch.where(pixels.sum(1) > 0, pixels.argmax(1), IGNORE)
-
-
-def nearest_labels(vectors: Tensor, bank: Tensor, labels: Tensor) -> Tensor:
-    """The label (R,) of the row of a bank (N, D), labelled (N,), that is most like each of vectors (R, D).
-
-    >>> bank = torch.tensor([[0.0, 1.0], [0.6, 0.8]])
-    >>> nearest_labels(torch.tensor([[1.0, 0.0]]), bank, torch.tensor([4, 7])).tolist()
-    [7]
-    """
-    return labels[nearest(vectors, bank, 1)[1][:, 0]]
 
 
 def region_confusion(pixels: Tensor, predicted: Tensor) -> Tensor:
