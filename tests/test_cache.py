@@ -25,7 +25,7 @@ from mdp.io.data.cache import opening
 from mdp.io.data.cache.form import first_classes, form_of, ignored_of, of_union, own
 from mdp.io.data.cache.kept import Kept
 from mdp.io.data.cache.on_device import Drawing, OnDevice, stack_asked
-from mdp.io.data.cache.opening import with_cache
+from mdp.io.data.cache.opening import cache_bytes, with_cache
 from mdp.io.data.cache.room import free_memory
 from mdp.io.data.crops import FinetuneItems, stack_crops
 from mdp.io.data.loader import Forgiving, load, to_device
@@ -37,8 +37,10 @@ from mdp.io.datasets._dataset import Dataset, Sample, open_split
 from mdp.io.errors import MdpError, RecipeError, ResourceError
 from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import resolve
+from mdp.io.recipe.request import Request
 from mdp.io.recipe.settings import FinetuneSettings, PretrainSettings
 from mdp.io.training.job import run_finetuning, run_pretraining
+from mdp.io.training.pretraining import describe_pretraining
 from mdp.photo_rule import PhotoRule
 from tests import trees
 from tests.fake_cuda import DEVICE, FakeCuda
@@ -378,6 +380,26 @@ def test_a_plan_of_pretraining_keeps_of_the_validation_what_is_scored(root: Path
     assert plan.validation
     assert plan.validation.kept
     assert [bool(size) for size in plan.validation.kept.places.photos] == [True, False]
+
+
+@pytest.mark.parametrize("cache", ["memory", "device"])
+def test_a_dry_run_says_the_bytes_that_a_run_then_keeps(root: Path, cache: str) -> None:
+    def asked(name: str) -> Request:
+        small = {"backbone": "resnet18", "width": 8, "channels": 8, "dilations": [1, 2]}
+        own = {"datasets": [name], "batch_size": 2, "validate_images": 1}
+        layer = {"run": {"cache": cache}, "data": {"root": str(root)}, "pretrain": own, "model": small}
+        return Request(layers=(layer,))
+
+    recipe = resolve(*asked("voc").layers)
+    line = with_cache(plan_pretraining(recipe), CPU, ALONE).lines[-1]
+    kept = describe_pretraining(asked("voc"))["cache_bytes"]
+    assert set(kept) == {"memory"}
+    assert f"take up to {opening.size(kept['memory'])} of memory" in line
+    assert kept["memory"] >= 4 * 50 * 70  # a photo of that size, and its classes
+    if cache == "memory":
+        assert describe_pretraining(asked("cityscapes"))["cache_bytes"] is None  # which is not there
+        on_gpu = cache_bytes(replace(plan_of(root, "off"), recipe=resolve({"run": {"cache": "device"}})), DEVICE, ALONE)
+        assert set(on_gpu) == {"device"}
 
 
 def test_a_dataset_without_images_to_score_has_none_to_keep(root: Path) -> None:

@@ -62,7 +62,7 @@ from mdp.io.training.loop import Schedule
 from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.phase import Beginning, Phase, Prepared
 from mdp.io.training.rates import learning_rate
-from mdp.io.training.run import TrainingRun, training_lines
+from mdp.io.training.run import TrainingRun, cache_facts, training_lines
 from mdp.io.training.update import Overflow, new_trainee, unharmed, update_
 from mdp.io.weights.init import take
 from mdp.io.weights.reading import read_record
@@ -349,6 +349,7 @@ def describe_finetuning(request: Request) -> dict[str, Any]:
         "images_seen": schedule.steps * schedule.batch,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "state_bytes": memory_bytes(plan),
+        **cache_facts(run, lambda: plan),
     }
 
 

@@ -49,7 +49,7 @@ from mdp.io.training.loop import Schedule
 from mdp.io.training.optimizers import build_optimizer
 from mdp.io.training.phase import Beginning, Phase, Prepared
 from mdp.io.training.rates import learning_rate
-from mdp.io.training.run import TrainingRun, training_lines
+from mdp.io.training.run import TrainingRun, cache_facts, training_lines
 from mdp.io.training.update import Overflow, new_trainee, seed_dropout, unharmed, update_
 from mdp.io.training.validation import Looker, draw_predictions, probe
 from mdp.io.weights.init import take
@@ -335,6 +335,7 @@ def describe_pretraining(request: Request) -> dict[str, Any]:
         "images_seen": schedule.steps * schedule.batch,
         "parameters": sum(parameter.numel() for parameter in pair.query.parameters()),
         "state_bytes": method.state_bytes(settings, data),
+        **cache_facts(recipe.run, lambda: _plan(recipe)),
     }
 
 

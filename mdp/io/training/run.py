@@ -15,12 +15,15 @@ from mdp.core.networks.freezing import frozen_names
 from mdp.core.networks.gradient_checkpointing import refuse_unable
 from mdp.core.networks.layers import layers_of
 from mdp.core.processes import Processes
+from mdp.io.data.cache.opening import cache_bytes
 from mdp.io.data.pool import Key
 from mdp.io.data.selection import Plan
-from mdp.io.errors import Diverged, RecipeError
+from mdp.io.errors import DatasetError, Diverged, RecipeError
 from mdp.io.journal.counter import number_of
 from mdp.io.pictures.samples import sample_sheet, strangest
+from mdp.io.processes.device import pick_device
 from mdp.io.processes.signals import Stop
+from mdp.io.processes.world import ALONE
 from mdp.io.recipe.layers import as_layer
 from mdp.io.recipe.settings import OptimizationSettings, RunSettings
 from mdp.io.run.opened import EMA, OpenedRun
@@ -31,6 +34,20 @@ from mdp.io.training.loop import Schedule
 from mdp.io.training.optimizers import moments_of, restore_moments_
 from mdp.io.training.update import Overflow, Trainee, part_key, seed_dropout
 from mdp.photo_rule import PLAIN
+
+
+def cache_facts(run: RunSettings, plan: Callable[[], Plan]) -> dict[str, Any]:
+    """What a dry run says of `run.cache`, where one is asked for; `plan` opens the data.
+
+    The bytes are those of one process, by where they are, or None while photos are missing.
+    """
+    if run.cache == "off":
+        return {}
+    try:
+        opened = plan()
+    except DatasetError:  # their number is that which was published, and their sizes nobody knows
+        return {"cache_bytes": None}
+    return {"cache_bytes": cache_bytes(opened, pick_device(run.device), ALONE)}
 
 
 def training_lines(

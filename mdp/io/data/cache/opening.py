@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -47,24 +47,12 @@ def with_cache(plan: Plan, device: torch.device, world: Together) -> Plan:
         return plan
     if not memory_files():
         raise ResourceError(f"run.cache: {wanted} needs memory files, which this system does not have; take off")
-    near = wanted == "device"
-    if near:
-        _refuse_device(plan, device)
-    free = _free(device)
-    pixels = _pixels(plan.pool, range(len(plan.pool.samples)), free[-1] if near else free[0], world)
-    places = _places(plan.pool, pixels, photos=not near, labels=plan.labelled and (plan.draws_by_labels or not near))
-    scored = None
-    if plan.validation and plan.validation.samples:
-        looked = _pixels(plan.validation, plan.scored, free[0], world)
-        scored = _places(plan.validation, looked, photos=True, labels=True)
-    there = _places(plan.pool, pixels, photos=near, labels=near and plan.labelled).bytes
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) if near else 1
-    here = processes * places.bytes + (scored.bytes if scored else 0)
-    if device.type == "cpu":  # where each process of the machine has a device of its own in the same memory
-        there, here = 0, here + processes * there
-    parts = [(there, free[-1], f"on {device}"), (here, free[0], "of memory")]
+    near, free = wanted == "device", _free(device)
+    room = _room(plan, device, free, world)
+    scored = room.scored
+    parts = [(room.there, free[-1], f"on {device}"), (room.here, free[0], "of memory")]
     _refuse_short(plan, parts, world)
-    kept = Kept(places) if near else _shared(places, world)  # what is on one device is not on another
+    kept = Kept(room.own) if near else _shared(room.own, world)  # what is on one device is not on another
     kept_scored = _shared(scored, world) if scored else None
     line = (
         f"cache: the decoded photos{' and label maps' * plan.labelled} of {len(plan.pool.samples):,} images"
@@ -72,7 +60,7 @@ def with_cache(plan: Plan, device: torch.device, world: Together) -> Plan:
         f"{' and '.join(f'{size(count)} {what}' for count, _, what in parts if count)}, filled as they are first read; "
         "files that change meanwhile are not read again"
     )
-    unknown = int((pixels == 0).sum())
+    unknown = int((room.pixels == 0).sum())
     missing = [f"note: {unknown:,} photos have no header that can be read; they are not kept"] if unknown else []
     return replace(
         plan,
@@ -80,6 +68,43 @@ def with_cache(plan: Plan, device: torch.device, world: Together) -> Plan:
         validation=plan.validation and plan.validation._replace(kept=kept_scored),
         lines=[*plan.lines, line, *missing],
     )
+
+
+def cache_bytes(plan: Plan, device: torch.device, world: Together) -> dict[str, int]:
+    """How many bytes `run.cache` will take, by where they are: `memory` of this machine, or the `device`.
+
+    Raises RecipeError where the data are not for a cache on the device.
+    """
+    room = _room(plan, device, [None], world)
+    return {name: count for name, count in (("memory", room.here), ("device", room.there)) if count}
+
+
+class _Room(NamedTuple):
+    """What a run is to keep."""
+
+    pixels: NDArray[np.int64]  # of each sample's photo; 0 where they are not known
+    own: Places  # of what this process, or the machine, keeps in memory of the pool
+    scored: Places | None  # of the images that are scored, in memory
+    here: int  # bytes of memory
+    there: int  # bytes on the device
+
+
+def _room(plan: Plan, device: torch.device, free: list[int | None], world: Together) -> _Room:
+    near = plan.recipe.run.cache == "device"
+    if near:
+        _refuse_device(plan, device)
+    pixels = _pixels(plan.pool, range(len(plan.pool.samples)), free[-1] if near else free[0], world)
+    own = _places(plan.pool, pixels, photos=not near, labels=plan.labelled and (plan.draws_by_labels or not near))
+    scored = None
+    if plan.validation and plan.validation.samples:
+        looked = _pixels(plan.validation, plan.scored, free[0], world)
+        scored = _places(plan.validation, looked, photos=True, labels=True)
+    there = _places(plan.pool, pixels, photos=near, labels=near and plan.labelled).bytes
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) if near else 1
+    here = processes * own.bytes + (scored.bytes if scored else 0)
+    if device.type == "cpu":  # where each process of the machine has a device of its own in the same memory
+        there, here = 0, here + processes * there
+    return _Room(pixels, own, scored, here, there)
 
 
 def _refuse_short(plan: Plan, parts: Sequence[tuple[int, int | None, str]], world: Together) -> None:
