@@ -1,12 +1,16 @@
 """One more batch in the prototype bank, and the prototypes (eq. 3): its time should not grow with the bank.
 
+And what the bank keeps: batches have few of the classes, so that tables of all of them would be zeros mostly.
+
 Shape legend: T batches in the bank, C = 342 classes, D = 256 channels.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import cache, partial
-from itertools import cycle
+from itertools import cycle, islice
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +19,7 @@ from torch.nn import functional as F
 from benchmarks import inputs
 from benchmarks.measure import Case, Entry, Gate, Run
 from benchmarks.peers import peer
-from mdp.core.prototype_bank import ClassSums, PrototypeBank, prototypes, push
+from mdp.core.prototype_bank import ClassSums, PrototypeBank, empty_bank, prototypes, push
 
 CLASSES = 342
 CHANNELS = 256
@@ -25,7 +29,8 @@ LARGEST_COPIED = 512  # T of the largest bank that is worth copying in each step
 
 def cases() -> dict[str, Callable[[], Case]]:
     """By T."""
-    return {f"T={size}": partial(_case, size) for size in (128, 512, 2048)}
+    steps = {f"T={size}": partial(_case, size) for size in (128, 512, 2048)}
+    return {**steps, **{f"kept, T={size}": partial(_kept, size) for size in (512, 2048)}}
 
 
 def _case(size: int) -> Case:
@@ -44,6 +49,16 @@ def _case(size: int) -> Case:
     return Case(
         "bank", f"T={size}, {PRESENT} of {CLASSES} classes a batch", tuple(entries), tuple(gates), partial(_exact, size)
     )
+
+
+def _kept(size: int) -> Case:
+    entries = (
+        Entry("a full bank", "ours", partial(_full, size)),
+        Entry("a table of all classes for each batch", "plain", partial(_full_of_tables, size)),
+    )
+    gates = (Gate("plain", 4.5, what="memory"),)
+    label = f"kept after {size + size // 4} pushes, T={size}, {PRESENT} of {CLASSES} classes a batch"
+    return Case("bank", label, entries, gates, partial(_last, size))
 
 
 @cache
@@ -79,12 +94,53 @@ def _ours(size: int) -> Run:
 
     def run() -> Tensor:
         if not held:
-            window = _filled(size)
-            held.append(PrototypeBank(tuple(window), _total(window), size))
+            bank = empty_bank(CLASSES, CHANNELS, size)
+            for sums in _filled(size):
+                bank = push(bank, sums)
+            held.append(bank)
         held[0] = push(held[0], next(pushed))
         return prototypes(held[0]).vectors
 
     return run
+
+
+def _pushed(size: int) -> Iterator[ClassSums]:
+    """A quarter more batches than the bank has room for, each with memory of its own."""
+    return (ClassSums(*(part.clone() for part in batch)) for batch in islice(cycle(_batches()), size + size // 4))
+
+
+class Filled(NamedTuple):
+    """What a run gives: its prototypes are compared, its bank is only kept while memory is looked at."""
+
+    vectors: Tensor
+    bank: Callable[[], object]
+
+
+def _full(size: int) -> Filled:
+    bank = empty_bank(CLASSES, CHANNELS, size)
+    for batch in _pushed(size):
+        bank = push(bank, batch)
+    return Filled(prototypes(bank).vectors, lambda: bank)
+
+
+def _full_of_tables(size: int) -> Filled:
+    kept: deque[ClassSums] = deque()
+    sums = torch.zeros(CLASSES, CHANNELS, dtype=torch.float64)
+    counts = torch.zeros(CLASSES, dtype=torch.int64)
+    for batch in _pushed(size):
+        kept.append(batch)
+        sums, counts = sums + batch.sums.double(), counts + batch.counts
+        if len(kept) > size:
+            gone = kept.popleft()
+            sums, counts = sums - gone.sums.double(), counts - gone.counts
+    return Filled(F.normalize((sums / counts.clamp(min=1)[:, None]).float(), dim=1), lambda: kept)
+
+
+def _last(size: int) -> tuple[Tensor]:
+    """Prototypes of the batches that are left."""
+    kept = list(islice(cycle(_batches()), size + size // 4))[-size:]
+    total = _total(kept)
+    return (F.normalize(total.sums / total.counts.clamp(min=1)[:, None], dim=1),)
 
 
 def _dense(size: int) -> Run:

@@ -140,7 +140,7 @@ def loss(pair: EncoderPair[Network], shared: Shared, parts: Parts, settings: Set
     return Loss(value, {"share": torch.tensor(len(parts.codes) / shared.images)}, kept=(kept,))
 
 
-def remember(state: State, kept: Any, settings: Settings, processes: Processes) -> State:
+def remember(state: State, kept: Any, settings: Settings, processes: Processes, numbers: Mapping[str, float]) -> State:
     rows = processes.gather(kept[0])  # (B, D)
     return State(torch.cat([state.queue, rows])[-settings.queue :], state.filled + len(rows))
 

@@ -134,7 +134,8 @@ def test_a_dry_run_says_what_is_needed_and_writes_nothing(home: Shell) -> None:
     needs = json.loads(done.out)
     assert needs["classes"] == 171
     assert needs["steps"] == 5 * needs["steps_an_epoch"]
-    assert needs["state_bytes"] == 171 * (needs["steps_an_epoch"] * (8 * 4 + 8) + 8 * 8 + 8)
+    batches = needs["steps_an_epoch"]
+    assert needs["state_bytes"] == 171 * (batches * (8 * 4 + 8) + 8 * 8 + 8) + 4 * batches
     assert sorted(home.folder.rglob("*")) == before
 
 

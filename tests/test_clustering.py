@@ -151,7 +151,7 @@ def test_prototypes_stay_at_first_with_a_gradient_of_zeros_and_the_queue_begins_
         found = swav.loss(pair, ready.shared, ready.parts, SMALL, alone(4))
         pair.query.zero_grad()
         found.value.backward()  # type: ignore[no-untyped-call]
-        state = swav.remember(ready.state, found.kept, SMALL, alone(4))
+        state = swav.remember(ready.state, found.kept, SMALL, alone(4), {})
         assert pair.query.prototypes.weight.grad is not None
         moved.append(bool(pair.query.prototypes.weight.grad.any()))
         rows.append(int(ready.metrics["queue_rows"]))

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mdp.core.autoaugment import FIXED, MATRICES, PIXELS, TABLES
 from mdp.core.autoaugment_batched import augment_batch
+from mdp.core.bank_entries import BLOCK
 from mdp.core.methods import multi_dataset
 from mdp.core.networks.batchnorm import Synchronised
-from mdp.core.prototype_bank import PrototypeBank, Prototypes
+from mdp.core.prototype_bank import ClassSums, PrototypeBank, Prototypes, empty_bank, hold_rows, push
 from mdp.io.processes.world import World
 from tests import whole_steps
 from tests.fake_cuda import DEVICE, FakeCuda, on_device
@@ -132,6 +133,21 @@ def test_autoaugment_on_cuda_stays_there_and_waits_for_nothing(deterministic: bo
         assert (report.count(WAIT, "augment"), report.count(COPY, "augment")) == (0, 0), report.notes
         assert on_device(found)
         assert (found.shape, found.dtype) == (images.shape, torch.uint8)
+
+
+def test_the_bank_holds_rows_on_cuda_without_a_wait_once_their_number_is_said() -> None:
+    with FakeCuda() as report:
+        bank = empty_bank(5, 3, BLOCK + 1, DEVICE)
+        batch = ClassSums(torch.ones(5, 3, device=DEVICE), torch.ones(5, dtype=torch.int64, device=DEVICE))
+        with report.in_phase("pushes"):
+            for _ in range(BLOCK + 3):
+                bank = hold_rows(push(bank, batch), 4)
+            silent = push(push(bank, batch), batch)
+        assert (report.count(WAIT, "pushes"), report.count(COPY, "pushes")) == (0, 0), report.notes
+        assert [len(entry.sums) for entry in bank.window] == [4] * (BLOCK - 2) + [5] * 3
+        assert all(on_device(part) for entry in silent.window for part in entry[:3] if part is not None)
+        assert on_device(silent.total.sums)
+        assert [entry.rows for entry in silent.window[-3:]] == [4, None, None]
 
 
 def test_torch_is_left_as_it_was() -> None:

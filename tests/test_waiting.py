@@ -82,7 +82,7 @@ def losses(name: str, there: bool) -> list[Tensor]:
         found.append(loss.value.detach())
         if step == 2:
             loss.value.backward()  # type: ignore[no-untyped-call]
-        state = method.remember(ready.state, loss.kept, settings, alone(BATCH))
+        state = method.remember(ready.state, loss.kept, settings, alone(BATCH), {})
     return [*found, *(parameter.grad for parameter in pair.query.parameters() if parameter.grad is not None)]
 
 

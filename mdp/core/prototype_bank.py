@@ -3,7 +3,8 @@
 A prototype is the mean, over the images that contain a class, of the class's mean pixel embedding in the image:
 every image counts once, whatever the area of the class.  The bank keeps, for the last T batches, the sum of those
 image means and the number of images, and a running total that does not drift.
-Shape legend: B images, C classes, D embedding channels, h x w feature grid, T batches in the bank.
+Shape legend: B images, C classes, D embedding channels, h x w feature grid, T batches in the bank, R rows of a batch
+that are not zero, S those of all batches.
 """
 
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core.bank_entries import BankEntry, as_rows, filled, in_blocks, newest_as_rows
 from mdp.core.float64 import device_of_float64, in_float64
 from mdp.core.label_checks import expect_grid, expect_labels
 from mdp.core.labels import IGNORE
@@ -31,7 +33,7 @@ class PrototypeBank(NamedTuple):
     copied (T, C, D) ring takes hundreds of milliseconds at the paper's largest size.
     """
 
-    window: tuple[ClassSums, ...]  # at most `size` entries
+    window: tuple[BankEntry, ...]  # at most `size` entries
     total: ClassSums  # float64 sums: adding and taking away the same float32 rows leaves no drift to speak of
     size: int  # T
 
@@ -150,16 +152,51 @@ def empty_bank(classes: int, channels: int, size: int, device: torch.device | st
 def push(bank: PrototypeBank, sums: ClassSums) -> PrototypeBank:
     """The bank with one more batch; the oldest batch leaves when the bank is full.
 
-    Classes absent from a batch are stored as zeros: they age like the others.  Raises ValueError when classes or
+    Classes absent from a batch age like the others.  On a CPU a batch takes the memory of the classes that it has; on
+    another device it stays a table until `hold_rows` says how many they are.  Raises ValueError when classes or
     channels differ.
     """
     _expect_alike(bank.total, sums)
     total = ClassSums(bank.total.sums + in_float64(sums.sums), bank.total.counts + sums.counts)
-    if len(bank.window) < bank.size:
-        return PrototypeBank((*bank.window, sums), total, bank.size)
-    oldest = bank.window[0]
-    total = ClassSums(total.sums - in_float64(oldest.sums), total.counts - oldest.counts)
-    return PrototypeBank((*bank.window[1:], sums), total, bank.size)
+    window = (*bank.window, BankEntry(*sums))
+    if len(window) > bank.size:
+        _less_(total, window[0])
+        window = window[1:]
+    return PrototypeBank(newest_as_rows(window), total, bank.size)
+
+
+def filled_classes(sums: ClassSums) -> Tensor:
+    """Which classes' rows are not zero, (C,) bool: after `class_sums` those with an image."""
+    return filled(*sums)
+
+
+def hold_rows(bank: PrototypeBank, rows: int) -> PrototypeBank:
+    """The bank, told how many rows of its newest batch are not zero, so that it need not keep the others.
+
+    The host would have to wait for a GPU to learn it by itself: whoever reads numbers of a step anyway reads the sum of
+    `filled_classes` among them.  A batch of which nothing is said stays a table; of one that has more rows than are
+    said the last would be lost.  Raises ValueError for a bank without batches, and for numbers that no batch can have.
+    """
+    classes = len(bank.total.counts)
+    if not bank.window or not 0 <= rows <= classes:
+        raise ValueError(f"{rows} rows of the newest of {len(bank.window)} batches: expected 0 to {classes}, of one")
+    if bank.window[-1].classes is not None:  # a CPU knows without being told
+        return bank
+    window = (*bank.window[:-1], bank.window[-1]._replace(rows=rows))
+    return bank._replace(window=newest_as_rows(window))
+
+
+def _less_(total: ClassSums, gone: BankEntry) -> None:
+    """Takes a batch from the total."""
+    sums = in_float64(gone.sums)
+    if gone.classes is None:
+        total.sums.sub_(sums)
+        total.counts.sub_(gone.counts)
+        return
+    row = gone.classes.long()  # (R,), each class once
+    at = row.to(total.sums.device)
+    total.sums.index_copy_(0, at, total.sums[at] - sums)
+    total.counts.index_copy_(0, row, total.counts[row] - gone.counts)
 
 
 def prototypes(bank: PrototypeBank, normalise: bool = True) -> Prototypes:
@@ -202,17 +239,32 @@ def effective_rank(known: Prototypes) -> float:
 
 
 def pack_bank(bank: PrototypeBank) -> dict[str, Tensor]:
-    """The bank as named tensors, for a checkpoint."""
-    empty = bank.total.sums.new_zeros(0, *bank.total.sums.shape).float()
-    sums = torch.stack([entry.sums for entry in bank.window]) if bank.window else empty  # (T, C, D)
-    counts = torch.stack([entry.counts for entry in bank.window]) if bank.window else empty[..., 0].long()  # (T, C)
-    return {"sums": sums, "counts": counts, "total_sums": bank.total.sums, "total_counts": bank.total.counts}
+    """The bank as named tensors, for a checkpoint; a GPU is waited for where it has tables of unknown rows."""
+    entries = as_rows(bank.window)
+    device = bank.total.counts.device
+    none = torch.zeros(0, dtype=torch.int32, device=device)
+    rows = [torch.zeros(0, bank.total.sums.shape[1], device=device), *(entry.sums for entry in entries)]
+    return {
+        "rows": torch.cat(rows),  # (S, D)
+        "row_classes": torch.cat([none, *(entry.classes for entry in entries if entry.classes is not None)]),  # (S,)
+        "row_counts": torch.cat([none, *(entry.counts for entry in entries)]),  # (S,)
+        "batch_rows": torch.tensor([len(entry.sums) for entry in entries], dtype=torch.int32),  # (T,)
+        "total_sums": bank.total.sums,
+        "total_counts": bank.total.counts,
+    }
 
 
 def unpack_bank(tensors: dict[str, Tensor], size: int) -> PrototypeBank:
-    """The bank that `pack_bank` packed, with room for `size` batches; the newest entries are kept."""
-    total = ClassSums(tensors["total_sums"], tensors["total_counts"])
-    entries = [ClassSums(sums, counts) for sums, counts in zip(tensors["sums"], tensors["counts"], strict=True)]
+    """The bank that `pack_bank` packed, with room for `size` batches; the newest entries are kept.
+
+    A bank of tables, as all were packed once, is known by its names.
+    """
+    total = ClassSums(tensors["total_sums"].clone(), tensors["total_counts"].clone())
+    if "sums" in tensors:
+        entries = [BankEntry(*table) for table in zip(tensors["sums"], tensors["counts"], strict=True)]
+    else:
+        rows = tensors["batch_rows"].tolist()
+        entries = in_blocks(tensors["rows"], tensors["row_counts"], tensors["row_classes"], rows)
     for old in entries[: max(0, len(entries) - size)]:
-        total = ClassSums(total.sums - in_float64(old.sums), total.counts - old.counts)
-    return PrototypeBank(tuple(entries[-size:]), total, size)
+        _less_(total, old)
+    return PrototypeBank(tuple(as_rows(entries[-size:])), total, size)

@@ -127,10 +127,11 @@ class Method(Protocol):
         part of the batch.  Every process has as many parts.
         """
 
-    def remember(self, state: Any, kept: Any, settings: Any, processes: Processes) -> Any:
+    def remember(self, state: Any, kept: Any, settings: Any, processes: Processes, numbers: Mapping[str, float]) -> Any:
         """The state with what the losses of this process's images kept, the same on every process.
 
-        Called after an update; what was kept of one that fails is dropped, as `prepare`'s state is.
+        Called after an update; what was kept of one that fails is dropped, as `prepare`'s state is.  `numbers` are the
+        step's metrics, which the host has waited for by then; empty where it has not.
         """
 
     def settle_(self, pair: EncoderPair[Any], settings: Any) -> None:
@@ -196,7 +197,7 @@ def step(
     losses = [method.loss(pair, ready.shared, part, settings, among) for part, among in turns]
     loss = torch.stack([part.value for part in losses]).sum()
     shares = {name: torch.stack([part.metrics[name] for part in losses]).sum() for name in losses[0].metrics}
-    state = method.remember(ready.state, join_rows([part.kept for part in losses]), settings, processes)
+    state = method.remember(ready.state, join_rows([part.kept for part in losses]), settings, processes, {})
     return Step(loss, state, {"loss": loss.detach(), **ready.metrics, **shares})
 
 

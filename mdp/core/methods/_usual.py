@@ -18,7 +18,7 @@ def view_plan(settings: Any, default: ViewPlan) -> ViewPlan:
     return default
 
 
-def remember(state: Any, kept: Any, settings: Any, processes: Processes) -> Any:
+def remember(state: Any, kept: Any, settings: Any, processes: Processes, numbers: Mapping[str, float]) -> Any:
     """The state as it is."""
     return state
 

@@ -13,9 +13,9 @@ has them.
 Shape legend: V views, B images, C classes, D embedding channels, H x W image, h x w feature grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from mdp.core.labels import IGNORE
 from mdp.core.methods import Data, Loss, Prepared, Progress, _pixel_encoder
 from mdp.core.methods._pixel_encoder import PixelSettings, key_momentum, temperature
 from mdp.core.methods._pixel_targets import SparseSettings, label_targets, mined_views, pixel_targets
-from mdp.core.methods._usual import PRESET, remember
+from mdp.core.methods._usual import PRESET
 from mdp.core.mixing import MixSettings, draw_plan, mix, plan_rows, unmixed
 from mdp.core.networks import DatasetClassifier, EmbeddingNetwork, EncoderPair, NetworkSettings, make_pair
 from mdp.core.pixel_mining import MiningCounts, MiningSettings, given
@@ -43,6 +43,8 @@ from mdp.core.prototype_bank import (
     class_similarity,
     class_sums,
     empty_bank,
+    filled_classes,
+    hold_rows,
     pack_bank,
     prototypes,
     push,
@@ -228,7 +230,7 @@ def prepare(
     count = len(weights)
     metrics = {
         "valid_share": counts[count] / counts[count + 1],
-        "classes_in_batch": (sums.counts > 0).sum(),
+        "classes_in_batch": filled_classes(sums).sum(),
         "classes_in_bank": known.present.sum(),
     }
     if mined:
@@ -266,6 +268,15 @@ def loss(
     softmax = _softmax_loss(classified, parts, shared.weights, settings, grid)
     metrics = {"contrast_loss": contrast.detach(), "softmax_loss": softmax.detach()}
     return Loss(contrast + settings.softmax_weight * softmax, metrics)
+
+
+def remember(
+    state: State, kept: Any, settings: Settings, processes: Processes, numbers: Mapping[str, float]
+) -> State:
+    """The state; what was read of a step on a GPU says how many classes the bank's newest batch has."""
+    if "classes_in_batch" not in numbers:
+        return state
+    return state._replace(bank=hold_rows(state.bank, int(numbers["classes_in_batch"])))
 
 
 def _of_known_classes(view: Batch, known: Prototypes) -> Batch:
@@ -355,10 +366,13 @@ def class_scores(pair: EncoderPair[EmbeddingNetwork], state: State, images: Tens
 
 
 def state_bytes(settings: Settings, data: Data) -> int:
-    """The window's float32 sums and int64 counts, the float64 total, and what is known of the classes."""
+    """At most, where every batch has all classes: T batches' rows, the float64 total, and what is known of classes.
+
+    A row is its float32 sums and two int32, and a batch has one more, its number of rows.
+    """
     rows, classes = bank_size(settings, data), data.union.size
     tables = sum(table.numel() * table.element_size() for table in _tables(settings, data) if table is not None)
-    return classes * (rows * (4 * settings.embedding + 8) + 8 * settings.embedding + 8) + tables
+    return classes * (rows * (4 * settings.embedding + 8) + 8 * settings.embedding + 8) + 4 * rows + tables
 
 
 def pack(state: State) -> dict[str, Tensor]:

@@ -188,7 +188,9 @@ def kept_of(found: Clustered, shared: Shared, parts: Sequence[Tensor]) -> Tensor
     return embeddings[: _LARGE if shared.filling else 0].transpose(0, 1)
 
 
-def remember(state: Ring | None, kept: Tensor, settings: Settings, processes: Processes) -> Ring | None:
+def remember(
+    state: Ring | None, kept: Tensor, settings: Settings, processes: Processes, numbers: Mapping[str, float]
+) -> Ring | None:
     """The queue with the embeddings of all processes, once it is filled."""
     return state if state is None or not kept.shape[1] else state.push(processes.gather(kept))
 

@@ -201,7 +201,7 @@ class Pretraining(TrainingRun):
         follow_(self.pair, self.method.key_momentum(self.chosen, progress))
         self.method.settle_(self.pair, self.chosen)
         self.average_(settings, step)
-        self.state = self.method.remember(ready.state, done.kept, self.chosen, self.processes)
+        self.state = self.method.remember(ready.state, done.kept, self.chosen, self.processes, done.values)
         return {"epoch": epoch, **done.values, "lr": lr}
 
     def checkpoint(self, name: str, position: Position) -> None:
