@@ -87,7 +87,8 @@ def test_a_dry_run_says_what_a_method_needs(method: str) -> None:
     state = [t for name, t in tensors_of(run).items() if name.startswith("state.")]
     held = sum(tensor.numel() * tensor.element_size() for tensor in state)
     assert held <= plan["state_bytes"]
-    if method != "region_bank":  # its queues are allocated whole, a bank grows until it is full
+    # queues are allocated whole, a bank has the classes that batches have
+    if method not in ("region_bank", "multi_dataset"):
         assert held == plan["state_bytes"]
 
 
