@@ -270,9 +270,7 @@ def loss(
     return Loss(contrast + settings.softmax_weight * softmax, metrics)
 
 
-def remember(
-    state: State, kept: Any, settings: Settings, processes: Processes, numbers: Mapping[str, float]
-) -> State:
+def remember(state: State, kept: Any, settings: Settings, processes: Processes, numbers: Mapping[str, float]) -> State:
     """The state; what was read of a step on a GPU says how many classes the bank's newest batch has."""
     if "classes_in_batch" not in numbers:
         return state
