@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import preloaded
+from tests import disks, preloaded
 
 settings.register_profile(
     "mdp", deadline=None, max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "30")),
@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return  # this process hands out tests and runs none: it needs no torch
     import torch  # noqa: PLC0415 - see above
 
+    disks.wait_for_none()
     torch.set_num_threads(1)  # small tensors: two threads mostly wait for each other
 
 

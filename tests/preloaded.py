@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import IO, NamedTuple, Self
 
 from benchmarks.peers import declare_operators
+from tests.disks import wait_for_none
 from tests.patience import LONG, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -234,6 +235,7 @@ if __name__ == "__main__":
         os.rename(f"{sys.argv[1]}~", sys.argv[1])  # who finds it is listened to
         for name in BEFORE:
             __import__(name)
+        wait_for_none()
         declare_operators()  # so that commands can import timm, whatever torchvision lies beside torch
         gc.collect()
         gc.freeze()  # a fork need not look through all of torch for what can go
