@@ -1,7 +1,8 @@
 """AutoAugment's policy for ImageNet on a view of bytes, as drawn: ours, Pillow's operations, torchvision on tensors.
 
 A call changes one view by 50 draws, each of the 25 pairs of operations twice.  Pillow starts from an image of its own
-and ends with one, so that no conversion counts; torchvision draws for itself.
+and ends with one, so that no conversion counts; torchvision draws for itself.  The floor is of the same operations the
+calls alone that look at every pixel: a histogram and a look-up, a look-up, a gather, a luma and a blend.
 """
 
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def _case(side: int) -> Case:
         Entry(PILLOW, "peer", lambda: [_by_pillow(image, each) for each in steps], exact=False),
         peer(TENSORS, v2, partial(_torchvision, torch.from_numpy(view), len(draws)), exact=False),
         peer(IMAGES, v2, partial(_torchvision, image, len(draws)), exact=False),
+        Entry("the calls that look at every pixel", "floor", partial(_bare, view, steps), exact=False),
     )
     names = {entry.name.partition(" (")[0]: entry.name for entry in entries}
     gates = (Gate(PILLOW, at_most=1.1), Gate(names[TENSORS], 5.0))
@@ -79,6 +81,26 @@ def _by_pillow(image: Image.Image, steps: Steps) -> Image.Image:
     for name, level, sign in steps:
         image = _OPERATIONS[name](image, level, sign)
     return image
+
+
+def _bare(view: np.ndarray, steps: list[Steps]) -> None:
+    """What is left of each operation when tables, places and strengths cost nothing."""
+    channels, places = torch.from_numpy(view).flatten(1), np.arange(view[0].size)[::-1].copy()
+    for name in (name for each in steps for name, _, _ in each):
+        if name in ("equalize", "autocontrast"):
+            for channel in channels:
+                channel.bincount(minlength=256)
+        if name in ("rotate", "shear_x"):
+            view.reshape(3, -1).take(places, axis=1)
+        elif name in ("color", "contrast", "sharpness"):
+            (view[0] * np.float32(0.3) + view[1] * np.float32(0.6) + view[2] * np.float32(0.1)).astype(np.uint8)
+        if name in ("color", "sharpness"):
+            (view.astype(np.float32) * np.float32(1.1)).astype(np.uint8)
+        elif name not in ("rotate", "shear_x"):
+            bytearray(view).translate(_TABLE)
+
+
+_TABLE = bytes(range(256))
 
 
 def _share(level: int, most: float) -> float:

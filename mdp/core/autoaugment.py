@@ -9,6 +9,7 @@ and one pass over the image.  Written with small calls of torch the same takes t
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ Bytes = NDArray[np.uint8]
 Step = tuple[str, int, int]  # an operation, its level 0 .. 9, and a direction of -1 or 1
 
 LEVELS = 10  # of an operation's strength
+_KEPT = 2**16  # pixels of images for which it is kept where an operation takes them from
 _SMALL = 2**13  # sides up to which places in 16.16 bits fit into 32: they stay below three times the side
 # (operation, probability, level) twice; what has no level has 0
 _PAIRS = """
@@ -140,33 +142,32 @@ class _Tabled:
     def histogram(self) -> NDArray[np.int64]:
         """How many pixels of each channel have each value, (3, 256), once the table is applied."""
         if self.counts is None:
-            channels = torch.from_numpy(np.ascontiguousarray(self.image)).flatten(1)
-            # on bytes it takes half the time of NumPy's
-            self.counts = np.stack([channel.bincount(minlength=256).numpy() for channel in channels])
+            self.counts = np.empty((3, 256), dtype=np.int64)
+            for counts, channel in zip(self.counts, self.image.reshape(3, -1), strict=True):
+                # on bytes it takes half the time of NumPy's
+                counts[:] = torch.from_numpy(channel).bincount(minlength=256).numpy()
         if self.table is None:
             return self.counts
-        moved = np.zeros((3, 256), dtype=np.int64)
-        np.add.at(moved, (_CHANNELS[:, None], self.table), self.counts)
-        return moved
+        places = (self.table + _FIRST).ravel()  # as weights counts are exact up to 2 ** 53
+        return np.bincount(places, self.counts.ravel(), 768).astype(np.int64).reshape(3, 256)
 
     def pixels(self) -> Bytes:
         """The image (3, H, W) with its table applied."""
         if self.table is not None:
+            # Python's own loop over bytes is four times as quick as NumPy's
             if len(self.table) == 1:
-                self.image = _looked_up(self.image, self.table[0])
+                changed = bytearray(self.image).translate(self.table.tobytes())
             else:
-                self.image = np.stack([_looked_up(*each) for each in zip(self.image, self.table, strict=True)])
+                pairs = zip(self.image, self.table, strict=True)
+                changed = bytearray().join(bytearray(channel).translate(table.tobytes()) for channel, table in pairs)
+            self.image = np.frombuffer(changed, dtype=np.uint8).reshape(self.image.shape)
             self.table = self.counts = None
         return self.image
 
 
-def _looked_up(values: Bytes, table: Bytes) -> Bytes:
-    """The table's entries for values of any shape; Python's own loop over bytes is four times as quick as NumPy's."""
-    return np.frombuffer(bytearray(values).translate(table.tobytes()), dtype=np.uint8).reshape(values.shape)
-
-
 _VALUES = np.arange(256)
 _CHANNELS = np.arange(3)
+_FIRST = 256 * _CHANNELS[:, None]  # of a channel's bins where those of all lie in a row
 
 
 # Strengths, by level
@@ -236,11 +237,16 @@ def _equalize(state: _Tabled, level: int, sign: int) -> Bytes:
     """Each channel's values spread evenly."""
     counts = state.histogram()
     below = counts.cumsum(1)  # (3, 256): pixels of no larger values
-    last = 255 - (counts > 0)[:, ::-1].argmax(1)  # (3,)
-    step = (below[:, -1] - counts[_CHANNELS, last])[:, None] // 255  # (3, 1); 0 for a channel of one value, too
+    pixels = int(below[0, -1])
+    largest = (below == pixels).argmax(1)  # (3,): the largest value that there is
+    steps = (pixels - counts[_CHANNELS, largest]) // 255  # (3,)
     below -= counts  # of smaller values
-    spread = (step // 2 + below) // np.maximum(step, 1)
-    return np.where(step > 0, np.minimum(spread, 255), _VALUES).astype(np.uint8)
+    below += (steps // 2)[:, None]
+    # a quotient of whole numbers below 2 ** 53 is cut off where it should be, and comes quicker than one of integers
+    spread: Bytes = np.minimum(below / np.maximum(steps, 1)[:, None], 255).astype(np.uint8)
+    if not steps.all():  # few pixels, or all of one value
+        spread[steps == 0] = _VALUES
+    return spread
 
 
 # By colour and place: the image (3, H, W) after an operation
@@ -262,17 +268,26 @@ def _sharpness(image: Bytes, level: int, sign: int) -> Bytes:
 
 
 def _luma(image: Bytes) -> Bytes:
-    """ITU-R 601 in sixteen bits, (H, W)."""
-    red, green, blue = image.astype(np.uint32)
-    luma: Bytes = ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
+    """ITU-R 601 in sixteen bits, (H, W): sums of 24 bits, which float32 holds."""
+    red, green, blue = image.astype(np.float32)
+    red *= np.float32(19595 / 65536)
+    green *= np.float32(38470 / 65536)
+    blue *= np.float32(7471 / 65536)
+    red += green
+    red += blue
+    red += np.float32(0.5)
+    luma: Bytes = red.astype(np.uint8)
     return luma
 
 
 def _blend(first: Bytes, second: Bytes, factor: float) -> Bytes:
     """The first plus `factor` times the difference, in float32, cut off below the point."""
-    step = np.float32(factor)
-    mixed: NDArray[np.float32] = first + step * (second.astype(np.int16) - first).astype(np.float32)
-    return np.clip(mixed, 0, 255).astype(np.uint8)
+    start, mixed = first.astype(np.float32), second.astype(np.float32)
+    mixed -= start
+    mixed *= np.float32(factor)
+    mixed += start
+    np.clip(mixed, 0, 255, out=mixed)
+    return mixed.astype(np.uint8)
 
 
 Matrix = tuple[float, float, float, float, float, float]
@@ -281,13 +296,23 @@ Matrix = tuple[float, float, float, float, float, float]
 def _affine(image: Bytes, matrix: Matrix) -> Bytes:
     """Each pixel taken from (a x + b y + c, d x + e y + f), the nearest pixel there, or 0 beyond the edges."""
     height, width = image.shape[1:]
+    places = _kept_places(matrix, height, width) if height * width <= _KEPT else _places(matrix, height, width)
+    flat = np.zeros((3, height * width + 1), dtype=np.uint8)
+    flat[:, :-1] = image.reshape(3, -1)
+    moved: Bytes = flat.take(places, axis=1)
+    return moved
+
+
+def _places(matrix: Matrix, height: int, width: int) -> NDArray[np.intp]:
+    """The place in a line of all pixels that each pixel (H, W) is taken from; beyond the edges one after the last."""
     columns, rows = _sources(matrix, height, width)
     # a negative number becomes a large one, so that one comparison serves both edges
     unsigned = np.dtype(f"u{columns.itemsize}")
     inside = (columns.view(unsigned) < width) & (rows.view(unsigned) < height)  # (H, W)
-    places = (rows * width + columns).astype(np.intp)
-    found: Bytes = image.reshape(3, -1).take(places, axis=1, mode="clip") * inside.view(np.uint8)
-    return found
+    return np.where(inside, rows * width + columns, height * width).astype(np.intp)
+
+
+_kept_places = lru_cache(maxsize=32)(_places)  # of 16 MiB at the most; a policy has few matrices, and views few sizes
 
 
 def _sources(matrix: Matrix, height: int, width: int) -> tuple[NDArray[Any], NDArray[Any]]:
