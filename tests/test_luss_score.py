@@ -116,6 +116,11 @@ def test_two_annotators_agree_the_less_at_boundaries_the_narrower_they_are(trees
         ({"labels": "truth", "matching": "own.yaml"}, DatasetError, "own.yaml: expected numbers by numbers"),
         ({"labels": "truth", "matching": "odd.json"}, DatasetError, 'odd.json: expected 0 for "0", .* got 3'),
         ({"labels": "truth", "ratios": (2.0,)}, RecipeError, r"--boundary: ratios: expected numbers in \[0, 1\]"),
+        (
+            {"labels": "truth", "predictions": "clear"},
+            DatasetError,
+            "clear/0/0.png: a label map of mode RGBA; expected",
+        ),
         ({"labels": "small"}, DatasetError, "made/0/0.png: it is 16 x 16 and the label map 4 x 5"),
     ],
 )
@@ -124,6 +129,10 @@ def test_what_cannot_be_scored_is_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(trees)
     packed(Path("small/0/0.png"), np.zeros((5, 4), dtype=np.int64))
+    for path in Path("made").rglob("*.png"):
+        clear = Path("clear", *path.parts[1:])
+        clear.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("RGBA").save(clear)
     Path("odd.json").write_text('{"0": 3, "1": 1}')
     paths = {key: Path(value) for key, value in asked.items() if key in ("labels", "predictions")}
     with pytest.raises(kind, match=words) as raised:

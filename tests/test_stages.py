@@ -262,8 +262,10 @@ def test_a_network_with_attention_is_clustered_by_it_and_its_levels_cut_labels(
     network = build_attention_network(model, ClusterHeads(embedding=8, prototypes=4), False, True, generator(3))
     save_plain(tmp_path / "weights.safetensors", network.state_dict(), {})
     monkeypatch.setattr(vectors, "_attention_of", lambda path: network)
-    out, target = tmp_path / "luss", str(site / "site.yaml")
-    run_clustering(asked(out, short_side=64), str(tmp_path / "weights.safetensors"), target)
+    out, target, weights = tmp_path / "luss", str(site / "site.yaml"), str(tmp_path / "weights.safetensors")
+    opened = vectors.open_source(weights, {"model": {"backbone": "resnet18", "width": 8}}, torch.device("cpu"))
+    assert opened.features.lines == [f"loaded backbone and pixel attention from {weights}"]  # nothing is left out
+    run_clustering(asked(out, short_side=64), weights, target)
     record = json.loads((out / "features" / "stage.json").read_text())
     assert record["settings"]["features"] == "attention"
     dataset = load(target)

@@ -27,7 +27,7 @@ from mdp.io.unsupervised.asked import Score
 IGNORED = 1000  # in a folder of label maps: ImageNet-S's
 OTHER = ("other", "background")
 _PNG_COLOR = slice(25, 26)  # of a file: its kind of colours
-_RGB = b"\x02"
+_RGB = (b"\x02", b"\x06")  # the second with opacity, which is refused as such
 
 
 class _Pair(NamedTuple):
@@ -169,7 +169,7 @@ def _read(pair: _Pair, dataset: Dataset | None, union: LabelUnion) -> tuple[Tens
 
 def ids_of(path: Path) -> NDArray[np.int64]:
     """The numbers of a label map: red + 256 green of an RGB image, or those of a grey or palette one."""
-    packed = read_bytes(str(path), "label map")[_PNG_COLOR] == _RGB
+    packed = read_bytes(str(path), "label map")[_PNG_COLOR] in _RGB
     return (read_packed_labels if packed else read_labels)(str(path)).astype(np.int64)
 
 

@@ -6,7 +6,7 @@ Shape legend: B images, D channels, A attention maps (D, or 1), h x w feature gr
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from mdp.core.photometry import as_float, normalise
 from mdp.core.pixel_attention import RAISED, Attended, attended_mean
 from mdp.io.data.pool import Key, Pool
 from mdp.io.errors import CheckpointError, MdpError, RecipeError
+from mdp.io.files.reading import printable
 from mdp.io.recipe.layers import Layer, resolve
 from mdp.io.run.folder import checkpoint_of
 from mdp.io.run.opened import open_run, trained_network
@@ -89,7 +90,8 @@ def open_source(source: str, asked: Layer, device: torch.device) -> Source:
 
     assert features.statistics is not None
     statistics, attend = features.statistics, torch.no_grad()(network.attend)
-    return Source(digest=digest, features=features, maps=maps, attend=attend)
+    taken = replace(features, lines=[f"loaded backbone and pixel attention from {printable(path)}"])
+    return Source(digest=digest, features=taken, maps=maps, attend=attend)
 
 
 def _attention_of(path: Path) -> AttentionNetwork | None:
