@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,15 @@ def test_the_studys_truths_are_about_classes_that_there_are() -> None:
     known = {(d.name, name) for d in map(load, study["REAL"]) for name in d.labels.classes}
     assert {ends for row in real for ends in (row[:2], row[3:])} <= known
     assert ("camvid", "tree", "part", "labelmefacade", "vegetation") in real
+
+
+def test_the_study_reads_the_same_votes_with_names_and_without(site: Path, found: tuple[dict[str, Any], Path]) -> None:
+    study = runpy.run_path(str(ROOT / "examples" / "study" / "atlas.py"))
+    given = Namespace(weights="colors", backbone=None, root=site, photos=24, names=[0.0, 100.0], words=None)
+    truth = lines(site / "truth.csv", TRUTH)
+    rows = study["by_votes"](given, 0, [str(site / "fine.yaml"), str(site / "merged.yaml")], 64, truth)
+    told = found[0]["truth"]
+    assert list(rows) == ["names alone", "votes", "names 100"]
+    for row, side in (("votes", "suggested"), ("names alone", "names")):
+        assert rows[row]["any"] == [told[side]["any"][key] for key in ("right", "suggested", "true")]
+    assert rows["votes"]["equal, suggested as anything"] == [2, 2, 2]

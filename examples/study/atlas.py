@@ -26,6 +26,7 @@ from typing import Any
 from mdp.core.class_relations import Relation
 from mdp.core.class_votes import name_prior
 from mdp.core.labels import LabelUnion
+from mdp.core.relation_scores import same_names
 from mdp.io.datasets import shapes_coarse, shapes_fine, shapes_target
 from mdp.io.datasets._scenes import true_relation
 from mdp.io.recipe.layers import Layer
@@ -43,6 +44,7 @@ WORDS = {"same": "equal", "part": "part", "whole": "whole", "overlap": "overlap"
 HERE = Path(__file__).parent
 REAL = [str(HERE.parent / "datasets" / f"{name}.yaml") for name in ("camvid", "msrc", "labelmefacade")]
 KINDS = ("equal", "part", "any")
+SIDES = {"names alone": "names", "prototypes": "suggested"}
 Row = tuple[str, str, str, str, str]
 
 
@@ -117,7 +119,7 @@ def by_votes(given: Namespace, seed: int, datasets: list[str], size: int, truth:
     priors = {"names": name_prior(union, None)}
     if given.words:
         priors["words"] = name_prior(union, class_vectors(given.words, union, "--words"))
-    found = {}
+    found = {"names alone": scores(same_names(union), known, union)}
     for weight in given.names:
         for kind, prior in priors.items() if weight else (("votes", None),):
             settings = replace(seen.settings, names=weight)
@@ -129,23 +131,19 @@ def by_votes(given: Namespace, seed: int, datasets: list[str], size: int, truth:
 def by_prototypes(given: Namespace, seed: int, truth: Path, out: Path) -> dict[str, Any]:
     """Scores of what the prototypes of a seed's run suggest."""
     facts, _ = run_taxonomy(Path(given.weights.format(seed=seed)), out, True, truth)
-    return {"prototypes": counts_of(facts["truth"])}
+    return {name: counts_of(facts["truth"][side]) for name, side in SIDES.items()}
 
 
 def scores(suggested: Sequence[Relation], truth: Sequence[Relation], union: LabelUnion) -> dict[str, list[int]]:
     """Right, suggested and true relations, by kind."""
     right, true = equal_pairs(suggested, truth)
-    return {**counts_of(against(truth, suggested, union)), "equal, suggested as anything": [right, true, true]}
+    agreement = against(truth, suggested, union)["suggested"]
+    return {**counts_of(agreement), "equal, suggested as anything": [right, true, true]}
 
 
 def counts_of(agreement: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Right, suggested and true of the suggestions and of names alone."""
-    sides = {"suggested": "", "names": ", by names alone"}
-    return {
-        f"{kind}{words}": [agreement[side][kind][key] for key in ("right", "suggested", "true")]
-        for side, words in sides.items()
-        for kind in KINDS
-    }
+    """Right, suggested and true by kind."""
+    return {kind: [agreement[kind][key] for key in ("right", "suggested", "true")] for kind in KINDS}
 
 
 def main() -> None:
