@@ -12,9 +12,9 @@ from mdp.core.geometry import Box
 from mdp.core.label_quality import (
     FLOOR,
     SHRINK,
+    above_usual,
     disagreements,
     no_values,
-    region_doubt,
     self_confidence,
     soft_minimum,
     standardised,
@@ -102,6 +102,28 @@ def test_a_group_of_its_own_kind_is_judged_by_itself_once_it_is_large() -> None:
     assert float(scores[-1]) > 3  # 5 is usual in one group, and not in the other
 
 
-def test_doubt_grows_slowly_with_the_share_of_the_image() -> None:
-    small, large = region_doubt(torch.tensor([2.0, 2.0]), torch.tensor([0.01, 0.16])).tolist()
-    assert large == pytest.approx(2 * small)
+@given(seeds, st.integers(1, 20), st.integers(1, 3))
+def test_what_is_more_than_usual_is_the_margin_above_the_shrunk_mean_by_the_root_of_the_size(
+    seed: int, count: int, groups: int
+) -> None:
+    rng = rng_of(seed)
+    margins, shares = torch.rand(count, generator=rng).double() * 7, torch.rand(count, generator=rng).double()
+    of = torch.randint(groups, (count,), generator=rng)
+    found = pure_call(above_usual, margins, shares, of, with_values(no_values(groups), margins, of))
+    for i in range(count):
+        own = np.concatenate([margins[of == of[i]].numpy(), np.full(SHRINK, margins.mean())])
+        assert float(found[i]) == pytest.approx((float(margins[i]) - own.mean()) * math.sqrt(shares[i]), abs=1e-9)
+
+
+def test_a_whole_region_is_doubted_before_a_thin_band_whose_label_is_seldom_missed() -> None:
+    spread = torch.linspace(-1, 1, 50).double()
+    margins = torch.cat([2.8 + 2.6 * spread, 4.7 + 3.3 * spread, torch.tensor([6.9, 6.9])])  # 6.9 is all there can be
+    shares = torch.full((102,), 0.01).double()
+    shares[-2:] = torch.tensor([0.023, 0.34])
+    groups = torch.tensor([0] * 50 + [1] * 50 + [0, 1])
+    usual = with_values(no_values(2), margins, groups)
+    more = above_usual(margins, shares, groups, usual)
+    band, whole = standardised(more, groups, with_values(no_values(2), more, groups))[-2:].tolist()
+    assert whole > band > 2
+    band, whole = standardised(margins, groups, usual)[-2:].tolist()
+    assert whole * 0.34**0.25 < band * 0.023**0.25  # with the size beside what is measured

@@ -2,7 +2,8 @@
 
 A model is wrong far more often than careful labels are, and in its own ways: small and rare classes have low
 probabilities everywhere.  So the evidence against a label is a margin, how much better the model's own answer does in
-a whole region, and a margin counts by how unusual it is among those of regions with the same label.
+a whole region, above what is usual for that label; it counts by the region's size, and by how unusual it is among that
+of regions with the same label.  Margins alone end where probabilities do, and have no room for what is unusual.
 Shape legend: C classes, H x W image, N values, G groups.
 """
 
@@ -19,7 +20,6 @@ from mdp.core.labels import IGNORE
 FLOOR = 1e-3  # of probabilities inside logarithms: beyond it a network is no more sure; chosen on planted mistakes
 SOFTNESS = 0.1  # of the soft minimum, in probability: that of the published score
 SHRINK = 5  # values of all groups that are mixed into the mean and the variance of each
-SIZE_POWER = 0.25  # of a region's share of the image: large ones first, but small ones are not drowned
 
 
 def self_confidence(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -115,27 +115,38 @@ def with_values(usual: Usual, values: Tensor, groups: Tensor) -> Usual:
     return Usual(*(total.index_add(0, groups, part) for total, part in zip(usual, added, strict=True)))
 
 
-def standardised(values: Tensor, groups: Tensor, usual: Usual) -> Tensor:
-    """How many deviations each value (N,) lies above the mean of its group (N,), float64.
-
-    Means and deviations of groups are shrunk: each has `SHRINK` values besides, with the mean and the variance of all,
-    so that a group of few values is judged by what is usual elsewhere.  Zeros where all values are the same.
-    """
+def _means_and_deviations(usual: Usual) -> tuple[Tensor, Tensor]:
+    """Of each group (G,), with `SHRINK` values besides that have the mean and the variance of all."""
     count = usual.counts.sum().clamp(min=1)
     mean = usual.sums.sum() / count
     variance = (usual.squares.sum() / count - mean.square()).clamp(min=0)
     total = usual.counts + SHRINK
     means = (usual.sums + SHRINK * mean) / total  # (G,)
     spread = usual.squares - 2 * means * usual.sums + usual.counts * means.square()  # of values about the shrunk mean
-    deviations = ((spread.clamp(min=0) + SHRINK * variance) / total).sqrt()
+    return means, ((spread.clamp(min=0) + SHRINK * variance) / total).sqrt()
+
+
+def standardised(values: Tensor, groups: Tensor, usual: Usual) -> Tensor:
+    """How many deviations each value (N,) lies above the mean of its group (N,), float64.
+
+    Means and deviations of groups are shrunk: each has `SHRINK` values besides, with the mean and the variance of all,
+    so that a group of few values is judged by what is usual elsewhere.  Zeros where all values are the same.
+    """
+    means, deviations = _means_and_deviations(usual)
     scores = (values.double() - means[groups]) / deviations[groups].clamp(min=1e-12)
     return torch.where(deviations[groups] > 1e-9 * (1 + means[groups].abs()), scores, 0.0)
 
 
-def region_doubt(standard: Tensor, shares: Tensor) -> Tensor:
-    """How much speaks against regions (N,) of so large a share (N,) of their image, of standardised margins (N,).
+def above_usual(margins: Tensor, shares: Tensor, groups: Tensor, usual: Usual) -> Tensor:
+    """How much more than usual speaks against regions, (N,) float64: margins (N,) above the mean of their group (N,).
 
-    >>> region_doubt(torch.tensor([3.0]), torch.tensor([0.0625])).tolist()
-    [1.5]
+    Times the square root of their share (N,) of the image, since the error of a mean falls with the root of what it is
+    the mean of.  `usual` is of margins.
+
+    >>> margins, groups = torch.tensor([1.0, 1.0, 4.0]), torch.tensor([0, 0, 0])
+    >>> usual = with_values(no_values(1), margins, groups)
+    >>> above_usual(margins, torch.tensor([0.01, 0.04, 0.25]), groups, usual).round(decimals=2).tolist()
+    [-0.1, -0.2, 1.0]
     """
-    return standard * shares.to(standard.dtype).pow(SIZE_POWER)
+    means, _ = _means_and_deviations(usual)
+    return (margins.double() - means[groups]) * shares.double().sqrt()

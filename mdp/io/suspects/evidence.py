@@ -15,12 +15,11 @@ from torch import Tensor
 
 from mdp.core.geometry import Box, View, cut_image, cut_labels
 from mdp.core.label_quality import (
-    SIZE_POWER,
     Disagreement,
     Usual,
+    above_usual,
     disagreements,
     no_values,
-    region_doubt,
     self_confidence,
     soft_minimum,
     standardised,
@@ -55,12 +54,11 @@ class Evidence:
 
     classes: int
     images: dict[int, Looked] = field(default_factory=dict)  # by their number in the split
-    usual: Usual = None  # type: ignore[assignment]  # margins of regions by label, those without one last
+    regions: list[Tensor] = field(default_factory=list)  # (3, N) float64 of each image: label, margin and share
     confusion: Tensor = None  # type: ignore[assignment]  # (C, C) int64: pixels by label and guess
     mostly: Tensor = None  # type: ignore[assignment]  # (C, C) int64: images in which most of a class has a guess
 
     def __post_init__(self) -> None:
-        self.usual = no_values(self.classes + 1)
         self.confusion = torch.zeros(self.classes, self.classes, dtype=torch.int64)
         self.mostly = self.confusion.clone()
 
@@ -73,7 +71,7 @@ class Evidence:
         named = (2 * most.values > counts.sum(1)).nonzero()[:, 0]
         self.mostly[named, most.indices[named]] += 1
         regions = disagreements(probabilities, small, LEAST)
-        self.usual = with_values(self.usual, margins_of(regions), self.groups_of(regions))
+        self.regions.append(self.columns(regions))
         kept = [some for labelled in (True, False) for some in _strongest(regions, labelled)]
         scales = labels.shape[0] / small.shape[0], labels.shape[1] / small.shape[1]
         quality = soft_minimum(self_confidence(probabilities, small))
@@ -86,16 +84,22 @@ class Evidence:
             (labels.shape[0] / edge_size[0], labels.shape[1] / edge_size[1]),
         )
 
-    def groups_of(self, regions: list[Disagreement]) -> Tensor:
-        """The group of each region among the usual ones."""
-        return torch.tensor(
-            [self.classes if region.label == IGNORE else region.label for region in regions], dtype=torch.int64
-        )
+    def columns(self, regions: list[Disagreement]) -> Tensor:
+        """Label, margin and share of regions, (3, N) float64; those without a label are a group of their own."""
+        rows = [(self.classes if r.label == IGNORE else r.label, r.margin, r.share) for r in regions]
+        return torch.tensor(rows, dtype=torch.float64).view(-1, 3).T
 
-    def doubts(self, regions: list[Disagreement]) -> Tensor:
-        """How much speaks against each region, float64."""
-        standard = standardised(margins_of(regions), self.groups_of(regions), self.usual)
-        return region_doubt(standard, torch.tensor([region.share for region in regions], dtype=torch.float64))
+    def usual(self) -> tuple[Usual, Usual]:
+        """The margins of all regions by label, and what they have more than that, by size."""
+        groups, margins, shares = torch.cat([*self.regions, torch.zeros(3, 0, dtype=torch.float64)], 1)
+        own, none = groups.long(), no_values(self.classes + 1)
+        of_margins = with_values(none, margins, own)
+        return of_margins, with_values(none, above_usual(margins, shares, own, of_margins), own)
+
+    def doubts(self, regions: list[Disagreement], usual: tuple[Usual, Usual]) -> Tensor:
+        """How unusual it is what speaks against each region, float64."""
+        groups, margins, shares = self.columns(regions)
+        return standardised(above_usual(margins, shares, groups.long(), usual[0]), groups.long(), usual[1])
 
     def usual_gains(self) -> Tensor:
         """What moving a label map gains in the median image (S, S); zeros where no image has edges."""
@@ -131,11 +135,6 @@ def gather(
     return evidence
 
 
-def margins_of(regions: list[Disagreement]) -> Tensor:
-    """Their margins, float64."""
-    return torch.tensor([region.margin for region in regions], dtype=torch.float64)
-
-
 def at_size(labels: Tensor, size: Size) -> Tensor:
     """Labels (H, W) at another size."""
     return cut_labels(labels, _whole(labels), size).long()
@@ -148,7 +147,7 @@ def _whole(labels: Tensor) -> View:
 def _strongest(regions: list[Disagreement], labelled: bool) -> list[Disagreement]:
     """Those that may be doubted most, before it is known what is usual."""
     some = [region for region in regions if (region.label != IGNORE) == labelled]
-    return heapq.nlargest(_KEPT, some, key=lambda region: region.margin * region.share**SIZE_POWER)
+    return heapq.nlargest(_KEPT, some, key=lambda region: region.margin * math.sqrt(region.share))
 
 
 def _scaled(box: Box, scales: tuple[float, float], labels: Tensor) -> Box:

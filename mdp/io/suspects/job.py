@@ -40,10 +40,11 @@ _PAIRS = 30  # of classes in confusion
 _PRINTED = 10  # lines of each table
 RULE = (
     "doubt: of connected regions where guess and label differ, the mean log-probability of the guess less that of the "
-    "label, in standard deviations above the usual one of regions with that label, times the region's share of its "
-    "image to the power 1/4; an image has that of its most doubtful region.  quality: the soft minimum (0.1) of the "
-    "given labels' probabilities, low where labels are doubtful.  gain: how much stronger the photo's edges are under "
-    "the label map's where it is moved to, in units of the edges around, beyond what is usual in the split"
+    "label, above what is usual for regions with that label, times the square root of the region's share of its image; "
+    "in standard deviations of that among these regions; an image has that of its most doubtful region.  quality: the "
+    "soft minimum (0.1) of the given labels' probabilities, low where labels are doubtful.  gain: how much stronger "
+    "the photo's edges are under the label map's where it is moved to, in units of the edges around, beyond what is "
+    "usual in the split"
 )
 
 
@@ -114,10 +115,11 @@ class _Ranking:
         self.pool, self.evidence = pool, evidence
         self.space: LabelSpace = pool.union.spaces[0]
         self.usual = evidence.usual_gains()
+        usual = evidence.usual()
         regions = [
             _Region(float(doubt), index, region)
             for index, looked in evidence.images.items()
-            for doubt, region in zip(evidence.doubts(looked.regions), looked.regions, strict=True)
+            for doubt, region in zip(evidence.doubts(looked.regions, usual), looked.regions, strict=True)
         ]
         regions.sort(key=lambda item: (-item.doubt, item.image))
         self.labelled = [item for item in regions if item.region.label != IGNORE]
