@@ -22,10 +22,11 @@ gc.set_threshold(50_000, 20, 10)  # looking for cycles after every 700 new objec
 ROOT = Path(__file__).resolve().parent.parent
 # What takes longest begins first, so that at the end no process works through a long file while others wait.
 FIRST = (
-    "test_distributed", "test_notebooks", "test_method_runs", "test_cli", "test_documented_commands", "test_security",
-    "test_survival", "test_jobs", "test_pages_in_browser", "test_docs", "test_methods", "test_export", "test_gallery",
-    "test_comparison", "test_live", "test_examples", "test_help_examples", "test_fake_cuda", "test_paper_recipes",
-    "test_export_families", "test_networks_heads",
+    "test_method_runs", "test_distributed", "test_notebooks", "test_documented_commands", "test_fake_cuda", "test_docs",
+    "test_networks_peers", "test_cli", "test_methods", "test_survival", "test_security", "test_help_examples",
+    "test_export", "test_paper_recipes", "test_export_families", "test_export_libraries", "test_networks_heads",
+    "test_pages_in_browser", "test_jobs", "test_comparison", "test_own_data", "test_gallery", "test_live",
+    "test_examples", "test_init_peers", "test_stages",
 )  # fmt: skip
 
 
