@@ -29,6 +29,7 @@ from mdp.core.networks import (
 from mdp.core.networks.heads.deeplabv3 import ASPP
 from mdp.core.networks.projection_heads import instance_head, projection, projection_head
 from mdp.core.networks.resnet import LAYOUTS, BasicBlock, Bottleneck, ResNet, initialise_
+from mdp.core.networks.undrawn import ALL, Undrawn
 from tests.laws import pure_call
 from tests.tensors import rng_of, seeds
 
@@ -126,6 +127,23 @@ def test_pretraining_and_fine_tuning_share_all_names_but_their_last_layers() -> 
     assert {n for n in pretraining.keys() - fine_tuning.keys() if not n.startswith("projection_head.")} == set()
     assert fine_tuning.keys() - pretraining.keys() == {"decode_head.conv_seg.weight", "decode_head.conv_seg.bias"}
     assert all(fine_tuning[n] == shape for n, shape in pretraining.items() if n in fine_tuning)
+
+
+def test_weights_are_those_drawn_after_torchs_constructors_and_none_are_where_all_are_restored() -> None:
+    rng = rng_of(0)
+    found = build_segmentor(NARROW, 3, rng).state_dict()
+    with torch.random.fork_rng(devices=[]):
+        plain, after = Segmentor(NARROW, 3), rng_of(0)  # by torch's constructors
+    for part in plain.children():
+        initialise_(part, after)
+    nn.init.normal_(plain.classifier.weight, std=0.01, generator=after)
+    assert all(torch.equal(found[name], tensor) for name, tensor in plain.state_dict().items())
+    assert torch.equal(rng.get_state(), after.get_state())
+    with Undrawn(*ALL):
+        network = build_segmentor(NARROW, 3, rng)
+    assert torch.equal(rng.get_state(), after.get_state())
+    network.load_state_dict(found)
+    assert all(torch.equal(found[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_the_projection_head_has_four_layers_and_bias_in_the_last_only() -> None:

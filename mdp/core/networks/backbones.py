@@ -6,11 +6,10 @@ Shape legend: B images, H x W image.
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from mdp.core.geometry import Grid
 from mdp.core.networks import timm_backbone
@@ -19,6 +18,7 @@ from mdp.core.networks.feature_maps import FeatureMaps
 from mdp.core.networks.heads import Inputs, Takes
 from mdp.core.networks.resnet import LAYOUTS, ResNet, initialise_, stage_channels
 from mdp.core.networks.timm_backbone import PREFIX
+from mdp.core.networks.undrawn import CONSTRUCTORS, Undrawn
 from mdp.core.photometry import Statistics
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -145,7 +145,7 @@ def randomly(make: Callable[[], Network], foreign: bool, rng: torch.Generator) -
 
     Such a backbone draws from torch's global generator, which is seeded from `rng` for it and put back.
     """
-    with torch.random.fork_rng(devices=[]), nullcontext() if foreign else _Undrawn():
+    with torch.random.fork_rng(devices=[]), nullcontext() if foreign else Undrawn(*CONSTRUCTORS):
         if foreign:
             torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=rng)))
         network = make()
@@ -153,17 +153,3 @@ def randomly(make: Callable[[], Network], foreign: bool, rng: torch.Generator) -
         if not foreign or name != "backbone":
             initialise_(part, rng)
     return network
-
-
-class _Undrawn(TorchFunctionMode):
-    """torch's constructors leave the weights of convolutions and linear layers as memory is: they are drawn after.
-
-    That was a third of what building a network cost.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is nn.init.kaiming_uniform_:
-            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
-        return func(*args, **(kwargs or {}))

@@ -16,6 +16,7 @@ from mdp.core.networks.decode_heads import HEADS
 from mdp.core.networks.heads import Takes
 from mdp.core.networks.parameter_names import Layout, foreign_names
 from mdp.core.networks.timm_backbone import describe
+from mdp.core.networks.undrawn import ALL, Undrawn
 from mdp.io.errors import CheckpointError, RecipeError
 from mdp.io.export.content import TIMM, Content
 from mdp.io.recipe.layers import Recipe
@@ -72,10 +73,11 @@ class Source(NamedTuple):
         """
         given = self.weights if weights is None else weights
         if self.content.head:
-            network: nn.Module = new_segmentor(self.recipe, self.content.classes)
+            with Undrawn(*ALL):  # all of it is restored
+                network: nn.Module = new_segmentor(self.recipe, self.content.classes)
             restore_(network, given, str(self.path))
             return Whole(network).eval()
-        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced
+        with torch.random.fork_rng(devices=[]), Undrawn(*ALL):
             features = Features(self.recipe.model, stride or self.content.stride, self.takes)
         restore_(features, given, str(self.path))
         return features.eval()

@@ -15,6 +15,7 @@ from mdp.core.labels import LabelUnion
 from mdp.core.methods import Data
 from mdp.core.networks import Segmentor, build_segmentor
 from mdp.core.networks.memory_layout import to_channels_last_
+from mdp.core.networks.undrawn import ALL, Undrawn
 from mdp.io.errors import CheckpointError
 from mdp.io.files.reading import printable
 from mdp.io.recipe.layers import Recipe, resolve
@@ -139,7 +140,8 @@ def trained_segmentor(opened: OpenedRun, recipe: Recipe, device: torch.device, w
 
     Raises CheckpointError when it differs.
     """
-    network = new_segmentor(recipe, opened.union.size)
+    with Undrawn(*ALL):  # all of it is restored
+        network = new_segmentor(recipe, opened.union.size)
     restore_(network, section(opened.tensors, part_of(opened, weights)), str(opened.path))
     to_channels_last_(network.to(device))
     return network.eval()
@@ -153,12 +155,12 @@ def trained_network(opened: OpenedRun, weights: str | None = None) -> nn.Module:
     """
     part = part_of(opened, weights)
     recipe = opened.recipe
-    if opened.record.kind == FINETUNE:
-        network: nn.Module = new_segmentor(recipe, opened.union.size)
-    else:
-        method = find_method(recipe.method.name)
-        chance = torch.Generator()  # any: `restore_` replaces all that is drawn with it
-        network = method.build(recipe.method.settings, recipe.model, opened.data, chance).query
+    with Undrawn(*ALL):  # all of it is restored
+        if opened.record.kind == FINETUNE:
+            network: nn.Module = new_segmentor(recipe, opened.union.size)
+        else:
+            method = find_method(recipe.method.name)
+            network = method.build(recipe.method.settings, recipe.model, opened.data, torch.Generator()).query
     restore_(network, section(opened.tensors, part), str(opened.path))
     return network
 
