@@ -7,7 +7,6 @@ stdout is data, stderr is progress.  Commands import torch when they are called,
 so that `--help` answers at once.
 """
 
-import difflib
 import inspect as source
 import io
 import json
@@ -232,6 +231,8 @@ class Group(Command, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
+            import difflib
+
             close = difflib.get_close_matches(args[0], self.commands, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"commands: {', '.join(self.commands)}"
             raise click.UsageError(f"no such command {args[0]!r}; {hint}", ctx)

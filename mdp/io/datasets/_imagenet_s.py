@@ -43,8 +43,13 @@ class Category(NamedTuple):
 @lru_cache
 def categories(size: int) -> tuple[Category, ...]:
     """The categories of the edition with so many, in the order of their numbers."""
-    rows = (line.split(" ", 2) for line in Path(__file__).with_name("imagenet_s.txt").read_text("utf-8").splitlines())
-    return tuple(Category(wordnet, name) for wordnet, smallest, name in rows if int(smallest) <= size)
+    return tuple(Category(wordnet, name) for wordnet, smallest, name in _rows() if int(smallest) <= size)
+
+
+@lru_cache
+def _rows() -> list[list[str]]:
+    lines = Path(__file__).with_name("imagenet_s.txt").read_text("utf-8").splitlines()
+    return [line.split(" ", 2) for line in lines]
 
 
 def label_space(size: int) -> LabelSpace:

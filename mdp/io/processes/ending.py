@@ -1,8 +1,6 @@
 """How a process ends: its exit code and its last words, which are printed once, however many processes a run has."""
 
-import ctypes
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -55,6 +53,8 @@ def end_with_launcher() -> None:
     if folder is None or not launched():
         return
     with suppress(OSError, AttributeError):
+        import ctypes  # noqa: PLC0415 - of several processes only, and every command starts by this file
+
         ctypes.CDLL(None).prctl(_ON_DEATH_OF_PARENT, signal.SIGTERM)
         if Path(folder).is_dir() and Path(folder).name != str(os.getppid()):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -81,6 +81,8 @@ def leave(ending: Ending) -> bool:
         return False
     if folder.name != str(os.getppid()):  # the launcher was killed: it reads nothing and cleans up nothing any more
         if folder.parent.name.startswith(FOLDER):
+            import shutil  # noqa: PLC0415 - as ctypes above
+
             shutil.rmtree(folder.parent, ignore_errors=True)
         return False
     (folder / os.environ["RANK"]).write_text(

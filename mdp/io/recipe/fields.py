@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from mdp.bounds import Bounds, Words, bounds_of, words_of
 from mdp.given import Given, Switches, given_of
-from mdp.io.recipe.settings import SECTIONS
 from mdp.io.recipe.words import names, numbers
 
 
@@ -82,6 +81,8 @@ def owner(key: str, question: type | None) -> type | None:
     None where that is not plain data.
     """
     section, _, name = key.rpartition(".")
+    if section:
+        from mdp.io.recipe.settings import SECTIONS  # noqa: PLC0415 - what answers at once asks for none
     kinds = (SECTIONS.get(section),) if section else (question, Switches)
     return next((kind for kind in kinds if kind and name in stated(kind)), None)
 
