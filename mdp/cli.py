@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from functools import cached_property, partial
@@ -99,9 +99,7 @@ def flag(key: str, names: str = "", about: str = "", read: Reader | None = None,
     return Flag(key, names, read, more | {"help": about} if about else more)
 
 
-def flags(*keys: str) -> list[Flag]:
-    """Options that say nothing but what stands beside their fields."""
-    return [Flag(key) for key in keys]
+Flags = tuple[str | Flag, ...]  # a text is the key of one of which no more is said
 
 
 class Option(click.Option):
@@ -173,13 +171,14 @@ class Command(click.Command):
     """A command whose question, options and help are made when they are asked for: none reads what another needs."""
 
     def __init__(
-        self, name: str, folder: str, flags: Sequence[Flag], within: "Group | None", function: Function, **more: Any
+        self, name: str, given: Flags, folder: str, group: "Group | None", function: Function, **more: Any
     ) -> None:
         super().__init__(name, callback=self.answer, **more)
-        self.folder, self.flags, self.function = folder, flags, function
+        self.given = [Flag(flag) if isinstance(flag, str) else flag for flag in given]
+        self.folder, self.function = folder, function
         del self.params, self.help
-        if within:
-            within.add_command(self)
+        if group:
+            group.add_command(self)
 
     @cached_property
     def question(self) -> Any:
@@ -189,10 +188,11 @@ class Command(click.Command):
 
     @cached_property
     def params(self) -> list[click.Parameter]:  # type: ignore[override]
-        """The question's fields, and the flags; a field that is one of these stands among them."""
-        named = [flag.key for flag in self.flags]
-        own = [field.name for field in (fields(self.question) if self.question else ()) if field.name not in named]
-        return [flag.parameter(self.question) for flag in (*flags(*own), *self.flags)]
+        """The question's fields and what is given besides; a field that is one of these stands among them."""
+        named = [flag.key for flag in self.given]
+        own = [Flag(field.name) for field in (fields(self.question) if self.question else ())]
+        flags = [*(flag for flag in own if flag.key not in named), *self.given]
+        return [flag.parameter(self.question) for flag in flags]
 
     @cached_property
     def help(self) -> str:  # type: ignore[override]
@@ -252,16 +252,16 @@ def _about() -> None:
     """
 
 
-cli = click.version_option(__version__, prog_name="mdp")(Group("mdp", "", (), None, _about, context_settings=CONTEXT))
+cli = click.version_option(__version__, prog_name="mdp")(Group("mdp", (), "", None, _about, context_settings=CONTEXT))
 
 
-def command(name: str, folder: str = "", *flags: Flag, group: Group = cli) -> Callable[[Function], Command]:
-    """A command that is asked a question of that folder, with these options besides."""
-    return partial(Command, name, folder, flags, group)
+def command(name: str, *given: str | Flag, of: str = "", group: Group = cli) -> Callable[[Function], Command]:
+    """A command that is asked a question of a folder, and given these besides: keys, or keys of which more is said."""
+    return partial(Command, name, given, of, group)
 
 
-def group(name: str, folder: str = "", *flags: Flag, **more: Any) -> Callable[[Function], Group]:
-    return partial(Group, name, folder, flags, cli, **more)
+def group(name: str, *given: str | Flag, of: str = "", **more: Any) -> Callable[[Function], Group]:
+    return partial(Group, name, given, of, cli, **more)
 
 
 # What commands do
@@ -335,62 +335,41 @@ def _files(folder: str, *first: str) -> Choice[str]:
 
 
 def config(about: str, example: str) -> list[Flag]:
-    return [
-        flag("config", about=f"A recipe, or a YAML file of settings; {about}."),
-        flag("assignments", about=f"Any setting: {example}."),
-    ]
+    words = {"config": f"A recipe, or a YAML file of settings; {about}.", "assignments": f"Any setting: {example}."}
+    return [flag(key, about=about) for key, about in words.items()]
 
 
 heads = _files("core/networks/heads", "deeplabv3", "deeplabv3plus", "fcn", "deeplabv3_torchvision")
 head = flag("model.head", about="Segmentation head [default: deeplabv3].", type=heads)
 backbone = flag("model.backbone", about="resnet18, 34, 50 or 101, with _v1c for MMSegmentation's stem, or timm:NAME.")
-resources = flags("data.root", "run.device", "run.workers")
-printed = flags("json", "quiet")
-job = [*resources, flag("out"), *config("see `mdp recipe list` and `show`", "run.seed=1"), *printed]
-frozen = [  # of the commands that look at features as they are
-    *flags("source", "start", "out"),
-    flag("model.backbone", about="Of scratch, or of a FILE that does not show it."),
-    *flags("run.seed"),
-    *resources,
-    *config("its section model counts", "model.width=32"),
-    *printed,
-]
-stage = [  # of the pipeline without labels
-    flag("overwrite", about="Do it again where it was done with something else."),
-    flag("processes"),
-    *job,
-]
+resources: Flags = ("data.root", "run.device", "run.workers")
+job: Flags = (*resources, "out", *config("see `mdp recipe list` and `show`", "run.seed=1"), "json", "quiet")
+frozen: Flags = (  # of the commands that look at features as they are
+    "source", "start", "out", flag("model.backbone", about="Of scratch, or of a FILE that does not show it."),
+    "run.seed", *resources, *config("its section model counts", "model.width=32"), "json", "quiet",
+)  # fmt: skip
+stage: Flags = (flag("overwrite", about="Do it again where it was done with something else."), "processes", *job)
 
 
-def training(phase: str) -> list[Flag]:
-    """The options that pretrain and finetune have besides."""
-    return [
-        *flags("dry_run", "processes"),
-        *flags(*(f"{phase}.{name}" for name in ("epochs", "steps", "batch_size", "lr", "optimizer")), "run.seed"),
-        *flags("overwrite", "resume", "run.init_from", "run.init_partial", "run.precision", "run.cache", "run.compile"),
-        *flags("run.accumulate", "run.deterministic", "run.on_bad_sample", "run.check", "run.tensorboard", "run.wandb"),
-        *flags("run.mlflow", "print_config"),
-        *job,
-    ]
+def training(phase: str) -> Flags:
+    """What pretrain and finetune are given besides."""
+    schedule = (f"{phase}.{name}" for name in ("epochs", "steps", "batch_size", "lr", "optimizer"))
+    return ("dry_run", "processes", *schedule, "run.seed", "overwrite", "resume", "run.init_from", "run.init_partial",
+            "run.precision", "run.cache", "run.compile", "run.accumulate", "run.deterministic", "run.on_bad_sample",
+            "run.check", "run.tensorboard", "run.wandb", "run.mlflow", "print_config", *job)  # fmt: skip
 
 
 # Commands
 
 
-@command(
-    "pretrain",
-    "",
-    flag("pretrain.datasets", about="Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a split."),
-    flag("method.name", "--method", "Pretraining method; see `mdp methods`."),
-    backbone,
-    head,
-    flag("method.mix", "--mix", "Mix images across datasets.",
-         lambda mix: {"region": mix in ("region", "both"), "pixel": mix in ("pixel", "both")},
-         type=Choice(["none", "region", "pixel", "both"])),
-    flag("method.sparse.variant", "--sparse", "Cross-class sparse coding.", type=Choice(["off", "csc1", "csc2"])),
-    *flags("pretrain.balance", "init"),
-    *training("pretrain"),
-)  # fmt: skip
+@command("pretrain",
+         flag("pretrain.datasets", about="Names or YAML files, comma-separated or repeated; NAME:SPLIT picks a split."),
+         flag("method.name", "--method", "Pretraining method; see `mdp methods`."), backbone, head,
+         flag("method.mix", "--mix", "Mix images across datasets.",
+              lambda mix: {"region": mix in ("region", "both"), "pixel": mix in ("pixel", "both")},
+              type=Choice(["none", "region", "pixel", "both"])),
+         flag("method.sparse.variant", "--sparse", "Cross-class sparse coding.", type=Choice(["off", "csc1", "csc2"])),
+         "pretrain.balance", "init", *training("pretrain"))  # fmt: skip
 def pretrain() -> None:
     """Pretrain one backbone on the union of several datasets.
 
@@ -402,21 +381,17 @@ def pretrain() -> None:
     _train("pretrain")
 
 
-@command(
-    "finetune",
-    "",
-    *flags("finetune.target"),
-    flag("init", about="Weights to start from [default: the newest pretraining run].", metavar="RUN|FILE|scratch"),
-    backbone,
-    *flags("finetune.images"),
-    flag("finetune.load", "--backbone-only", "Load the backbone but not the head.", lambda _: ["backbone"],
-         is_flag=True),
-    head,
-    flag("criterion", "", "What is minimised, and what is added to it; see `mdp methods`.", words.criteria,
-         metavar="NAME[,NAME=WEIGHT]...", shell_complete=partial(_complete, "recipe.criteria.criterion_names", False)),
-    *flags("finetune.head_init"),
-    *training("finetune"),
-)  # fmt: skip
+@command("finetune", "finetune.target",
+         flag("init", about="Weights to start from [default: the newest pretraining run].",
+              metavar="RUN|FILE|scratch"),
+         backbone, "finetune.images",
+         flag("finetune.load", "--backbone-only", "Load the backbone but not the head.", lambda _: ["backbone"],
+              is_flag=True),
+         head,
+         flag("criterion", "", "What is minimised, and what is added to it; see `mdp methods`.", words.criteria,
+              metavar="NAME[,NAME=WEIGHT]...",
+              shell_complete=partial(_complete, "recipe.criteria.criterion_names", False)),
+         "finetune.head_init", *training("finetune"))  # fmt: skip
 def finetune() -> None:
     """Fine-tune a segmentor on a target dataset.
 
@@ -427,15 +402,9 @@ def finetune() -> None:
     _train("finetune")
 
 
-@command(
-    "eval",
-    "evaluation",
-    *flags("target", "eval.split", "which", "weights", "eval.mode", "eval.images", "eval.scales", "eval.flip"),
-    *flags("eval.max_memory", "save"),
-    flag("gallery", read=words.image_count, type=str),
-    *flags("save_as", "verbose", "processes"),
-    *job,
-)
+@command("eval", "target", "eval.split", "which", "weights", "eval.mode", "eval.images", "eval.scales", "eval.flip",
+         "eval.max_memory", "save", flag("gallery", read=words.image_count), "save_as", "verbose",
+         "processes", *job, of="evaluation")  # fmt: skip
 def evaluate(question: "Evaluation") -> None:
     request = _request(init=question.run)
     from mdp.io.evaluation.job import refuse_early, run_evaluation
@@ -450,20 +419,16 @@ def evaluate(question: "Evaluation") -> None:
         stderr.say(f"written to {folder}")
 
 
-@command(
-    "predict",
-    "inference",
-    flag("init", "--run", "Fine-tuning run, or a checkpoint of one [default: the newest].", metavar="RUN"),
-    flag("out", about="Folder to write to [default: a new one in RUN/predict]."),
-    flag("eval.mode", about="Whole images or sliding windows [default: RUN's]."),
-    flag("existing", "--skip-existing", "Go on in --out: pass photos over whose files are there.", lambda _: "skip",
-         is_flag=True, type=bool),
-    flag("existing", "--overwrite", "Replace files in --out.", lambda _: "overwrite", is_flag=True, type=bool),
-    flag("run.on_bad_sample", about="When a photo cannot be read [default: stop].", default="stop"),
-    *flags("run.device", "run.workers"),
-    *config("run and eval are read", "eval.scale=[2048,512]"),
-    *printed,
-)  # fmt: skip
+@command("predict",
+         flag("init", "--run", "Fine-tuning run, or a checkpoint of one [default: the newest].", metavar="RUN"),
+         flag("out", about="Folder to write to [default: a new one in RUN/predict]."),
+         flag("eval.mode", about="Whole images or sliding windows [default: RUN's]."),
+         flag("existing", "--skip-existing", "Go on in --out: pass photos over whose files are there.",
+              lambda _: "skip", is_flag=True, type=bool),
+         flag("existing", "--overwrite", "Replace files in --out.", lambda _: "overwrite", is_flag=True, type=bool),
+         flag("run.on_bad_sample", about="When a photo cannot be read [default: stop].", default="stop"),
+         "run.device", "run.workers", *config("run and eval are read", "eval.scale=[2048,512]"), "json", "quiet",
+         of="inference")  # fmt: skip
 def predict(question: "Wanted") -> None:
     request = _request()
     if question.existing == "skip" and request.out is None:
@@ -474,7 +439,7 @@ def predict(question: "Wanted") -> None:
     _show(run_predictions(request, question), lambda done: str(done["out"]), indent=None)
 
 
-@command("export", "export", flag("json"))
+@command("export", "json", of="export")
 def export(question: "ExportQuestion") -> None:
     with unsearched():
         from mdp.io.export.job import as_json, report, run_export
@@ -482,14 +447,8 @@ def export(question: "ExportQuestion") -> None:
     _show(run_export(question), report, as_json)
 
 
-@command(
-    "compare",
-    "studies",
-    *flags("finetune.target"),
-    flag("finetune.steps", about="Fine-tuning steps, the same for all."),
-    *flags("show"),
-    *job,
-)
+@command("compare", "finetune.target", flag("finetune.steps", about="Fine-tuning steps, the same for all."), "show",
+         *job, of="studies")  # fmt: skip
 def compare(question: "CompareQuestion") -> None:
     from mdp.io.report.compared import as_json, comparisons, read_comparison, reports
 
@@ -502,7 +461,7 @@ def compare(question: "CompareQuestion") -> None:
     _show([read_comparison(file) for file in comparisons(show)], reports, as_json, indent=None)
 
 
-@command("report", "report", flag("quiet", about="Do not print where the page is."))
+@command("report", flag("quiet", about="Do not print where the page is."), of="report")
 def write_report(question: "Report") -> None:
     from mdp.io.report.job import run_report
 
@@ -511,14 +470,14 @@ def write_report(question: "Report") -> None:
         click.echo(str(page))
 
 
-@command("demo", "studies", flag("json"))
+@command("demo", "json", of="studies")
 def demo(question: "Demo") -> None:
     from mdp.io.studies.demo import run_demo, sentence
 
     _show(run_demo(question.seed, question.out), sentence, indent=None)
 
 
-@group("datasets", "recipe", flag("json"), invoke_without_command=True)
+@group("datasets", "json", of="recipe", invoke_without_command=True)
 def datasets(question: "Listing") -> None:
     if click.get_current_context().invoked_subcommand is None:
         from mdp.io.recipe.catalogue import dataset_rows, dataset_table
@@ -526,14 +485,14 @@ def datasets(question: "Listing") -> None:
         _show(dataset_rows(Path(question.root)), dataset_table)
 
 
-@command("init", "datasets.draft", group=datasets)
+@command("init", of="datasets.draft", group=datasets)
 def datasets_init(question: "Draft") -> None:
     from mdp.io.datasets.draft.job import run_init
 
     click.echo(run_init(question.folder, question.out, question.overwrite))
 
 
-@command("check", "check", *printed)
+@command("check", "json", "quiet", of="check")
 def check(question: "Check") -> None:
     with unsearched():
         from mdp.io.check.job import run_check
@@ -545,7 +504,7 @@ def check(question: "Check") -> None:
     expect_sound(reports, question.strict)
 
 
-@command("methods", "")
+@command("methods")
 def methods() -> None:
     """List the pretraining methods, and the criteria of fine-tuning.
 
@@ -561,28 +520,23 @@ def recipe() -> None:
     """Settings and where they come from."""
 
 
-@command("show", "recipe", group=recipe)
+@command("show", of="recipe", group=recipe)
 def recipe_show(question: "OneRecipe") -> None:
     from mdp.io.recipe.published import recipe_yaml
 
     click.echo(recipe_yaml(question.file, question.target, question.method), nl=False)
 
 
-@command("list", "recipe", flag("json"), group=recipe)
+@command("list", "json", of="recipe", group=recipe)
 def recipe_list(question: "Recipes") -> None:
     from mdp.io.recipe.catalogue import recipe_rows, recipe_table
 
     _show(recipe_rows(question.folder), recipe_table)
 
 
-@command(
-    "inspect",
-    "weights",
-    flag("model.backbone", about="Hold it against this backbone [default: the ResNet that its shapes show]."),
-    *flags("init_from"),
-    *config("its section model counts", "model.channels=256"),
-    flag("json"),
-)
+@command("inspect",
+         flag("model.backbone", about="Hold it against this backbone [default: the ResNet that its shapes show]."),
+         "init_from", *config("its section model counts", "model.channels=256"), "json", of="weights")  # fmt: skip
 def inspect(question: "Inspection") -> None:
     from mdp.io.weights.inspect import expect_usable, inspect, inspection
 
@@ -591,15 +545,8 @@ def inspect(question: "Inspection") -> None:
     expect_usable(result)
 
 
-@command(
-    "taxonomy",
-    "studies",
-    flag("model.backbone", about="Of a FILE that does not show it."),
-    *flags("run.seed"),
-    *resources,
-    *flags("out", "overwrite"),
-    *printed,
-)
+@command("taxonomy", flag("model.backbone", about="Of a FILE that does not show it."), "run.seed", *resources, "out",
+         "overwrite", "json", "quiet", of="studies")  # fmt: skip
 def taxonomy(question: "Taxonomy") -> None:
     if question.photos is None:
         from mdp.io.studies.taxonomy import run_taxonomy, table
@@ -620,14 +567,14 @@ def taxonomy(question: "Taxonomy") -> None:
         stderr.say(f"written to {folder}")
 
 
-@command("suspects", "suspects", *frozen)
+@command("suspects", *frozen, of="suspects")
 def suspects(question: "SuspectsQuestion") -> None:
     from mdp.io.suspects.job import run_suspects, suspects_table
 
     _show(run_suspects(question, _request().asked, _quiet())[0], suspects_table)
 
 
-@command("retrieve", "unsupervised", flag("processes"), *frozen)
+@command("retrieve", "processes", *frozen, of="unsupervised")
 def retrieve(question: "Retrieval") -> None:
     from mdp.io.unsupervised.retrieve import refuse_early, retrieval_table, run_retrieval
 
@@ -636,7 +583,7 @@ def retrieve(question: "Retrieval") -> None:
     _show(run_retrieval(question, layer, _quiet()), retrieval_table)
 
 
-@command("probe", "unsupervised", flag("processes"), *frozen)
+@command("probe", "processes", *frozen, of="unsupervised")
 def probe(question: "Probe") -> None:
     from mdp.io.unsupervised.probe import probe_table, refuse_early, run_probe
 
@@ -645,7 +592,7 @@ def probe(question: "Probe") -> None:
     _show(run_probe(question, layer, _quiet()), probe_table)
 
 
-@command("propagate", "unsupervised", *frozen)
+@command("propagate", *frozen, of="unsupervised")
 def propagate(question: "Propagation") -> None:
     from mdp.io.unsupervised.propagate import propagation_table, run_propagation
 
@@ -657,13 +604,8 @@ def luss() -> None:
     """Segmentation without labels, and its benchmark, ImageNet-S."""
 
 
-@command(
-    "cluster",
-    "unsupervised.pipeline",
-    *flags("luss.clusters", "luss.features", "luss.restarts", "run.seed"),
-    *stage,
-    group=luss,
-)
+@command("cluster", "luss.clusters", "luss.features", "luss.restarts", "run.seed", *stage, of="unsupervised.pipeline",
+         group=luss)  # fmt: skip
 def luss_cluster(question: "Clustering") -> None:
     from mdp.io.unsupervised.pipeline.cluster import clusters_table, run_clustering
 
@@ -671,9 +613,8 @@ def luss_cluster(question: "Clustering") -> None:
     _show(run_clustering(_request(), question.source, question.target), clusters_table)
 
 
-@command(
-    "label", "unsupervised.pipeline", *flags("split", "luss.threshold", "luss.labels", "foreground"), *stage, group=luss
-)
+@command("label", "split", "luss.threshold", "luss.labels", "foreground", *stage, of="unsupervised.pipeline",
+         group=luss)  # fmt: skip
 def luss_label(question: "Labelling") -> None:
     from mdp.io.unsupervised.pipeline.label import labels_text, run_labelling
 
@@ -681,40 +622,26 @@ def luss_label(question: "Labelling") -> None:
     _show(run_labelling(_request(), question.folder, question.split, question.foreground), labels_text)
 
 
-@command(
-    "run",
-    "unsupervised.pipeline",
-    flag("method.name", "--method", "Pretraining method of the representation."),
-    *flags("run.seed"),
-    *job,
-    group=luss,
-)
+@command("run", flag("method.name", "--method", "Pretraining method of the representation."), "run.seed", *job,
+         of="unsupervised.pipeline", group=luss)  # fmt: skip
 def luss_run(question: "Pipeline") -> None:
     from mdp.io.unsupervised.pipeline.run import pipeline_text, run_pipeline
 
     _show(run_pipeline(_request(), question.target), pipeline_text)
 
 
-@command("score", "unsupervised", *printed, group=luss)
+@command("score", "json", "quiet", of="unsupervised", group=luss)
 def luss_score(question: "Score") -> None:
     from mdp.io.unsupervised.pipeline.scores import run_scores, scores_text
 
     _show(run_scores(question, _quiet()), scores_text)
 
 
-@command(
-    "nearest",
-    "unsupervised",
-    backbone,
-    flag("run.init_from", about="Where in the file the backbone's names begin."),
-    *flags("luss.neighbours", "luss.temperature", "luss.short_side"),
-    *resources,
-    flag("processes"),
-    flag("out", about="Folder to write scores.json to."),
-    *config("its sections model, run, data and luss count", "run.seed=1"),
-    *printed,
-    group=luss,
-)
+@command("nearest", backbone, flag("run.init_from", about="Where in the file the backbone's names begin."),
+         "luss.neighbours", "luss.temperature", "luss.short_side", *resources, "processes",
+         flag("out", about="Folder to write scores.json to."),
+         *config("its sections model, run, data and luss count", "run.seed=1"), "json", "quiet",
+         of="unsupervised", group=luss)  # fmt: skip
 def luss_nearest(question: "Nearest") -> None:
     from mdp.io.unsupervised.nearest import run_nearest
     from mdp.io.unsupervised.score import score_table
@@ -728,7 +655,7 @@ def checkpoint() -> None:
     """Look into checkpoints: are they whole, what is in them, how do two differ."""
 
 
-@command("verify", "run", flag("json"), group=checkpoint)
+@command("verify", "json", of="run", group=checkpoint)
 def checkpoint_verify(question: "OneRun") -> None:
     """Say which checkpoints of a run are whole.  Exit code 5 when one is damaged.
 
@@ -742,7 +669,7 @@ def checkpoint_verify(question: "OneRun") -> None:
     expect_whole(verdicts)
 
 
-@command("show", "run", flag("json"), group=checkpoint)
+@command("show", "json", of="run", group=checkpoint)
 def checkpoint_show(question: "OneRun") -> None:
     """Print what is in a checkpoint.  Of a run it is the last one.
 
@@ -754,7 +681,7 @@ def checkpoint_show(question: "OneRun") -> None:
     _show(describe(question.run), description)
 
 
-@command("diff", "run", flag("json"), group=checkpoint)
+@command("diff", "json", of="run", group=checkpoint)
 def checkpoint_diff(question: "TwoRuns") -> None:
     """Say what differs.  Exit code 0 when all tensors are the same bit for bit, else 5.
 
