@@ -20,6 +20,7 @@ from tests import ranks
 from tests.conftest import ROOT
 from tests.patience import LONG, wait_until
 from tests.preloaded import Done, Started, run
+from tests.small_runs import assert_same
 
 RUN = [
     "--datasets", "shapes-coarse,shapes-fine", "--backbone", "resnet18", "--batch-size", "8", "--no-check",
@@ -142,8 +143,7 @@ def test_a_run_of_two_processes_stops_and_goes_on_to_the_same_bits_and_with_one_
     shutil.copytree(tmp_path / "stopped", tmp_path / "other")
     again = mdp(*arguments, cwd=tmp_path)  # the same command
     assert again.code == 0, again.err
-    for name, tensor in final(whole[1]).items():
-        assert torch.equal(final(tmp_path / "stopped")[name], tensor), name
+    assert_same(final(tmp_path / "stopped"), final(whole[1]))
     alone = mdp("pretrain", "--resume", "other", cwd=tmp_path)
     assert alone.code == 0, alone.err
     assert "processes: 2 before, 1 now" in alone.err
@@ -261,5 +261,4 @@ def test_a_run_under_torchrun_is_restarted_when_a_process_dies_and_ends_with_the
         _, error = process.communicate(LONG)
     assert process.returncode == 0, error
     assert "resuming killed after step" in error
-    for name, tensor in final(whole[1]).items():
-        assert torch.equal(final(tmp_path / "killed")[name], tensor), name
+    assert_same(final(tmp_path / "killed"), final(whole[1]))
