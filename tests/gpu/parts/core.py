@@ -10,12 +10,13 @@ from benchmarks import inputs
 from benchmarks.gpu import tf32
 from mdp.core.autoaugment import draw_auto
 from mdp.core.autoaugment_batched import apply_auto_batch
+from mdp.core.bank_entries import BLOCK
 from mdp.core.chance import generator
 from mdp.core.contrast import pixel_nce, prototype_nce, region_nce
 from mdp.core.metrics import confusion_matrix
 from mdp.core.networks.batchnorm import by_groups_, in_groups, over_processes_
 from mdp.core.photometry import PhotometrySettings, apply_photometry, draw_photometry, normalise, stack_draws
-from mdp.core.prototype_bank import Prototypes, class_sums
+from mdp.core.prototype_bank import ClassSums, Prototypes, class_sums, empty_bank, hold_rows, pack_bank, push
 from mdp.core.queues import ClassQueues
 from mdp.core.targets import (
     Targets,
@@ -45,6 +46,7 @@ def check(findings: Findings, device: torch.device, quick: bool) -> None:
             _prototype_loss(findings, name, raw, known, targets, device)
         unit = F.normalize(raw, dim=1)
         _class_sums(findings, unit, first, device)
+        _bank(findings, device)
         _other_losses(findings, unit, first, second, device)
         _batchnorm(findings, device)
         _photometry(findings, device)
@@ -98,6 +100,21 @@ def _class_sums(findings: Findings, unit: Tensor, labels: Tensor, device: torch.
     there, exact = class_sums(unit.to(device), labels.to(device), CLASSES), class_sums(unit.double(), labels, CLASSES)
     findings.near("class_sums", there.sums, exact.sums, 1e-5)
     findings.check("class_sums counts", bool((there.counts.cpu() == exact.counts).all()))
+
+
+def _bank(findings: Findings, device: torch.device) -> None:
+    """A bank on the device, told its rows by who knows them, and one on a CPU: float64 totals of the same additions."""
+    rng, size = inputs.rng_of(6), 2 * BLOCK
+    here, there = (empty_bank(CLASSES, CHANNELS, size, on) for on in (CPU, device))
+    for _ in range(size + BLOCK):
+        counts = torch.randint(1, 5, (CLASSES,), generator=rng) * (torch.rand(CLASSES, generator=rng) < 0.2)
+        batch = ClassSums(torch.randn(CLASSES, CHANNELS, generator=rng) * counts[:, None], counts)
+        here = push(here, batch)
+        there = hold_rows(push(there, ClassSums(*(part.to(device) for part in batch))), int((counts > 0).sum()))
+    ours, theirs = pack_bank(here), pack_bank(there)
+    differ = [name for name in ours if not torch.equal(ours[name], theirs[name].cpu())]
+    held = sum(part.nbytes for entry in there.window for part in entry[:3] if isinstance(part, Tensor))
+    findings.check("bank of rows, bits of the CPU's", not differ, differ=",".join(differ) or "none", MiB=held / 2**20)
 
 
 def _other_losses(findings: Findings, unit: Tensor, first: Tensor, second: Tensor, device: torch.device) -> None:
