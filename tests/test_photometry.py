@@ -13,6 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdp.core import photometry
 from mdp.core.photometry import (
     DistortionDraw,
     DistortionSettings,
@@ -213,6 +214,17 @@ def test_blur_is_a_gaussian_to_half_a_percent(images: Tensor, seed: int) -> None
     answer = pure_call(gaussian_blur, images, sigma)
     expected = np.stack([naive_blur(i.double().numpy(), float(s)) for i, s in zip(images, sigma, strict=True)])
     torch.testing.assert_close(answer.double(), torch.from_numpy(expected), rtol=0, atol=5e-3)  # cut at 3 sigma
+
+
+@settings(max_examples=30)
+@given(sigma=st.floats(0.0625, 100, width=32), seed=seeds)
+def test_an_image_alone_is_blurred_by_the_bits_of_one_among_others_that_is_grey_before(sigma: float, seed: int) -> None:
+    weights = pure_call(photometry._own_taps, torch.tensor([sigma]))
+    assert torch.equal(weights, photometry._taps(torch.tensor([sigma])))
+    images = torch.rand(2, 3, 7, 5, generator=rng_of(seed))
+    draws = photometry_draws(2, seed, PhotometrySettings(grey=1, blur=1, sigma=(sigma / 40, sigma / 40)))
+    alone = [apply_photometry(image[None], stack_draws([draw])) for image, draw in zip(images, draws, strict=True)]
+    assert torch.equal(torch.cat(alone), apply_photometry(images, stack_draws(draws)))
 
 
 def test_blur_leaves_a_flat_image_and_spreads_a_point_evenly() -> None:

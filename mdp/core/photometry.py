@@ -13,10 +13,12 @@ Each operation has a twin that ends in an underscore and overwrites its images. 
 that of a single image stays in a CPU's cache, which saves a quarter of the time.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -235,6 +237,17 @@ def _taps(sigma: Tensor) -> Tensor:
     return weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
 
 
+def _own_taps(sigma: Tensor) -> Tensor:
+    """The same for a single image (1,), in less than half the time: NumPy has less to do before it computes."""
+    own = np.float32(sigma.item())
+    taps = np.arange(max(1, math.ceil(np.float32(3) * own)) + 1, dtype=np.float32)  # (reach + 1,), of one side
+    taps /= max(own, np.float32(1e-3))
+    taps *= taps
+    taps *= np.float32(-0.5)
+    weights = torch.exp(torch.from_numpy(taps))  # NumPy's has other last digits
+    return (weights / (2 * weights.sum() - weights[0]))[None]
+
+
 def _filter_(images: Tensor, weights: Tensor) -> Tensor:
     """Both axes smoothed."""
     weights = weights.to(images.device, images.dtype, non_blocking=True)
@@ -393,7 +406,7 @@ def _apply_alone_(images: Tensor, draws: PhotometryDraw, known: Sequence[Callabl
     grey_one = bool(draws.grey) and len(known) == len(_JITTER)
     changed = grey(images) if grey_one else images
     if draws.sigma > 0:
-        _filter_(changed, _taps(draws.sigma))
+        _filter_(changed, _own_taps(draws.sigma))
     return images.copy_(changed) if grey_one else images
 
 

@@ -189,6 +189,11 @@ _JITTER: tuple[Callable[[Levels, float], Levels], ...] = (brightness_, contrast_
 
 def apply_photometry_bytes(image: Tensor, draw: PhotometryDraw) -> Tensor:
     """Jitter, grey, blur of one image (3, H, W) uint8 on the CPU, each where it was drawn; uint8 again."""
+    return changed_levels(image, draw).to(torch.uint8).expand(image.shape).contiguous()
+
+
+def changed_levels(image: Tensor, draw: PhotometryDraw) -> Tensor:
+    """The same as int16, and of a grey image one channel: (3, H, W) or (1, H, W)."""
     levels = image.numpy().astype(np.int16)
     factors = draw.factors.tolist()
     for operation in draw.order.tolist() if draw.jitter else ():
@@ -197,6 +202,4 @@ def apply_photometry_bytes(image: Tensor, draw: PhotometryDraw) -> Tensor:
         levels = luma(levels)[None]
     if draw.sigma > 0:
         levels = blur(levels, float(draw.sigma))
-    changed = np.empty(tuple(image.shape), dtype=np.uint8)
-    changed[:] = levels
-    return torch.from_numpy(changed)
+    return torch.from_numpy(levels)

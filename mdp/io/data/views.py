@@ -29,7 +29,7 @@ from mdp.core.photometry import (
     of_bytes,
     stack_draws,
 )
-from mdp.core.photometry_bytes import apply_photometry_bytes
+from mdp.core.photometry_bytes import apply_photometry_bytes, changed_levels
 from mdp.core.pixel_mining import withheld
 from mdp.core.views import ViewPlan, draw_views, frame_ious, frames_of, missed, two_views
 from mdp.io.data.channels import refuse_declared
@@ -147,7 +147,7 @@ class PretrainItems:
         maps = [] if labels is None else [cut_labels(labels, *view) for view in zip(views, sizes, strict=True)]
         if self.finish or self.by_bytes:
             images = [_by_auto(image, auto) for image, auto in zip(images, drawn.auto, strict=True)]
-        if self.by_bytes:
+        if self.by_bytes and not self.finish:
             images = [apply_photometry_bytes(*each) for each in zip(images, drawn.colors, strict=True)]
         return ViewsItem(
             self._finished(images, drawn.colors) if self.finish else _by_group(images, plan),
@@ -168,10 +168,10 @@ class PretrainItems:
             made = torch.empty(group.count, *images[0].shape[:1], group.size, group.size)
             for place in made[:, None]:  # (1, K, s, s)
                 image, draw = next(rest)
-                place.copy_(image)
                 if self.by_bytes:
-                    normalise_(place, of_bytes(self.pool.statistics))
+                    normalise_(place.copy_(changed_levels(image, draw)), of_bytes(self.pool.statistics))
                     continue
+                place.copy_(image)
                 if image.dtype == torch.uint8:
                     place.div_(255)
                 normalise_(apply_photometry_(place, stack_draws([draw])), self.pool.statistics)
