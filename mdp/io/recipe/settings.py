@@ -240,7 +240,7 @@ class LussSettings:
     restarts: Positive = 30  # of k-means, of which the one with the least inertia counts
     iterations: Positive = 20
     store: Annotated[str, Words("float32", "float16")] = "float32"  # the file of features
-    short_side: Side = 256  # pixels that photos are resized to; clusters see the middle 7/8 of it, 224
+    short_side: Annotated[int, Bounds(16, 8192)] = 256  # pixels of photos; clusters see the middle 7/8 of it, 224
     labels: Annotated[str, LUSS_LABELS] = "centroids"  # centroids: each pixel its nearest; activation: the
     # photo's own category, where a linear classifier of photos is active
     threshold: Share | None = None  # of attention or activation, below it is "other"; None: what `--sweep` chose
