@@ -287,7 +287,7 @@ def coerce(kind: Any, value: Any, where: str, origin: _Origin) -> Any:
 def _coerce_tuple(kinds: tuple[Any, ...], value: Any, where: str, origin: _Origin) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         example = [value] * (1 if kinds[-1] is Ellipsis else len(kinds))
-        short = isinstance(value, int | float | str) and len(str(value)) <= 40
+        short = isinstance(value, int | float | str) and len(str(value)) <= 40 and not has_controls(str(value))
         form = f" such as {dump_value(example)}" if short else ""
         raise origin.expected(where, f"a list{form}", value)
     if len(value) > _LONGEST:
